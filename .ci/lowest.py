@@ -1,0 +1,59 @@
+"""Make an environment with the lowest versions that pyproject.toml allows: ``python .ci/lowest.py FOLDER``.
+
+The new environment looks through to the one that runs this script and only adds what differs, so torch and
+torchvision (gigabytes) are shared and stay as they are.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import venv
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ("torch", "torchvision")
+# Run by the new environment's Python: what it would import is what was asked for.
+CHECK = """
+import sys
+from importlib.metadata import version
+from packaging.version import Version
+for name, number in (pin.split("==") for pin in sys.argv[1:]):
+    if Version(version(name)) != Version(number):
+        sys.exit(f"the environment has {name} {version(name)}, not {number}")
+"""
+
+
+def pins() -> list[str]:
+    """``name==lowest`` for every dependency, from the ``>=`` that each must declare."""
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    lowest = dict(dependency.split(">=") for dependency in dependencies)
+    return [f"{name}=={version(name) if name in SHARED else number}" for name, number in lowest.items()]
+
+
+def make(folder: Path) -> None:
+    constraints = "\n".join(pins()) + "\n"
+    outer = sysconfig.get_path("purelib")
+    key = sha256("\n".join([constraints, outer, str(ROOT), sys.version, Path(__file__).read_text()]).encode())
+    stamp = folder / f".lowest-{key.hexdigest()[:16]}"
+    if stamp.exists():
+        return
+    venv.create(folder, clear=(folder / "pyvenv.cfg").exists(), symlinks=True, with_pip=False)
+    python = str(folder / "bin" / "python")
+    inner = subprocess.check_output([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True)
+    # addsitedir, unlike a plain line, also reads the .pth files of the outer environment, and comes last on the path.
+    Path(inner.strip(), "outer.pth").write_text(f"import site; site.addsitedir({outer!r})\n")
+    listed = folder / "constraints.txt"
+    listed.write_text(constraints)
+    install = [python, "-m", "pip", "install", "--disable-pip-version-check", "--quiet", "--no-warn-conflicts"]
+    subprocess.check_call([*install, "-c", str(listed), "-e", f"{ROOT}[test]"])
+    subprocess.check_call([python, "-c", CHECK, *pins()])
+    stamp.touch()
+
+
+if __name__ == "__main__":
+    make(Path(sys.argv[1]).resolve())

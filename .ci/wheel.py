@@ -1,0 +1,82 @@
+"""Build wheel and sdist and check what they hold: ``python .ci/wheel.py FOLDER``; FOLDER is emptied of older ones."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from fnmatch import fnmatch
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NEEDED = (
+    "classlens/py.typed",
+    "classlens/__main__.py",
+    "classlens/models/builtin/*.safetensors",
+    "classlens/models/builtin/*.md",
+    "classlens/present/report/*.html",
+    "classlens/present/report/*.css",
+    "classlens/present/report/*.js",
+    "classlens-*.dist-info/entry_points.txt",
+    "classlens-*.dist-info/licenses/LICENSE",
+)
+MAX_MEGABYTES = 12
+
+
+def build(folder: Path) -> tuple[Path, Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in [*folder.glob("classlens-*.whl"), *folder.glob("classlens-*.tar.gz")]:
+        old.unlink()
+    subprocess.check_call([sys.executable, "-m", "hatchling", "build", "-d", str(folder)], cwd=ROOT)
+    (wheel,), (sdist,) = folder.glob("classlens-*.whl"), folder.glob("classlens-*.tar.gz")
+    return wheel, sdist
+
+
+def faults(wheel: Path, sdist: Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    found = [f"{wheel.name} has no {pattern}" for pattern in NEEDED if not any(fnmatch(n, pattern) for n in names)]
+    source = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*") if path.is_file()}
+    kept = {name for name in source if "__pycache__" not in name}
+    found += [f"{wheel.name} has no {name}" for name in sorted(kept - set(names))]
+    found += [f"{wheel.name} holds {name}" for name in names if not name.startswith(("classlens/", "classlens-"))]
+    with tarfile.open(sdist) as archive:
+        allowed = ("src", "tests", "CHANGELOG.md", "LICENSE", "README.md", "pyproject.toml", "PKG-INFO", ".gitignore")
+        tops = {member.name.split("/")[1] for member in archive.getmembers()}
+    found += [f"{sdist.name} holds {top}" for top in sorted(tops - set(allowed))]
+    for path in (wheel, sdist):
+        if path.stat().st_size > MAX_MEGABYTES * 1e6:
+            found.append(f"{path.name} is larger than {MAX_MEGABYTES} MB")
+    return found
+
+
+def runs(wheel: Path) -> str | None:
+    """The wheel's own files, unpacked and put before everything else, inspect an image of noise."""
+    with tempfile.TemporaryDirectory() as scratch:
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(Path(scratch, "wheel"))
+        program = (
+            "import numpy, runpy, sys, classlens, PIL.Image as I; assert sys.argv[1] in classlens.__file__;"
+            "I.fromarray(numpy.random.default_rng(0).integers(0, 256, (48, 64, 3), 'uint8')).save('noise.png');"
+            "sys.argv[1:] = ['inspect', 'noise.png', '--out', 'out'];"
+            "runpy.run_module('classlens', run_name='__main__')"
+        )
+        environment = os.environ | {"PYTHONPATH": str(Path(scratch, "wheel")), "HF_HUB_OFFLINE": "1"}
+        command = [sys.executable, "-c", program, scratch]
+        done = subprocess.run(command, cwd=scratch, env=environment, text=True, capture_output=True)
+        if done.returncode or not Path(scratch, "out", "report.html").is_file():
+            return f"`classlens inspect` of the unpacked {wheel.name} failed: {done.stdout}{done.stderr}"
+    return None
+
+
+if __name__ == "__main__":
+    made = build(Path(sys.argv[1]).resolve())
+    wrong = faults(*made)
+    wrong += [fault for fault in [runs(made[0])] if fault]
+    if wrong:
+        sys.exit("\n".join(wrong))
+    for path in made:
+        print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB, complete")

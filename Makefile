@@ -1,0 +1,75 @@
+# Needs make and Python 3.11 or newer with venv; every target sets up what it needs in $(VENV).
+
+VENV ?= .venv
+ARGS ?=
+BIN = $(VENV)/bin
+
+ifndef PYTHON
+PYTHON := $(shell for python in python3.11 python3.12 python3.13 python3.14 python3; do \
+	if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \
+	then command -v $$python; break; fi; done)
+endif
+
+# An environment is finished when its stamp exists. The stamp's name is made of all that the environment depends on.
+KEY := $(shell { cat pyproject.toml; pwd; $(if $(PYTHON),$(PYTHON) -V;) } | cksum | cut -d' ' -f1)
+stamp = $(VENV)/.classlens-$(1)-$(KEY)
+# The stamp of an extra, or that of a larger one that is installed already.
+env = $(firstword $(wildcard $(foreach extra,$(2),$(call stamp,$(extra)))) $(call stamp,$(1)))
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test test-lowest lint format types docs wheel bench dev python clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+$(VENV)/.classlens-%-$(KEY):
+	$(if $(PYTHON),,$(error classlens needs Python 3.11 or newer with venv: install it (on Debian: apt install python3 python3-venv), or name it with make PYTHON=/path/to/python3))
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "classlens needs Python 3.11 or newer, but $(PYTHON) is $$($(PYTHON) -V)" >&2; exit 1; }
+	@$(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+		|| $(PYTHON) -m venv $$(test -e $(VENV)/pyvenv.cfg && echo --clear) $(VENV)
+	@find $(VENV) -maxdepth 1 -name '.classlens-*' ! -name '*-$(KEY)' -delete
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[$*]'
+	@touch $@
+
+demo: $(call env,demo,test dev) ## inspect a photo of a cat with the built-in model and write demo-report/
+	@$(BIN)/classlens inspect --out demo-report \
+		"$$($(BIN)/python -c 'import pathlib, skimage; print(pathlib.Path(skimage.__file__).with_name("data") / "chelsea.png")')"
+	@echo "Open it in a browser: file://$(CURDIR)/demo-report/report.html"
+
+test: $(call env,test,dev) ## run all tests; ARGS="-k name" chooses
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-lowest: $(call env,test,dev) ## run the quick tests on the lowest versions that pyproject.toml allows
+	@$(BIN)/python .ci/lowest.py $(VENV)-lowest
+	@$(VENV)-lowest/bin/python -m pytest -p no:cacheprovider -m "not slow and not browser" $(ARGS)
+
+lint: $(call env,dev,) ## check style
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: $(call env,dev,) ## put style right
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+types: $(call env,dev,) ## check types
+	@$(BIN)/mypy
+
+docs: $(call env,dev,) ## build the documentation into site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+wheel: $(call env,dev,) ## build wheel and sdist into dist/ and check what they hold
+	@$(BIN)/python .ci/wheel.py dist
+
+bench: $(call env,test,dev) ## run the benchmarks, one after another
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+dev: $(call env,dev,) ## set up everything for working on classlens
+
+python: ## print the Python that environments are made with
+	@echo $(PYTHON)
+
+clean: ## remove what the other targets wrote; environments stay
+	rm -rf build dist site demo-report .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests training benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

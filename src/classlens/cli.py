@@ -1,0 +1,161 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from classlens import __version__
+from classlens.errors import ClasslensError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from classlens.lens.lens import Lens
+    from classlens.lens.trace import Trace
+
+app = typer.Typer(
+    help="How a Vision Transformer image classifier builds its classes.", no_args_is_help=True, add_completion=False
+)
+_errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+_BATCH = 8
+_P = ParamSpec("_P")
+
+
+def _reporting(command: Callable[_P, None]) -> Callable[_P, None]:
+    """One line and exit code 2 for an input that cannot be used; 130 for an interrupt."""
+
+    @wraps(command)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except ClasslensError as error:
+            _errors.print(f"Error: {error}", markup=False, style="red")
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            _errors.print("Interrupted; nothing was written.")
+            raise typer.Exit(130) from None
+
+    return run
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"classlens {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """How a Vision Transformer image classifier builds its classes."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a file name or a rule of a table that it cannot show is no failure
+
+
+@app.command()
+@_reporting
+def inspect(
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="One or more image files.")],
+    model: Annotated[str, typer.Option(help="builtin:cifar10, or a timm model name.")] = "builtin:cifar10",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Weights for a timm model name: safetensors or state dict.")
+    ] = None,
+    classes: Annotated[Path | None, typer.Option(help="File of class names: one a line, or JSON.")] = None,
+    class_: Annotated[str, typer.Option("--class", help="Class of interest: a name or an index.")] = "predicted",
+    transform: Annotated[str | None, typer.Option(help='"paper" for the transform of the paper.')] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("classlens-report"),
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Show how a model builds the class of a photo: a page to explore, figures and numbers."""
+    from classlens.present.folder import check_replaceable
+
+    check_replaceable(out, marker="inspect.json")
+    if transform not in (None, "paper"):
+        raise ClasslensError(f'transform {transform!r} is not known: leave it out or give "paper"')
+    missing = [image for image in images if not os.path.exists(image)]  # of a name too long, Path.exists raises
+    if missing:
+        raise ClasslensError(f"image {missing[0]!r} does not exist: give the path of an image file")
+    terminal = Console(stderr=True)
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=terminal,
+        transient=True,
+        disable=not terminal.is_terminal,  # else it ends with an empty line
+    )
+    with progress:
+        task = progress.add_task("loading the model", total=len(images) + 2)
+        lens = _load(model, checkpoint, classes, transform, device)
+        target: int | str = class_ if class_ == "predicted" else lens.classes.index(class_)
+        pictures: list[Image] = []
+        progress.update(task, advance=1, description="looking at images")
+
+        def traces() -> Iterator[Trace]:
+            for start in range(0, len(images), _BATCH):
+                trace = lens.trace(images[start : start + _BATCH], batch_size=_BATCH)
+                pictures.extend(trace.picture(number) for number in range(len(trace)))
+                yield trace
+                progress.update(task, advance=len(trace))
+
+        from classlens.present.tables import inspection
+
+        record = inspection(lens, traces(), target, version=__version__)
+        progress.update(task, description="writing the report")
+        _write(record, pictures, out)
+    if as_json:
+        json.dump({"out": str(out), **_summary(record)}, sys.stdout, indent=1)
+        print()
+        return
+    from classlens.present.terminal import tables
+
+    console = Console(emoji=False)
+    for table in tables(record):
+        console.print(table)
+    console.print(f"Report: {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _load(model: str, checkpoint: Path | None, classes: Path | None, transform: str | None, device: str | None) -> Lens:
+    from classlens.lens.lens import load
+    from classlens.models.classes import read_class_names
+
+    names = None if classes is None else read_class_names(classes)
+    return load(
+        model,
+        checkpoint=checkpoint,
+        class_names=names,
+        transform="paper" if transform == "paper" else None,
+        device=device,
+    )
+
+
+def _write(record: dict[str, Any], pictures: list[Image], out: Path) -> None:
+    from classlens.present.figures import save_figures
+    from classlens.present.folder import replacing
+    from classlens.present.report import write_report
+
+    with replacing(out, marker="inspect.json") as folder:
+        (folder / "inspect.json").write_text(json.dumps(record, allow_nan=False), encoding="utf-8")
+        save_figures(record, pictures, folder)
+        write_report(record, pictures, folder / "report.html")
+
+
+def _summary(record: dict[str, Any]) -> dict[str, Any]:
+    keys = ("name", "target", "predictions", "blocks", "largest")
+    return {"model": record["model"], "images": [{key: image[key] for key in keys} for image in record["images"]]}

@@ -1,0 +1,171 @@
+"""What stands between a token and the class embedding, with exact and with frozen transposed Jacobians."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from classlens.errors import ClasslensError
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float32 for every model dtype up to float32, float64 for float64: half precision would tie class logits."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+class Map(Protocol):
+    """One step from a token to the class embedding: ``y = L(x) · scale(x) + bias`` with a linear ``L``."""
+
+    @property
+    def bias(self) -> Tensor | None: ...
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+    def inverse_scale(self, x: Tensor) -> Tensor:
+        """The factor that law 3 keeps at its value, ``[..., 1]``."""
+        ...
+
+    def pull(self, gradient: Tensor) -> Tensor:
+        """The transposed Jacobian with that factor frozen, up to the factor: ``Lᵀ``."""
+        ...
+
+    def vjp(self, x: Tensor, gradient: Tensor) -> Tensor:
+        """The exact transposed Jacobian at ``x``."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """A LayerNorm or RMSNorm over the last axis.
+
+        norm = Norm("layer", weight, bias, eps=1e-6)
+        norm(x), norm.vjp(x, gradient)
+
+    ``y = weight ⊙ x̂ + bias`` with ``x̂ = (x - μ) / σ`` (``"layer"``) or ``x̂ = x / rms(x)`` (``"rms"``).
+    """
+
+    kind: Literal["layer", "rms"]
+    weight: Float[Tensor, " width"] | None
+    bias: Float[Tensor, " width"] | None
+    eps: float
+
+    def __call__(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
+        """The layer's output, computed as torch computes it."""
+        width = x.shape[-1:]
+        weight, bias = (None if p is None else p.to(x.dtype) for p in (self.weight, self.bias))
+        if self.kind == "layer":
+            return F.layer_norm(x, width, weight, bias, self.eps)
+        y = F.rms_norm(x, width, weight, self.eps)
+        return y if bias is None else y + bias
+
+    def inverse_scale(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows 1"]:
+        """``1 / σ`` (or ``1 / rms``) of each row: the factor that law 3 keeps at its value."""
+        # Two vectorised passes; torch's own variance is one slow pass on CPU, a fifth of all facts of a ViT-B.
+        centred = x - x.mean(dim=-1, keepdim=True) if self.kind == "layer" else x
+        return (centred.square().mean(dim=-1, keepdim=True) + self.eps).rsqrt()
+
+    def pull(self, gradient: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
+        """The transposed Jacobian with the scale frozen, up to that scale: ``weight ⊙ g``, centred for a LayerNorm.
+
+        ``pull(g) · x / σ = g · (norm(x) - bias)`` for every ``x``: this linear map makes attribution add up.
+        """
+        u = gradient if self.weight is None else gradient * self.weight.to(gradient.dtype)
+        return u - u.mean(dim=-1, keepdim=True) if self.kind == "layer" else u
+
+    def vjp(
+        self, x: Float[Tensor, "*rows width"], gradient: Float[Tensor, "*rows width"]
+    ) -> Float[Tensor, "*rows width"]:
+        """The transposed Jacobian at ``x``: ``(u - mean(u) - x̂ · mean(u ⊙ x̂)) / σ`` with ``u = weight ⊙ g``."""
+        scale = self.inverse_scale(x)
+        centred = x - x.mean(dim=-1, keepdim=True) if self.kind == "layer" else x
+        unit = centred * scale
+        u = self.pull(gradient)
+        return (u - unit * (u * unit).mean(dim=-1, keepdim=True)) * scale
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """A linear layer between the tokens and the class embedding, such as CLIP's."""
+
+    weight: Float[Tensor, "outer width"]
+    bias: Float[Tensor, " outer"] | None = None
+
+    def __call__(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows outer"]:
+        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+
+    def inverse_scale(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows 1"]:
+        return torch.ones_like(x[..., :1])
+
+    def pull(self, gradient: Float[Tensor, "*rows outer"]) -> Float[Tensor, "*rows width"]:
+        return gradient @ self.weight.to(gradient.dtype)
+
+    def vjp(
+        self, x: Float[Tensor, "*rows width"], gradient: Float[Tensor, "*rows outer"]
+    ) -> Float[Tensor, "*rows width"]:
+        return self.pull(gradient)
+
+
+@dataclass(frozen=True, eq=False)
+class UnitLength:
+    """Division by the Euclidean length, as before a comparison with CLIP's text embeddings."""
+
+    eps: float = 1e-12
+    bias: None = None
+
+    def __call__(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
+        return F.normalize(x, dim=-1, eps=self.eps)
+
+    def inverse_scale(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows 1"]:
+        length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return length.clamp_min(self.eps).reciprocal()
+
+    def pull(self, gradient: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
+        return gradient
+
+    def vjp(
+        self, x: Float[Tensor, "*rows width"], gradient: Float[Tensor, "*rows width"]
+    ) -> Float[Tensor, "*rows width"]:
+        scale = self.inverse_scale(x)
+        unit = x * scale
+        return (gradient - unit * (unit * gradient).sum(dim=-1, keepdim=True)) * scale
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """A pool that is no mean, such as attention pooling: one token goes through it as a sequence of one.
+
+    ``function`` maps ``[image, token, width]`` to ``[image, width]``. It has no linear part, so attribution is not
+    defined through it; its vector-Jacobian product is taken by autograd, of the pool alone.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    bias: None = None
+
+    def __call__(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
+        return self.function(x.reshape(-1, 1, x.shape[-1])).reshape(x.shape)
+
+    def inverse_scale(self, x: Tensor) -> Tensor:
+        raise ClasslensError(_NO_PARTS)
+
+    def pull(self, gradient: Tensor) -> Tensor:
+        raise ClasslensError(_NO_PARTS)
+
+    def vjp(
+        self, x: Float[Tensor, "*rows width"], gradient: Float[Tensor, "*rows width"]
+    ) -> Float[Tensor, "*rows width"]:
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            (result,) = torch.autograd.grad(self(leaf), leaf, gradient)
+        return result
+
+
+_NO_PARTS = (
+    "logit attribution is not defined for a head that pools by attention, as it is not linear in the tokens: use "
+    "explain(), or a model with a [CLS] head or average pooling"
+)

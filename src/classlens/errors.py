@@ -1,0 +1,24 @@
+"""The one error that classlens raises for an input it cannot use."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ClasslensError(ValueError):
+    """One sentence that names the input, what was expected and the way out; the command line exits with 2 on it."""
+
+
+def not_finite() -> ClasslensError:
+    """For class logits among which a NaN or an infinity would be counted as a rank."""
+    return ClasslensError(
+        "class logits are not finite: expected finite weights and pixels; check the image and the checkpoint for NaN"
+    )
+
+
+def near(name: str, known: Iterable[str], *, count: int = 3) -> str:
+    """The names closest to ``name`` as a hint such as ``"; did you mean 'cat' or 'car'?"``, empty if none is near."""
+    lower = {str(option).lower(): str(option) for option in known}
+    found = [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n=count, cutoff=0.5)]
+    return f"; did you mean {' or '.join(repr(option) for option in found)}?" if found else ""

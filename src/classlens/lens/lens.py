@@ -1,0 +1,209 @@
+"""The object a user holds: a model, seen through its own class embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import xarray as xr
+from PIL import Image
+from torch import Tensor, nn
+
+from classlens.errors import ClasslensError
+from classlens.hooks.capture import evaluating, watching
+from classlens.hooks.recording import record
+from classlens.hooks.reducing import reduce
+from classlens.lens.facts import FactsTable, sites_of
+from classlens.lens.target import Target, indices
+from classlens.lens.trace import Trace
+from classlens.models.check import Checks, measure_laws
+from classlens.models.classes import Classes
+from classlens.models.images import read_pictures
+from classlens.models.load import Loaded, load_model
+from classlens.models.transforms import Preprocessing, Transform
+from classlens.models.view import ModelView, Site
+
+OneImage = str | Path | Image.Image | np.ndarray[Any, Any]
+Images = OneImage | Tensor | Iterable[OneImage]
+
+
+def load(
+    model: str | nn.Module,
+    *,
+    checkpoint: str | Path | None = None,
+    num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+    transform: Transform | Literal["paper"] | None = None,
+    device: str | torch.device | None = None,
+    pretrained: bool = True,
+    **options: Any,
+) -> Lens:
+    """Load a Vision Transformer classifier and check that classlens reads it right.
+
+    >>> import classlens
+    >>> lens = classlens.load("builtin:cifar10")
+    >>> lens.classes.names[3]
+    'cat'
+
+    Args:
+        model: ``"builtin:cifar10"``; a timm model name such as ``"vit_base_patch32_224.augreg_in21k_ft_in1k"``
+            (pretrained weights from where timm keeps them); or a timm ``VisionTransformer`` that you hold.
+        checkpoint: weights for a timm model name, safetensors or a torch state dict (never unpickled beyond tensors).
+        num_classes: rows of the head; read from the checkpoint when left out.
+        class_names: one name for each row of the head, in order.
+        transform: a function from a picture to ``[channel, height, width]`` pixels, or ``"paper"`` (resize without a
+            crop, bilinear, mean = std = 0.5); the model's own eval transform when left out.
+        device: where the model runs, such as ``"cuda"``; left where it is when not given.
+        pretrained: False builds a timm model with random weights.
+        options: passed to ``timm.create_model``, such as ``img_size=384``.
+
+    Returns:
+        A :class:`Lens`. The model's modules and parameters are used as they are.
+
+    Raises:
+        ClasslensError: an unknown or unsupported model, a checkpoint that does not fit, weights that cannot be
+            fetched, weights that are not finite, or a model for which law 1 or 2 does not hold on a random image.
+    """
+    return Lens(
+        load_model(
+            model,
+            checkpoint=checkpoint,
+            num_classes=num_classes,
+            class_names=class_names,
+            transform=transform,
+            device=device,
+            pretrained=pretrained,
+            **options,
+        )
+    )
+
+
+class Lens:
+    """A model with its class embedding, classes and preprocessing; made by :func:`classlens.load`.
+
+    Attributes:
+        view: what classlens knows of the model: blocks, tokens, class space.
+        classes: names of the classes, and the index of a name.
+        preprocessing: from pictures to pixels and back.
+        checks: the errors of laws 1 and 2 that the self-check measured.
+    """
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.view: ModelView = loaded.view
+        self.classes: Classes = loaded.classes
+        self.preprocessing: Preprocessing = loaded.preprocessing
+        self.checks: Checks = self.check()
+
+    def __repr__(self) -> str:
+        view = self.view
+        return (
+            f"Lens({view.name!r}: {len(view.blocks)} blocks, {view.blocks[0].heads} heads, {view.num_classes} classes, "
+            f"pooling {view.pooling})"
+        )
+
+    def check(self, pixels: Tensor | None = None) -> Checks:
+        """Measure laws 1 and 2 on ``pixels``, or on one random image; raises ClasslensError when one fails."""
+        view = self.view
+        if pixels is None:
+            generator = torch.Generator().manual_seed(0)
+            pixels = torch.randn(1, view.channels, *view.input_size, generator=generator)
+        sites: dict[str, list[Tensor]] = {name: [] for name in ("resid_pre", "attn_out", "mlp_out", "resid_post")}
+        receivers = {name: (lambda _, x, kept=kept: kept.append(x)) for name, kept in sites.items()}
+        with evaluating(view.module), watching(view, receivers):
+            logits = view.run(pixels.to(view.device, view.dtype))
+        return measure_laws(view, logits, **sites)
+
+    def trace(self, images: Images, *, batch_size: int = 32) -> Trace:
+        """Run the model over some images and keep what its classes are built of.
+
+        >>> import classlens, torch
+        >>> trace = classlens.load("builtin:cifar10").trace(torch.zeros(2, 3, 32, 32))
+        >>> trace.rank("resid_post", target="cat").dims
+        ('image', 'block', 'token')
+
+        Args:
+            images: one or many paths, PIL images or arrays (``[height, width, 3]``, uint8 or floats in 0…1), which go
+                through the model's transform; or a tensor ``[image, channel, height, width]`` of pixels that already
+                have.
+            batch_size: images in one forward pass.
+
+        Returns:
+            A :class:`Trace`. It holds the embeddings, two sublayer outputs and the values of each block: about
+            3 × blocks × tokens × width numbers an image (21 MB for ViT-B/16 in float32).
+
+        Raises:
+            ClasslensError: an image that cannot be read, pixels of a size the model does not take, or logits that are
+                not finite.
+        """
+        _at_least_one(batch_size)
+        names, pixels = self._pixels(images)
+        recording = record(self.view, pixels, batch_size=batch_size)
+        finite = torch.isfinite(recording.logits).all(dim=1)
+        if not bool(finite.all()):
+            raise ClasslensError(
+                f"image {names[int((~finite).nonzero()[0])]!r} gives logits that are not finite: expected finite weights "
+                "and pixels; check the image and the checkpoint for NaN"
+            )
+        return Trace(recording, self.classes, self.preprocessing, names, pixels)
+
+    def facts(
+        self, images: Images, sites: Site | Collection[Site], target: Target, *, batch_size: int = 32
+    ) -> xr.Dataset:
+        """:meth:`Trace.facts` without a trace: tokens are reduced while the model runs, and their states dropped.
+
+        >>> import classlens, torch
+        >>> facts = classlens.load("builtin:cifar10").facts(torch.zeros(2, 3, 32, 32), "mlp_out", "cat")
+        >>> dict(facts.sizes)
+        {'image': 2, 'site': 1, 'block': 6, 'token': 65}
+
+        The cheapest way to ranks, logits and top-1 classes of many images. ``target`` is one class or one an image;
+        ``"predicted"`` is known only at the end of a pass, so it is for a trace.
+        """
+        if isinstance(target, str) and target == "predicted":
+            raise ClasslensError(
+                "target 'predicted' is not known while the model runs: give classes, or use trace().facts"
+            )
+        _at_least_one(batch_size)
+        wanted = sites_of(self.view, sites)
+        names, pixels = self._pixels(images)
+        index = indices(self.classes, target, len(names))
+        tokens = self.view.tokens((int(pixels.shape[2]), int(pixels.shape[3])))
+        table = FactsTable(self.view, tokens, wanted, len(names))
+        for start in range(0, len(names), batch_size):
+            part = slice(start, min(start + batch_size, len(names)))
+            reduce(self.view, pixels[part], index[part], wanted, partial(table.put, part))
+        return table.dataset(names, self.classes, index)
+
+    def _pixels(self, images: Images) -> tuple[list[str], Tensor]:
+        """Names and the pixels ``[image, channel, height, width]`` of whatever was given."""
+        if isinstance(images, Tensor):
+            pixels = images if images.ndim == 4 else images[None]
+            if pixels.ndim != 4 or pixels.shape[1] != self.view.channels or not len(pixels):
+                raise ClasslensError(
+                    f"a tensor of shape {list(images.shape)} was given as images: expected preprocessed pixels "
+                    f"[image, {self.view.channels}, height, width]"
+                )
+            if not pixels.is_floating_point():
+                raise ClasslensError(
+                    f"a tensor of type {images.dtype} was given as images: tensors are taken as preprocessed pixels; "
+                    "give pictures as arrays, PIL images or paths"
+                )
+            return [f"image {number}" for number in range(len(pixels))], pixels.detach()
+        pictures = read_pictures(images, smallest=self.view.grid(self.view.input_size))
+        prepared = [self.preprocessing(picture.image, picture.name) for picture in pictures]
+        for picture, pixels in zip(pictures, prepared, strict=True):
+            if pixels.shape != prepared[0].shape:
+                raise ClasslensError(
+                    f"the transform makes {list(pixels.shape)} of image {picture.name!r} and "
+                    f"{list(prepared[0].shape)} of {pictures[0].name!r}: images traced together need one size"
+                )
+        return [picture.name for picture in pictures], torch.stack(prepared)
+
+
+def _at_least_one(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ClasslensError(f"batch_size is {batch_size}: expected at least 1 image")

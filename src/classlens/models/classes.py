@@ -1,0 +1,96 @@
+"""The classes of a model: their names, and how a user's word for one becomes an index."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from classlens.errors import ClasslensError, near
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Class names in the order of the head's rows.
+
+    >>> Classes(("tabby, tabby cat", "tench")).index("Tabby cat")
+    0
+    """
+
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def _known(self) -> dict[str, list[int]]:
+        """Every spelling that names a class: the whole name, and each synonym between commas."""
+        known: dict[str, list[int]] = {}
+        for index, name in enumerate(self.names):
+            for spelling in {name.lower(), *(part.strip().lower() for part in name.split(","))}:
+                known.setdefault(spelling, []).append(index)
+        return known
+
+    def index(self, target: int | str) -> int:
+        """The index of a class given by index, name or synonym; raises ClasslensError that suggests near names."""
+        if isinstance(target, str):
+            return self._named(target)
+        if not 0 <= target < len(self.names):
+            raise ClasslensError(
+                f"class {target} is not one of this model's {len(self.names)} classes: give an index from 0 to "
+                f"{len(self.names) - 1} or a class name"
+            )
+        return int(target)
+
+    def _named(self, name: str) -> int:
+        found = self._known.get(name.strip().lower(), [])
+        exact = [index for index in found if self.names[index].lower() == name.strip().lower()]
+        if len(exact or found) == 1:
+            return (exact or found)[0]
+        if found:
+            raise ClasslensError(
+                f"class name {name!r} stands for several classes, indices {', '.join(map(str, found))}: give the index"
+            )
+        if name.strip().isdecimal():
+            return self.index(int(name))
+        raise ClasslensError(
+            f"class {name!r} is not one of this model's {len(self.names)} classes"
+            f"{near(name, self._known) or '; see the class names with lens.classes.names'}"
+        )
+
+
+def classes_of(num_classes: int, names: Sequence[str] | None) -> Classes:
+    """The classes of a head of so many rows; ``class 0, class 1 …`` where their names are not known."""
+    if names is None:
+        return Classes(tuple(f"class {index}" for index in range(num_classes)))
+    if len(names) != num_classes:
+        raise ClasslensError(
+            f"{len(names)} class names were given for a model of {num_classes} classes: give one name for each row of "
+            "its head, in order"
+        )
+    return Classes(tuple(map(str, names)))
+
+
+def read_class_names(path: str | Path) -> list[str]:
+    """Class names from a file: one a line, or JSON (a list, or an object from index to name)."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ClasslensError(f"class names file {str(path)!r} cannot be read ({reason}): give a text file") from None
+    if Path(path).suffix.lower() != ".json":
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    try:
+        value = json.loads(text)
+        if isinstance(value, dict):
+            value = [value[str(index)] for index in range(len(value))]
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            raise TypeError
+    except (ValueError, TypeError, KeyError):
+        raise ClasslensError(
+            f"class names file {str(path)!r} is not what was expected: a JSON list of names, or an object from class "
+            "index to name"
+        ) from None
+    return value

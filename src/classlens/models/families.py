@@ -1,0 +1,88 @@
+"""The libraries whose models classlens reads: one adapter file each, found through this table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+from classlens.errors import ClasslensError
+from classlens.models.transforms import Transform
+from classlens.models.view import ModelView
+
+# From a library's import name to its adapter, in the order in which they are asked whether a name is theirs.
+ADAPTERS: dict[str, str] = {
+    "classlens": "classlens.models.builtin",
+    "timm": "classlens.models.timm",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for besides the name of a model."""
+
+    checkpoint: str | Path | None = None
+    num_classes: int | None = None
+    pretrained: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing is asked for but the model."""
+        return self.checkpoint is None and self.num_classes is None and not self.options
+
+
+@dataclass(frozen=True)
+class Created:
+    """A model made from a name, with what its library knows about it."""
+
+    module: nn.Module
+    class_names: Sequence[str] | None = None
+    transform: Transform | None = None
+
+
+class Adapter(Protocol):
+    """What an adapter module offers; nothing heavy is imported until ``create`` or ``view`` is called."""
+
+    def claims(self, name: str) -> bool:
+        """Whether a model name is this library's to resolve."""
+        ...
+
+    def create(self, name: str, request: Request) -> Created:
+        """Make the model; raises ClasslensError with the way out when weights are not to be had."""
+        ...
+
+    def view(self, module: nn.Module, name: str) -> ModelView:
+        """Describe a module of this library; raises ClasslensError for what is not supported, with the reason."""
+        ...
+
+    def known_as(self, module: nn.Module) -> Created:
+        """What the library knows about a module that the user holds: class names and eval transform, where it does."""
+        ...
+
+
+def named(name: str) -> Adapter | None:
+    """The adapter that resolves a model name, None when no library knows it."""
+    adapters = (_adapter(path) for path in ADAPTERS.values())
+    return next((adapter for adapter in adapters if adapter.claims(name)), None)
+
+
+def of(module: nn.Module, name: str) -> Adapter:
+    """The adapter for a module, by the library that its class or a base class comes from."""
+    for base in type(module).__mro__:
+        root = base.__module__.partition(".")[0]
+        if root in ADAPTERS:
+            return _adapter(ADAPTERS[root])
+        if root == "torch":
+            break
+    known = ", ".join(library for library in ADAPTERS if library != "classlens")
+    raise ClasslensError(f"model {name!r} is no class of {known}: give a Vision Transformer of that library")
+
+
+def _adapter(path: str) -> Adapter:
+    adapter: Any = import_module(path)
+    return adapter  # type: ignore[no-any-return]

@@ -1,0 +1,73 @@
+"""From a name, a checkpoint or a module to a model that classlens can read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from timm.models import list_models
+from torch import nn
+
+from classlens.errors import ClasslensError, near
+from classlens.models import families
+from classlens.models.classes import Classes, classes_of
+from classlens.models.families import Created, Request
+from classlens.models.transforms import Preprocessing, Transform, preprocessing
+from classlens.models.view import ModelView
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with all that belongs to it."""
+
+    view: ModelView
+    preprocessing: Preprocessing
+    classes: Classes
+
+
+def load_model(
+    model: str | nn.Module,
+    *,
+    checkpoint: str | Path | None = None,
+    num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+    transform: Transform | Literal["paper"] | None = None,
+    device: str | torch.device | None = None,
+    pretrained: bool = True,
+    **options: Any,
+) -> Loaded:
+    """See :func:`classlens.load`, which also runs the self-check."""
+    request = Request(checkpoint, num_classes, pretrained, options)
+    if isinstance(model, nn.Module):
+        if not request.plain:
+            raise ClasslensError(
+                "checkpoint, num_classes and model options go with a model name: a module is taken as it is; load its "
+                "weights before handing it over"
+            )
+        name = type(model).__name__
+        created = families.of(model, name).known_as(model)
+    else:
+        name = model
+        created = _create(model, request)
+    if device is not None:
+        try:
+            created.module.to(torch.device(device))
+        except (RuntimeError, AssertionError, NotImplementedError, ImportError):
+            raise ClasslensError(f"device {str(device)!r} is not available here: give cpu, cuda or mps") from None
+    view = families.of(created.module, name).view(created.module, name)
+    prepared = preprocessing(created.transform, view.input_size, transform, name=name)
+    names = created.class_names if class_names is None else class_names
+    return Loaded(view, prepared, classes_of(view.num_classes, names))
+
+
+def _create(name: str, request: Request) -> Created:
+    adapter = families.named(name)
+    if adapter is None:
+        hint = near(name.partition(".")[0], ["builtin:cifar10", *list_models(module="vision_transformer")])
+        raise ClasslensError(
+            f"model {name!r} is neither built in nor known to timm{hint or '; see the names with timm.list_models()'}"
+        )
+    return adapter.create(name, request)

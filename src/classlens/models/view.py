@@ -1,0 +1,177 @@
+"""The uniform view: what a Vision Transformer looks like to everything above it, whatever library made it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from classlens.core.attention import Output
+from classlens.core.space import ClassSpace
+from classlens.errors import ClasslensError
+
+Site = Literal["embed", "resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"]
+SITES: tuple[Site, ...] = ("embed", "resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
+
+
+def _unchanged(passing: Any) -> Tensor:
+    tensor: Tensor = passing
+    return tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """A place where a tensor passes in a forward pass: what a module takes or gives, and how to read it.
+
+    ``more`` names further modules at which parts of the same tensor pass (parallel branches), and ``join`` puts the
+    parts together in the order in which they are named.
+    """
+
+    module: nn.Module
+    end: Literal["input", "output"] = "output"
+    read: Callable[[Any], Tensor] = _unchanged
+    more: tuple[nn.Module, ...] = ()
+    join: Callable[[list[Tensor]], Tensor] = sum  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, eq=False)
+class BlockView:
+    """One transformer block.
+
+    ``points`` names the places that hooks read: ``resid_pre, attn_out, mlp_out, resid_post``; ``values``
+    (``[image, head, token, channel]``); ``attention`` (the weights after softmax ``[image, head, query, token]``, which
+    may pass only while attention is not fused); and where the block has them ``attn_raw, mlp_raw`` (a sublayer's output
+    before the norm of a post-norm block) and ``attn_joined, mlp_joined`` (before an inner norm).
+    """
+
+    points: dict[str, Point]
+    heads: int
+    attn: Output
+    mlp: Output
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of one sequence: prefix names, then the grid of image tokens in row-major order."""
+
+    prefix: tuple[str, ...]
+    grid: tuple[int, int]
+
+    @property
+    def count(self) -> int:
+        return len(self.prefix) + self.grid[0] * self.grid[1]
+
+    @property
+    def image(self) -> slice:
+        """Where the image tokens stand."""
+        return slice(len(self.prefix), self.count)
+
+    @property
+    def kinds(self) -> list[str]:
+        """``cls``, ``reg0`` … for prefix tokens, ``image`` for the others."""
+        return [*self.prefix, *["image"] * (self.grid[0] * self.grid[1])]
+
+
+@dataclass(frozen=True, eq=False)
+class Readout:
+    """How the head reads some of the tokens; the model's logits are the weighted sum over its readouts."""
+
+    space: ClassSpace
+    pooled: slice
+    """The tokens that the head pools here."""
+    tokens: slice = field(default_factory=lambda: slice(None))
+    """The tokens that are projected through this class space; those of a later readout win."""
+    weight: float = 1.0
+    counts_bias: bool = True
+    """False where the bias belongs to another readout's share of the logits (one head split in two)."""
+
+    def logits(self, last: Tensor) -> Tensor:
+        """This readout's share of the model's logits."""
+        logits = self.space.pooled(last[:, self.pooled])
+        if not self.counts_bias and self.space.bias is not None:
+            logits = logits - self.space.bias.to(logits.dtype)
+        return logits * self.weight
+
+
+def _first_logits(output: Any) -> Tensor:
+    logits: Tensor = output
+    return logits
+
+
+@dataclass(frozen=True, eq=False)
+class ModelView:
+    """A model as classlens sees it; it holds the user's own modules and parameters, unmodified."""
+
+    module: nn.Module
+    name: str
+    blocks: tuple[BlockView, ...]
+    readouts: tuple[Readout, ...]
+    prefix: tuple[str, ...]
+    pooling: str
+    """``cls``, ``avg`` or what else the head does, in a word."""
+    input_size: tuple[int, int]
+    grid: Callable[[tuple[int, int]], tuple[int, int]] = field(repr=False)
+    """Rows and columns of image tokens for pixels of a given height and width."""
+    any_size: bool = False
+    """Whether the model takes other sizes than ``input_size``."""
+    channels: int = 3
+    logits_of: Callable[[Any], Tensor] = _first_logits
+    """Reads the class logits off what the module returns."""
+    unfused: Callable[[], AbstractContextManager[Any]] = nullcontext
+    """Attention computed in steps, so that its weights pass at the point ``attention``."""
+    family: str = "timm"
+    has_mid: bool = True
+    """False where attention and MLP share one residual add, so that there is no ``resid_mid``."""
+
+    @property
+    def space(self) -> ClassSpace:
+        """The class space of the first readout: that of ``[CLS]``, or of the tokens that are averaged."""
+        return self.readouts[0].space
+
+    @property
+    def pooled(self) -> slice:
+        """The tokens that the first readout pools: the queries of an explanation."""
+        return self.readouts[0].pooled
+
+    @property
+    def num_classes(self) -> int:
+        return self.space.num_classes
+
+    @property
+    def device(self) -> torch.device:
+        return self.space.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.module.parameters()).dtype
+
+    def run(self, pixels: Tensor) -> Tensor:
+        """The model's own logits ``[image, category]``."""
+        return self.logits_of(self.module(pixels))
+
+    def logits(self, last: Tensor) -> Tensor:
+        """The logits that the last hidden states ``[image, token, width]`` give, pooled as the model does (law 2)."""
+        return torch.stack([readout.logits(last) for readout in self.readouts]).sum(dim=0)
+
+    def spaces(self, count: int) -> list[tuple[ClassSpace, Tensor | slice]]:
+        """Each class space with its tokens, which together are all ``count`` tokens."""
+        if len(self.readouts) == 1:
+            return [(self.space, slice(None))]
+        owner = torch.zeros(count, dtype=torch.int64)
+        for number, readout in enumerate(self.readouts):
+            owner[readout.tokens] = number
+        groups = [(readout.space, torch.nonzero(owner == number)[:, 0]) for number, readout in enumerate(self.readouts)]
+        return [(space, tokens) for space, tokens in groups if len(tokens)]
+
+    def tokens(self, size: tuple[int, int]) -> Tokens:
+        """The tokens of an input of this height and width; raises ClasslensError when the model cannot take it."""
+        if size != self.input_size and not self.any_size:
+            raise ClasslensError(
+                f"pixels are {size[0]}×{size[1]}, but model {self.name!r} takes "
+                f"{self.input_size[0]}×{self.input_size[1]}; resize them, or load the model with img_size={size}"
+            )
+        return Tokens(self.prefix, self.grid(size))

@@ -1,0 +1,81 @@
+"""Law 3: a class logit is the exact sum of its parts, and every part is what it is called."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from tests import literal, zoo
+
+import classlens
+from classlens.explain import attribution
+
+
+@cache
+def _twin(name: str) -> dict[str, torch.Tensor]:
+    return literal.attribution(zoo.build(name), zoo.pixels(name), zoo.targets(), pooled=zoo.VARIANTS[name].pooled)
+
+
+def _own_logit(model: torch.nn.Module, pixels: torch.Tensor) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    with torch.no_grad():
+        logits: torch.Tensor = model(pixels).double()
+    return logits.gather(1, zoo.targets()[:, None])[:, 0].numpy()
+
+
+@pytest.mark.parametrize("name", zoo.VARIANTS)
+def test_the_parts_add_up_to_the_model_s_own_logit(name: str) -> None:
+    # float64 keeps 1e-15 of sums of order 100: 1e-10 leaves room, and no forgotten bias is that small.
+    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
+        model, pixels = zoo.build(name, dtype), zoo.pixels(name, dtype=dtype)
+        parts = classlens.load(model).trace(pixels).attribution(zoo.targets())
+        own = _own_logit(model, pixels)
+        assert np.abs(own).max() > 1
+        np.testing.assert_allclose(parts.logit, own, rtol=0, atol=tolerance)
+        assert {str(variable.dtype) for variable in parts.data_vars.values()} == {str(dtype).removeprefix("torch.")}
+        summed = parts.embed + parts.attention.sum(("block", "head")) + parts.mlp.sum("block") + parts.bias
+        np.testing.assert_allclose(summed, own, rtol=0, atol=tolerance)
+        by_token = parts.attention_token.sum("token")
+        np.testing.assert_allclose(by_token, parts.attention, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", zoo.VARIANTS)
+def test_every_part_on_its_own_agrees_with_the_frozen_model(name: str) -> None:
+    expected = _twin(name)
+    found = classlens.load(zoo.build(name)).trace(zoo.pixels(name)).attribution(zoo.targets())
+    for part, value in expected.items():
+        assert value.abs().max() > 1e-3 or (part == "bias" and name == "cls_no_final_norm")
+        np.testing.assert_allclose(found[part], value, rtol=0, atol=1e-10, err_msg=part)
+    np.testing.assert_allclose(found.attention, expected["attention_token"].sum(dim=-1), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", zoo.KINDS)
+def test_groups_of_images_and_fused_attention_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attribution, "_WEIGHTS", 1)
+    expected = _twin(name)
+    for fused in (True, False):
+        found = classlens.load(zoo.build(name, fused=fused)).trace(zoo.pixels(name)).attribution(zoo.targets())
+        for part, value in expected.items():
+            np.testing.assert_allclose(found[part], value, rtol=0, atol=1e-10, err_msg=part)
+
+
+def test_the_predicted_class_is_the_default() -> None:
+    name = "cls_registers"
+    model, pixels = zoo.build(name), zoo.pixels(name)
+    with torch.no_grad():
+        best = model(pixels).max(dim=1)
+    parts = classlens.load(model).trace(pixels).attribution()
+    np.testing.assert_array_equal(parts.target, best.indices)
+    np.testing.assert_allclose(parts.logit, best.values, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", zoo.KINDS)
+def test_half_precision_adds_up_to_its_own_rounding(name: str) -> None:
+    """The parts are added in float32, but each is read off a bfloat16 forward pass (8 bits)."""
+    model, pixels = zoo.build(name, torch.bfloat16), zoo.pixels(name, dtype=torch.bfloat16)
+    parts = classlens.load(model).trace(pixels).attribution(zoo.targets())
+    summed = parts.embed + parts.attention.sum(("block", "head")) + parts.mlp.sum("block") + parts.bias
+    assert summed.dtype == np.float32
+    size = abs(parts.embed) + abs(parts.attention).sum(("block", "head")) + abs(parts.mlp).sum("block")
+    assert (abs(summed - parts.logit) < 2**-6 * (size + abs(parts.logit))).all()
