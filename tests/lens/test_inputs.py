@@ -63,7 +63,7 @@ def test_an_array(lens: classlens.Lens, kind: str) -> None:
 def test_many_of_all_kinds_in_order(lens: classlens.Lens, tmp_path: Path) -> None:
     pictures = [photo(), photo(33, 60), photo(100, 40)]
     pictures[0].save(tmp_path / "cat.png")
-    mixed = [tmp_path / "cat.png", pictures[1], np.asarray(pictures[2])]
+    mixed: list[Any] = [tmp_path / "cat.png", pictures[1], np.asarray(pictures[2])]
     torch.testing.assert_close(logits(lens, mixed), expected(lens, *pictures))
     torch.testing.assert_close(logits(lens, tuple(mixed)), expected(lens, *pictures))
 

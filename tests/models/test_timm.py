@@ -6,18 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import signature
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import timm
 import torch
+from tests.zoo import randomise
 from timm.models import vision_transformer as vit
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import classlens
 from classlens.errors import ClasslensError
-from tests.zoo import randomise
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def test_a_model_that_is_read(read: Read) -> None:
     assert {block.heads for block in lens.view.blocks} == {module.blocks[0].attn.num_heads}
 
     # Law 1, with the states as timm's modules take and give them; law 2 against the model itself.
-    pixels = torch.randn(2, module.in_chans, *size)
+    pixels = torch.randn(2, lens.view.channels, *size)
     taken: list[Tensor] = []
     handles = [block.register_forward_pre_hook(lambda _, args: taken.append(args[0])) for block in module.blocks]
     handles.append(module.blocks[-1].register_forward_hook(lambda _, __, output: taken.append(output)))
@@ -99,7 +100,7 @@ def test_a_model_that_is_read(read: Read) -> None:
     prefix = len(read.prefix)
     expected = [0] if read.pooling == "cls" else list(range(prefix, tokens.count))
     assert pooled == ([*range(prefix), *expected] if read.options.get("pool_include_prefix") else expected)
-    for block, (before, after) in enumerate(zip(taken, taken[1:], strict=False)):
+    for block, (before, after) in enumerate(pairwise(taken)):
         for site, state in (("resid_pre", before), ("resid_post", after)):
             found = torch.from_numpy(trace.logits(site).sel(block=block).values)  # type: ignore[arg-type]
             space = module.head(module.fc_norm(module.norm(state)))
@@ -120,7 +121,7 @@ def tiny(**options: Any) -> VisionTransformer:
 
 def with_head(head: nn.Module) -> VisionTransformer:
     model = tiny()
-    model.head = head
+    model.register_module("head", head)
     return model
 
 

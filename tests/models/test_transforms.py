@@ -68,7 +68,9 @@ def test_the_transform_of_the_paper_rounds_to_8_bits() -> None:
 
 
 def test_the_transform_of_the_paper_takes_the_size_of_the_model() -> None:
-    lens = classlens.load("vit_tiny_patch16_224", pretrained=False, transform="paper", **{**SMALL, "img_size": (48, 32)})
+    lens = classlens.load(
+        "vit_tiny_patch16_224", pretrained=False, transform="paper", **{**SMALL, "img_size": (48, 32)}
+    )
     assert lens.preprocessing(photo(100, 70), "photo").shape == (3, 48, 32)
 
 
@@ -103,7 +105,9 @@ def test_a_function_of_the_user() -> None:
     def half(image: Image.Image) -> Tensor:
         return torch.full((3, 16, 16), image.width / image.height)
 
-    lens = classlens.load(VisionTransformer(img_size=16, patch_size=8, embed_dim=24, depth=1, num_heads=3), transform=half)
+    lens = classlens.load(
+        VisionTransformer(img_size=16, patch_size=8, embed_dim=24, depth=1, num_heads=3), transform=half
+    )
     assert bool((lens.preprocessing(Image.new("RGB", (20, 40)), "tall") == 0.5).all())
     assert lens.preprocessing.mean is None
 

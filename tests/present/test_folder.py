@@ -71,9 +71,7 @@ def test_others_may_read_the_result(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit, ClasslensError, MemoryError])
 @pytest.mark.parametrize("earlier", [True, False])
-def test_when_the_body_raises_all_is_as_before(
-    error: type[BaseException], earlier: bool, tmp_path: Path
-) -> None:
+def test_when_the_body_raises_all_is_as_before(error: type[BaseException], earlier: bool, tmp_path: Path) -> None:
     out = tmp_path / "report"
     if earlier:
         write(out, "first")

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from tests.present.records import CIFAR, Sizes, make_record
 
 from classlens.present.terminal import tables
-from tests.present.records import CIFAR, Sizes, make_record
 
 
 def shown(record: dict[str, Any], *, width: int = 160, **options: Any) -> str:
@@ -98,7 +98,9 @@ def test_names_are_shown_as_they_are(name: str, where: str) -> None:
 
 
 def test_names_are_shown_as_they_are_in_colour_too() -> None:
-    text = shown(make_record(Sizes(images=("[red]:cat:.png",), blocks=1)), force_terminal=True, color_system="truecolor")
+    text = shown(
+        make_record(Sizes(images=("[red]:cat:.png",), blocks=1)), force_terminal=True, color_system="truecolor"
+    )
     assert "[red]:cat:.png" in text
 
 

@@ -7,10 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import xarray as xr
-from PIL import Image
 from torch import Tensor, nn
 
 from classlens.errors import ClasslensError
@@ -22,13 +20,12 @@ from classlens.lens.target import Target, indices
 from classlens.lens.trace import Trace
 from classlens.models.check import Checks, measure_laws
 from classlens.models.classes import Classes
-from classlens.models.images import read_pictures
+from classlens.models.images import ImageLike, read_pictures
 from classlens.models.load import Loaded, load_model
 from classlens.models.transforms import Preprocessing, Transform
 from classlens.models.view import ModelView, Site
 
-OneImage = str | Path | Image.Image | np.ndarray[Any, Any]
-Images = OneImage | Tensor | Iterable[OneImage]
+Images = ImageLike | Tensor | Iterable[ImageLike]
 
 
 def load(
@@ -145,8 +142,8 @@ class Lens:
         finite = torch.isfinite(recording.logits).all(dim=1)
         if not bool(finite.all()):
             raise ClasslensError(
-                f"image {names[int((~finite).nonzero()[0])]!r} gives logits that are not finite: expected finite weights "
-                "and pixels; check the image and the checkpoint for NaN"
+                f"image {names[int((~finite).nonzero()[0])]!r} gives logits that are not finite: expected finite "
+                "weights and pixels; check the image and the checkpoint for NaN"
             )
         return Trace(recording, self.classes, self.preprocessing, names, pixels)
 

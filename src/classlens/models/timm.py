@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from classlens.core.attention import Output
 from classlens.core.maps import Norm
 from classlens.core.space import ClassSpace
-from classlens.errors import ClasslensError
+from classlens.errors import ClasslensError, near
 from classlens.models.checkpoint import State, apply_state, read_state
 from classlens.models.families import Created, Request
 from classlens.models.view import BlockView, ModelView, Point, Readout
@@ -73,7 +73,18 @@ def known_as(module: nn.Module) -> Created:
     return Created(module, names, create_transform(**data, is_training=False))
 
 
+def _check_tag(name: str) -> None:
+    architecture, _, tag = name.partition(".")
+    tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
+    if ":" not in name and tag and tag not in tags:
+        raise ClasslensError(
+            f"model {name!r} has no pretrained weights tagged {tag!r}{near(tag, tags)}; the tags of {architecture!r} "
+            f"are {', '.join(tags) or 'none'}"
+        )
+
+
 def _build(name: str, request: Request, num_classes: int | None) -> nn.Module:
+    _check_tag(name)
     options = dict(request.options) if num_classes is None else {**request.options, "num_classes": num_classes}
     try:
         module: nn.Module = timm.create_model(name, pretrained=request.pretrained, **options)
@@ -82,7 +93,7 @@ def _build(name: str, request: Request, num_classes: int | None) -> nn.Module:
             f"model {name!r} does not take these options ({error}): see timm's documentation"
         ) from None
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0].rstrip(".")[:200]
         if not request.pretrained:
             raise ClasslensError(f"model {name!r} cannot be built ({reason}): check its name and options") from None
         raise ClasslensError(
