@@ -52,6 +52,30 @@ def test_colour_by_rank_at_every_block_and_site(sizes: Sizes, show: Open) -> Non
     assert page.is_disabled("#block")
 
 
+@pytest.mark.parametrize("sizes", [SMALL, REGISTERS], ids=["small", "registers"])
+def test_every_token_lies_where_it_is_in_the_picture(sizes: Sizes, show: Open) -> None:
+    page, _ = show(sizes)
+    boxes = """grid => {
+        const frame = grid.querySelector('img').getBoundingClientRect();
+        return [...grid.querySelectorAll('.cell')].map((cell) => {
+            const box = cell.getBoundingClientRect();
+            const centre = [box.x + box.width / 2 - frame.x, box.y + box.height / 2 - frame.y];
+            return [Number(cell.dataset.token), centre[0] / frame.width, centre[1] / frame.height];
+        });
+    }"""
+    rows, columns = sizes.grid
+    for grid in ("#token-grid", "#map-grid", "#source-grid"):
+        found = {int(token): (x, y) for token, x, y in page.eval_on_selector(grid, boxes)}
+        for row in range(rows):
+            for column in range(columns):
+                centre = ((column + 0.5) / columns, (row + 0.5) / rows)
+                assert found.pop(len(sizes.prefix) + row * columns + column) == pytest.approx(centre, abs=0.01)
+        # What remains are the prefix tokens, left of the picture and in order from top to bottom.
+        assert list(found) == (list(range(len(sizes.prefix))) if grid == "#token-grid" else [])
+        assert all(x < 0 for x, _ in found.values())
+        assert [y for _, y in found.values()] == sorted(y for _, y in found.values())
+
+
 def test_sites_have_plain_names(show: Open) -> None:
     page, _ = show(REGISTERS)
     assert page.locator("#site option").all_inner_texts() == [

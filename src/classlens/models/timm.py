@@ -153,7 +153,7 @@ def view(module: nn.Module, name: str) -> ModelView:
         prefix=prefix,
         pooling="cls" if module.global_pool == "token" else "avg",
         input_size=tuple(patches.img_size),
-        grid=(lambda size: tuple(patches.dynamic_feat_size(size))) if dynamic else (lambda size: fixed),
+        grid=partial(_grid, name, patches) if dynamic else (lambda size: fixed),
         any_size=dynamic,
         unfused=partial(_unfused, [block.attn for block in module.blocks]),
         channels=int(getattr(module, "in_chans", 3)),
@@ -230,6 +230,18 @@ def _values(qkv: Tensor, *, heads: int) -> Tensor:
     """The values of a joint query-key-value projection; copied, to let the queries and keys go."""
     images, tokens, _ = qkv.shape
     return qkv.reshape(images, tokens, 3, heads, -1)[:, :, 2].transpose(1, 2).contiguous()
+
+
+def _grid(name: str, patches: Any, size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of a model that takes several sizes."""
+    height, width = patches.patch_size
+    if not patches.dynamic_img_pad and (size[0] % height or size[1] % width):
+        raise ClasslensError(
+            f"pixels are {size[0]}×{size[1]}, but model {name!r} takes multiples of its {height}×{width} patches: "
+            "resize them"
+        )
+    rows, columns = patches.dynamic_feat_size(size)
+    return rows, columns
 
 
 def _pooled(module: VisionTransformer, prefix: int) -> slice:
