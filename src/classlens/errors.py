@@ -22,3 +22,9 @@ def near(name: str, known: Iterable[str], *, count: int = 3) -> str:
     lower = {str(option).lower(): str(option) for option in known}
     found = [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n=count, cutoff=0.5)]
     return f"; did you mean {' or '.join(repr(option) for option in found)}?" if found else ""
+
+
+def reason_of(error: BaseException) -> str:
+    """What another library's error says, short and without a full stop, to stand within a sentence of ours."""
+    first = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
+    return first[:200].rstrip(" .:")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,22 @@ def test_imagenet_names_come_with_an_imagenet_head(tmp_path: Path) -> None:
     assert names[0].startswith("tench")
     assert names[281].startswith("tabby")
     assert names[999].startswith("toilet tissue")
+
+
+def test_the_lists_of_imagenet_names_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They hold every synset: reading them for each of a thousand classes takes half a minute."""
+    save_file(trained(1000).state_dict(), tmp_path / "model.safetensors")
+    read: list[str] = []
+    original = pkgutil.get_data
+
+    def get_data(package: str, resource: str) -> bytes | None:
+        read.append(resource)
+        assert len(read) <= 10, "read again and again"
+        return original(package, resource)
+
+    monkeypatch.setattr(pkgutil, "get_data", get_data)
+    classlens.load(NAME, checkpoint=tmp_path / "model.safetensors", **SMALL)
+    assert read, "timm reads its lists elsewhere now: count there"
 
 
 def test_no_imagenet_names_for_another_head(tmp_path: Path) -> None:

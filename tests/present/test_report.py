@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.present.browser import quiet
+from tests.present.browser import chromium, quiet
 from tests.present.pages import (
     NO_CLS,
     REGISTERS,
@@ -156,7 +156,12 @@ def test_head_of_the_page(show: Open) -> None:
     page, record = show(SMALL)
     assert page.inner_text("h1") == "How builtin:cifar10 builds its classes"
     facts = page.inner_text("#model-facts")
-    for fact in ("6 blocks × 4 heads", "10 classes", "65 tokens: [CLS] + 8 × 8", "off by 1.2e−6, logits by 3e−6"):
+    for fact in (
+        "6 blocks × 4 heads",
+        "10 classes",
+        "65 tokens: [CLS] + 8 × 8",
+        "residual sums off by 1.2e−6, logits exact",
+    ):
         assert fact in facts
     rows = page.locator("#predictions li").all()
     expected = record["images"][0]["predictions"]
@@ -288,3 +293,13 @@ def test_every_control_has_words(show: Open) -> None:
         pointed = page.eval_on_selector_all(f"[{name}]", f"all => all.map(one => one.getAttribute('{name}'))")
         assert pointed, name
         assert set(pointed) <= set(ids), name
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_missing_browser_skips_unless_it_is_required(required: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CLASSLENS_CHROMIUM", raising=False)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("CLASSLENS_REQUIRE_BROWSER", "1" if required else "0")
+    outcome = pytest.fail.Exception if required else pytest.skip.Exception
+    with pytest.raises(outcome, match="apt-get install chromium"), chromium():
+        pass

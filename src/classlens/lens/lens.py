@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from classlens.errors import ClasslensError
+from classlens.errors import ClasslensError, reason_of
 from classlens.hooks.capture import evaluating, watching
 from classlens.hooks.recording import record
 from classlens.hooks.reducing import reduce
@@ -93,7 +93,14 @@ class Lens:
         self.view: ModelView = loaded.view
         self.classes: Classes = loaded.classes
         self.preprocessing: Preprocessing = loaded.preprocessing
-        self.checks: Checks = self.check()
+        try:
+            self.checks: Checks = self.check()
+        except RuntimeError as error:
+            height, width = self.view.input_size
+            raise ClasslensError(
+                f"model {self.view.name!r} cannot run on an image of {height}×{width} pixels ({reason_of(error)}): "
+                "check the options it was made with"
+            ) from None
 
     def __repr__(self) -> str:
         view = self.view

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -29,6 +30,8 @@ def read_state(path: str | Path) -> State:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on odd pickles; the error below says what to do
             state: State = load_state_dict(str(file), weights_only=True)
+        # Wrappers of wrappers (a compiled module in DistributedDataParallel), which not every timm takes off.
+        state = {re.sub(r"^(module\.|_orig_mod\.)+", "", name): value for name, value in state.items()}
     except AttributeError:  # it read well, but has no names to clean
         state = {}
     except Exception as error:  # what a broken file makes torch raise is not bounded

@@ -66,7 +66,8 @@ def known_as(module: nn.Module) -> Created:
     names: list[str] | None = None
     subset = infer_imagenet_subset({"num_classes": own.num_classes})
     if subset is not None and config.get("num_classes") == own.num_classes:
-        names = [ImageNetInfo(subset).index_to_description(index) for index in range(own.num_classes)]
+        info = ImageNetInfo(subset)
+        names = [info.index_to_description(index) for index in range(own.num_classes)]
     data = resolve_model_data_config(own)
     size = getattr(getattr(own, "patch_embed", None), "img_size", None) or data["input_size"][1:]
     data["input_size"] = (data["input_size"][0], *size)

@@ -177,7 +177,7 @@ def attribution(image: Record) -> Figure:
     axes = figure.add_subplot()
     colours = [SUPPORTS if value >= 0 else OPPOSES for value in values]
     bars = axes.barh(range(len(parts)), values, color=colours, height=0.75)
-    labels = [f"{value:+.2f}".replace("-", "−") for value in values]
+    labels = ["0.00" if abs(value) < 0.005 else f"{value:+.2f}".replace("-", "−") for value in values]
     axes.bar_label(bars, labels, fontsize=7, padding=3, color=_MUTED)
     axes.set_yticks(range(len(parts)), names, fontsize=8)
     axes.invert_yaxis()

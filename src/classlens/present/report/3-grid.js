@@ -22,7 +22,7 @@ function tokenGrid(host, { label, prefix = false }) {
       column.append(make("div", {}, cell(token), make("span", { "aria-hidden": "true" }, prefixName(name)))));
     root.prepend(column);
   }
-  for (let token = prefixCount; token < tokenCount; token++) cells.append(cell(tokenCount - 1 - token + prefixCount));
+  for (let token = prefixCount; token < tokenCount; token++) cells.append(cell(token));
   host.replaceChildren(root);
 
   let tips = () => [];

@@ -3,12 +3,13 @@ function setUpHeader() {
   byId("model-name").textContent = model.name;
   const pooled = model.pooling === "cls" ? "decides at [CLS]" : "decides at the mean of its tokens";
   const extra = prefixCount ? `${model.prefix.map(prefixName).join(" + ")} + ` : "";
+  const offBy = (error) => (error === 0 ? "exact" : `off by ${significant(error)}`);
   const facts = [
     `${counted(model.blocks, "block")} × ${counted(model.heads, "head")}`,
     `${model.num_classes} classes`,
     pooled,
     `${tokenCount} tokens: ${extra}${gridRows} × ${gridColumns} of the picture (${model.input_size[1]} × ${model.input_size[0]} pixels)`,
-    `self-check: residual sums off by ${significant(model.checks.law1)}, logits by ${significant(model.checks.law2)}`,
+    `self-check: residual sums ${offBy(model.checks.law1)}, logits ${offBy(model.checks.law2)}`,
   ];
   byId("model-facts").replaceChildren(...facts.map((fact) => make("span", {}, fact)));
 
