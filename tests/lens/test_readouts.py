@@ -74,7 +74,8 @@ def _made(kind: str) -> tuple[Any, Lens, list[tuple[Any, tuple[int, ...], float]
     else:
         readouts = (
             Readout(spaces[0], slice(0, 1)),
-            Readout(spaces[1], slice(2, None), tokens=slice(2, None), counts_bias=False),
+            # The register is not pooled, yet read like the image tokens.
+            Readout(spaces[1], slice(2, None), tokens=slice(1, None), counts_bias=False),
         )
         without_bias = nn.Linear(WIDTH, CLASSES).double()
         without_bias.load_state_dict({"weight": heads[1].weight, "bias": torch.zeros(CLASSES)})
@@ -108,7 +109,7 @@ def test_each_token_is_projected_through_its_own_head(kind: str) -> None:
             else:
                 both = model.both
                 expected = x @ both.weight[:, :WIDTH].T + both.bias
-                expected[:, :, 2:] = x[:, :, 2:] @ both.weight[:, WIDTH:].T + both.bias
+                expected[:, :, 1:] = x[:, :, 1:] @ both.weight[:, WIDTH:].T + both.bias
         np.testing.assert_allclose(trace.logits(site), expected, rtol=0, atol=1e-11)
         own = torch.stack([expected[image, ..., index] for image, index in enumerate(target)])
         rank = (expected > own[..., None]).sum(dim=-1)
