@@ -70,7 +70,9 @@ def main(
 @_reporting
 def inspect(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="One or more image files.")],
-    model: Annotated[str, typer.Option(help="builtin:cifar10, or a timm model name.")] = "builtin:cifar10",
+    model: Annotated[
+        str, typer.Option(help="builtin:cifar10, or a name of timm, torchvision, transformers or OpenCLIP.")
+    ] = "builtin:cifar10",
     checkpoint: Annotated[
         Path | None, typer.Option(help="Weights for a timm model name: safetensors or state dict.")
     ] = None,

@@ -47,8 +47,10 @@ def load(
     'cat'
 
     Args:
-        model: ``"builtin:cifar10"``; a timm model name such as ``"vit_base_patch32_224.augreg_in21k_ft_in1k"``
-            (pretrained weights from where timm keeps them); or a timm ``VisionTransformer`` that you hold.
+        model: ``"builtin:cifar10"``; a timm model name such as ``"vit_base_patch32_224.augreg_in21k_ft_in1k"``;
+            ``"torchvision:vit_b_16"``; ``"owner/name"`` of the Hugging Face hub or a folder that transformers wrote;
+            ``"open_clip:ViT-B-32/laion2b_s34b_b79k"`` with ``class_names`` as prompts; or a module of one of these
+            libraries that you hold. Pretrained weights come from where the library keeps them.
         checkpoint: weights for a timm model name, safetensors or a torch state dict (never unpickled beyond tensors).
         num_classes: rows of the head; read from the checkpoint when left out.
         class_names: one name for each row of the head, in order.

@@ -18,6 +18,9 @@ from classlens.models.view import ModelView
 ADAPTERS: dict[str, str] = {
     "classlens": "classlens.models.builtin",
     "timm": "classlens.models.timm",
+    "torchvision": "classlens.models.torchvision",
+    "open_clip": "classlens.models.open_clip",
+    "transformers": "classlens.models.transformers",
 }
 
 
@@ -29,6 +32,8 @@ class Request:
     num_classes: int | None = None
     pretrained: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
+    class_names: Sequence[str] | None = None
+    """Part of the model itself where the classes are prompts; elsewhere names for the rows of the head."""
 
     @property
     def plain(self) -> bool:
@@ -72,8 +77,10 @@ def named(name: str) -> Adapter | None:
 
 
 def of(module: nn.Module, name: str) -> Adapter:
-    """The adapter for a module, by the library that its class or a base class comes from."""
+    """The adapter for a module, by the library (or the adapter itself) that its class or a base class comes from."""
     for base in type(module).__mro__:
+        if base.__module__ in ADAPTERS.values():
+            return _adapter(base.__module__)
         root = base.__module__.partition(".")[0]
         if root in ADAPTERS:
             return _adapter(ADAPTERS[root])

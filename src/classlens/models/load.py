@@ -40,7 +40,7 @@ def load_model(
     **options: Any,
 ) -> Loaded:
     """See :func:`classlens.load`, which also runs the self-check."""
-    request = Request(checkpoint, num_classes, pretrained, options)
+    request = Request(checkpoint, num_classes, pretrained, options, class_names)
     if isinstance(model, nn.Module):
         if not request.plain:
             raise ClasslensError(

@@ -1,0 +1,203 @@
+"""torchvision's Vision Transformers, by name, from a checkpoint file or as a module."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NoReturn
+
+from torch import nn
+from torchvision.models import VisionTransformer, WeightsEnum, get_model, get_model_weights
+from torchvision.models.vision_transformer import EncoderBlock, MLPBlock
+from torchvision.transforms import Compose
+
+from classlens.core.attention import Output
+from classlens.core.space import ClassSpace
+from classlens.errors import ClasslensError, near, reason_of
+from classlens.models.checkpoint import State, apply_state, read_state
+from classlens.models.families import Created, Request
+from classlens.models.torch_layers import Refuse, attention, detached, norms
+from classlens.models.view import BlockView, ModelView, Point, Readout
+
+NAMES = ("vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14")
+SUPPORTED = "classlens reads torchvision VisionTransformer models whose head is one linear layer"
+
+
+def claims(name: str) -> bool:
+    """``torchvision:vit_b_16``, or plainly ``vit_b_16``; either may go on with ``.IMAGENET1K_V1``."""
+    return name.startswith("torchvision:") or name.partition(".")[0] in NAMES
+
+
+def create(name: str, request: Request) -> Created:
+    """A model by its torchvision name, with torchvision's weights (its default ones if none are named) or a file's."""
+    architecture, _, tag = name.removeprefix("torchvision:").partition(".")
+    if architecture not in NAMES:
+        raise ClasslensError(
+            f"model {name!r} is no Vision Transformer of torchvision{near(architecture, NAMES)}; give one of "
+            f"{', '.join(NAMES)}"
+        )
+    weights = _weights(name, architecture, tag)
+    options = dict(request.options)
+    if request.num_classes is not None:
+        options["num_classes"] = request.num_classes
+    if request.checkpoint is not None:
+        state = read_state(request.checkpoint)
+        module = _build(name, architecture, {**_shapes(state), **options})
+        apply_state(module, state, request.checkpoint, _present_names)
+    elif request.pretrained:
+        module = _build(name, architecture, {**_trained_as(name, weights, options), **options})
+        module.load_state_dict(_fetched(name, weights))
+    else:
+        module = _build(name, architecture, options)
+    categories = weights.meta["categories"]
+    names = categories if module.num_classes == len(categories) else None
+    return Created(module, names, _transform(module, architecture, weights))
+
+
+def known_as(module: nn.Module) -> Created:
+    """Nothing: torchvision's modules know neither their weights nor their classes."""
+    return Created(module)
+
+
+def _weights(name: str, architecture: str, tag: str) -> WeightsEnum:
+    known = get_model_weights(architecture)
+    if (tag or "DEFAULT") not in known.__members__:
+        raise ClasslensError(
+            f"weights {tag!r} of model {name!r} are not known to torchvision{near(tag, known.__members__)}; give one "
+            f"of {', '.join(weights.name for weights in known)}"
+        )
+    return known[tag or "DEFAULT"]
+
+
+def _trained_as(name: str, weights: WeightsEnum, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The number of classes and the input size of torchvision's weights, which the user's options must leave alone."""
+    own = {"num_classes": len(weights.meta["categories"]), "image_size": weights.meta["min_size"][0]}
+    for key, value in own.items():
+        if options.get(key, value) != value:
+            raise ClasslensError(
+                f"{key} is {options[key]}, but the weights {weights.name} of model {name!r} are for {value}: leave it "
+                "out, or give other weights as checkpoint=FILE"
+            )
+    return own
+
+
+def _build(name: str, architecture: str, options: Mapping[str, Any]) -> VisionTransformer:
+    try:
+        module: VisionTransformer = get_model(architecture, weights=None, **options)
+    except TypeError as error:
+        raise ClasslensError(
+            f"model {name!r} does not take these options ({reason_of(error)}): see torchvision's documentation"
+        ) from None
+    except Exception as error:  # torchvision checks its options with assertions of several kinds
+        raise ClasslensError(f"model {name!r} cannot be built ({reason_of(error)}): check its options") from None
+    return module.eval()
+
+
+def _fetched(name: str, weights: WeightsEnum) -> State:
+    try:
+        state: State = weights.get_state_dict(progress=True, check_hash=True)
+    except Exception as error:  # no network, no such host, a broken file: what a download can raise is not bounded
+        raise ClasslensError(
+            f"pretrained weights of model {name!r} are not on this machine and could not be fetched "
+            f"({reason_of(error)}): fetch {weights.url} and give it as checkpoint=FILE, or connect to the network once"
+        ) from None
+    return state
+
+
+def _shapes(state: State) -> dict[str, int]:
+    """The options that a checkpoint's own shapes tell: number of classes and input size."""
+    shapes = {}
+    head, positions, patches = (
+        state.get(key) for key in ("heads.head.weight", "encoder.pos_embedding", "conv_proj.weight")
+    )
+    if head is not None and head.ndim == 2:
+        shapes["num_classes"] = len(head)
+    if positions is not None and patches is not None and positions.ndim == 3 and patches.ndim == 4:
+        shapes["image_size"] = math.isqrt(positions.shape[1] - 1) * patches.shape[-1]
+    return shapes
+
+
+def _present_names(state: State, _: nn.Module) -> State:
+    """torchvision's own files still name the layers of an MLP as its first release did."""
+    number = {"1": "0", "2": "3"}
+    return {
+        re.sub(r"\.mlp\.linear_([12])\.", lambda found: f".mlp.{number[found[1]]}.", key): value
+        for key, value in state.items()
+    }
+
+
+def _transform(module: VisionTransformer, architecture: str, weights: WeightsEnum) -> Compose:
+    """The eval transform of these weights, or of others of the architecture that are for the model's input size.
+
+    Where there are none, these weights' with the shorter side resized to the input size.
+    """
+    for known in (weights, *get_model_weights(architecture)):
+        if known.meta["min_size"][0] == module.image_size:
+            return Compose([known.transforms()])
+    return Compose([weights.transforms(crop_size=module.image_size, resize_size=module.image_size)])
+
+
+def view(module: nn.Module, name: str) -> ModelView:
+    """Describe a ``torchvision.models.VisionTransformer``; raises ClasslensError for another model or head."""
+    if not isinstance(module, VisionTransformer):
+        raise ClasslensError(
+            f"model {name!r} is a {type(module).__name__}, not a Vision Transformer of torchvision; {SUPPORTED}"
+        )
+    refuse = partial(_refuse, name)
+    head = _head(module, refuse)
+    space = ClassSpace(
+        before=norms(module.encoder.ln, refuse), after=(), weight=head.weight.detach(), bias=detached(head.bias)
+    )
+    side = module.image_size // module.patch_size
+    stem = next(layer for layer in module.conv_proj.modules() if isinstance(layer, nn.Conv2d))
+    return ModelView(
+        module=module,
+        name=name,
+        blocks=tuple(_block(block, refuse) for block in module.encoder.layers),
+        readouts=(Readout(space, slice(0, 1)),),
+        prefix=("cls",),
+        pooling="cls",
+        input_size=(module.image_size, module.image_size),
+        grid=lambda _: (side, side),
+        channels=stem.in_channels,
+        family="torchvision",
+    )
+
+
+def _refuse(name: str, reason: str) -> NoReturn:
+    raise ClasslensError(f"model {name!r} {reason}; {SUPPORTED}")
+
+
+def _head(module: VisionTransformer, refuse: Refuse) -> nn.Linear:
+    """The one linear layer of the head; dropout before it does nothing when a model is evaluated."""
+    layers = [
+        layer for layer in module.heads.modules() if not isinstance(layer, nn.Sequential | nn.Dropout | nn.Identity)
+    ]
+    if any(isinstance(layer, nn.Tanh) for layer in layers):
+        refuse("has a hidden layer with a tanh before its head (representation_size)")
+    if len(layers) != 1 or not isinstance(layers[0], nn.Linear):
+        refuse(f"has a head of {', '.join(type(layer).__name__ for layer in layers) or 'no layers'}")
+    return layers[0]
+
+
+def _block(block: Any, refuse: Refuse) -> BlockView:
+    if type(block) is not EncoderBlock:
+        refuse(f"has blocks of type {type(block).__name__}, whose sublayers are not read yet")
+    if type(block.mlp) is not MLPBlock or not isinstance(project := block.mlp[3], nn.Linear):
+        refuse(f"has an MLP of type {type(block.mlp).__name__} whose output projection is not read yet")
+    inside, output = attention(block.self_attention, None, refuse)
+    points = {
+        "resid_pre": Point(block, "input"),
+        # Dropout (nothing when evaluating) passes exactly what is added to the residual stream.
+        "attn_out": Point(block.dropout),
+        "mlp_out": Point(block.mlp),
+        "resid_post": Point(block),
+    }
+    return BlockView(
+        points={**points, **inside},
+        heads=block.self_attention.num_heads,
+        attn=output,
+        mlp=Output(project.weight.detach(), detached(project.bias)),
+    )

@@ -1,0 +1,66 @@
+"""Values and weights of ``nn.MultiheadAttention``, which it does not show, against what it does show."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import pytest
+import torch
+from tests.models.multihead import randomise
+from torch import Tensor, nn
+
+from classlens.models.torch_layers import attention, norms
+
+
+class Refused(Exception):
+    pass
+
+
+def refuse(reason: str) -> NoReturn:
+    raise Refused(reason)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_weights_and_values_are_the_module_s_own(batch_first: bool, bias: bool) -> None:
+    module = nn.MultiheadAttention(12, 3, batch_first=batch_first, bias=bias).double().eval()
+    randomise(module)
+    x = torch.randn(2, 5, 12, dtype=torch.float64)  # image, token, width
+    given = x if batch_first else x.transpose(0, 1)
+    points, output = attention(module, None, refuse)
+    with torch.no_grad():
+        own, expected = module(given, given, given, need_weights=True, average_attn_weights=False)
+        weights, values = (points[name].read(given) for name in ("attention", "values"))
+        assert weights.shape == (2, 3, 5, 5)
+        assert values.shape == (2, 3, 5, 4)
+        torch.testing.assert_close(weights, expected, rtol=0, atol=1e-14)
+        torch.testing.assert_close(weights.sum(dim=-1), torch.ones(2, 3, 5, dtype=torch.float64))
+        joined = (weights @ values).transpose(1, 2).flatten(2)
+        made = joined @ output.weight.T + (0 if output.bias is None else output.bias)
+        torch.testing.assert_close(made, own if batch_first else own.transpose(0, 1), rtol=0, atol=1e-13)
+    assert (output.bias is None) is not bias
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        (nn.MultiheadAttention(8, 2, add_bias_kv=True), "keys or values of its own"),
+        (nn.MultiheadAttention(8, 2, add_zero_attn=True), "keys or values of its own"),
+        (nn.MultiheadAttention(8, 2, kdim=4), "keys or values of its own"),
+        (nn.Linear(8, 8), "attention of type Linear"),
+    ],
+)
+def test_other_attention_is_refused(module: nn.Module, reason: str) -> None:
+    with pytest.raises(Refused, match=reason):
+        attention(module, None, refuse)
+
+
+def test_norms() -> None:
+    layer: Any = nn.LayerNorm(6, eps=0.3)
+    randomise(layer)
+    (norm,) = norms(layer, refuse)
+    x: Tensor = torch.randn(4, 6)
+    torch.testing.assert_close(norm(x), layer(x))
+    assert norms(nn.Identity(), refuse) == ()
+    with pytest.raises(Refused, match="BatchNorm1d"):
+        norms(nn.BatchNorm1d(6), refuse)
