@@ -69,14 +69,15 @@ def loss_of(logits: Tensor, target: Tensor, loss: str) -> Tensor:
 @contextmanager
 def unfused(model: Any) -> Iterator[None]:
     """Attention in steps, for the duration."""
-    flags = [block.attn.fused_attn for block in model.blocks]
-    for block in model.blocks:
-        block.attn.fused_attn = False
+    modules = [module for module in model.blocks.modules() if hasattr(module, "fused_attn")]
+    flags = [module.fused_attn for module in modules]
+    for module in modules:
+        module.fused_attn = False
     try:
         yield
     finally:
-        for block, flag in zip(model.blocks, flags, strict=True):
-            block.attn.fused_attn = flag
+        for module, flag in zip(modules, flags, strict=True):
+            module.fused_attn = flag
 
 
 def attention_gradient(

@@ -430,7 +430,10 @@ BAD: dict[str, tuple[Prepare, list[str]]] = {
     "class out of range": (none("../cat.png", "--class", "10"), ["class 10", "0 to 9"]),
     "unknown model": (none("../cat.png", "--model", "vit_tinny_patch16_224"), ["'vit_tiny_patch16_224'"]),
     "unknown builtin": (none("../cat.png", "--model", "builtin:mnist"), ["'builtin:mnist'", "'builtin:cifar10'"]),
-    "a model that is not read": (resnet, ["'test_resnet'", "ResNet", "[CLS] head or average pooling"]),
+    "a model that is not read": (
+        resnet,
+        ["'test_resnet'", "not a plain Vision Transformer", "[CLS] head or average pooling"],
+    ),
     "missing checkpoint": (none(*TEST_VIT, "nope.pth"), ["'nope.pth'", "is not a file"]),
     "text as a checkpoint": (with_file("c.pth", b"Not Found", *TEST_VIT, "c.pth"), ["'c.pth'", "cannot be read"]),
     "empty checkpoint": (with_file("c.safetensors", b"", *TEST_VIT, "c.safetensors"), ["'c.safetensors'"]),

@@ -33,6 +33,27 @@ class Output:
     """A norm of the joined heads (or hidden units) before the projection, as in EVA-02."""
 
 
+class Branches(Output):
+    """Parallel sublayers as one: their outputs are summed, their heads (or hidden units) stand in a row.
+
+    Put together when it is asked for, so that weights changed in place are never stale.
+    """
+
+    def __init__(self, parts: tuple[Output, ...]) -> None:
+        object.__setattr__(self, "parts", parts)
+
+    @property
+    def weight(self) -> Float[Tensor, "width inner"]:
+        parts: tuple[Output, ...] = self.parts  # type: ignore[attr-defined]
+        return torch.cat([p.weight if p.scale is None else p.weight * p.scale[:, None] for p in parts], dim=1)
+
+    @property
+    def bias(self) -> Float[Tensor, " width"] | None:
+        parts: tuple[Output, ...] = self.parts  # type: ignore[attr-defined]
+        scaled = [(p.bias if p.scale is None else p.bias * p.scale) for p in parts if p.bias is not None]
+        return torch.stack(scaled).sum(dim=0) if scaled else None
+
+
 def loss_gradient(
     logits: Float[Tensor, "image query classes"], target: Int[Tensor, " image"], loss: Loss
 ) -> Float[Tensor, "image query classes"]:

@@ -19,27 +19,28 @@ def explain(
 ) -> Float[Tensor, "image block head token"]:
     """``-∂ℓ/∂A[b, h, q, j]`` for image tokens ``j``; ``q`` is ``[CLS]``, or the mean over the tokens the head pools.
 
-    Source: the paper, section 4.1; the closed form of the design, section 4.
+    A model with several readouts (two heads, or one in two halves) is explained by their weighted sum, each with its
+    own class space and queries. Source: the paper, section 4.1; the closed form of the design, section 4.
     """
     view, tokens = recording.view, recording.tokens
-    images = len(target)
-    heads = view.blocks[0].heads
     grid = tokens.image
-    shape = (images, len(view.blocks), heads, grid.stop - grid.start)
-    result = torch.empty(shape, dtype=compute_dtype(view.dtype))
-    queries = len(range(*view.pooled.indices(tokens.count)))
-    step = max(1, _ROWS // queries)
-    for start in range(0, images, step):
-        part = slice(start, start + step)
-        for number, block in enumerate(view.blocks):
-            result[part, number] = class_gradient(
-                view.space,
-                block.attn,
-                added=recording.states("attn_out", number)[part, view.pooled],
-                raw=recording.inside("attn_raw", number, part, view.pooled),
-                joined=recording.inside("attn_joined", number, part, view.pooled),
-                values=recording.states("values", number)[part, :, grid],
-                target=target[part],
-                loss=loss,
-            ).cpu()
+    shape = (len(target), len(view.blocks), view.blocks[0].heads, grid.stop - grid.start)
+    result = torch.zeros(shape, dtype=compute_dtype(view.dtype))
+    for readout in view.readouts:
+        queries = len(range(*readout.pooled.indices(tokens.count)))
+        step = max(1, _ROWS // queries)
+        for start in range(0, len(target), step):
+            part = slice(start, start + step)
+            for number, block in enumerate(view.blocks):
+                found = class_gradient(
+                    readout.space,
+                    block.attn,
+                    added=recording.states("attn_out", number)[part, readout.pooled],
+                    raw=recording.inside("attn_raw", number, part, readout.pooled),
+                    joined=recording.inside("attn_joined", number, part, readout.pooled),
+                    values=recording.states("values", number)[part, :, grid],
+                    target=target[part],
+                    loss=loss,
+                )
+                result[part, number] += readout.weight * found.cpu()
     return result

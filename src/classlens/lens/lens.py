@@ -97,7 +97,7 @@ class Lens:
         self.preprocessing: Preprocessing = loaded.preprocessing
         try:
             self.checks: Checks = self.check()
-        except RuntimeError as error:
+        except (RuntimeError, AssertionError) as error:
             height, width = self.view.input_size
             raise ClasslensError(
                 f"model {self.view.name!r} cannot run on an image of {height}×{width} pixels ({reason_of(error)}): "

@@ -150,8 +150,9 @@ class Trace:
         """How much each image token speaks for a class, by block and head: dims ``image, block, head, token``.
 
         ``trace.explain("cat").sum("head")``. The value is ``-∂ℓ/∂A`` of the attention of ``[CLS]`` (or the mean over
-        the tokens that the head averages) to that token, ℓ the loss of the class on the projection of that block's
+        the tokens that the head pools) to that token, ℓ the loss of the class on the projection of that block's
         attention output: positive where more attention would make the class likelier. Closed form, no autograd.
+        Where a model has two heads, or one in two halves, it is their weighted sum, each with its own queries.
         ``loss``: ``"cross_entropy"`` (the paper), ``"logit"``, or ``"double_softmax"`` (the reference's code).
         Source: design, section 4; the paper, section 4.1.
         """

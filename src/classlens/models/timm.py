@@ -1,42 +1,30 @@
-"""timm's VisionTransformer family, as a table of names."""
+"""timm's Vision Transformers, by name, from a checkpoint file or as a module."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import re
 from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
 
 import timm
-import torch
 from timm.data import ImageNetInfo, create_transform, infer_imagenet_subset, resolve_model_data_config
-from timm.layers import LayerScale, RmsNorm
-from timm.layers.attention import Attention
-from timm.layers.norm import LayerNormFp32
 from timm.models import is_model
-from timm.models.vision_transformer import Block, ResPostBlock, VisionTransformer, checkpoint_filter_fn
-from torch import Tensor, nn
+from torch import nn
 
-from classlens.core.attention import Output
-from classlens.core.maps import Norm
-from classlens.core.space import ClassSpace
 from classlens.errors import ClasslensError, near
 from classlens.models.checkpoint import State, apply_state, read_state
 from classlens.models.families import Created, Request
-from classlens.models.view import BlockView, ModelView, Point, Readout
+from classlens.models.timm_layout import LAYOUTS, SUPPORTED, layout_of, view_of
+from classlens.models.view import ModelView
 
-SUPPORTED = "classlens reads timm VisionTransformer models with a [CLS] head or average pooling"
-
-# Which blocks are understood: where the norm of each sublayer stands.
-_BLOCKS: dict[type[nn.Module], str] = {Block: "pre", ResPostBlock: "post"}
-_POOLS = {"token": "cls", "avg": "avg"}
-_REFUSED_POOLS = {
-    "": "no pooling, so it has no class logits",
-    "map": "attention pooling",
-    "max": "max pooling, which is not linear in the tokens",
-    "avgmax": "average and max pooling, which is not linear in the tokens",
-    "prr": "patch-recurrent pooling",
+# The files of timm whose models are read.
+_FILES = {f"timm.models.{file}" for file in ("vision_transformer_hybrid",)} | {kind.__module__ for kind in LAYOUTS}
+# Words in the names of architectures, by the plain Vision Transformer nearest in size.
+_SIZES = {
+    "tiny": {"tiny", "t", "nano", "pico", "femto", "atto", "xs", "xxs"},
+    "small": {"small", "s", "mini"},
+    "large": {"large", "l", "xlarge", "huge", "h", "giant", "g"},
 }
 
 
@@ -85,6 +73,7 @@ def _check_tag(name: str) -> None:
 
 
 def _build(name: str, request: Request, num_classes: int | None) -> nn.Module:
+    _check_plain(name)
     _check_tag(name)
     options = dict(request.options) if num_classes is None else {**request.options, "num_classes": num_classes}
     try:
@@ -113,151 +102,40 @@ def _where(name: str) -> str:
 
 def _timm_names(state: State, module: nn.Module) -> State:
     """Other projects' names and sizes turned into timm's, where the family has a conversion."""
-    if not isinstance(module, VisionTransformer):
+    layout = layout_of(module)
+    if layout is None or layout.convert is None:
         return state
-    converted: State = checkpoint_filter_fn(state, module)
+    converted: State = layout.convert(state, module)
     return converted
 
 
 def view(module: nn.Module, name: str) -> ModelView:
-    """Describe a timm ``VisionTransformer``; raises ClasslensError for what is not supported, with the reason."""
-    if not isinstance(module, VisionTransformer):
-        raise ClasslensError(
-            f"model {name!r} is a {type(module).__name__}, not a plain Vision Transformer of timm; {SUPPORTED}"
-        )
-    refuse = partial(_refuse, name)
-    if hasattr(module, "head_dist"):
-        refuse("has two heads (distilled)")
-    pool: str = module.global_pool
-    if pool not in _POOLS:
-        refuse(f"pools with {pool!r}: {_REFUSED_POOLS.get(pool, 'not a plain pooling')}")
-    head: Any = module.head
-    if isinstance(head, nn.Identity):
-        refuse("has no classifier head; load it with num_classes=N and a fine-tuned checkpoint=FILE")
-    if not isinstance(head, nn.Linear):
-        refuse(f"has a head of type {type(head).__name__}, which is not one linear layer")
-    prefix = _prefix(module)
-    space = ClassSpace(
-        before=_norms(module.norm, refuse),
-        after=_norms(module.fc_norm, refuse),
-        weight=head.weight.detach(),
-        bias=_detached(head.bias),
-    )
-    patches = module.patch_embed
-    dynamic = bool(module.dynamic_img_size)
-    fixed = tuple(patches.grid_size)
-    return ModelView(
-        module=module,
-        name=name,
-        blocks=tuple(_block(block, refuse) for block in module.blocks),
-        readouts=(Readout(space, _pooled(module, len(prefix))),),
-        prefix=prefix,
-        pooling="cls" if module.global_pool == "token" else "avg",
-        input_size=tuple(patches.img_size),
-        grid=partial(_grid, name, patches) if dynamic else (lambda size: fixed),
-        any_size=dynamic,
-        unfused=partial(_unfused, [block.attn for block in module.blocks]),
-        channels=int(getattr(module, "in_chans", 3)),
-    )
+    """Describe one of timm's Vision Transformers; raises ClasslensError for what is not supported, with the reason."""
+    layout = layout_of(module)
+    if layout is None:
+        raise _not_plain(name, type(module).__name__)
+    return view_of(module, layout, name, partial(_refuse, name))
 
 
 def _refuse(name: str, reason: str) -> NoReturn:
     raise ClasslensError(f"model {name!r} {reason}; {SUPPORTED}")
 
 
-def _prefix(module: VisionTransformer) -> tuple[str, ...]:
-    registers = tuple(f"reg{i}" for i in range(getattr(module, "num_reg_tokens", 0)))
-    return ("cls", *registers) if module.cls_token is not None else registers
+def _check_plain(name: str) -> None:
+    """Refuse an architecture that is not read before its weights are fetched."""
+    architecture = name.partition(".")[0]
+    if ":" in name:
+        return
+    file = timm.models.model_entrypoint(architecture).__module__
+    if file not in _FILES:
+        raise _not_plain(name, f"model of {file}")
 
 
-def _block(block: Any, refuse: Callable[[str], NoReturn]) -> BlockView:
-    placement = _BLOCKS.get(type(block))
-    if placement is None:
-        refuse(f"has blocks of type {type(block).__name__}, whose sublayers are not read yet")
-    attn: Any = block.attn
-    if type(attn) is not Attention:
-        refuse(f"has attention of type {type(attn).__name__}, which is not plain softmax attention")
-    if not isinstance(getattr(attn, "norm", None), nn.Identity | None) or getattr(attn, "gate", None) is not None:
-        refuse("normalises or gates its attention output before the projection, which is not read yet")
-    project: Any = getattr(block.mlp, "fc2", None)
-    if not isinstance(project, nn.Linear):
-        refuse(f"has an MLP of type {type(block.mlp).__name__}, whose output projection is not read yet")
-    points = {
-        "resid_pre": Point(block, "input"),
-        # The drop-path modules (identities when evaluating) pass exactly what is added to the residual stream.
-        "attn_out": Point(block.drop_path1),
-        "mlp_out": Point(block.drop_path2),
-        "resid_post": Point(block),
-        "values": Point(attn.qkv, read=partial(_values, heads=attn.num_heads)),
-        "attention": Point(attn.attn_drop),
-    }
-    if placement == "post":
-        points |= {"attn_raw": Point(block.attn), "mlp_raw": Point(block.mlp)}
-    return BlockView(
-        points=points,
-        heads=attn.num_heads,
-        attn=_output(attn.proj, block, 1, placement == "post", refuse),
-        mlp=_output(project, block, 2, placement == "post", refuse),
+def _not_plain(name: str, kind: str) -> ClasslensError:
+    words = set(re.split(r"[_.\W]+", name.lower()))
+    size = next((size for size, known in _SIZES.items() if words & known), "base")
+    return ClasslensError(
+        f"model {name!r} is a {kind}, not a plain Vision Transformer: classlens reads models that keep one sequence of "
+        "tokens from the first block to the last, none merged or pooled on the way; the nearest that it reads is "
+        f"'vit_{size}_patch16_224.augreg_in21k_ft_in1k'"
     )
-
-
-def _output(project: nn.Linear, block: Any, number: int, post: bool, refuse: Callable[[str], NoReturn]) -> Output:
-    weight, bias = project.weight.detach(), _detached(project.bias)
-    if post:
-        (norm,) = _norms(getattr(block, f"norm{number}"), refuse) or (None,)
-        return Output(weight, bias, norm=norm)
-    scale = getattr(block, f"ls{number}")
-    if not isinstance(scale, LayerScale | nn.Identity):
-        refuse(f"scales its sublayers with {type(scale).__name__}, which is not read yet")
-    return Output(weight, bias, scale=scale.gamma.detach() if isinstance(scale, LayerScale) else None)
-
-
-def _norms(module: nn.Module, refuse: Callable[[str], NoReturn]) -> tuple[Norm, ...]:
-    if isinstance(module, nn.Identity):
-        return ()
-    if isinstance(module, nn.LayerNorm | LayerNormFp32):
-        return (Norm("layer", _detached(module.weight), _detached(module.bias), module.eps),)
-    if isinstance(module, RmsNorm | nn.RMSNorm):
-        eps = module.eps if module.eps is not None else torch.finfo(module.weight.dtype).eps
-        return (Norm("rms", _detached(module.weight), None, eps),)
-    refuse(f"normalises with {type(module).__name__}; only LayerNorm and RMSNorm are read")
-
-
-def _detached(parameter: Tensor | None) -> Tensor | None:
-    return None if parameter is None else parameter.detach()
-
-
-def _values(qkv: Tensor, *, heads: int) -> Tensor:
-    """The values of a joint query-key-value projection; copied, to let the queries and keys go."""
-    images, tokens, _ = qkv.shape
-    return qkv.reshape(images, tokens, 3, heads, -1)[:, :, 2].transpose(1, 2).contiguous()
-
-
-def _grid(name: str, patches: Any, size: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of a model that takes several sizes."""
-    height, width = patches.patch_size
-    if not patches.dynamic_img_pad and (size[0] % height or size[1] % width):
-        raise ClasslensError(
-            f"pixels are {size[0]}×{size[1]}, but model {name!r} takes multiples of its {height}×{width} patches: "
-            "resize them"
-        )
-    rows, columns = patches.dynamic_feat_size(size)
-    return rows, columns
-
-
-def _pooled(module: VisionTransformer, prefix: int) -> slice:
-    if module.global_pool == "token":
-        return slice(0, 1)
-    return slice(0 if getattr(module, "pool_include_prefix", False) else prefix, None)
-
-
-@contextmanager
-def _unfused(modules: list[Any]) -> Iterator[None]:
-    flags = [module.fused_attn for module in modules]
-    try:
-        for module in modules:
-            module.fused_attn = False
-        yield
-    finally:
-        for module, flag in zip(modules, flags, strict=True):
-            module.fused_attn = flag
