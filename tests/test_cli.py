@@ -432,7 +432,7 @@ BAD: dict[str, tuple[Prepare, list[str]]] = {
     "unknown builtin": (none("../cat.png", "--model", "builtin:mnist"), ["'builtin:mnist'", "'builtin:cifar10'"]),
     "a model that is not read": (
         resnet,
-        ["'test_resnet'", "not a plain Vision Transformer", "[CLS] head or average pooling"],
+        ["'test_resnet'", "not a plain Vision Transformer", "nearest"],
     ),
     "missing checkpoint": (none(*TEST_VIT, "nope.pth"), ["'nope.pth'", "is not a file"]),
     "text as a checkpoint": (with_file("c.pth", b"Not Found", *TEST_VIT, "c.pth"), ["'c.pth'", "cannot be read"]),
@@ -457,6 +457,20 @@ BAD: dict[str, tuple[Prepare, list[str]]] = {
     "out holds other files": (folder_of_others, ["'photos'", "holds other files"]),
     "out is too long": (none("../cat.png", "--out", "x" * 300), ["cannot be written"]),
 }
+
+
+def test_the_output_is_looked_at_before_the_model(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model takes minutes to load and to run; that nothing can be written should be said at once."""
+
+    def loaded(*_: Any, **__: Any) -> None:
+        raise AssertionError("the model was loaded first")
+
+    monkeypatch.setattr("classlens.lens.lens.load", loaded)
+    (here / "notes").mkdir()
+    (here / "notes" / "precious.txt").write_text("precious")
+    result = run("../cat.png", "--out", "notes")
+    assert result.exit_code == 2, result.output
+    assert "'notes' holds other files" in result.stderr
 
 
 @pytest.mark.parametrize("kind", BAD)

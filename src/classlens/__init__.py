@@ -5,13 +5,39 @@ from typing import TYPE_CHECKING, Any
 from classlens.errors import ClasslensError
 
 if TYPE_CHECKING:
+    from classlens.core.attention import Output
+    from classlens.core.maps import Norm
+    from classlens.core.space import ClassSpace
     from classlens.lens.lens import Lens, load
     from classlens.lens.trace import Trace
+    from classlens.models.view import BlockView, ModelView, Point, Readout
 
 __version__ = "0.1.0"
-__all__ = ["ClasslensError", "Lens", "Trace", "__version__", "load"]
+__all__ = [
+    "BlockView",
+    "ClassSpace",
+    "ClasslensError",
+    "Lens",
+    "ModelView",
+    "Norm",
+    "Output",
+    "Point",
+    "Readout",
+    "Trace",
+    "__version__",
+    "load",
+]
 
-_HOMES = {"Lens": "classlens.lens.lens", "load": "classlens.lens.lens", "Trace": "classlens.lens.trace"}
+_HOMES = {
+    "Lens": "classlens.lens.lens",
+    "load": "classlens.lens.lens",
+    "Trace": "classlens.lens.trace",
+    # What describes a model of one's own.
+    **dict.fromkeys(("BlockView", "ModelView", "Point", "Readout"), "classlens.models.view"),
+    "ClassSpace": "classlens.core.space",
+    "Norm": "classlens.core.maps",
+    "Output": "classlens.core.attention",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -84,9 +84,9 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Show how a model builds the class of a photo: a page to explore, figures and numbers."""
-    from classlens.present.folder import check_replaceable
+    from classlens.present.folder import INSPECTION, check_replaceable
 
-    check_replaceable(out, marker="inspect.json")
+    check_replaceable(out, INSPECTION)
     if transform not in (None, "paper"):
         raise ClasslensError(f'transform {transform!r} is not known: leave it out or give "paper"')
     missing = [image for image in images if not os.path.exists(image)]  # of a name too long, Path.exists raises
@@ -133,6 +133,53 @@ def inspect(
     console.print(f"Report: {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 
 
+@app.command()
+@_reporting
+def check(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="A model name, as for inspect, or FILE.py:FUNCTION."),
+    ],
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights: safetensors or state dict.")] = None,
+    num_classes: Annotated[int | None, typer.Option(help="Rows of the head, where the model has none.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="File of class names, or of OpenCLIP's prompts.")] = None,
+    random: Annotated[bool, typer.Option("--random", help="Random weights: nothing is fetched.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Check that a model is read right: its tokens, blocks and class space, and the measured error of every law.
+
+    Exits with 0 when all laws hold, with 1 when one does not, with 2 for a model that cannot be read.
+    """
+    from classlens.lens.verify import verify
+    from classlens.models.classes import read_class_names
+    from classlens.models.load import load_model
+    from classlens.models.random import redraw_heads
+    from classlens.present.verification import verification, verification_tables
+
+    names = None if classes is None else read_class_names(classes)
+    loaded = load_model(
+        model,
+        checkpoint=checkpoint,
+        num_classes=num_classes,
+        class_names=names,
+        device=device,
+        pretrained=not random and checkpoint is None,
+    )
+    if random:
+        redraw_heads(loaded.view)
+    record = verification(loaded.view, verify(loaded.view))
+    if as_json:
+        json.dump(record, sys.stdout, indent=1, allow_nan=False)
+        print()
+    else:
+        console = Console(emoji=False)
+        for table in verification_tables(record):
+            console.print(table)
+    if not record["holds"]:
+        raise typer.Exit(1)
+
+
 def _load(model: str, checkpoint: Path | None, classes: Path | None, transform: str | None, device: str | None) -> Lens:
     from classlens.lens.lens import load
     from classlens.models.classes import read_class_names
@@ -149,10 +196,10 @@ def _load(model: str, checkpoint: Path | None, classes: Path | None, transform: 
 
 def _write(record: dict[str, Any], pictures: list[Image], out: Path) -> None:
     from classlens.present.figures import save_figures
-    from classlens.present.folder import replacing
+    from classlens.present.folder import INSPECTION, replacing
     from classlens.present.report import write_report
 
-    with replacing(out, marker="inspect.json") as folder:
+    with replacing(out, INSPECTION) as folder:
         (folder / "inspect.json").write_text(json.dumps(record, allow_nan=False), encoding="utf-8")
         save_figures(record, pictures, folder)
         write_report(record, pictures, folder / "report.html")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import classlens
 from classlens.errors import ClasslensError
 from classlens.models import timm as timm_family
-from classlens.models.check import Checks, measure_laws
+from classlens.models.check import Checks, measure_laws, require
 from classlens.models.view import ModelView
 
 EPS = {torch.float32: 2**-23, torch.float64: 2**-52}
@@ -39,7 +39,7 @@ def passed(dtype: torch.dtype = torch.float32) -> tuple[ModelView, Tensor, State
 
 def measured(view: ModelView, logits: Tensor, found: States) -> Checks:
     names = ("resid_pre", "attn_out", "mlp_out", "resid_post")
-    return measure_laws(view, logits, **{name: found[name] for name in names})
+    return require(view, measure_laws(view, logits, view.tokens((16, 16)), **{name: found[name] for name in names}))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

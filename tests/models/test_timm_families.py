@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 import classlens
 from classlens.errors import ClasslensError
+from classlens.lens.verify import verify
 
 REGISTERS = ("reg0", "reg1", "reg2", "reg3")
 SIZE_28: dict[str, Any] = {**SMALL, "img_size": 28}
@@ -181,13 +182,13 @@ def test_attribution_adds_up(family: Made) -> None:
         np.testing.assert_allclose(total, trace.output.sel(category=target), atol=1e-10)
 
 
-def test_nothing_is_left_behind(family: Made) -> None:
+def test_every_law_holds_and_nothing_is_left_behind(family: Made) -> None:
     made, module, lens, pixels = family
     before = zoo.snapshot(module)
-    trace = lens.trace(pixels)
-    trace.explain(1)
-    if made.attributed:
-        trace.attribution(1)
+    laws = {law.name: law for law in verify(lens.view, pixels)}
+    assert all(law.holds for law in laws.values()), laws
+    assert (laws["attribution"].error is not None) == made.attributed
+    lens.trace(pixels).explain(1)
     assert zoo.snapshot(module) == before
 
 

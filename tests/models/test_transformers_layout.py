@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import reduce
@@ -205,18 +205,31 @@ def mlp_sublayer(model: Any, number: int, x: Tensor, name: str) -> Tensor:
     return raw if names.scales is None else raw * at(layer, names.scales[1])
 
 
-def token_logits(model: Any, x: Tensor, name: str, *, patches: bool) -> Tensor:
+def token_logits(model: Any, x: Tensor, name: str, *, second: bool) -> Tensor:
     """One token through the norms and the part of the head that its kind goes through."""
     x = at(model, VARIANTS[name].names.norm)(x)
     kind = VARIANTS[name].kind
     if kind == "Beit" and model.beit.pooler.layernorm is not None:
         x = model.beit.pooler.layernorm(x)
     if kind.startswith("Dinov2"):
-        columns = slice(24, 48) if patches else slice(0, 24)
+        columns = slice(24, 48) if second else slice(0, 24)
         return F.linear(x, model.classifier.weight[:, columns], model.classifier.bias)
-    head = model.cls_classifier if name == "deit_teacher" else model.classifier
+    if name == "deit_teacher":
+        head = model.distillation_classifier if second else model.cls_classifier
+    else:
+        head = model.classifier
     out: Tensor = head(x)
     return out
+
+
+def readouts(name: str, count: int) -> list[tuple[Sequence[int], float, bool]]:
+    """Which tokens each head (or half of a head) pools, its weight, and whether it is the second."""
+    variant = VARIANTS[name]
+    if variant.kind.startswith("Dinov2"):
+        return [((0,), 1.0, False), (range(len(variant.prefix), count), 1.0, True)]
+    if name == "deit_teacher":
+        return [((0,), 0.5, False), ((1,), 0.5, True)]
+    return [(variant.pooled, 1.0, False)]
 
 
 @contextmanager
@@ -318,10 +331,10 @@ def test_each_token_is_projected_as_its_kind_is_read(name: str) -> None:
     found = tensor(trace.logits("mlp_out"))
     for block in range(3):
         added = trace.recording.states("mlp_out", block)
-        patches = token_logits(model, added[:, prefix:], name, patches=True)
+        patches = token_logits(model, added[:, prefix:], name, second=name != "deit_teacher")
         torch.testing.assert_close(found[:, block, prefix:], patches, rtol=0, atol=1e-10)
         if prefix:
-            cls = token_logits(model, added[:, 0], name, patches=False)
+            cls = token_logits(model, added[:, 0], name, second=False)
             torch.testing.assert_close(found[:, block, 0], cls, rtol=0, atol=1e-10)
     if name == "deit_teacher":
         dist = model.distillation_classifier(model.deit.layernorm(trace.recording.states("mlp_out", 1)[:, 1]))
@@ -363,7 +376,13 @@ def test_the_explanation_is_the_gradient_through_the_original_model(name: str, l
     prefix = len(variant.prefix)
     for block, state in trace.recording.walk("resid_pre", slice(None)):
         expected = torch.zeros(2, 3, trace.recording.tokens.count, dtype=torch.float64)
-        for query in variant.pooled:
+        count = trace.recording.tokens.count
+        parts = [
+            (query, weight / len(pooled), second)
+            for pooled, weight, second in readouts(name, count)
+            for query in pooled
+        ]
+        for query, weight, second in parts:
             leaves: list[Tensor] = []
 
             def attend(
@@ -375,10 +394,9 @@ def test_the_explanation_is_the_gradient_through_the_original_model(name: str, l
 
             with attention_by(model, attend), torch.enable_grad():
                 added = attention_sublayer(model, block, state, name)
-                patches = query >= prefix and variant.kind.startswith("Dinov2")
-                lost = loss_of(token_logits(model, added[:, query], name, patches=patches), TARGETS, loss)
+                lost = loss_of(token_logits(model, added[:, query], name, second=second), TARGETS, loss)
                 (gradient,) = torch.autograd.grad(lost, leaves)
-            expected -= gradient[:, :, query] / len(variant.pooled)
+            expected -= gradient[:, :, query] * weight
         assert expected.abs().max() > 1e-3
         torch.testing.assert_close(found[:, block], expected[..., prefix:], rtol=1e-6, atol=1e-9)
 

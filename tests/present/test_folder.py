@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
+from tests.present.records import Sizes, make_pictures, make_record
 
 from classlens.errors import ClasslensError
-from classlens.present.folder import check_replaceable, replacing
+from classlens.present.figures import save_figures
+from classlens.present.folder import INSPECTION, check_replaceable, replacing
 
-MARKER = "inspect.json"
+MARKER = INSPECTION.marker
 Files = dict[str, str]
 
 
@@ -20,14 +23,13 @@ def files(folder: Path) -> Files:
 
 
 def write(out: Path, text: str) -> None:
-    with replacing(out, marker=MARKER) as folder:
+    with replacing(out, INSPECTION) as folder:
         (folder / MARKER).write_text(text)
-        (folder / "figures").mkdir()
-        (folder / "figures" / "one.png").write_text(text)
+        (folder / "01-tokens.png").write_text(text)
 
 
 def made(text: str) -> Files:
-    return {MARKER: text, "figures/one.png": text}
+    return {MARKER: text, "01-tokens.png": text}
 
 
 def test_a_new_folder_with_its_parents(tmp_path: Path) -> None:
@@ -55,7 +57,7 @@ def test_an_earlier_result_is_replaced_whole(tmp_path: Path) -> None:
 
 def test_nothing_is_seen_before_the_end(tmp_path: Path) -> None:
     out = tmp_path / "report"
-    with replacing(out, marker=MARKER) as folder:
+    with replacing(out, INSPECTION) as folder:
         (folder / MARKER).write_text("new")
         assert not out.exists()
         assert folder.parent.parent == tmp_path, "on the same disk, so that it can be renamed"
@@ -75,7 +77,7 @@ def test_when_the_body_raises_all_is_as_before(error: type[BaseException], earli
     out = tmp_path / "report"
     if earlier:
         write(out, "first")
-    with pytest.raises(error), replacing(out, marker=MARKER) as folder:
+    with pytest.raises(error), replacing(out, INSPECTION) as folder:
         (folder / MARKER).write_text("half")
         raise error("while writing")
     assert files(tmp_path) == ({f"report/{name}": text for name, text in made("first").items()} if earlier else {})
@@ -84,14 +86,14 @@ def test_when_the_body_raises_all_is_as_before(error: type[BaseException], earli
 
 def test_a_full_disk_is_an_error_of_the_output(tmp_path: Path) -> None:
     with pytest.raises(ClasslensError, match="cannot be written \\(No space left on device\\)") as caught:
-        with replacing(tmp_path / "report", marker=MARKER):
+        with replacing(tmp_path / "report", INSPECTION):
             raise OSError(28, "No space left on device")
     assert "another --out" in str(caught.value)
     assert os.listdir(tmp_path) == []
 
 
 def test_an_error_without_a_number_still_says_what_happened(tmp_path: Path) -> None:
-    with pytest.raises(ClasslensError, match="encoder error"), replacing(tmp_path / "report", marker=MARKER):
+    with pytest.raises(ClasslensError, match="encoder error"), replacing(tmp_path / "report", INSPECTION):
         raise OSError("encoder error")
 
 
@@ -122,7 +124,7 @@ def test_a_folder_with_other_files(tmp_path: Path) -> None:
     out = tmp_path / "photos"
     out.mkdir()
     (out / "holiday.jpg").write_text("precious")
-    for call in (lambda: check_replaceable(out, marker=MARKER), lambda: write(out, "first")):
+    for call in (lambda: check_replaceable(out, INSPECTION), lambda: write(out, "first")):
         with pytest.raises(ClasslensError, match="holds other files") as caught:
             call()
         assert repr(str(out)) in str(caught.value)
@@ -131,22 +133,60 @@ def test_a_folder_with_other_files(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["photos"]
 
 
+@pytest.mark.parametrize("name", ["notes.txt", ".notes", "01-tokens.png.bak", "1-tokens.png", "01-other.png"])
+def test_a_file_that_somebody_put_beside_an_earlier_result(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    write(out, "first")
+    (out / name).write_text("precious")
+    for call in (lambda: check_replaceable(out, INSPECTION), lambda: write(out, "second")):
+        with pytest.raises(ClasslensError, match="nothing was written") as caught:
+            call()
+        assert repr(name) in str(caught.value)
+    assert files(out) == {**made("first"), name: "precious"}
+    assert os.listdir(tmp_path) == ["report"]
+
+
+def test_a_folder_that_somebody_put_beside_an_earlier_result(tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    write(out, "first")
+    (out / "02-tokens.png").mkdir()
+    with pytest.raises(ClasslensError, match="'02-tokens.png'"):
+        write(out, "second")
+    assert (out / "02-tokens.png").is_dir()
+
+
+def test_a_file_that_comes_while_the_result_is_made(tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    write(out, "first")
+    with pytest.raises(ClasslensError, match=r"'notes\.txt'"), replacing(out, INSPECTION) as folder:
+        (folder / MARKER).write_text("second")
+        (out / "notes.txt").write_text("precious")
+    assert files(out) == {**made("first"), "notes.txt": "precious"}
+
+
+def test_every_file_of_a_real_inspection_is_known(tmp_path: Path) -> None:
+    """Else the second run would refuse what the first one wrote."""
+    sizes = Sizes()
+    save_figures(make_record(sizes), make_pictures(sizes), tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if not re.fullmatch(INSPECTION.names, path.name)] == []
+
+
 def test_a_folder_whose_only_file_is_hidden(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
     with pytest.raises(ClasslensError, match="holds other files"):
-        check_replaceable(tmp_path, marker=MARKER)
+        check_replaceable(tmp_path, INSPECTION)
 
 
 def test_a_marker_that_is_a_folder_is_no_sign(tmp_path: Path) -> None:
     (tmp_path / MARKER).mkdir()
     with pytest.raises(ClasslensError, match="holds other files"):
-        check_replaceable(tmp_path, marker=MARKER)
+        check_replaceable(tmp_path, INSPECTION)
 
 
 def test_a_file(tmp_path: Path) -> None:
     out = tmp_path / "report"
     out.write_text("precious")
-    for call in (lambda: check_replaceable(out, marker=MARKER), lambda: write(out, "first")):
+    for call in (lambda: check_replaceable(out, INSPECTION), lambda: write(out, "first")):
         with pytest.raises(ClasslensError, match="is a file"):
             call()
     assert files(tmp_path) == {"report": "precious"}
@@ -161,9 +201,9 @@ def test_a_file_in_the_place_of_a_parent(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_too_long(tmp_path: Path) -> None:
-    for call in (check_replaceable, lambda out, marker: write(out, marker)):
+    for call in (lambda out: check_replaceable(out, INSPECTION), lambda out: write(out, "first")):
         with pytest.raises(ClasslensError, match="cannot be written"):
-            call(tmp_path / ("x" * 300), marker=MARKER)
+            call(tmp_path / ("x" * 300))
     assert os.listdir(tmp_path) == []
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from classlens.core.maps import Norm, compute_dtype
+from classlens.core.maps import Norm, compute_dtype, detached
 from classlens.core.space import ClassSpace
 
 Loss = Literal["cross_entropy", "logit", "double_softmax"]
@@ -31,6 +31,11 @@ class Output:
     norm: Norm | None = None
     inner: Norm | None = None
     """A norm of the joined heads (or hidden units) before the projection, as in EVA-02."""
+
+    @classmethod
+    def of(cls, projection: nn.Linear, **others: Any) -> Output:
+        """A linear layer with what surrounds it: ``Output.of(block.proj, scale=block.gamma.detach())``."""
+        return cls(projection.weight.detach(), detached(projection.bias), **others)
 
 
 class Branches(Output):

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from classlens.errors import ClasslensError
@@ -17,6 +17,11 @@ from classlens.errors import ClasslensError
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """float32 for every model dtype up to float32, float64 for float64: half precision would tie class logits."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def detached(parameter: Tensor | None) -> Tensor | None:
+    """A parameter that may be missing, without its graph."""
+    return None if parameter is None else parameter.detach()
 
 
 class Map(Protocol):
@@ -54,6 +59,15 @@ class Norm:
     weight: Float[Tensor, " width"] | None
     bias: Float[Tensor, " width"] | None
     eps: float
+
+    @classmethod
+    def of(cls, layer: nn.LayerNorm | nn.RMSNorm) -> Norm:
+        """The norm that one of torch's layers computes: ``Norm.of(model.norm)``."""
+        weight, bias = detached(layer.weight), detached(getattr(layer, "bias", None))
+        if isinstance(layer, nn.LayerNorm):
+            return cls("layer", weight, bias, layer.eps)
+        dtype = torch.get_default_dtype() if weight is None else weight.dtype
+        return cls("rms", weight, bias, torch.finfo(dtype).eps if layer.eps is None else layer.eps)
 
     def __call__(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
         """The layer's output, computed as torch computes it."""

@@ -12,13 +12,13 @@ import xarray as xr
 from torch import Tensor, nn
 
 from classlens.errors import ClasslensError, reason_of
-from classlens.hooks.capture import evaluating, watching
 from classlens.hooks.recording import record
 from classlens.hooks.reducing import reduce
 from classlens.lens.facts import FactsTable, sites_of
 from classlens.lens.target import Target, indices
 from classlens.lens.trace import Trace
-from classlens.models.check import Checks, measure_laws
+from classlens.lens.verify import check_laws
+from classlens.models.check import Checks, require
 from classlens.models.classes import Classes
 from classlens.models.images import ImageLike, read_pictures
 from classlens.models.load import Loaded, load_model
@@ -29,7 +29,7 @@ Images = ImageLike | Tensor | Iterable[ImageLike]
 
 
 def load(
-    model: str | nn.Module,
+    model: str | nn.Module | ModelView,
     *,
     checkpoint: str | Path | None = None,
     num_classes: int | None = None,
@@ -49,8 +49,9 @@ def load(
     Args:
         model: ``"builtin:cifar10"``; a timm model name such as ``"vit_base_patch32_224.augreg_in21k_ft_in1k"``;
             ``"torchvision:vit_b_16"``; ``"owner/name"`` of the Hugging Face hub or a folder that transformers wrote;
-            ``"open_clip:ViT-B-32/laion2b_s34b_b79k"`` with ``class_names`` as prompts; or a module of one of these
-            libraries that you hold. Pretrained weights come from where the library keeps them.
+            ``"open_clip:ViT-B-32/laion2b_s34b_b79k"`` with ``class_names`` as prompts; a module of one of these
+            libraries that you hold; or a :class:`ModelView` that describes a model of your own (also
+            ``"file.py:function"`` that returns one). Pretrained weights come from where the library keeps them.
         checkpoint: weights for a timm model name, safetensors or a torch state dict (never unpickled beyond tensors).
         num_classes: rows of the head; read from the checkpoint when left out.
         class_names: one name for each row of the head, in order.
@@ -113,15 +114,7 @@ class Lens:
 
     def check(self, pixels: Tensor | None = None) -> Checks:
         """Measure laws 1 and 2 on ``pixels``, or on one random image; raises ClasslensError when one fails."""
-        view = self.view
-        if pixels is None:
-            generator = torch.Generator().manual_seed(0)
-            pixels = torch.randn(1, view.channels, *view.input_size, generator=generator)
-        sites: dict[str, list[Tensor]] = {name: [] for name in ("resid_pre", "attn_out", "mlp_out", "resid_post")}
-        receivers = {name: (lambda _, x, kept=kept: kept.append(x)) for name, kept in sites.items()}
-        with evaluating(view.module), watching(view, receivers):
-            logits = view.run(pixels.to(view.device, view.dtype))
-        return measure_laws(view, logits, **sites)
+        return require(self.view, check_laws(self.view, pixels))
 
     def trace(self, images: Images, *, batch_size: int = 32) -> Trace:
         """Run the model over some images and keep what its classes are built of.

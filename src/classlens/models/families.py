@@ -22,6 +22,8 @@ ADAPTERS: dict[str, str] = {
     "open_clip": "classlens.models.open_clip",
     "transformers": "classlens.models.transformers",
 }
+# Names that no library owns are asked for first: a user's own file.
+_OWN = "classlens.models.own"
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Created:
     module: nn.Module
     class_names: Sequence[str] | None = None
     transform: Transform | None = None
+    view: ModelView | None = None
+    """Where a user has described the model; else the adapter of its library does."""
 
 
 class Adapter(Protocol):
@@ -72,7 +76,7 @@ class Adapter(Protocol):
 
 def named(name: str) -> Adapter | None:
     """The adapter that resolves a model name, None when no library knows it."""
-    adapters = (_adapter(path) for path in ADAPTERS.values())
+    adapters = (_adapter(path) for path in (_OWN, *ADAPTERS.values()))
     return next((adapter for adapter in adapters if adapter.claims(name)), None)
 
 
@@ -87,7 +91,10 @@ def of(module: nn.Module, name: str) -> Adapter:
         if root == "torch":
             break
     known = ", ".join(library for library in ADAPTERS if library != "classlens")
-    raise ClasslensError(f"model {name!r} is no class of {known}: give a Vision Transformer of that library")
+    raise ClasslensError(
+        f"model {name!r} is no class of {known}: give a Vision Transformer of one of them, or describe yours with a "
+        "ModelView, as the documentation's page on own models shows"
+    )
 
 
 def _adapter(path: str) -> Adapter:

@@ -29,7 +29,7 @@ class Loaded:
 
 
 def load_model(
-    model: str | nn.Module,
+    model: str | nn.Module | ModelView,
     *,
     checkpoint: str | Path | None = None,
     num_classes: int | None = None,
@@ -41,26 +41,35 @@ def load_model(
 ) -> Loaded:
     """See :func:`classlens.load`, which also runs the self-check."""
     request = Request(checkpoint, num_classes, pretrained, options, class_names)
-    if isinstance(model, nn.Module):
+    if isinstance(model, nn.Module | ModelView):
         if not request.plain:
             raise ClasslensError(
                 "checkpoint, num_classes and model options go with a model name: a module is taken as it is; load its "
                 "weights before handing it over"
             )
-        name = type(model).__name__
-        created = families.of(model, name).known_as(model)
+        created = _held(model)
+        name = model.name if isinstance(model, ModelView) else type(model).__name__
     else:
         name = model
         created = _create(model, request)
+    if device is not None and created.view is not None:
+        raise ClasslensError(f"model {name!r} stays where its description found it: move it before describing it")
     if device is not None:
         try:
             created.module.to(torch.device(device))
         except (RuntimeError, AssertionError, NotImplementedError, ImportError):
             raise ClasslensError(f"device {str(device)!r} is not available here: give cpu, cuda or mps") from None
-    view = families.of(created.module, name).view(created.module, name)
+    view = created.view or families.of(created.module, name).view(created.module, name)
     prepared = preprocessing(created.transform, view.input_size, transform, name=name)
     names = created.class_names if class_names is None else class_names
     return Loaded(view, prepared, classes_of(view.num_classes, names))
+
+
+def _held(model: nn.Module | ModelView) -> Created:
+    """A model that the user holds, with what its library or its description knows about it."""
+    if isinstance(model, ModelView):
+        return Created(model.module, model.class_names, model.transform, model)
+    return families.of(model, type(model).__name__).known_as(model)
 
 
 def _create(name: str, request: Request) -> Created:

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from classlens.core.attention import Output
-from classlens.core.maps import Projection, UnitLength, compute_dtype
+from classlens.core.maps import Projection, UnitLength, compute_dtype, detached
 from classlens.core.space import ClassSpace
 from classlens.errors import ClasslensError, near, reason_of
 from classlens.models.checkpoint import read_state
 from classlens.models.families import Created, Request
 from classlens.models.prompts import TEMPLATES, Template, filling, listed, texts_of
-from classlens.models.torch_layers import Refuse, attention, detached, norms
+from classlens.models.torch_layers import Refuse, attention, norms
 from classlens.models.transforms import Transform
 from classlens.models.view import BlockView, ModelView, Point, Readout
 
@@ -201,6 +201,7 @@ def _native(visual: Any, name: str, weight: Tensor, bias: Tensor | None, refuse:
     height, width = visual.image_size
     return ModelView(
         module=visual,
+        size_option="force_image_size",
         name=name,
         blocks=tuple(_block(block, refuse) for block in visual.transformer.resblocks),
         readouts=(Readout(space, pooled),),

@@ -9,14 +9,13 @@ from typing import Any, NoReturn
 import torch
 from timm.layers import GluMlp, LayerScale, Mlp, RmsNorm, SwiGLU
 from timm.layers.attention import Attention, AttentionRope
-from timm.layers.norm import LayerNormFp32
 from timm.models import beit, eva, vision_transformer_relpos
 from timm.models.vision_transformer import Block, ParallelScalingBlock, ParallelThingsBlock, ResPostBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from classlens.core.attention import Branches, Output
-from classlens.core.maps import Norm
+from classlens.core.maps import Norm, detached
 from classlens.models.view import BlockView, Point
 
 Refuse = Callable[[str], NoReturn]
@@ -34,17 +33,11 @@ def norms(module: nn.Module, refuse: Refuse) -> tuple[Norm, ...]:
     """A norm as a step of a class space; none for an identity."""
     if isinstance(module, nn.Identity):
         return ()
-    if isinstance(module, nn.LayerNorm | LayerNormFp32):
-        return (Norm("layer", detached(module.weight), detached(module.bias), module.eps),)
-    if isinstance(module, RmsNorm | nn.RMSNorm):
-        eps = module.eps if module.eps is not None else torch.finfo(module.weight.dtype).eps
-        return (Norm("rms", detached(module.weight), None, eps),)
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        return (Norm.of(module),)
+    if isinstance(module, RmsNorm):  # timm's own, which is none of torch's
+        return (Norm("rms", detached(module.weight), None, module.eps),)
     refuse(f"normalises with {type(module).__name__}; only LayerNorm and RMSNorm are read")
-
-
-def detached(parameter: Tensor | None) -> Tensor | None:
-    """A parameter that may be missing, without its graph."""
-    return None if parameter is None else parameter.detach()
 
 
 def _sequential(block: Any, refuse: Refuse, *, post: bool = False) -> BlockView:

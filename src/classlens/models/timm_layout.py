@@ -14,10 +14,10 @@ from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from classlens.core.maps import Pool
+from classlens.core.maps import Pool, detached
 from classlens.core.space import ClassSpace
 from classlens.errors import ClasslensError
-from classlens.models.timm_blocks import Refuse, block_view, detached, norms
+from classlens.models.timm_blocks import Refuse, block_view, norms
 from classlens.models.view import ModelView, Readout
 
 SUPPORTED = "classlens reads timm models with a [CLS] head, average pooling or attention pooling"
@@ -57,6 +57,7 @@ def view_of(module: nn.Module, layout: Layout, name: str, refuse: Refuse) -> Mod
         any_size=dynamic,
         unfused=partial(_unfused, own.blocks),
         channels=_channels(own),
+        size_option="img_size",
         has_mid=not any(hasattr(block, "in_proj") for block in own.blocks),
     )
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from classlens.core.attention import Output
-from classlens.core.maps import Norm
+from classlens.core.maps import Norm, detached
 from classlens.models.view import Point
 
 Refuse = Callable[[str], NoReturn]
@@ -21,7 +21,7 @@ def norms(module: nn.Module, refuse: Refuse) -> tuple[Norm, ...]:
     if isinstance(module, nn.Identity):
         return ()
     if isinstance(module, nn.LayerNorm):
-        return (Norm("layer", detached(module.weight), detached(module.bias), module.eps),)
+        return (Norm.of(module),)
     refuse(f"normalises with {type(module).__name__}; only LayerNorm is read")
 
 
@@ -40,11 +40,6 @@ def attention(module: nn.Module, scale: Tensor | None, refuse: Refuse) -> tuple[
         "attention": Point(module, "input", read=partial(_weights, module)),
     }
     return points, Output(module.out_proj.weight.detach(), detached(module.out_proj.bias), scale=scale)
-
-
-def detached(parameter: Tensor | None) -> Tensor | None:
-    """A parameter that may be missing, without its graph."""
-    return None if parameter is None else parameter.detach()
 
 
 def _values(module: nn.MultiheadAttention, x: Tensor) -> Tensor:

@@ -14,11 +14,12 @@ from torchvision.models.vision_transformer import EncoderBlock, MLPBlock
 from torchvision.transforms import Compose
 
 from classlens.core.attention import Output
+from classlens.core.maps import detached
 from classlens.core.space import ClassSpace
 from classlens.errors import ClasslensError, near, reason_of
 from classlens.models.checkpoint import State, apply_state, read_state
 from classlens.models.families import Created, Request
-from classlens.models.torch_layers import Refuse, attention, detached, norms
+from classlens.models.torch_layers import Refuse, attention, norms
 from classlens.models.view import BlockView, ModelView, Point, Readout
 
 NAMES = ("vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14")
@@ -154,6 +155,7 @@ def view(module: nn.Module, name: str) -> ModelView:
     stem = next(layer for layer in module.conv_proj.modules() if isinstance(layer, nn.Conv2d))
     return ModelView(
         module=module,
+        size_option="image_size",
         name=name,
         blocks=tuple(_block(block, refuse) for block in module.encoder.layers),
         readouts=(Readout(space, slice(0, 1)),),

@@ -12,10 +12,10 @@ from typing import Any, NoReturn
 from torch import Tensor, nn
 
 from classlens.core.attention import Output
-from classlens.core.maps import Norm, compute_dtype
+from classlens.core.maps import Norm, compute_dtype, detached
 from classlens.core.space import ClassSpace
 from classlens.errors import ClasslensError
-from classlens.models.torch_layers import Refuse, detached, norms
+from classlens.models.torch_layers import Refuse, norms
 from classlens.models.view import BlockView, ModelView, Point, Readout
 
 

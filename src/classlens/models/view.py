@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -16,6 +16,10 @@ from classlens.errors import ClasslensError
 
 Site = Literal["embed", "resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"]
 SITES: tuple[Site, ...] = ("embed", "resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
+
+
+# What every block must show.
+_POINTS = ("resid_pre", "attn_out", "mlp_out", "resid_post", "values", "attention")
 
 
 def _unchanged(passing: Any) -> Tensor:
@@ -52,6 +56,13 @@ class BlockView:
     heads: int
     attn: Output
     mlp: Output
+
+    def __post_init__(self) -> None:
+        missing = [name for name in _POINTS if name not in self.points]
+        if missing:
+            raise ClasslensError(
+                f"a BlockView without the point {missing[0]!r} was made: a block needs {', '.join(_POINTS)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -126,6 +137,12 @@ class ModelView:
     family: str = "timm"
     has_mid: bool = True
     """False where attention and MLP share one residual add, so that there is no ``resid_mid``."""
+    class_names: Sequence[str] | None = None
+    """For a model that a user describes: a name for each row of its head."""
+    transform: Callable[[Any], Tensor] | None = field(default=None, repr=False)
+    """For a model that a user describes: from a picture to pixels ``[channel, height, width]``."""
+    size_option: str | None = None
+    """What the model's library calls the option that makes it for another input size."""
 
     @property
     def space(self) -> ClassSpace:
@@ -170,8 +187,9 @@ class ModelView:
     def tokens(self, size: tuple[int, int]) -> Tokens:
         """The tokens of an input of this height and width; raises ClasslensError when the model cannot take it."""
         if size != self.input_size and not self.any_size:
+            other = f", or load the model with {self.size_option}={size}" if self.size_option else ""
             raise ClasslensError(
                 f"pixels are {size[0]}×{size[1]}, but model {self.name!r} takes "
-                f"{self.input_size[0]}×{self.input_size[1]}; resize them, or load the model with img_size={size}"
+                f"{self.input_size[0]}×{self.input_size[1]}: resize them{other}"
             )
         return Tokens(self.prefix, self.grid(size))

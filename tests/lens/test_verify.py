@@ -1,0 +1,88 @@
+"""Every law, measured: on models that are read right, and on models that break one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from tests import zoo
+
+import classlens
+from classlens.lens.verify import Law, verify
+from classlens.models import timm as timm_family
+
+LAWS = ("residual stream", "class space", "attribution", "no trace", "attention rows")
+
+
+def laws_of(model: Any) -> dict[str, Law]:
+    found = {law.name: law for law in verify(timm_family.view(model, "model"))}
+    assert set(found) == set(LAWS)
+    return {str(name): law for name, law in found.items()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("kind", zoo.VARIANTS)
+def test_a_model_that_is_read_right(kind: str, dtype: torch.dtype) -> None:
+    found = laws_of(zoo.build(kind, dtype))
+    assert [law for law in found.values() if not law.holds] == []
+    if dtype == torch.float64:
+        assert all(law.error is not None and law.error < 1e-11 for law in found.values())
+
+
+def test_a_real_model() -> None:
+    lens = classlens.load("builtin:cifar10")
+    pixels = torch.randn(3, 3, 32, 32)
+    assert all(law.holds and law.error is not None for law in verify(lens.view, pixels))
+
+
+def hook_on_the_projection(model: Any) -> None:
+    """What is added is what is projected, so that laws 1 and 2 hold; the heads no longer sum to it."""
+    model.blocks[1].attn.proj.register_forward_hook(lambda _, __, output: output * 1.1)
+
+
+def hook_on_the_block(model: Any) -> None:
+    model.blocks[1].register_forward_hook(lambda _, __, output: output + 0.1)
+
+
+def softmax_at_the_end(model: Any) -> None:
+    model.head.register_forward_hook(lambda _, __, output: output.softmax(dim=-1))
+
+
+def weights_that_do_not_sum_to_one(model: Any) -> None:
+    model.blocks[2].attn.attn_drop.register_forward_hook(lambda _, __, output: output * 1.01)
+
+
+def a_flag_that_is_not_put_back(model: Any) -> None:
+    model.blocks[0].norm1.register_forward_hook(lambda module, __, ___: setattr(module, "calls", 1))
+
+
+BROKEN: dict[str, tuple[Callable[[Any], None], set[str]]] = {
+    "attention's projection": (hook_on_the_projection, {"attribution"}),
+    "a block": (hook_on_the_block, {"residual stream"}),
+    "logits": (softmax_at_the_end, {"class space", "attribution"}),
+    "attention weights": (weights_that_do_not_sum_to_one, {"attention rows", "attribution"}),
+    "a flag": (a_flag_that_is_not_put_back, {"no trace"}),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_law_is_found(what: str) -> None:
+    spoil, broken = BROKEN[what]
+    model = zoo.build("cls")
+    spoil(model)
+    assert {name for name, law in laws_of(model).items() if not law.holds} >= broken
+
+
+def test_only_what_is_broken_is_found() -> None:
+    model = zoo.build("cls")
+    hook_on_the_projection(model)
+    assert {name for name, law in laws_of(model).items() if not law.holds} == {"attribution"}
+
+
+def test_nothing_is_left_behind() -> None:
+    model: Any = zoo.build("cls").train()
+    before = zoo.snapshot(model)
+    verify(timm_family.view(model, "model"))
+    assert zoo.snapshot(model) == before
