@@ -42,9 +42,9 @@ def save_figures(record: Record, pictures: Sequence[Image.Image], folder: Path) 
 
     ``save_figures(record, [trace.picture(0)], Path("figures"))``
 
-    Returns the paths, in the order image by image: evolution, tokens, explanation, attribution. ``pictures[i]`` is what
-    the model saw of ``record["images"][i]``. Raises :class:`ClasslensError` where their numbers differ or the
-    folder cannot be written.
+    Returns the paths, in the order image by image: evolution, tokens, explanation, and attribution where it is
+    defined. ``pictures[i]`` is what the model saw of ``record["images"][i]``. Raises ``ClasslensError`` where their
+    numbers differ or the folder cannot be written.
     """
     if len(pictures) != len(record["images"]):
         raise ClasslensError(
@@ -59,8 +59,9 @@ def save_figures(record: Record, pictures: Sequence[Image.Image], folder: Path) 
                 "evolution": evolution(image, model),
                 "tokens": tokens(image, model, picture),
                 "explanation": explanation(image, model, picture),
-                "attribution": attribution(image),
             }
+            if image["attribution"] is not None:
+                drawn["attribution"] = attribution(image)
             for kind, figure in drawn.items():
                 paths.append(folder / f"{number:02d}-{kind}.png")
                 _save(figure, paths[-1])

@@ -12,7 +12,7 @@ from classlens.core.scores import Share
 from classlens.lens.lens import Lens
 from classlens.lens.target import Target
 from classlens.lens.trace import Trace
-from classlens.models.view import Site
+from classlens.models.view import ModelView, Site
 
 Record = dict[str, Any]
 SITES: tuple[Site, ...] = ("embed", "attn_out", "resid_mid", "mlp_out", "resid_post")
@@ -51,17 +51,25 @@ def inspection(lens: Lens, traces: Iterable[Trace], target: Target = "predicted"
             "checks": {"law1": lens.checks.law1, "law2": lens.checks.law2},
         },
         "class_names": {str(index): lens.classes.names[index] for index in sorted(used)},
-        "sites": list(SITES),
+        "sites": list(_sites(view)),
         "top_k": top,
         "images": images,
     }
 
 
+def _sites(view: ModelView) -> tuple[Site, ...]:
+    return tuple(site for site in SITES if view.has_mid or site != "resid_mid")
+
+
 def _images(trace: Trace, target: Target, top: int) -> Iterator[Record]:
-    facts = {"embed": trace.facts("embed", target).isel(site=0), **_by_site(trace.facts(SITES[1:], target))}
-    tops = {site: trace.top(site, top) for site in SITES}
+    view = trace.recording.view
+    sites = _sites(view)
+    facts = {"embed": trace.facts("embed", target).isel(site=0), **_by_site(trace.facts(sites[1:], target))}
+    tops = {site: trace.top(site, top) for site in sites}
     importance = trace.explain(target)
-    attribution = trace.attribution(target)
+    # A pool that is not linear in the tokens has no parts to add up (law 3).
+    additive = all(readout.space.pool is None for readout in view.readouts)
+    attribution = trace.attribution(target) if additive else None
     predictions = _predictions(trace, top)
     for number in range(len(trace)):
         yield _image(
@@ -71,7 +79,7 @@ def _images(trace: Trace, target: Target, top: int) -> Iterator[Record]:
             facts={site: found.isel(image=number) for site, found in facts.items()},
             tops={site: found.isel(image=number) for site, found in tops.items()},
             importance=importance.isel(image=number),
-            attribution=attribution.isel(image=number),
+            attribution=None if attribution is None else attribution.isel(image=number),
             predictions=predictions[number],
         )
 
@@ -109,12 +117,10 @@ def _image(
     facts: dict[str, xr.Dataset],
     tops: dict[str, xr.DataArray],
     importance: xr.DataArray,
-    attribution: xr.Dataset,
+    attribution: xr.Dataset | None,
     predictions: list[Record],
 ) -> Record:
     target = int(importance.target)
-    image_tokens = attribution.attention_token.isel(token=attribution.token_kind.values == "image")
-    pooled = trace.recording.view.pooling
     return {
         "name": trace.names[number],
         "target": {"index": target, "name": trace.classes.names[target], "chosen": chosen},
@@ -125,23 +131,35 @@ def _image(
                 "top": tops[site].values.tolist(),
                 "top_logit": _rounded(tops[site].logit.values, 3),
             }
-            for site in SITES
+            for site in facts
         },
         "blocks": _evolution(facts["resid_post"]["rank"]),
         "explanation": {
             "loss": importance.attrs["loss"],
-            "query": "cls" if pooled == "cls" else "mean of pooled tokens",
+            "query": _query(trace.recording.view),
             "values": _significant(importance.values),
         },
-        "attribution": {
-            "logit": float(attribution.logit),
-            "embed": float(attribution.embed),
-            "attention": attribution.attention.values.tolist(),
-            "mlp": attribution.mlp.values.tolist(),
-            "bias": float(attribution.bias),
-            "image_tokens": _significant(image_tokens.values.sum(axis=1)),
-        },
-        "largest": _largest(attribution),
+        "attribution": None if attribution is None else _parts(attribution),
+        "largest": None if attribution is None else _largest(attribution),
+    }
+
+
+def _query(view: ModelView) -> str:
+    """Whose attention the explanation is about."""
+    if len(view.readouts) > 1:
+        return "tokens of both heads"
+    return "cls" if view.pooling == "cls" else "mean of pooled tokens"
+
+
+def _parts(attribution: xr.Dataset) -> Record:
+    image_tokens = attribution.attention_token.isel(token=attribution.token_kind.values == "image")
+    return {
+        "logit": float(attribution.logit),
+        "embed": float(attribution.embed),
+        "attention": attribution.attention.values.tolist(),
+        "mlp": attribution.mlp.values.tolist(),
+        "bias": float(attribution.bias),
+        "image_tokens": _significant(image_tokens.values.sum(axis=1)),
     }
 
 

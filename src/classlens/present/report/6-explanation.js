@@ -33,12 +33,19 @@ function mapName(block, head) {
   return head === null ? `Block ${block + 1}, all heads` : `Block ${block + 1}, head ${head + 1}`;
 }
 
+/** Whose attention it is, in words. */
+const QUERIES = {
+  cls: "[CLS]",
+  "mean of pooled tokens": "the tokens that the head pools",
+  "tokens of both heads": "the tokens that the two heads read",
+};
+
 function drawLargeMap(grid) {
   const { target, explanation } = currentImage();
   const { mapBlock, mapHead } = state;
   const map = mapOf(mapBlock, mapHead);
   const largest = largestOf(map);
-  const reader = explanation.query === "cls" ? "[CLS]" : "the tokens that the head averages";
+  const reader = QUERIES[explanation.query];
   byId("explanation-words").replaceChildren(
     "Tokens learn from one another through attention. For each image token: would more attention to it from ", reader,
     " make ", make("strong", {}, target.name), " likelier (positive) or less likely (negative)? ",

@@ -1,5 +1,11 @@
 // The logit as a sum: a bar for each part, the heads of a block, and where in the picture it comes from.
 function setUpAttribution() {
+  if (!currentImage().attribution) {
+    byId("attribution-words").textContent =
+      "This head pools its tokens by attention, which is not linear in them: the logit is no sum of what the parts of the model add.";
+    byId("attribution-parts").hidden = true;
+    return;
+  }
   const sources = tokenGrid(byId("source-grid"), { label: "Contribution of image tokens to the logit" });
   byId("detail-all").addEventListener("click", () => update({ detailBlock: null }));
   onChange(["image"], () => sources.setPicture(record.pictures[state.image], ""));

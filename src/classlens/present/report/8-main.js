@@ -1,7 +1,8 @@
 // The head of the page, the choice of an image, and the start.
 function setUpHeader() {
   byId("model-name").textContent = model.name;
-  const pooled = model.pooling === "cls" ? "decides at [CLS]" : "decides at the mean of its tokens";
+  const pooled = { cls: "decides at [CLS]", avg: "decides at the mean of its tokens", map: "pools its tokens by attention" }[model.pooling] ??
+    `pools with ${model.pooling}`;
   const extra = prefixCount ? `${model.prefix.map(prefixName).join(" + ")} + ` : "";
   const offBy = (error) => (error === 0 ? "exact" : `off by ${significant(error)}`);
   const facts = [
@@ -71,7 +72,7 @@ function story(image) {
     lines.push(`[CLS] ends with ${target.name} at ${rankWords(last.cls_rank)} (0 is on top).`);
   }
   lines.push(`After the last block ${percent(last.identifiable)} of the image tokens have ${target.name} on top.`);
-  lines.push(`The ${largest.sublayer === "mlp" ? "MLP" : "attention"} of block ${largest.block + 1} adds most to its logit: ` +
+  if (largest) lines.push(`The ${largest.sublayer === "mlp" ? "MLP" : "attention"} of block ${largest.block + 1} adds most to its logit: ` +
     `${signed(largest.value)} of ${fixed(attribution.logit)}.`);
   return lines;
 }

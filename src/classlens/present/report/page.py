@@ -79,7 +79,7 @@ def _compact(image: Mapping[str, Any]) -> dict[str, Any]:
         for site, found in image["tokens"].items()
     }
     explanation = {**image["explanation"], "values": _rounded(image["explanation"]["values"], _MAP_DIGITS)}
-    attribution = _rounded(image["attribution"], _PART_DIGITS)
+    attribution = image["attribution"] and _rounded(image["attribution"], _PART_DIGITS)
     return {**image, "tokens": tokens, "explanation": explanation, "attribution": attribution}
 
 
