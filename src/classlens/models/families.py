@@ -14,14 +14,17 @@ from classlens.errors import ClasslensError
 from classlens.models.transforms import Transform
 from classlens.models.view import ModelView
 
-# From a library's import name to its adapter, in the order in which they are asked whether a name is theirs.
+# From a library's import name (or a set of names of our own) to its adapter, in the order in which they are asked
+# whether a name is theirs.
 ADAPTERS: dict[str, str] = {
     "classlens": "classlens.models.builtin",
+    "paper": "classlens.models.paper",
     "timm": "classlens.models.timm",
     "torchvision": "classlens.models.torchvision",
     "open_clip": "classlens.models.open_clip",
     "transformers": "classlens.models.transformers",
 }
+_OWN = ("classlens", "paper")  # no libraries of their own: their modules are timm's
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def of(module: nn.Module, name: str) -> Adapter:
             return _adapter(ADAPTERS[root])
         if root == "torch":
             break
-    known = ", ".join(library for library in ADAPTERS if library != "classlens")
+    known = ", ".join(library for library in ADAPTERS if library not in _OWN)
     raise ClasslensError(f"model {name!r} is no class of {known}: give a Vision Transformer of that library")
 
 

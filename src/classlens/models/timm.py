@@ -45,11 +45,16 @@ def claims(name: str) -> bool:
     return name.startswith(("hf-hub:", "hf_hub:", "local-dir:")) or is_model(name.partition(".")[0])
 
 
-def create(name: str, request: Request) -> Created:
-    """A model by its timm name, with pretrained weights from timm's usual source or from a checkpoint file."""
+def create(name: str, request: Request, clean: Callable[[State], State] | None = None) -> Created:
+    """A model by its timm name, with pretrained weights from timm's usual source or from a checkpoint file.
+
+    ``clean`` takes out of a checkpoint's state dict what is known to be no part of the model.
+    """
     if request.checkpoint is None:
         return known_as(_build(name, request, request.num_classes))
     state = read_state(request.checkpoint)
+    if clean is not None:
+        state = clean(state)
     head = state.get("head.weight")
     rows = len(head) if request.num_classes is None and head is not None and head.ndim == 2 else request.num_classes
     module = _build(name, replace(request, pretrained=False), rows)
