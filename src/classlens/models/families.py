@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import nn
 
@@ -25,6 +25,22 @@ ADAPTERS: dict[str, str] = {
     "transformers": "classlens.models.transformers",
 }
 _OWN = ("classlens", "paper")  # no libraries of their own: their modules are timm's
+
+
+Weights = Literal["here", "not here", "needs a file", "none published"]
+"""On this machine; to be fetched from the library's usual place; to be given by the user; nowhere to be had."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model name that a library resolves."""
+
+    name: str
+    library: str
+    family: str
+    classes: int | None
+    """Rows of the head of its weights: 0 where they have none, None where the user says what the classes are."""
+    weights: Weights
 
 
 @dataclass(frozen=True)
@@ -71,6 +87,16 @@ class Adapter(Protocol):
     def known_as(self, module: nn.Module) -> Created:
         """What the library knows about a module that the user holds: class names and eval transform, where it does."""
         ...
+
+    def known(self) -> Iterable[Known]:
+        """The names that the library is known to resolve; none where it is not installed."""
+        ...
+
+
+def known() -> Iterator[Known]:
+    """Every model name that a library on this machine resolves."""
+    for path in ADAPTERS.values():
+        yield from _adapter(path).known()
 
 
 def named(name: str) -> Adapter | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,13 +11,13 @@ from torch import nn
 from torchvision import transforms
 
 from classlens.errors import ClasslensError, near
-from classlens.models import timm
+from classlens.models import timm, timm_names
 from classlens.models.checkpoint import State
-from classlens.models.families import Created, Request
+from classlens.models.families import Created, Known, Request
 from classlens.models.timm import view
 from classlens.models.transforms import Transform, paper_transform
 
-__all__ = ["MODELS", "PaperModel", "claims", "create", "known_as", "view"]
+__all__ = ["MODELS", "PaperModel", "claims", "create", "known", "known_as", "view"]
 
 PREFIX = "paper:"
 
@@ -97,6 +97,14 @@ def create(name: str, request: Request) -> Created:
         return created
     module: Any = created.module
     return replace(created, transform=model.transform(tuple(module.patch_embed.img_size)))
+
+
+def known() -> Iterator[Known]:
+    """The names of the table."""
+    for name, model in MODELS.items():
+        yield Known(
+            name, "timm", "paper", model.classes, "needs a file" if model.file else timm_names.weights(model.timm)
+        )
 
 
 def known_as(module: nn.Module) -> Created:

@@ -24,7 +24,10 @@ from classlens.core.space import ClassSpace
 from classlens.errors import ClasslensError, near
 from classlens.models.checkpoint import State, apply_state, read_state
 from classlens.models.families import Created, Request
+from classlens.models.timm_names import known
 from classlens.models.view import BlockView, ModelView, Point, Readout
+
+__all__ = ["claims", "create", "known", "known_as", "view"]
 
 SUPPORTED = "classlens reads timm VisionTransformer models with a [CLS] head or average pooling"
 
