@@ -180,6 +180,28 @@ def check(
         raise typer.Exit(1)
 
 
+@app.command()
+@_reporting
+def models(
+    family: Annotated[str | None, typer.Option(help="Only this family, such as DINOv2.")] = None,
+    search: Annotated[str | None, typer.Option(help="Only models in which all these words occur.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List the models that can be read, and whether their weights are on this machine."""
+    from classlens.models.families import known
+    from classlens.present.listing import chosen, listing, records
+
+    found = chosen(known(), family, search)
+    if as_json:
+        json.dump({"models": records(found)}, sys.stdout, indent=1)
+        print()
+        return
+    terminal = Console(emoji=False)
+    # In a file or a pipe there is no width to keep to, and a name that is cut in two cannot be searched for.
+    console = terminal if terminal.is_terminal else Console(emoji=False, width=200)
+    console.print(listing(found), highlight=False)
+
+
 def _load(model: str, checkpoint: Path | None, classes: Path | None, transform: str | None, device: str | None) -> Lens:
     from classlens.lens.lens import load
     from classlens.models.classes import read_class_names

@@ -98,10 +98,10 @@ def test_options_that_timm_does_not_take(options: dict[str, Any], parts: list[st
     ("name", "suggestion"),
     [
         ("vit_tinny_patch16_224", "'vit_tiny_patch16_224'"),
-        ("vit_bse_patch16_224.augreg_in21k_ft_in1k", "'vit_base_patch16_224'"),
+        ("vit_bse_patch16_224.augreg_in21k_ft_in1k", "'vit_base_patch16_224.augreg_in21k_ft_in1k'"),
         ("builtin", "'builtin:cifar10'"),
-        ("qqqq", "timm.list_models"),
-        ("weights.pth", "timm.list_models"),
+        ("qqqq", "classlens models"),
+        ("weights.pth", "classlens models"),
     ],
 )
 def test_an_unknown_name_suggests_near_ones(name: str, suggestion: str) -> None:

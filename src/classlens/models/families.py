@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import nn
 
@@ -14,16 +14,35 @@ from classlens.errors import ClasslensError
 from classlens.models.transforms import Transform
 from classlens.models.view import ModelView
 
-# From a library's import name to its adapter, in the order in which they are asked whether a name is theirs.
+# From a library's import name (or a set of names of our own) to its adapter, in the order in which they are asked
+# whether a name is theirs.
 ADAPTERS: dict[str, str] = {
     "classlens": "classlens.models.builtin",
+    "paper": "classlens.models.paper",
     "timm": "classlens.models.timm",
     "torchvision": "classlens.models.torchvision",
     "open_clip": "classlens.models.open_clip",
     "transformers": "classlens.models.transformers",
 }
 # Names that no library owns are asked for first: a user's own file.
-_OWN = "classlens.models.own"
+_FILES = "classlens.models.own"
+_OWN = ("classlens", "paper")  # no libraries of their own: their modules are timm's
+
+
+Weights = Literal["here", "not here", "needs a file", "none published"]
+"""On this machine; to be fetched from the library's usual place; to be given by the user; nowhere to be had."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model name that a library resolves."""
+
+    name: str
+    library: str
+    family: str
+    classes: int | None
+    """Rows of the head of its weights: 0 where they have none, None where the user says what the classes are."""
+    weights: Weights
 
 
 @dataclass(frozen=True)
@@ -73,10 +92,20 @@ class Adapter(Protocol):
         """What the library knows about a module that the user holds: class names and eval transform, where it does."""
         ...
 
+    def known(self) -> Iterable[Known]:
+        """The names that the library is known to resolve; none where it is not installed."""
+        ...
+
+
+def known() -> Iterator[Known]:
+    """Every model name that a library on this machine resolves."""
+    for path in ADAPTERS.values():
+        yield from _adapter(path).known()
+
 
 def named(name: str) -> Adapter | None:
     """The adapter that resolves a model name, None when no library knows it."""
-    adapters = (_adapter(path) for path in (_OWN, *ADAPTERS.values()))
+    adapters = (_adapter(path) for path in (_FILES, *ADAPTERS.values()))
     return next((adapter for adapter in adapters if adapter.claims(name)), None)
 
 
@@ -90,7 +119,7 @@ def of(module: nn.Module, name: str) -> Adapter:
             return _adapter(ADAPTERS[root])
         if root == "torch":
             break
-    known = ", ".join(library for library in ADAPTERS if library != "classlens")
+    known = ", ".join(library for library in ADAPTERS if library not in _OWN)
     raise ClasslensError(
         f"model {name!r} is no class of {known}: give a Vision Transformer of one of them, or describe yours with a "
         "ModelView, as the documentation's page on own models shows"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from timm.models import list_models
 from torch import nn
 
 from classlens.errors import ClasslensError, near
@@ -75,8 +74,9 @@ def _held(model: nn.Module | ModelView) -> Created:
 def _create(name: str, request: Request) -> Created:
     adapter = families.named(name)
     if adapter is None:
-        hint = near(name.partition(".")[0], ["builtin:cifar10", *list_models(module="vision_transformer")])
+        hint = near(name, (known.name for known in families.known()))
         raise ClasslensError(
-            f"model {name!r} is neither built in nor known to timm{hint or '; see the names with timm.list_models()'}"
+            f"model {name!r} is neither built in nor known to timm, torchvision, OpenCLIP or transformers"
+            f"{hint or '; see the names with `classlens models`'}"
         )
     return adapter.create(name, request)

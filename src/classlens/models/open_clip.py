@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -18,7 +18,7 @@ from classlens.core.maps import Projection, UnitLength, compute_dtype, detached
 from classlens.core.space import ClassSpace
 from classlens.errors import ClasslensError, near, reason_of
 from classlens.models.checkpoint import read_state
-from classlens.models.families import Created, Request
+from classlens.models.families import Created, Known, Request
 from classlens.models.prompts import TEMPLATES, Template, filling, listed, texts_of
 from classlens.models.torch_layers import Refuse, attention, norms
 from classlens.models.transforms import Transform
@@ -132,6 +132,13 @@ def create(name: str, request: Request) -> Created:
     if prompts is not None and request.class_names is not None:
         module.class_names = tuple(request.class_names)
     return known_as(module)
+
+
+def known() -> Iterator[Known]:
+    """OpenCLIP's architectures and tags whose image towers can be read, when the library is installed."""
+    from classlens.models import open_clip_names
+
+    return open_clip_names.known(PREFIX)
 
 
 def known_as(module: nn.Module) -> Created:

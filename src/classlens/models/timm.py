@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
@@ -16,7 +17,10 @@ from classlens.errors import ClasslensError, near
 from classlens.models.checkpoint import State, apply_state, read_state
 from classlens.models.families import Created, Request
 from classlens.models.timm_layout import LAYOUTS, SUPPORTED, layout_of, view_of
+from classlens.models.timm_names import known
 from classlens.models.view import ModelView
+
+__all__ = ["claims", "create", "known", "known_as", "view"]
 
 # The files of timm whose models are read.
 _FILES = {f"timm.models.{file}" for file in ("vision_transformer_hybrid",)} | {kind.__module__ for kind in LAYOUTS}
@@ -33,11 +37,16 @@ def claims(name: str) -> bool:
     return name.startswith(("hf-hub:", "hf_hub:", "local-dir:")) or is_model(name.partition(".")[0])
 
 
-def create(name: str, request: Request) -> Created:
-    """A model by its timm name, with pretrained weights from timm's usual source or from a checkpoint file."""
+def create(name: str, request: Request, clean: Callable[[State], State] | None = None) -> Created:
+    """A model by its timm name, with pretrained weights from timm's usual source or from a checkpoint file.
+
+    ``clean`` takes out of a checkpoint's state dict what is known to be no part of the model.
+    """
     if request.checkpoint is None:
         return known_as(_build(name, request, request.num_classes))
     state = read_state(request.checkpoint)
+    if clean is not None:
+        state = clean(state)
     head = state.get("head.weight")
     rows = len(head) if request.num_classes is None and head is not None and head.ndim == 2 else request.num_classes
     module = _build(name, replace(request, pretrained=False), rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, NoReturn
 
@@ -17,8 +17,9 @@ from classlens.core.attention import Output
 from classlens.core.maps import detached
 from classlens.core.space import ClassSpace
 from classlens.errors import ClasslensError, near, reason_of
+from classlens.models.cached import in_torch_hub
 from classlens.models.checkpoint import State, apply_state, read_state
-from classlens.models.families import Created, Request
+from classlens.models.families import Created, Known, Request
 from classlens.models.torch_layers import Refuse, attention, norms
 from classlens.models.view import BlockView, ModelView, Point, Readout
 
@@ -55,6 +56,14 @@ def create(name: str, request: Request) -> Created:
     categories = weights.meta["categories"]
     names = categories if module.num_classes == len(categories) else None
     return Created(module, names, _transform(module, architecture, weights))
+
+
+def known() -> Iterator[Known]:
+    """Each architecture with each of its weights."""
+    for architecture in NAMES:
+        for weights in get_model_weights(architecture):
+            name, rows = f"torchvision:{architecture}.{weights.name}", len(weights.meta["categories"])
+            yield Known(name, "torchvision", "ViT", rows, "here" if in_torch_hub(weights.url) else "not here")
 
 
 def known_as(module: nn.Module) -> Created:

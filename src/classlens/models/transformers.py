@@ -16,11 +16,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from classlens.errors import ClasslensError, reason_of
-from classlens.models.families import Created, Request
+from classlens.models.families import Created, Known, Request
 from classlens.models.transformers_layout import MODELS, SUPPORTED, part_of, refused, spec_of, view
 from classlens.models.transforms import Transform
 
-__all__ = ["claims", "create", "known_as", "view"]
+__all__ = ["claims", "create", "known", "known_as", "view"]
 
 # Weights that take no part in the logits: a checkpoint may lack them.
 _IDLE = ("mask_token", "vision_model.head.")
@@ -63,6 +63,13 @@ def create(name: str, request: Request) -> Created:
         module = _pretrained(kind, name, where, config, options) if request.pretrained else kind(config).eval()
         transform = _transform(library, where, options)
     return Created(module, _class_names(module), transform)
+
+
+def known() -> Iterator[Known]:
+    """The classes that are read, and the checkpoints in the local hub cache that hold one of them."""
+    from classlens.models import transformers_names
+
+    return transformers_names.known(MODELS)
 
 
 def known_as(module: nn.Module) -> Created:

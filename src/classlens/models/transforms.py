@@ -56,25 +56,28 @@ class Preprocessing:
         return Image.fromarray(array)
 
 
+def paper_transform(size: tuple[int, int]) -> transforms.Compose:
+    """Resize to the input size without a crop, bilinear, on 8-bit pixels, mean = std = 0.5."""
+    half = (0.5, 0.5, 0.5)
+    return transforms.Compose(
+        [
+            transforms.Resize(size, interpolation=transforms.InterpolationMode.BILINEAR),
+            transforms.ToTensor(),
+            transforms.Normalize(half, half),
+        ]
+    )
+
+
 def preprocessing(
     own: Transform | None, size: tuple[int, int], given: Transform | Literal["paper"] | None, *, name: str
 ) -> Preprocessing:
     """The transform that a user gave, the paper's, or the model's ``own``.
 
-    ``"paper"``: resize to the input size without a crop, bilinear, on 8-bit pixels, mean = std = 0.5; for the MIIL
-    models timm's own, as in the reference.
+    ``"paper"`` is :func:`paper_transform`; for the MIIL models timm's own, as in the reference, and for the ``paper:``
+    names what they come with.
     """
-    if given == "paper" and "_miil" not in name:
-        half = (0.5, 0.5, 0.5)
-        return _described(
-            transforms.Compose(
-                [
-                    transforms.Resize(size, interpolation=transforms.InterpolationMode.BILINEAR),
-                    transforms.ToTensor(),
-                    transforms.Normalize(half, half),
-                ]
-            )
-        )
+    if given == "paper" and "_miil" not in name and not name.startswith("paper:"):
+        return _described(paper_transform(size))
     if given is None or given == "paper":
         return Preprocessing(None) if own is None else _described(own)
     if not callable(given):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.resources import as_file, files
 
 import torch
@@ -11,9 +12,9 @@ from torchvision import transforms
 
 from classlens.errors import ClasslensError
 from classlens.models.builtin.architecture import CLASS_NAMES, IMAGE_SIZE, MEAN, STD, build
-from classlens.models.families import Created, Request
+from classlens.models.families import Created, Known, Request
 
-__all__ = ["CLASS_NAMES", "claims", "create", "load", "transform"]
+__all__ = ["CLASS_NAMES", "claims", "create", "known", "load", "transform"]
 
 
 def claims(name: str) -> bool:
@@ -25,6 +26,10 @@ def create(name: str, request: Request) -> Created:
     if not request.plain:
         raise ClasslensError(f"{name!r} comes with its weights: leave out checkpoint, num_classes and model options")
     return Created(load(name.removeprefix("builtin:")), CLASS_NAMES, transform())
+
+
+def known() -> Iterator[Known]:
+    yield Known("builtin:cifar10", "classlens", "ViT", len(CLASS_NAMES), "here")
 
 
 def load(name: str) -> VisionTransformer:
