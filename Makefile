@@ -20,7 +20,7 @@ env = $(firstword $(wildcard $(foreach extra,$(2),$(call stamp,$(extra)))) $(cal
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-lowest lint format types docs wheel bench dev python clean
+.PHONY: help demo test test-lowest lint format types models-table docs wheel bench dev python clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,9 @@ test-lowest: $(call env,test,dev) ## run the quick tests on the lowest versions 
 	@$(BIN)/python .ci/lowest.py $(VENV)-lowest
 	@$(VENV)-lowest/bin/python -m pytest -p no:cacheprovider -m "not slow and not browser" \
 		$(EXTRAS:%=--ignore=tests/models/test_%.py) $(ARGS)
+	@$(BIN)/python .ci/lowest.py $(VENV)-lowest-extras transformers open_clip
+	@$(VENV)-lowest-extras/bin/python -m pytest -p no:cacheprovider -m "not slow and not browser" \
+		$(EXTRAS:%=tests/models/test_%.py) $(ARGS)
 
 lint: $(call env,dev,) ## check style
 	@$(BIN)/ruff check .
@@ -58,6 +61,9 @@ format: $(call env,dev,) ## put style right
 
 types: $(call env,dev,) ## check types
 	@$(BIN)/mypy
+
+models-table: $(call env,full,dev) ## measure the table of docs/models.md anew
+	@$(BIN)/python docs/models_table.py
 
 docs: $(call env,dev,) ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -1,4 +1,7 @@
-"""Make an environment with the lowest versions that pyproject.toml allows: ``python .ci/lowest.py FOLDER``.
+"""Make an environment with the lowest versions that pyproject.toml allows: ``python .ci/lowest.py FOLDER [EXTRA...]``.
+
+With extras (model libraries, which ask for newer versions of much else) the lowest of these and of timm; else the
+lowest of all dependencies.
 
 The new environment looks through to the one that runs this script and only adds what differs, so torch and
 torchvision (gigabytes) are shared and stay as they are.
@@ -28,15 +31,20 @@ for name, number in (pin.split("==") for pin in sys.argv[1:]):
 """
 
 
-def pins() -> list[str]:
-    """``name==lowest`` for every dependency, from the ``>=`` that each must declare."""
-    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+def pins(extras: list[str]) -> list[str]:
+    """``name==lowest`` for every dependency of concern, from the ``>=`` that each must declare."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    dependencies = project["dependencies"]
+    if extras:
+        timm = [dependency for dependency in dependencies if dependency.startswith("timm>=")]
+        libraries = [dependency for extra in extras for dependency in project["optional-dependencies"][extra]]
+        dependencies = [*timm, *libraries, *(f"{name}>=0" for name in SHARED)]
     lowest = dict(dependency.split(">=") for dependency in dependencies)
     return [f"{name}=={version(name) if name in SHARED else number}" for name, number in lowest.items()]
 
 
-def make(folder: Path) -> None:
-    constraints = "\n".join(pins()) + "\n"
+def make(folder: Path, extras: list[str]) -> None:
+    constraints = "\n".join(pins(extras)) + "\n"
     outer = sysconfig.get_path("purelib")
     key = sha256("\n".join([constraints, outer, str(ROOT), sys.version, Path(__file__).read_text()]).encode())
     stamp = folder / f".lowest-{key.hexdigest()[:16]}"
@@ -50,10 +58,10 @@ def make(folder: Path) -> None:
     listed = folder / "constraints.txt"
     listed.write_text(constraints)
     install = [python, "-m", "pip", "install", "--disable-pip-version-check", "--quiet", "--no-warn-conflicts"]
-    subprocess.check_call([*install, "-c", str(listed), "-e", f"{ROOT}[test]"])
-    subprocess.check_call([python, "-c", CHECK, *pins()])
+    subprocess.check_call([*install, "-c", str(listed), "-e", f"{ROOT}[{','.join(['test', *extras])}]"])
+    subprocess.check_call([python, "-c", CHECK, *pins(extras)])
     stamp.touch()
 
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1]).resolve())
+    make(Path(sys.argv[1]).resolve(), sys.argv[2:])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,27 @@ from classlens.cli import app
 from classlens.lens.verify import verify
 
 DOCS = Path(__file__).parent.parent / "docs"
+
+
+@pytest.mark.slow
+def test_the_table_of_models_is_what_is_measured() -> None:
+    """Every family of `classlens models` has an example, every example its row."""
+    pytest.importorskip("transformers")
+    pytest.importorskip("open_clip")
+    table: Any = runpy.run_path(str(DOCS / "models_table.py"))
+    page = (DOCS / "models.md").read_text(encoding="utf-8")
+    assert table["differences"](page, list(table["rows"]())) == []
+
+
+def test_the_table_of_models_drifts_where_a_cell_differs() -> None:
+    table: Any = runpy.run_path(str(DOCS / "models_table.py"))
+    row = table["Row"]("timm", "ViT", "`a`", "cls", "cls", "head(x) of cls", "< 1e-6", "–", "–")
+    page = table["START"] + table["table"]([row]) + table["END"]
+    assert table["differences"](page, [row]) == []
+    assert table["differences"](page, [replace(row, law2="< 1e-5")]) == [], "rounding of another machine"
+    for change in ({"law2": "< 1e-4"}, {"law3": "< 1e-6"}, {"prefix": "cls, dist"}, {"missing": "`resid_mid`"}):
+        assert len(table["differences"](page, [replace(row, **change)])) == 1, change
+    assert table["differences"](page, [row, row]) == ["3 lines are shown, 4 were made"]
 
 
 def blocks_of(page: str) -> list[str]:

@@ -59,7 +59,10 @@ NO_PREFIX: dict[str, Any] = {"prefix": (), "pooling": "avg", "queries": (slice(0
 
 FAMILIES: dict[str, Family] = {
     "DeiT distilled": Family(
-        of_timm("deit_tiny_distilled_patch16_224"), prefix=("cls", "dist"), queries=(slice(0, 1), slice(1, 2))
+        of_timm("deit_tiny_distilled_patch16_224"),
+        prefix=("cls", "dist"),
+        pooling="cls+dist",
+        queries=(slice(0, 1), slice(1, 2)),
     ),
     "BEiT": Family(of_timm("beit_base_patch16_224"), **AVG),
     "BEiT, shared positions": Family(

@@ -51,7 +51,7 @@ def view_of(module: nn.Module, layout: Layout, name: str, refuse: Refuse) -> Mod
         blocks=blocks,
         readouts=layout.readouts(own, pool, len(prefix), refuse),
         prefix=prefix,
-        pooling=pool,
+        pooling=layout.pooling or pool,
         input_size=tuple(patches.img_size),
         grid=partial(_grid, name, patches) if dynamic else (lambda size: fixed),
         any_size=dynamic,
@@ -133,6 +133,8 @@ class Layout:
 
     prefix: Callable[[Any], tuple[str, ...]] = _registers
     readouts: Callable[[Any, str, int, Refuse], tuple[Readout, ...]] = _one_head
+    pooling: str | None = None
+    """What the head does, where ``global_pool`` does not say it."""
     convert: Callable[[Any, Any], Any] | None = None
     """Turns names and sizes of other projects' checkpoints into timm's."""
 
@@ -140,7 +142,7 @@ class Layout:
 LAYOUTS: dict[type[nn.Module], Layout] = {
     vision_transformer.VisionTransformer: Layout(convert=vision_transformer.checkpoint_filter_fn),
     deit.VisionTransformerDistilled: Layout(
-        lambda module: ("cls", "dist"), _two_heads, convert=vision_transformer.checkpoint_filter_fn
+        lambda module: ("cls", "dist"), _two_heads, "cls+dist", convert=vision_transformer.checkpoint_filter_fn
     ),
     VisionTransformerRelPos: Layout(),
     beit.Beit: Layout(convert=beit.checkpoint_filter_fn),

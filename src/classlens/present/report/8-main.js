@@ -1,8 +1,15 @@
 // The head of the page, the choice of an image, and the start.
+const POOLING = {
+  cls: "decides at [CLS]",
+  avg: "decides at the mean of its tokens",
+  map: "pools its tokens by attention",
+  "cls+dist": "decides at [CLS] and [DIST]",
+  "cls+avg": "decides at [CLS] and the mean of image tokens",
+};
+
 function setUpHeader() {
   byId("model-name").textContent = model.name;
-  const pooled = { cls: "decides at [CLS]", avg: "decides at the mean of its tokens", map: "pools its tokens by attention" }[model.pooling] ??
-    `pools with ${model.pooling}`;
+  const pooled = POOLING[model.pooling] ?? `pools with ${model.pooling}`;
   const extra = prefixCount ? `${model.prefix.map(prefixName).join(" + ")} + ` : "";
   const offBy = (error) => (error === 0 ? "exact" : `off by ${significant(error)}`);
   const facts = [
