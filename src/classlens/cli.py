@@ -74,9 +74,12 @@ def inspect(
         str, typer.Option(help="builtin:cifar10, or a name of timm, torchvision, transformers or OpenCLIP.")
     ] = "builtin:cifar10",
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights for a timm model name: safetensors or state dict.")
+        Path | None, typer.Option(help="Weights for a model name: safetensors or state dict.")
     ] = None,
     classes: Annotated[Path | None, typer.Option(help="File of class names: one a line, or JSON.")] = None,
+    templates: Annotated[
+        Path | None, typer.Option(help="File of prompts for an OpenCLIP model: one a line, {} is the class.")
+    ] = None,
     class_: Annotated[str, typer.Option("--class", help="Class of interest: a name or an index.")] = "predicted",
     transform: Annotated[str | None, typer.Option(help='"paper" for the transform of the paper.')] = None,
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("classlens-report"),
@@ -104,7 +107,7 @@ def inspect(
     )
     with progress:
         task = progress.add_task("loading the model", total=len(images) + 2)
-        lens = _load(model, checkpoint, classes, transform, device)
+        lens = _load(model, checkpoint, classes, templates, transform, device)
         target: int | str = class_ if class_ == "predicted" else lens.classes.index(class_)
         pictures: list[Image] = []
         progress.update(task, advance=1, description="looking at images")
@@ -202,10 +205,20 @@ def models(
     console.print(listing(found), highlight=False)
 
 
-def _load(model: str, checkpoint: Path | None, classes: Path | None, transform: str | None, device: str | None) -> Lens:
+def _load(
+    model: str,
+    checkpoint: Path | None,
+    classes: Path | None,
+    templates: Path | None,
+    transform: str | None,
+    device: str | None,
+) -> Lens:
     from classlens.lens.lens import load
     from classlens.models.classes import read_class_names
 
+    if templates is not None and not model.startswith("open_clip:"):
+        raise ClasslensError(f"--templates goes with an OpenCLIP model, not with {model!r}: leave it out")
+    options: dict[str, Any] = {} if templates is None else {"templates": templates}
     names = None if classes is None else read_class_names(classes)
     return load(
         model,
@@ -213,6 +226,7 @@ def _load(model: str, checkpoint: Path | None, classes: Path | None, transform: 
         class_names=names,
         transform="paper" if transform == "paper" else None,
         device=device,
+        **options,
     )
 
 

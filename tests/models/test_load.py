@@ -122,7 +122,7 @@ def test_pretrained_weights_without_a_network() -> None:
 
 
 def test_a_hub_model_without_a_network() -> None:
-    refused(lambda: classlens.load("hf-hub:somebody/some-vit"), "'hf-hub:somebody/some-vit'", "checkpoint=FILE")
+    refused(lambda: classlens.load("hf-hub:somebody/some-vit"), "'hf-hub:somebody/some-vit'", "local-dir:FOLDER")
 
 
 def test_a_pretrained_tag_that_does_not_exist() -> None:

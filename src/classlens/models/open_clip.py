@@ -320,8 +320,8 @@ def _fetched(library: Any, name: str, known: Mapping[str, Any], cache: str | Non
         where = f"{file or 'open_clip_model.safetensors'} of https://huggingface.co/{repository}"
         raise ClasslensError(
             f"pretrained weights of model {name!r} are not on this machine and could not be fetched "
-            f"({reason_of(error)}): fetch {where if repository else known.get('url')} and give it as checkpoint=FILE, "
-            "or connect to the network once"
+            f"({reason_of(error)}): fetch {where if repository else known.get('url')} and give it as checkpoint=FILE "
+            "(--checkpoint FILE), or connect to the network once"
         ) from None
     return path
 

@@ -97,16 +97,23 @@ def _build(name: str, request: Request, num_classes: int | None) -> nn.Module:
             raise ClasslensError(f"model {name!r} cannot be built ({reason}): check its name and options") from None
         raise ClasslensError(
             f"pretrained weights of model {name!r} are not on this machine and could not be fetched ({reason}): "
-            f"{_where(name)} and give it as checkpoint=FILE, or connect to the network once"
+            f"{_way_out(name)}, or connect to the network once"
         ) from None
     return module
 
 
-def _where(name: str) -> str:
-    config = None if ":" in name else timm.get_pretrained_cfg(name)
+def _way_out(name: str) -> str:
+    source, _, rest = name.partition(":")
+    if rest:  # without the config of its folder, a file of weights does not tell the architecture
+        where = "" if source == "local-dir" else f" of https://huggingface.co/{rest.partition('@')[0]}"
+        return f"fetch config.json and model.safetensors{where} and give their folder as model 'local-dir:FOLDER'"
+    config = timm.get_pretrained_cfg(name)
+    what = "its weights file"
     if config is not None and config.hf_hub_id:
-        return f"fetch model.safetensors of https://huggingface.co/{config.hf_hub_id}"
-    return f"fetch {config.url}" if config is not None and config.url else "fetch its weights file"
+        what = f"{config.hf_hub_filename or 'model.safetensors'} of https://huggingface.co/{config.hf_hub_id}"
+    elif config is not None and config.url:
+        what = str(config.url)
+    return f"fetch {what} and give it as checkpoint=FILE (--checkpoint FILE)"
 
 
 def _timm_names(state: State, module: nn.Module) -> State:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
 from functools import partial
 from typing import Any, NoReturn
 
@@ -107,11 +109,13 @@ def _build(name: str, architecture: str, options: Mapping[str, Any]) -> VisionTr
 
 def _fetched(name: str, weights: WeightsEnum) -> State:
     try:
-        state: State = weights.get_state_dict(progress=True, check_hash=True)
+        with redirect_stdout(sys.stderr):  # torch.hub announces a download where the command line prints its JSON
+            state: State = weights.get_state_dict(progress=True, check_hash=True)
     except Exception as error:  # no network, no such host, a broken file: what a download can raise is not bounded
         raise ClasslensError(
             f"pretrained weights of model {name!r} are not on this machine and could not be fetched "
-            f"({reason_of(error)}): fetch {weights.url} and give it as checkpoint=FILE, or connect to the network once"
+            f"({reason_of(error)}): fetch {weights.url} and give it as checkpoint=FILE "
+            "(--checkpoint FILE), or connect to the network once"
         ) from None
     return state
 

@@ -184,8 +184,8 @@ def _pretrained(kind: Any, name: str, where: str, config: Any, options: Mapping[
 def _unfetched(name: str, where: str, error: Exception) -> ClasslensError:
     return ClasslensError(
         f"model {name!r} is not on this machine and could not be fetched ({reason_of(error)}): fetch config.json, "
-        f"preprocessor_config.json and model.safetensors of https://huggingface.co/{where} and give their folder, or "
-        "connect to the network once"
+        f"preprocessor_config.json and model.safetensors of https://huggingface.co/{where} and give their folder as "
+        "the model (--model FOLDER), or connect to the network once"
     )
 
 
