@@ -72,7 +72,7 @@ def of_transformers(name: str, **vision: Any) -> Callable[[], ModelView]:
         import transformers
 
         kind = getattr(transformers, name)
-        options = {"num_labels": 1000, "num_hidden_layers": 4}
+        options: dict[str, Any] = {"num_labels": 1000, "num_hidden_layers": 4}
         if vision:
             options = {"num_labels": 1000, "vision_config": vision}
         return load_model(kind(kind.config_class(**options))).view
