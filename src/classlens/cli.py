@@ -76,6 +76,7 @@ def inspect(
     checkpoint: Annotated[
         Path | None, typer.Option(help="Weights for a model name: safetensors or state dict.")
     ] = None,
+    head: Annotated[Path | None, typer.Option(help="File of a linear head for a backbone of timm.")] = None,
     classes: Annotated[Path | None, typer.Option(help="File of class names: one a line, or JSON.")] = None,
     templates: Annotated[
         Path | None, typer.Option(help="File of prompts for an OpenCLIP model: one a line, {} is the class.")
@@ -107,7 +108,7 @@ def inspect(
     )
     with progress:
         task = progress.add_task("loading the model", total=len(images) + 2)
-        lens = _load(model, checkpoint, classes, templates, transform, device)
+        lens = _load(model, checkpoint, head, classes, templates, transform, device)
         target: int | str = class_ if class_ == "predicted" else lens.classes.index(class_)
         pictures: list[Image] = []
         progress.update(task, advance=1, description="looking at images")
@@ -145,6 +146,7 @@ def check(
     ],
     checkpoint: Annotated[Path | None, typer.Option(help="Weights: safetensors or state dict.")] = None,
     num_classes: Annotated[int | None, typer.Option(help="Rows of the head, where the model has none.")] = None,
+    head: Annotated[Path | None, typer.Option(help="File of a linear head for a backbone of timm.")] = None,
     classes: Annotated[Path | None, typer.Option(help="File of class names, or of OpenCLIP's prompts.")] = None,
     random: Annotated[bool, typer.Option("--random", help="Random weights: nothing is fetched.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps.")] = None,
@@ -165,9 +167,10 @@ def check(
         model,
         checkpoint=checkpoint,
         num_classes=num_classes,
+        head=head,
         class_names=names,
         device=device,
-        pretrained=not random and checkpoint is None,
+        pretrained=not random,
     )
     if random:
         redraw_heads(loaded.view)
@@ -208,6 +211,7 @@ def models(
 def _load(
     model: str,
     checkpoint: Path | None,
+    head: Path | None,
     classes: Path | None,
     templates: Path | None,
     transform: str | None,
@@ -223,6 +227,7 @@ def _load(
     return load(
         model,
         checkpoint=checkpoint,
+        head=head,
         class_names=names,
         transform="paper" if transform == "paper" else None,
         device=device,

@@ -214,3 +214,12 @@ def test_a_share_is_the_same_for_any_split_and_order(hits: list[bool], data: st.
 def test_a_share_counts_entries_of_any_shape() -> None:
     hit = torch.tensor([[True, False, True], [False, False, True]])
     assert Share.update(hit).compute() == 0.5
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("place", [(0, 2), (1, 0)])
+def test_a_logit_that_is_not_finite_raises_whichever_class_it_is_of(value: float, place: tuple[int, int]) -> None:
+    logits = torch.tensor([[1.0, 2.0, 3.0], [6.0, 5.0, 4.0]])
+    logits[place] = value
+    with pytest.raises(ClasslensError, match="not finite"):
+        facts(logits, torch.tensor([1, 1]))

@@ -163,7 +163,7 @@ def test_a_head_replaced_behind_the_back_of_a_lens() -> None:
     model = tiny()
     lens = classlens.load(model)
     model.head = nn.Linear(24, 5)
-    with pytest.raises(ClasslensError, match="misses the model's logits"):
+    with pytest.raises(ClasslensError, match="is another tensor now"):
         lens.check()
 
 
@@ -196,4 +196,21 @@ def test_logits_out_of_range_say_so() -> None:
         model.norm.bias.fill_(100)
         model.head.weight.fill_(60000)
     with pytest.raises(ClasslensError, match="not finite; load it in float32"):
+        classlens.load(model)
+
+
+def test_a_buffer_that_is_not_finite_is_named() -> None:
+    model: Any = tiny()
+    model.register_buffer("shift", torch.tensor(float("nan")))
+    model.head.register_forward_hook(lambda _, __, output: output + model.shift)
+    with pytest.raises(ClasslensError, match="not finite in 'shift'"):
+        classlens.load(model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_law_2_in_half_precision_sees_a_head_that_is_wrong_by_a_tenth(dtype: torch.dtype) -> None:
+    model: Any = tiny().to(dtype)
+    assert classlens.load(model).checks.law2 > 0, "rounding"
+    model.head.register_forward_hook(lambda _, __, output: 1.1 * output)
+    with pytest.raises(ClasslensError, match="misses the model's logits"):
         classlens.load(model)

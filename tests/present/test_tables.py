@@ -227,3 +227,11 @@ def test_values_that_are_rounded_keep_six_digits_of_the_largest() -> None:
     values = np.array(record["images"][0]["explanation"]["values"])
     digits = 6 - int(np.floor(np.log10(np.abs(values).max())))
     assert np.array_equal(values, np.round(values, digits))
+
+
+def test_images_of_one_name_are_told_apart_in_whatever_batch_they_come() -> None:
+    lens = classlens.load(zoo.build("cls"), class_names=[f"name {number}" for number in range(zoo.CLASSES)])
+    traces = [lens.trace(zoo.pixels("cls", images)) for images in (2, 2, 1)]
+    record = inspection(lens, traces, 2, version="0")
+    names = ["image 0", "image 1", "image 0 (2)", "image 1 (2)", "image 0 (3)"]
+    assert [image["name"] for image in record["images"]] == names

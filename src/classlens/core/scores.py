@@ -36,7 +36,8 @@ def facts(logits: Float[Tensor, "rows classes"], target: Int[Tensor, " rows"]) -
     """
     top = logits.max(dim=1)
     logit = logits.gather(1, target[:, None])
-    if not bool(torch.isfinite(top.values).all() & torch.isfinite(logit).all()):
+    # The least logit of all is NaN or -inf when any is; the greatest of each row is at hand.
+    if not bool(torch.isfinite(top.values).all() & torch.isfinite(logits.min())):
         raise not_finite()
     # Counting in the floating-point buffer keeps the sum vectorised; it is exact up to 2**24 classes.
     rank = torch.gt(logits, logit, out=logits).sum(dim=1).to(torch.int64)
@@ -83,6 +84,8 @@ class BlockFacts:
 
     def _begin(self, x: Float[Tensor, "rows width"]) -> None:
         self._state = x
+        # In half precision the model rounds its states: their products are not the sum of those of their parts.
+        self._linear = self._linear and compute_dtype(x.dtype) == x.dtype
         dtype = compute_dtype(x.dtype)
         classes = self._space.num_classes
         self._step = max(1, _SCRATCH // classes)

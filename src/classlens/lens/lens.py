@@ -29,10 +29,11 @@ Images = ImageLike | Tensor | Iterable[ImageLike]
 
 
 def load(
-    model: str | nn.Module | ModelView,
+    model: str | Path | nn.Module | ModelView,
     *,
     checkpoint: str | Path | None = None,
     num_classes: int | None = None,
+    head: nn.Linear | str | Path | None = None,
     class_names: Sequence[str] | None = None,
     transform: Transform | Literal["paper"] | None = None,
     device: str | torch.device | None = None,
@@ -54,6 +55,8 @@ def load(
             ``"file.py:function"`` that returns one). Pretrained weights come from where the library keeps them.
         checkpoint: weights for a timm model name, safetensors or a torch state dict (never unpickled beyond tensors).
         num_classes: rows of the head; read from the checkpoint when left out.
+        head: a linear layer, or a file with its weight and bias, for a backbone of timm such as DINOv2 or DINOv3: it
+            reads what the backbone pools, or ``[cls ; mean(patch)]`` where it is twice as wide.
         class_names: one name for each row of the head, in order.
         transform: a function from a picture to ``[channel, height, width]`` pixels, or ``"paper"`` (resize without a
             crop, bilinear, mean = std = 0.5); the model's own eval transform when left out.
@@ -73,6 +76,7 @@ def load(
             model,
             checkpoint=checkpoint,
             num_classes=num_classes,
+            head=head,
             class_names=class_names,
             transform=transform,
             device=device,
@@ -96,6 +100,7 @@ class Lens:
         self.view: ModelView = loaded.view
         self.classes: Classes = loaded.classes
         self.preprocessing: Preprocessing = loaded.preprocessing
+        self._parameters = _places(self.view.module)
         try:
             self.checks: Checks = self.check()
         except (RuntimeError, AssertionError) as error:
@@ -114,6 +119,7 @@ class Lens:
 
     def check(self, pixels: Tensor | None = None) -> Checks:
         """Measure laws 1 and 2 on ``pixels``, or on one random image; raises ClasslensError when one fails."""
+        self._same_parameters()
         return require(self.view, check_laws(self.view, pixels))
 
     def trace(self, images: Images, *, batch_size: int = 32) -> Trace:
@@ -138,6 +144,7 @@ class Lens:
             ClasslensError: an image that cannot be read, pixels of a size the model does not take, or logits that are
                 not finite.
         """
+        self._same_parameters()
         _at_least_one(batch_size)
         names, pixels = self._pixels(images)
         recording = record(self.view, pixels, batch_size=batch_size)
@@ -166,6 +173,7 @@ class Lens:
             raise ClasslensError(
                 "target 'predicted' is not known while the model runs: give classes, or use trace().facts"
             )
+        self._same_parameters()
         _at_least_one(batch_size)
         wanted = sites_of(self.view, sites)
         names, pixels = self._pixels(images)
@@ -176,6 +184,17 @@ class Lens:
             part = slice(start, min(start + batch_size, len(names)))
             reduce(self.view, pixels[part], index[part], wanted, partial(table.put, part))
         return table.dataset(names, self.classes, index)
+
+    def _same_parameters(self) -> None:
+        """The class embedding and the outputs of the view are the model's own tensors, as long as these are."""
+        now = _places(self.view.module)
+        if now != self._parameters:
+            names = [*self._parameters, *now]
+            changed = next(name for name in names if now.get(name) != self._parameters.get(name))
+            raise ClasslensError(
+                f"model {self.view.name!r} was changed after it was loaded: parameter {changed!r} is another tensor "
+                "now; load the model again"
+            )
 
     def _pixels(self, images: Images) -> tuple[list[str], Tensor]:
         """Names and the pixels ``[image, channel, height, width]`` of whatever was given."""
@@ -195,12 +214,22 @@ class Lens:
         pictures = read_pictures(images, smallest=self.view.grid(self.view.input_size))
         prepared = [self.preprocessing(picture.image, picture.name) for picture in pictures]
         for picture, pixels in zip(pictures, prepared, strict=True):
+            if pixels.shape[0] != self.view.channels:
+                raise ClasslensError(
+                    f"the transform makes {pixels.shape[0]} channels of image {picture.name!r}, but model "
+                    f"{self.view.name!r} takes {self.view.channels}: give another transform="
+                )
             if pixels.shape != prepared[0].shape:
                 raise ClasslensError(
                     f"the transform makes {list(pixels.shape)} of image {picture.name!r} and "
                     f"{list(prepared[0].shape)} of {pictures[0].name!r}: images traced together need one size"
                 )
         return [picture.name for picture in pictures], torch.stack(prepared)
+
+
+def _places(module: nn.Module) -> dict[str, tuple[int, torch.dtype, torch.device]]:
+    """Where each parameter lies: changing its numbers leaves that as it is, replacing it does not."""
+    return {name: (value.data_ptr(), value.dtype, value.device) for name, value in module.named_parameters()}
 
 
 def _at_least_one(batch_size: int) -> None:

@@ -65,6 +65,10 @@ def classes_of(num_classes: int, names: Sequence[str] | None) -> Classes:
     """The classes of a head of so many rows; ``class 0, class 1 …`` where their names are not known."""
     if names is None:
         return Classes(tuple(f"class {index}" for index in range(num_classes)))
+    if isinstance(names, str):
+        raise ClasslensError(
+            f"class names were given as one string ({names[:40]!r}): give a list with one name for each row of the head"
+        )
     if len(names) != num_classes:
         raise ClasslensError(
             f"{len(names)} class names were given for a model of {num_classes} classes: give one name for each row of "

@@ -26,6 +26,7 @@ ADAPTERS: dict[str, str] = {
 }
 # Names that no library owns are asked for first: a user's own file.
 _FILES = "classlens.models.own"
+_LINEAR_HEAD = "classlens.models.linear_head"
 _OWN = ("classlens", "paper")  # no libraries of their own: their modules are timm's
 
 
@@ -112,7 +113,7 @@ def named(name: str) -> Adapter | None:
 def of(module: nn.Module, name: str) -> Adapter:
     """The adapter for a module, by the library (or the adapter itself) that its class or a base class comes from."""
     for base in type(module).__mro__:
-        if base.__module__ in ADAPTERS.values():
+        if base.__module__ in (*ADAPTERS.values(), _LINEAR_HEAD):
             return _adapter(base.__module__)
         root = base.__module__.partition(".")[0]
         if root in ADAPTERS:

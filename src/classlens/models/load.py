@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,10 +28,11 @@ class Loaded:
 
 
 def load_model(
-    model: str | nn.Module | ModelView,
+    model: str | Path | nn.Module | ModelView,
     *,
     checkpoint: str | Path | None = None,
     num_classes: int | None = None,
+    head: nn.Linear | str | Path | None = None,
     class_names: Sequence[str] | None = None,
     transform: Transform | Literal["paper"] | None = None,
     device: str | torch.device | None = None,
@@ -39,6 +40,12 @@ def load_model(
     **options: Any,
 ) -> Loaded:
     """See :func:`classlens.load`, which also runs the self-check."""
+    if isinstance(model, Path):
+        model = str(model)
+    if not isinstance(model, str | nn.Module | ModelView):
+        raise ClasslensError(
+            f"a {type(model).__name__} was given as the model: give a model name, a folder, a module or a ModelView"
+        )
     request = Request(checkpoint, num_classes, pretrained, options, class_names)
     if isinstance(model, nn.Module | ModelView):
         if not request.plain:
@@ -50,7 +57,16 @@ def load_model(
         name = model.name if isinstance(model, ModelView) else type(model).__name__
     else:
         name = model
-        created = _create(model, request)
+        created = _create(model, request if head is None else replace(request, num_classes=0))
+    if head is not None:
+        if num_classes is not None or created.view is not None:
+            raise ClasslensError(
+                f"model {name!r} was given head= beside num_classes= or a description: the head alone says what its "
+                "classes are"
+            )
+        from classlens.models.linear_head import with_head
+
+        created = with_head(created, head, name)
     if device is not None and created.view is not None:
         raise ClasslensError(f"model {name!r} stays where its description found it: move it before describing it")
     if device is not None:

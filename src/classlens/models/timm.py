@@ -130,10 +130,11 @@ def view(module: nn.Module, name: str) -> ModelView:
     layout = layout_of(module)
     if layout is None:
         raise _not_plain(name, type(module).__name__)
-    return view_of(module, layout, name, partial(_refuse, name))
+    return view_of(module, layout, name, partial(refuse, name))
 
 
-def _refuse(name: str, reason: str) -> NoReturn:
+def refuse(name: str, reason: str) -> NoReturn:
+    """Raise for a model that is not read, with the reason."""
     raise ClasslensError(f"model {name!r} {reason}; {SUPPORTED}")
 
 

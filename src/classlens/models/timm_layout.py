@@ -73,17 +73,18 @@ def _pool(module: Any, refuse: Refuse) -> str:
 
 
 def _one_head(module: Any, pool: str, prefix: int, refuse: Refuse) -> tuple[Readout, ...]:
-    return (Readout(_space(module, module.head, pool, refuse), _pooled(module, pool, prefix)),)
+    return (Readout(space_of(module, module.head, pool, refuse), pooled_of(module, pool, prefix)),)
 
 
 def _two_heads(module: Any, pool: str, prefix: int, refuse: Refuse) -> tuple[Readout, ...]:
     """The mean of a head on ``[CLS]`` and one on the distillation token."""
-    spaces = (_space(module, head, pool, refuse) for head in (module.head, module.head_dist))
+    spaces = (space_of(module, head, pool, refuse) for head in (module.head, module.head_dist))
     own, distilled = (replace(space, after=()) for space in spaces)  # its forward_head leaves fc_norm out
     return Readout(own, slice(0, 1), weight=0.5), Readout(distilled, slice(1, 2), slice(1, 2), weight=0.5)
 
 
-def _space(module: Any, head: nn.Module, pool: str, refuse: Refuse) -> ClassSpace:
+def space_of(module: Any, head: nn.Module, pool: str, refuse: Refuse) -> ClassSpace:
+    """The class space of a linear head behind the model's norms and pool."""
     if isinstance(head, nn.Identity):
         refuse("has no classifier head; load it with num_classes=N and a fine-tuned checkpoint=FILE, or with head=")
     if not isinstance(head, nn.Linear):
@@ -113,7 +114,8 @@ def _pool_tokens(module: nn.Module, x: Tensor) -> Tensor:
     return pooled
 
 
-def _pooled(module: Any, pool: str, prefix: int) -> slice:
+def pooled_of(module: Any, pool: str, prefix: int) -> slice:
+    """The tokens that the model pools."""
     if pool == "cls":
         return slice(0, 1)
     # EVA's attention pool takes the prefix as well; elsewhere a flag says.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ def inspection(lens: Lens, traces: Iterable[Trace], target: Target = "predicted"
     for trace in traces:
         grid = trace.recording.tokens.grid
         for image in _images(trace, target, top):
+            image["name"] = _told_apart(image["name"], {one["name"] for one in images})
             images.append(image)
             used |= {image["target"]["index"], *(one["index"] for one in image["predictions"])}
             used |= {int(i) for found in image["tokens"].values() for i in np.unique(found["top"])}
@@ -55,6 +57,12 @@ def inspection(lens: Lens, traces: Iterable[Trace], target: Target = "predicted"
         "top_k": top,
         "images": images,
     }
+
+
+def _told_apart(name: str, taken: set[str]) -> str:
+    """The name, or with a number where an image of an earlier trace has it."""
+    others = (f"{name} ({number})" for number in count(2))
+    return name if name not in taken else next(other for other in others if other not in taken)
 
 
 def _sites(view: ModelView) -> tuple[Site, ...]:
