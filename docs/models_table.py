@@ -37,8 +37,9 @@ HEADINGS = (
     "attribution",
     "without",
 )
-# Families that differ in nothing that is read: the paper's models are ViTs, DeiTs and one without [CLS].
-ELSEWHERE = {("timm", "paper"), ("classlens", "ViT")}
+# Families that differ in nothing that is read: the paper's models are ViTs, DeiTs and one without [CLS]; OpenCLIP's
+# SigLIP is timm's, and its tokenizer would have to be fetched.
+ELSEWHERE = {("timm", "paper"), ("classlens", "ViT"), ("open_clip", "SigLIP")}
 
 
 @dataclass(frozen=True)

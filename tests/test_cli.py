@@ -17,8 +17,6 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from tests.present.test_tables import assert_form, assert_numbers
-from tests.zoo import randomise
 from timm.models.vision_transformer import VisionTransformer
 from typer.testing import CliRunner, Result
 
@@ -26,6 +24,8 @@ import classlens
 from classlens.cli import app
 from classlens.errors import ClasslensError
 from classlens.models import builtin
+from tests.present.test_tables import assert_form, assert_numbers
+from tests.zoo import randomise
 
 CAT = Path(skimage.__file__).with_name("data") / "chelsea.png"
 COFFEE = CAT.with_name("coffee.png")
@@ -53,15 +53,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 def small_cat(height: int = 48) -> Image.Image:
     with Image.open(CAT) as image:
         return image.convert("RGB").resize((height * 3 // 2, height))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """These models are small: on cores that are busy, threads wait for one another longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

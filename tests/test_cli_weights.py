@@ -11,11 +11,11 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from tests.zoo import randomise
 from typer.testing import CliRunner, Result
 
 import classlens
 from classlens.cli import app
+from tests.zoo import randomise
 
 
 @pytest.fixture(autouse=True)

@@ -6,12 +6,10 @@ position embeddings are all random.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import pytest
 import torch
 from timm.layers import RmsNorm
 from timm.models.vision_transformer import ResPostBlock, VisionTransformer
@@ -151,15 +149,3 @@ def snapshot(model: nn.Module) -> dict[str, Any]:
             for name, parameter in model.named_parameters()
         },
     }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """For models this small, handing work to a second thread costs more than the work, many times so on a busy machine.
-
-    A folder's ``conftest.py`` imports it.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -9,13 +9,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests import literal
 from torch import Tensor
 from torch.nn import functional as F
 
 from classlens.core.attention import LOSSES, Functional, Loss, Output, class_gradient, head_contributions, loss_gradient
 from classlens.core.maps import Map, Norm, Pool, Projection, UnitLength
 from classlens.core.space import ClassSpace
+from tests import literal
 
 IMAGES, HEADS, TOKENS, CHANNELS, WIDTH, CLASSES = 2, 3, 5, 4, 7, 6
 

@@ -7,10 +7,10 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from tests import literal, zoo
 
 import classlens
 from classlens.explain import attribution
+from tests import literal, zoo
 
 
 @cache

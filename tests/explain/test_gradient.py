@@ -8,12 +8,12 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 import torch
-from tests import literal, zoo
 
 import classlens
 from classlens.core.attention import LOSSES, Loss
 from classlens.explain import gradient
 from classlens.lens.target import Target
+from tests import literal, zoo
 
 
 @cache

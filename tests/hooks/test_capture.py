@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from tests import literal, zoo
 from torch import Tensor, nn
 
 import classlens
 from classlens.hooks.capture import evaluating, watching
 from classlens.models.view import ModelView, Point
+from tests import literal, zoo
 
 
 class _Stop(Exception):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests import literal, zoo
 
 import classlens
 from classlens.hooks.recording import record
 from classlens.models.view import SITES
+from tests import literal, zoo
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests import literal, zoo
 from torch import Tensor
 
 import classlens
 from classlens.core.scores import Facts
 from classlens.hooks.reducing import reduce
+from tests import literal, zoo
 
 
 @pytest.mark.parametrize("name", zoo.KINDS)

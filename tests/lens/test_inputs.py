@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.zoo import randomise
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 import classlens
 from classlens.errors import ClasslensError
+from tests.zoo import randomise
 
 
 @pytest.fixture(scope="module")

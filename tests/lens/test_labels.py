@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tests import zoo
 
 import classlens
 from classlens.lens.labels import array, token_coords
 from classlens.models.view import Tokens
+from tests import zoo
 
 NAMES = tuple(f"kind {letter}" for letter in "abcdefghijk")
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 import xarray as xr
-from tests import literal, zoo
 from torch import Tensor
 
 import classlens
 from classlens import Lens
 from classlens.models.view import Site
+from tests import literal, zoo
 
 
 class _Stop(Exception):

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests import zoo
 from torch import nn
 
 import classlens
 from classlens.errors import ClasslensError
+from tests import zoo
 
 # A model that changes under the lens
 

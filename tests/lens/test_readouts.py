@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests import literal, zoo
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -19,6 +18,7 @@ from classlens.models.classes import Classes
 from classlens.models.load import Loaded
 from classlens.models.transforms import Preprocessing
 from classlens.models.view import SITES, Readout
+from tests import literal, zoo
 
 WIDTH, CLASSES = 24, 11
 PIXELS = zoo.pixels("cls")

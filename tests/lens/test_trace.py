@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from tests import literal, zoo
 from torch import Tensor
 
 import classlens
 from classlens.core import scores
 from classlens.lens import trace as trace_module
 from classlens.models.view import SITES, Site
+from tests import literal, zoo
 
 BLOCK_SITES: tuple[Site, ...] = ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
 # Every combination is tried where facts are made (tests/core/test_scores.py).

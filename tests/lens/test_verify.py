@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from tests import zoo
 
 import classlens
 from classlens.lens.verify import Law, verify
 from classlens.models import timm as timm_family
+from tests import zoo
 
 LAWS = ("residual stream", "class space", "attribution", "no trace", "attention rows")
 

@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.literal import States, states
-from tests.zoo import randomise
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -18,6 +16,8 @@ from classlens.errors import ClasslensError
 from classlens.models import timm as timm_family
 from classlens.models.check import Checks, measure_laws, require
 from classlens.models.view import ModelView
+from tests.literal import States, states
+from tests.zoo import randomise
 
 EPS = {torch.float32: 2**-23, torch.float64: 2**-52}
 

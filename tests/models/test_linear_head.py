@@ -10,12 +10,12 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from tests import zoo
 from torch import Tensor, nn
 
 import classlens
 from classlens.errors import ClasslensError
 from classlens.lens.verify import verify
+from tests import zoo
 
 SMALL: dict[str, Any] = {"embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 0}
 # A backbone of timm, its options, and whether its pool is attention.

@@ -11,13 +11,13 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from tests.zoo import randomise
 from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import classlens
 from classlens.errors import ClasslensError
+from tests.zoo import randomise
 
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 # A real timm architecture, made small by its own arguments: 4 blocks of image tokens.

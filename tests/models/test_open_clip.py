@@ -15,8 +15,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from tests.models.multihead import attention_gradient, pixels, randomise, seen, snapshot
-from tests.zoo import one_thread
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,8 +24,7 @@ from classlens.errors import ClasslensError
 from classlens.hooks.capture import evaluating, watching
 from classlens.models import open_clip as adapter
 from classlens.models.open_clip import ZeroShotClassifier, classifier
-
-__all__ = ["one_thread"]  # a fixture that every test here uses
+from tests.models.multihead import attention_gradient, pixels, randomise, seen, snapshot
 
 open_clip = pytest.importorskip("open_clip")
 
@@ -278,6 +275,7 @@ def test_mixed_precision_as_the_library_makes_it(dtype: torch.dtype) -> None:
         {"timm_pool": "token", "timm_proj": "none"},
         {"timm_pool": "token", "timm_proj": "linear", "timm_proj_bias": True},
         {"timm_pool": "avg", "timm_proj": "linear"},
+        {"timm_pool": "map", "timm_proj": "none"},  # as SigLIP
     ],
 )
 def test_a_tower_of_timm(options: dict[str, Any]) -> None:
@@ -291,7 +289,7 @@ def test_a_tower_of_timm(options: dict[str, Any]) -> None:
     module = classifier(model, tokenizer(), NAMES, TEMPLATES)
     lens = classlens.load(module)
     trace = lens.trace(x)
-    parts = trace.attribution(TARGET[:2])
+    trace.explain(TARGET[:2])
     assert snapshot(model) == before
     assert torch.equal(torch.get_rng_state(), random)
     states = trunk.forward_intermediates(x, intermediates_only=True, return_prefix_tokens=True, output_fmt="NLC")
@@ -300,9 +298,14 @@ def test_a_tower_of_timm(options: dict[str, Any]) -> None:
         torch.testing.assert_close(found, torch.cat([prefix, tokens], dim=1), rtol=0, atol=1e-12)
     logits = own_logits(model, x)
     torch.testing.assert_close(lens.view.logits(found), logits, rtol=0, atol=1e-11)
+    assert lens.view.family == "open_clip"
+    if options["timm_pool"] == "map":
+        assert lens.view.pooling == "map"
+        return
+    parts = trace.attribution(TARGET[:2])
+    assert snapshot(model) == before
     summed = parts.embed + parts.attention.sum(("block", "head")) + parts.mlp.sum("block") + parts.bias
     np.testing.assert_allclose(summed, logits.gather(1, TARGET[:2, None])[:, 0], rtol=0, atol=1e-10)
-    assert lens.view.family == "open_clip"
 
 
 # Names, weights and files

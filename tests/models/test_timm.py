@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import timm
 import torch
-from tests.zoo import randomise
 from timm.models import vision_transformer as vit
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import classlens
 from classlens.errors import ClasslensError
+from tests.zoo import randomise
 
 
 @dataclass(frozen=True)

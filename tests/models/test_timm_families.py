@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from tests import literal, zoo
-from tests.models.test_timm import SIZE_32, SMALL
 from timm.models import eva
 from timm.models.vision_transformer import ParallelScalingBlock, VisionTransformer
 from torch import Tensor, nn
@@ -22,6 +20,8 @@ from torch.nn import functional as F
 import classlens
 from classlens.errors import ClasslensError
 from classlens.lens.verify import verify
+from tests import literal, zoo
+from tests.models.test_timm import SIZE_32, SMALL
 
 REGISTERS = ("reg0", "reg1", "reg2", "reg3")
 SIZE_28: dict[str, Any] = {**SMALL, "img_size": 28}

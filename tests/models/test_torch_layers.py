@@ -6,10 +6,10 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
-from tests.models.multihead import randomise
 from torch import Tensor, nn
 
 from classlens.models.torch_layers import attention, norms
+from tests.models.multihead import randomise
 
 
 class Refused(Exception):

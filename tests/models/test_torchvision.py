@@ -13,8 +13,6 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
-from tests.models.multihead import attention_gradient, pixels, randomise, seen, snapshot
-from tests.zoo import one_thread
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer, ViT_B_16_Weights, ViT_B_32_Weights
 from torchvision.models.feature_extraction import create_feature_extractor
@@ -25,8 +23,7 @@ from classlens.core.attention import LOSSES, Loss
 from classlens.errors import ClasslensError
 from classlens.hooks.capture import evaluating, watching
 from classlens.models import torchvision as adapter
-
-__all__ = ["one_thread"]  # a fixture that every test here uses
+from tests.models.multihead import attention_gradient, pixels, randomise, seen, snapshot
 
 SIZE, CLASSES = (32, 32), 7
 TARGET = torch.tensor([2, 6, 0])

@@ -256,14 +256,6 @@ def loss_of(found: Tensor, target: Tensor, loss: str) -> Tensor:
     return -found[torch.arange(len(found)), target].sum()
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("name", VARIANTS)
 def test_tokens_and_head(name: str) -> None:
     variant = VARIANTS[name]
@@ -568,7 +560,6 @@ def test_a_layer_of_another_release() -> None:
 
 @pytest.mark.slow
 def test_a_real_size() -> None:
-    torch.set_num_threads(2)
     model = transformers.ViTForImageClassification(transformers.ViTConfig(num_labels=1000)).eval()
     model.classifier.reset_parameters()
     with torch.no_grad():

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.present.browser import chromium, quiet
-from tests.present.records import Record, Sizes, make_pictures, make_record
 
 from classlens.present.report import write_report
+from tests.present.browser import chromium, quiet
+from tests.present.records import Record, Sizes, make_pictures, make_record
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

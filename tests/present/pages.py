@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from matplotlib import colormaps
+
 from tests.present.records import Record, Sizes
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
-from tests.present.records import Sizes, make_picture, make_pictures, make_record
 
 from classlens.errors import ClasslensError
 from classlens.present import figures
+from tests.present.records import Sizes, make_picture, make_pictures, make_record
 
 SMALL = Sizes()
 REGISTERS = Sizes(blocks=3, heads=2, prefix=("cls", "reg0", "reg1"), grid=(3, 5), input_size=(24, 40), seed=3)

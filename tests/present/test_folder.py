@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.present.records import Sizes, make_pictures, make_record
 
 from classlens.errors import ClasslensError
 from classlens.present.figures import save_figures
 from classlens.present.folder import INSPECTION, check_replaceable, replacing
+from tests.present.records import Sizes, make_pictures, make_record
 
 MARKER = INSPECTION.marker
 Files = dict[str, str]

@@ -10,13 +10,13 @@ import pytest
 import timm
 import torch
 from rich.console import Console
-from tests import zoo
 
 import classlens
 from classlens.present.figures import save_figures
 from classlens.present.report import write_report
 from classlens.present.tables import inspection
 from classlens.present.terminal import tables
+from tests import zoo
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

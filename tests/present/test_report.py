@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
+
+from classlens.errors import ClasslensError
+from classlens.present.report import write_report
 from tests.present.browser import chromium, quiet
 from tests.present.pages import (
     NO_CLS,
@@ -25,9 +28,6 @@ from tests.present.pages import (
     set_block,
 )
 from tests.present.records import CIFAR, SITES, Record, Sizes, make_pictures, make_record
-
-from classlens.errors import ClasslensError
-from classlens.present.report import write_report
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
 from tests.present.pages import NO_CLS, REGISTERS, SMALL, assert_signed, bars, colours, decimal
 from tests.present.records import Record, Sizes
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+
+from classlens.present.report import write_report
 from tests.present.browser import quiet
 from tests.present.pages import (
     NO_CLS,
@@ -20,8 +22,6 @@ from tests.present.pages import (
     set_block,
 )
 from tests.present.records import CIFAR, Record, Sizes, make_pictures, make_record
-
-from classlens.present.report import write_report
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tests import literal, zoo
 from torch import Tensor
 
 import classlens
 from classlens.present.tables import inspection
+from tests import literal, zoo
 
 SITES = ["embed", "attn_out", "resid_mid", "mlp_out", "resid_post"]
 VARIANTS = ["cls_registers", "cls_post_norm", "cls_not_square", "avg", "avg_includes_prefix", "avg_two_norms"]
 Array = NDArray[Any]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """These models are small: on cores that are busy, threads wait for one another longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def assert_form(record: dict[str, Any]) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tests.present.records import CIFAR, Sizes, make_record
 
 from classlens.present.terminal import tables
+from tests.present.records import CIFAR, Sizes, make_record
 
 
 def shown(record: dict[str, Any], *, width: int = 160, **options: Any) -> str:

@@ -11,13 +11,13 @@ import timm
 import torch
 from rich.console import Console
 from safetensors.torch import save_file
-from tests import zoo
 from typer.testing import CliRunner, Result
 
 import classlens
 from classlens.cli import app
 from classlens.lens.verify import verify
 from classlens.present.verification import verification, verification_tables
+from tests import zoo
 
 SMALL: dict[str, Any] = {"embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 7, "img_size": 32}
 

@@ -109,7 +109,7 @@ def class_gradient(
 
 @dataclass(frozen=True, eq=False)
 class Functional:
-    """A class logit as a linear function of the residual stream, scales frozen: see :meth:`ClassSpace.frozen`."""
+    """A class logit as a linear function of the residual stream, scales frozen: see ``ClassSpace.frozen``."""
 
     direction: Float[Tensor, "image width"]
     weights: Float[Tensor, "image query"]
@@ -157,7 +157,7 @@ def head_contributions(
 ) -> Float[Tensor, "image head token"]:
     """What each token adds to the logit through each head: ``Σ_q weights[q] · A[h, q, j] · (v[h, j] · W_O[h]ᵀ u)``.
 
-    ``functional`` is already pulled back through the output projection (:meth:`Functional.through`), so that its
+    ``functional`` is already pulled back through the output projection (``Functional.through``), so that its
     direction is ``W_O[h]ᵀ u`` of all heads, joined.
     """
     dtype = functional.direction.dtype

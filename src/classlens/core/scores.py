@@ -30,9 +30,9 @@ class Facts(NamedTuple):
 
 
 def facts(logits: Float[Tensor, "rows classes"], target: Int[Tensor, " rows"]) -> Facts:
-    """Reduce logits to :class:`Facts`; ``logits`` is used as scratch space and holds no logits afterwards.
+    """Reduce logits to ``Facts``; ``logits`` is used as scratch space and holds no logits afterwards.
 
-    Raises :class:`ClasslensError` for non-finite logits: a NaN would count as rank 0.
+    Raises ``ClasslensError`` for non-finite logits: a NaN would count as rank 0.
     """
     top = logits.max(dim=1)
     logit = logits.gather(1, target[:, None])

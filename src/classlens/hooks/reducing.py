@@ -24,7 +24,7 @@ def reduce(
 ) -> Float[Tensor, "image category"]:
     """One forward pass; ``put(site, block, tokens, facts)`` takes facts as rows, image by image. Returns the logits.
 
-    Beside the pass itself, memory holds one ``[rows, classes]`` buffer (see :class:`BlockFacts`).
+    Beside the pass itself, memory holds one ``[rows, classes]`` buffer (see ``BlockFacts``).
     """
     size = view.tokens((int(pixels.shape[2]), int(pixels.shape[3])))
     parts: list[tuple[Tensor | slice, BlockFacts]] = []

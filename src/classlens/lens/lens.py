@@ -51,7 +51,7 @@ def load(
         model: ``"builtin:cifar10"``; a timm model name such as ``"vit_base_patch32_224.augreg_in21k_ft_in1k"``;
             ``"torchvision:vit_b_16"``; ``"owner/name"`` of the Hugging Face hub or a folder that transformers wrote;
             ``"open_clip:ViT-B-32/laion2b_s34b_b79k"`` with ``class_names`` as prompts; a module of one of these
-            libraries that you hold; or a :class:`ModelView` that describes a model of your own (also
+            libraries that you hold; or a ``ModelView`` that describes a model of your own (also
             ``"file.py:function"`` that returns one). Pretrained weights come from where the library keeps them.
         checkpoint: weights for a timm model name, safetensors or a torch state dict (never unpickled beyond tensors).
         num_classes: rows of the head; read from the checkpoint when left out.
@@ -65,7 +65,7 @@ def load(
         options: passed to ``timm.create_model``, such as ``img_size=384``.
 
     Returns:
-        A :class:`Lens`. The model's modules and parameters are used as they are.
+        A ``Lens``. The model's modules and parameters are used as they are.
 
     Raises:
         ClasslensError: an unknown or unsupported model, a checkpoint that does not fit, weights that cannot be
@@ -87,7 +87,7 @@ def load(
 
 
 class Lens:
-    """A model with its class embedding, classes and preprocessing; made by :func:`classlens.load`.
+    """A model with its class embedding, classes and preprocessing; made by ``classlens.load``.
 
     Attributes:
         view: what classlens knows of the model: blocks, tokens, class space.
@@ -137,7 +137,7 @@ class Lens:
             batch_size: images in one forward pass.
 
         Returns:
-            A :class:`Trace`. It holds the embeddings, two sublayer outputs and the values of each block: about
+            A ``Trace``. It holds the embeddings, two sublayer outputs and the values of each block: about
             3 × blocks × tokens × width numbers an image (21 MB for ViT-B/16 in float32).
 
         Raises:
@@ -159,7 +159,7 @@ class Lens:
     def facts(
         self, images: Images, sites: Site | Collection[Site], target: Target, *, batch_size: int = 32
     ) -> xr.Dataset:
-        """:meth:`Trace.facts` without a trace: tokens are reduced while the model runs, and their states dropped.
+        """``Trace.facts`` without a trace: tokens are reduced while the model runs, and their states dropped.
 
         >>> import classlens, torch
         >>> facts = classlens.load("builtin:cifar10").facts(torch.zeros(2, 3, 32, 32), "mlp_out", "cat")

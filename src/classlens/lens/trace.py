@@ -31,7 +31,7 @@ _SCRATCH = 2**20
 
 
 class Trace:
-    """Made by :meth:`Lens.trace`; every result is an :class:`xarray.DataArray` with named dims and coordinates.
+    """Made by ``Lens.trace``; every result is an ``xarray.DataArray`` with named dims and coordinates.
 
     Dims: ``image, block, head, token, category``; coordinates ``token_kind`` (``cls``, ``reg0``, ``image``), ``row``
     and ``column`` of the grid (-1 for prefix tokens) and ``class_name``. Blocks count from 0. ``target``, the class of

@@ -39,7 +39,7 @@ _TURNS = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A name and an upright RGB image, as :func:`read_pictures` makes them.
+    """A name and an upright RGB image, as ``read_pictures`` makes them.
 
     >>> Picture("a grey square", Image.new("RGB", (2, 2), "grey")).name
     'a grey square'
@@ -72,7 +72,7 @@ def open_picture(path: str | os.PathLike[str]) -> Picture:
         path: a file in any format that Pillow reads.
 
     Returns:
-        A :class:`Picture` whose name is the path as given.
+        A ``Picture`` whose name is the path as given.
 
     Raises:
         ClasslensError: the file is missing, unreadable, empty, cut short or no image, has more pixels than Pillow's
@@ -106,11 +106,11 @@ def read_pictures(images: ImageLike | Iterable[ImageLike], *, smallest: tuple[in
         images: a path, a PIL image, an array, or any iterable that mixes these. Arrays are ``[height, width]``,
             ``[height, width, channel]`` or, for several images, ``[image, height, width, channel]`` with 1, 3 (RGB)
             or 4 (RGB and alpha, which is dropped) channels; uint8, uint16 (divided by 257 and rounded), bool, or
-            floats in 0…1. Paths and PIL images are read as :func:`open_picture` does; a PIL image is never changed.
+            floats in 0…1. Paths and PIL images are read as ``open_picture`` does; a PIL image is never changed.
         smallest: the fewest rows and columns of pixels an image may have: the model's grid of tokens.
 
     Returns:
-        A :class:`Picture` for each image, in order. Its name is the path, also that of a PIL image which was opened
+        A ``Picture`` for each image, in order. Its name is the path, also that of a PIL image which was opened
         from one, or else ``"image 0"``, ``"image 1"``… by its place in the list; names that come again are told apart
         as ``"cat.png (2)"``.
 

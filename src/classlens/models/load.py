@@ -39,7 +39,7 @@ def load_model(
     pretrained: bool = True,
     **options: Any,
 ) -> Loaded:
-    """See :func:`classlens.load`, which also runs the self-check."""
+    """See ``classlens.load``, which also runs the self-check."""
     if isinstance(model, Path):
         model = str(model)
     if not isinstance(model, str | nn.Module | ModelView):

@@ -31,7 +31,7 @@ _POOLS = {"tok": ("cls", slice(0, 1)), "avg": ("avg", slice(1, None))}
 
 
 class ZeroShotClassifier(nn.Module):
-    """A CLIP model with one text embedding a class; made by :func:`classifier`.
+    """A CLIP model with one text embedding a class; made by ``classifier``.
 
     ``forward(pixels)`` gives ``exp(logit_scale) · normalise(encode_image(pixels)) · textᵀ``, and ``+ logit_bias`` where
     the model has one (SigLIP): ``[image, category]``, as the model's own ``get_logits`` does.
@@ -156,7 +156,7 @@ def known_as(module: nn.Module) -> Created:
 
 
 def view(module: nn.Module, name: str) -> ModelView:
-    """Describe a :class:`ZeroShotClassifier`; raises ClasslensError for a bare CLIP model, with the way out."""
+    """Describe a ``ZeroShotClassifier``; raises ClasslensError for a bare CLIP model, with the way out."""
     if not isinstance(module, ZeroShotClassifier):
         raise ClasslensError(
             f"model {name!r} is a {type(module).__name__} of OpenCLIP, which has no classes of its own: give "

@@ -33,10 +33,10 @@ def known(prefix: str) -> Iterator[Known]:
 
 
 def _read(vision: Mapping[str, Any], through_timm: set[str]) -> bool:
-    """No ResNet, no pooling by attention, nothing of timm's but its Vision Transformers."""
+    """No ResNet, no attentional pool of OpenCLIP's own, nothing of timm's but its Vision Transformers."""
     trunk = vision.get("timm_model_name")
     if trunk is not None:
-        return trunk in through_timm and vision.get("timm_pool") in ("token", "avg")
+        return trunk in through_timm and vision.get("timm_pool") in ("token", "avg", "map")
     return not isinstance(vision.get("layers"), list) and not vision.get("attentional_pool")
 
 

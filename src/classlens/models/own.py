@@ -19,7 +19,7 @@ def claims(name: str) -> bool:
 
 
 def create(name: str, request: Request) -> Created:
-    """Run the file and call its function without arguments; it returns a :class:`ModelView` or a module."""
+    """Run the file and call its function without arguments; it returns a ``ModelView`` or a module."""
     if not request.plain:
         raise ClasslensError(
             f"model {name!r} takes no checkpoint, num_classes or options: load its weights in the function itself"

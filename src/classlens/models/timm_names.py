@@ -44,6 +44,8 @@ _FAMILIES = {
     "aimv2_*": "AIMv2",
     "flexivit_*": "FlexiViT",
 }
+# Differential attention, which has no one weight between two tokens.
+_REFUSED = ("vit_dlittle_*", "vit_dwee_*", "vit_dpwee_*")
 _FILES = ("model.safetensors", "pytorch_model.bin")  # what timm looks for where no file is named
 
 
@@ -53,7 +55,7 @@ def known() -> Iterator[Known]:
         tagged: dict[str, list[str]] = {}
         for name in timm.list_models(module=module, include_tags=True):
             tagged.setdefault(name.partition(".")[0], []).append(name)
-        for architecture in timm.list_models(module=module):
+        for architecture in timm.list_models(module=module, exclude_filters=list(_REFUSED)):
             kind = next((known for pattern, known in _FAMILIES.items() if fnmatch(architecture, pattern)), family)
             for name in (architecture, *(name for name in tagged.get(architecture, ()) if name != architecture)):
                 config = timm.get_pretrained_cfg(name)

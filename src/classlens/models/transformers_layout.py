@@ -259,7 +259,7 @@ def _pair(size: Any) -> tuple[int, int]:
 
 @contextmanager
 def _in_steps(taps: Mapping[Any, nn.Module]) -> Iterator[None]:
-    """Attention by :func:`_attend`, through transformers' own registry, for the duration.
+    """Attention by ``_attend``, through transformers' own registry, for the duration.
 
     transformers' eager attention is not used for it: it rounds the weights of a float64 model to float32.
     """

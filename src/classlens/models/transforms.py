@@ -73,7 +73,7 @@ def preprocessing(
 ) -> Preprocessing:
     """The transform that a user gave, the paper's, or the model's ``own``.
 
-    ``"paper"`` is :func:`paper_transform`; for the MIIL models timm's own, as in the reference, and for the ``paper:``
+    ``"paper"`` is ``paper_transform``; for the MIIL models timm's own, as in the reference, and for the ``paper:``
     names what they come with.
     """
     if given == "paper" and "_miil" not in name and not name.startswith("paper:"):

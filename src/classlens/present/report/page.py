@@ -31,7 +31,7 @@ def write_report(record: Mapping[str, Any], pictures: Sequence[Image.Image], pat
     ``pictures[i]``: what the model saw of ``record["images"][i]``, RGB at ``input_size``. The file opens without a
     server and loads nothing; its policy forbids every request and every script but its own. Token logits keep 4
     significant digits, explanation maps 3, attribution 6. An existing file is replaced once the new one is complete.
-    Raises :class:`ClasslensError` where pictures and images differ in number, or a value is not finite.
+    Raises ``ClasslensError`` where pictures and images differ in number, or a value is not finite.
     """
     if len(pictures) != len(record["images"]):
         raise ClasslensError(

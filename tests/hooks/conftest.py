@@ -1,5 +1,0 @@
-"""Tiny tensors: one thread."""
-
-from tests.zoo import one_thread
-
-__all__ = ["one_thread"]
