@@ -45,7 +45,8 @@ def test_one_error_that_programs_can_catch() -> None:
 
 
 def test_public_names() -> None:
-    assert set(classlens.__all__) == {"ClasslensError", "Lens", "Trace", "__version__", "load"}
+    describing = {"BlockView", "ClassSpace", "ModelView", "Norm", "Output", "Point", "Readout"}
+    assert set(classlens.__all__) == {"ClasslensError", "Lens", "Trace", "__version__", "load"} | describing
     assert set(classlens.__all__) <= set(dir(classlens))
     for name in classlens.__all__:
         assert getattr(classlens, name) is not None

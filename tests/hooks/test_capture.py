@@ -177,7 +177,7 @@ def test_parts_that_pass_in_several_modules_are_joined_as_they_are_named() -> No
     for end, sites in (("output", ("attn_out", "mlp_out")), ("input", ("attn_out", "mlp_out"))):
         modules = (blocks[0].drop_path2, blocks[0].drop_path1)
         joined = Point(modules[0], end, more=modules[1:], join=lambda parts: torch.stack(parts))  # type: ignore[arg-type]
-        one = replace(view, blocks=(replace(view.blocks[0], points={"both": joined}),))
+        one = replace(view, blocks=(replace(view.blocks[0], points={**view.blocks[0].points, "both": joined}),))
         found = _seen(one, pixels, "both")["both"]
         assert len(found) == 1
         assert torch.equal(found[0], torch.stack([expected[site][0] for site in reversed(sites)]))
