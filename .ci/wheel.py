@@ -44,7 +44,17 @@ def faults(wheel: Path, sdist: Path) -> list[str]:
     found += [f"{wheel.name} has no {name}" for name in sorted(kept - set(names))]
     found += [f"{wheel.name} holds {name}" for name in names if not name.startswith(("classlens/", "classlens-"))]
     with tarfile.open(sdist) as archive:
-        allowed = ("src", "tests", "CHANGELOG.md", "LICENSE", "README.md", "pyproject.toml", "PKG-INFO", ".gitignore")
+        allowed = (
+            "src",
+            "tests",
+            "docs",
+            "CHANGELOG.md",
+            "LICENSE",
+            "README.md",
+            "pyproject.toml",
+            "PKG-INFO",
+            ".gitignore",
+        )
         tops = {member.name.split("/")[1] for member in archive.getmembers()}
     found += [f"{sdist.name} holds {top}" for top in sorted(tops - set(allowed))]
     for path in (wheel, sdist):

@@ -103,18 +103,19 @@ EXAMPLES: dict[tuple[str, str], dict[str, Callable[[], ModelView]]] = {
             "BEiTv2": "beitv2_base_patch16_224",
             "BEiT-3": "beit3_base_patch16_224",
             "EVA-02": "eva02_tiny_patch14_224",
-            "DINOv2": "vit_small_patch14_reg4_dinov2",
             "DINOv3": "vit_small_patch16_dinov3",
-            "LingBot": "vit_small_patch16_lingbot",
             "CLIP": "vit_base_patch32_clip_224",
             "SigLIP": "vit_base_patch16_siglip_224",
             "Perception Encoder": "vit_pe_core_tiny_patch16_384",
-            "RADIO": "vit_base_patch16_radio_v3",
         }.items()
     },
+    # Their own input sizes are larger: pixels cost time and teach nothing here.
+    ("timm", "DINOv2"): {"vit_small_patch14_reg4_dinov2": of_timm("vit_small_patch14_reg4_dinov2", img_size=224)},
+    ("timm", "LingBot"): {"vit_small_patch16_lingbot": of_timm("vit_small_patch16_lingbot", img_size=224)},
+    ("timm", "RADIO"): {"vit_base_patch16_radio_v3": of_timm("vit_base_patch16_radio_v3", img_size=224)},
     ("timm", "EVA"): {"eva_giant_patch14_224": of_timm("eva_giant_patch14_224", depth=2)},
     ("timm", "AIMv2"): {"aimv2_large_patch14_224": of_timm("aimv2_large_patch14_224", depth=2)},
-    ("timm", "InternViT"): {"vit_intern300m_patch14_448": of_timm("vit_intern300m_patch14_448", depth=2)},
+    ("timm", "InternViT"): {"vit_intern300m_patch14_448": of_timm("vit_intern300m_patch14_448", img_size=224, depth=2)},
     ("timm", "TIPS"): {"vit_base_patch14_reg1_tipsv2": of_timm("vit_base_patch14_reg1_tipsv2", img_size=224)},
     ("timm", "Sapiens2"): {
         "vit_base_patch16_sapiens2": of_timm("vit_base_patch16_sapiens2", img_size=224),
