@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import runpy
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
-from classlens.errors import ClasslensError, near
+from classlens.errors import ClasslensError, near, reason_of
 from classlens.models.families import Created, Request
 from classlens.models.view import ModelView
 
@@ -27,12 +29,12 @@ def create(name: str, request: Request) -> Created:
     path, _, function = name.rpartition(":")
     if not Path(path).is_file():
         raise ClasslensError(f"model {name!r}: {path!r} is not a file; give the path of a Python file and a function")
-    found = runpy.run_path(path, run_name="classlens_model")
+    found = _run(name, lambda: runpy.run_path(path, run_name="classlens_model"))
     make = found.get(function)
     if not callable(make):
         callables = [key for key, value in found.items() if callable(value) and not key.startswith("_")]
         raise ClasslensError(f"model {name!r}: {path!r} has no function {function!r}{near(function, callables)}")
-    made: object = make()
+    made: object = _run(name, make)
     if isinstance(made, ModelView):
         return Created(made.module, made.class_names, made.transform, made)
     if isinstance(made, nn.Module):
@@ -41,6 +43,19 @@ def create(name: str, request: Request) -> Created:
         f"model {name!r}: {function}() returned a {type(made).__name__}; expected a ModelView, or "
         "a module of a library that classlens reads"
     )
+
+
+def _run(name: str, call: Callable[[], Any]) -> Any:
+    """What a user's own code returns; what it raises stays the cause of the error, for a traceback in Python."""
+    try:
+        return call()
+    except ClasslensError:
+        raise
+    except Exception as error:
+        raise ClasslensError(
+            f"model {name!r} raised {type(error).__name__} when it was made ({reason_of(error)}): run the file by "
+            "itself to see where"
+        ) from error
 
 
 def view(module: nn.Module, name: str) -> ModelView:
