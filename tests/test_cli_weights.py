@@ -75,7 +75,7 @@ def test_what_to_fetch_and_where_to_put_it(model: str, fetch: str, give: str, mo
     monkeypatch.setattr("torch.hub.download_url_to_file", no_network)  # the hub's client is told so by conftest
     for prefix, library in (("open_clip:", "open_clip"), ("google/", "transformers")):
         if model.startswith(prefix):
-            pytest.importorskip(library)
+            pytest.importorskip(library, exc_type=ImportError)
     done = run("--model", model)
     assert (done.exit_code, done.stdout) == (2, "")
     *before, line = done.stderr.splitlines()
