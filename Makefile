@@ -47,7 +47,7 @@ test-lowest: $(call env,test,dev) ## run the quick tests on the lowest versions 
 	@$(BIN)/python .ci/lowest.py $(VENV)-lowest
 	@$(VENV)-lowest/bin/python -m pytest -p no:cacheprovider -m "not slow and not browser" \
 		$(EXTRAS:%=--ignore=tests/models/test_%.py) $(ARGS)
-	@$(BIN)/python .ci/lowest.py $(VENV)-lowest-extras transformers open_clip
+	@$(BIN)/python .ci/lowest.py $(VENV)-lowest-extras transformers open-clip
 	@$(VENV)-lowest-extras/bin/python -m pytest -p no:cacheprovider -m "not slow and not browser" \
 		$(EXTRAS:%=tests/models/test_%.py) $(ARGS)
 

@@ -32,7 +32,6 @@ HEADINGS = (
     "example",
     "pooling",
     "prefix tokens",
-    "class space",
     "logits",
     "attribution",
     "without",
@@ -49,7 +48,6 @@ class Row:
     example: str
     pooling: str
     prefix: str
-    class_space: str
     law2: str
     law3: str
     missing: str
@@ -175,7 +173,6 @@ def row(library: str, family: str, example: str, view: ModelView) -> Row:
         f"`{example}`",
         record["pooling"],
         ", ".join([*prefix, *([f"{registers} reg"] if registers else [])]) or "none",
-        "<br>".join(record["class_space"]),
         decade(errors["class space"]),
         decade(errors["attribution"]),
         ", ".join(missing) or "–",
@@ -186,7 +183,7 @@ def decade(error: float | None) -> str:
     """A bound that another machine's rounding seldom crosses: the power of ten above twice the error, at least 1e-6."""
     if error is None:
         return "–"
-    return f"< 1e-{min(6, math.floor(-math.log10(max(2 * error, 1e-9))))}"
+    return f"1e-{min(6, math.floor(-math.log10(max(2 * error, 1e-9))))}"
 
 
 def table(found: list[Row]) -> str:
@@ -209,8 +206,8 @@ def alike(shown: str, found: str) -> bool:
 
 
 def bounds(one: str, other: str) -> bool:
-    mark = "< 1e-"
-    return one.startswith(mark) and other.startswith(mark) and abs(int(one[5:]) - int(other[5:])) <= 1
+    mark = "1e-"
+    return one.startswith(mark) and other.startswith(mark) and abs(int(one[3:]) - int(other[3:])) <= 1
 
 
 def main() -> None:

@@ -459,7 +459,7 @@ def test_a_tokenizer_that_is_not_here(tiny: str, monkeypatch: pytest.MonkeyPatch
 
 def test_the_library_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "open_clip", None)
-    refused(lambda: classlens.load("open_clip:ViT-B-32/openai", class_names=NAMES), "pip install classlens[open_clip]")
+    refused(lambda: classlens.load("open_clip:ViT-B-32/openai", class_names=NAMES), "pip install classlens[open-clip]")
 
 
 @pytest.mark.slow

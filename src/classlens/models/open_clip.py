@@ -107,7 +107,7 @@ def create(name: str, request: Request) -> Created:
         import open_clip as library
     except ImportError:
         raise ClasslensError(
-            f"model {name!r} needs the library open_clip, which is not installed: pip install classlens[open_clip]"
+            f"model {name!r} needs the library open_clip, which is not installed: pip install classlens[open-clip]"
         ) from None
     wanted = name.removeprefix(PREFIX)
     whole = wanted.startswith(("hf-hub:", "local-dir:"))  # these name a configuration with its weights
