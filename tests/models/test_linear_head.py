@@ -124,6 +124,12 @@ def test_a_head_that_does_not_fit(kind: str, tmp_path: Path) -> None:
         classlens.load(backbone_of("vit_small_patch16_dinov3"), head=make(tmp_path / "head.safetensors"))
 
 
+def test_a_head_in_the_place_of_two() -> None:
+    module = timm.create_model("deit_tiny_distilled_patch16_224", img_size=32, **SMALL)
+    with pytest.raises(ClasslensError, match="has two heads, for which one head= cannot stand"):
+        classlens.load(module, head=nn.Linear(24, 5))
+
+
 def test_a_head_beside_a_number_of_classes() -> None:
     with pytest.raises(ClasslensError, match="head= beside num_classes="):
         classlens.load("vit_small_patch16_dinov3", head=linear(24), num_classes=5, pretrained=False)

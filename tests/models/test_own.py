@@ -25,6 +25,7 @@ def test_a_description_is_taken_as_it_is() -> None:
     view = described()
     lens = classlens.load(view)
     assert lens.view is view
+    assert ModelView(view.module, "a", view.blocks, view.readouts, (), "cls", (16, 16), view.grid).family == "own"
     assert lens.classes.names[3] == "class 3"
 
 

@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from rich.console import Console
+from torch import nn
 
 import classlens
 from classlens.present.figures import save_figures
@@ -22,19 +23,21 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 SMALL: dict[str, Any] = {"embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 7, "img_size": 32}
+SPLIT = "one head on [CLS] beside the mean of the image tokens"
 SITES = ["embed", "attn_out", "resid_mid", "mlp_out", "resid_post"]
 # A model of timm: its sites, whether its logit is a sum of parts, and whose attention the explanation is about.
 KINDS: dict[str, tuple[list[str], bool, str, str]] = {
     "vit_base_patch16_xp_224": (["embed", "attn_out", "mlp_out", "resid_post"], True, "cls", "from [CLS] make"),
     "vit_base_patch16_siglip_224": (SITES, False, "mean of pooled tokens", "from the tokens that the head pools make"),
+    SPLIT: (SITES, True, "cls and mean of pooled tokens", "from [CLS] and the tokens that the head averages make"),
     "deit_tiny_distilled_patch16_224": (SITES, True, "tokens of both heads", "the tokens that the two heads read make"),
 }
 
 
 def inspected(name: str) -> tuple[dict[str, Any], list[Any]]:
-    module = timm.create_model(name, **SMALL)
+    module = timm.create_model("vit_tiny_patch16_224" if name == SPLIT else name, **SMALL)
     zoo.randomise(module)
-    lens = classlens.load(module)
+    lens = classlens.load(module, head=nn.Linear(2 * SMALL["embed_dim"], 7) if name == SPLIT else None)
     trace = lens.trace(torch.randn(2, 3, 32, 32))
     record = inspection(lens, [trace], 3, version=classlens.__version__)
     return record, [trace.picture(number) for number in range(2)]

@@ -152,6 +152,12 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.browser
+def test_tokens_and_pixels_are_told_in_the_same_order(show: Open) -> None:
+    page, _ = show(REGISTERS)
+    assert "5 × 3 of the picture (40 × 24 pixels, width × height)" in page.inner_text("#model-facts")
+
+
+@pytest.mark.browser
 def test_head_of_the_page(show: Open) -> None:
     page, record = show(SMALL)
     assert page.inner_text("h1") == "How builtin:cifar10 builds its classes"

@@ -49,12 +49,15 @@ def measure_laws(
         rows, columns = tokens.grid
         shape = list(resid_post[-1].shape)
         raise _failed(view, f"hidden states of shape {shape} are not {prefix} and {rows}×{columns} image tokens")
+    # Sublayers with one output projection are taken apart, which adds its products up in another order.
+    law1_tolerance = (4 if view.has_mid else 16) * torch.finfo(resid_post[-1].dtype).eps
     law1, apart = 0.0, None
     for block, (pre, attn, mlp, post) in enumerate(zip(resid_pre, attn_out, mlp_out, resid_post, strict=True)):
         law1 = max(law1, _largest(post - ((pre + attn) + mlp)) / max(_largest(post), 1e-30))
-        if apart is None and block and _largest(pre - resid_post[block - 1]) > 0:
+        between = _largest(pre - resid_post[block - 1]) / max(_largest(pre), 1e-30) if block else 0.0
+        law1 = max(law1, between)
+        if apart is None and not between <= law1_tolerance:
             apart = f"the input of block {block} is not the output of block {block - 1}"
-            law1 = max(law1, _largest(pre - resid_post[block - 1]) / max(_largest(pre), 1e-30))
     projected = view.logits(resid_post[-1])
     law2 = _largest(projected - logits.to(projected.dtype))
     # float32 logits of order 10 agree to 1e-4; in half precision the model's own last product is what limits.
@@ -62,8 +65,6 @@ def measure_laws(
     size = max(_largest(logits), 1.0)
     half = logits.dtype != compute_dtype(logits.dtype)
     law2_tolerance = max(1e-5 * max(size, 10.0), 8 * eps * size if half else 0.0)
-    # Sublayers with one output projection are taken apart, which adds its products up in another order.
-    law1_tolerance = (4 if view.has_mid else 16) * torch.finfo(resid_post[-1].dtype).eps
     failure = apart
     if failure is None and not law1 <= law1_tolerance:
         failure = f"block outputs are not the sum of their parts (relative error {law1:.1e})"

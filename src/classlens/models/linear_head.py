@@ -16,8 +16,9 @@ from classlens.errors import ClasslensError
 from classlens.models import timm
 from classlens.models.checkpoint import read_state
 from classlens.models.families import Created
-from classlens.models.timm_blocks import Refuse, norms
+from classlens.models.timm_blocks import norms
 from classlens.models.timm_layout import layout_of, pooled_of, space_of, view_of
+from classlens.models.torch_layers import Refuse
 from classlens.models.view import ModelView, Readout
 
 
@@ -54,6 +55,10 @@ def with_head(created: Created, head: nn.Linear | str | Path, name: str) -> Crea
         raise ClasslensError(
             f"model {name!r} is a {type(created.module).__name__}: head= goes with Vision Transformers of timm; put "
             "the head into the model, or describe it with a ModelView"
+        )
+    if layout.pooling is not None:
+        raise ClasslensError(
+            f"model {name!r} has two heads, for which one head= cannot stand: give a backbone with one head or none"
         )
     own: Any = created.module
     width = own.num_features

@@ -16,14 +16,12 @@ from torch import nn
 from classlens.errors import ClasslensError, near
 from classlens.models.checkpoint import State, apply_state, read_state
 from classlens.models.families import Created, Request
-from classlens.models.timm_layout import LAYOUTS, SUPPORTED, layout_of, view_of
-from classlens.models.timm_names import known
+from classlens.models.timm_layout import SUPPORTED, layout_of, view_of
+from classlens.models.timm_names import MODULES, known
 from classlens.models.view import ModelView
 
 __all__ = ["claims", "create", "known", "known_as", "view"]
 
-# The files of timm whose models are read.
-_FILES = {f"timm.models.{file}" for file in ("vision_transformer_hybrid",)} | {kind.__module__ for kind in LAYOUTS}
 # Words in the names of architectures, by the plain Vision Transformer nearest in size.
 _SIZES = {
     "tiny": {"tiny", "t", "nano", "pico", "femto", "atto", "xs", "xxs"},
@@ -144,7 +142,7 @@ def _check_plain(name: str) -> None:
     if ":" in name:
         return
     file = timm.models.model_entrypoint(architecture).__module__
-    if file not in _FILES:
+    if file.removeprefix("timm.models.") not in MODULES:
         raise _not_plain(name, f"model of {file}")
 
 

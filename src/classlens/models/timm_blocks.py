@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from timm.layers import GluMlp, LayerScale, Mlp, RmsNorm, SwiGLU
@@ -16,9 +16,8 @@ from torch.nn import functional as F
 
 from classlens.core.attention import Branches, Output
 from classlens.core.maps import Norm, detached
+from classlens.models.torch_layers import Refuse
 from classlens.models.view import BlockView, Point
-
-Refuse = Callable[[str], NoReturn]
 
 
 def block_view(block: nn.Module, refuse: Refuse) -> BlockView:

@@ -17,7 +17,8 @@ from torch.func import functional_call
 from classlens.core.maps import Pool, detached
 from classlens.core.space import ClassSpace
 from classlens.errors import ClasslensError
-from classlens.models.timm_blocks import Refuse, block_view, norms
+from classlens.models.timm_blocks import block_view, norms
+from classlens.models.torch_layers import Refuse
 from classlens.models.view import ModelView, Readout
 
 SUPPORTED = "classlens reads timm models with a [CLS] head, average pooling or attention pooling"
@@ -58,6 +59,7 @@ def view_of(module: nn.Module, layout: Layout, name: str, refuse: Refuse) -> Mod
         unfused=partial(_unfused, own.blocks),
         channels=_channels(own),
         size_option="img_size",
+        family="timm",
         has_mid=not any(hasattr(block, "in_proj") for block in own.blocks),
     )
 

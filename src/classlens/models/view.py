@@ -134,7 +134,8 @@ class ModelView:
     """Reads the class logits off what the module returns."""
     unfused: Callable[[], AbstractContextManager[Any]] = nullcontext
     """Attention computed in steps, so that its weights pass at the point ``attention``."""
-    family: str = "timm"
+    family: str = "own"
+    """The library that made the model; ``own`` where a user describes it."""
     has_mid: bool = True
     """False where attention and MLP share one residual add, so that there is no ``resid_mid``."""
     class_names: Sequence[str] | None = None

@@ -30,12 +30,14 @@ def inspection(lens: Lens, traces: Iterable[Trace], target: Target = "predicted"
     """
     view, top = lens.view, min(_TOP, len(lens.classes))
     images: list[Record] = []
+    names: set[str] = set()
     used: set[int] = set()
     grid = view.grid(view.input_size)
     for trace in traces:
         grid = trace.recording.tokens.grid
         for image in _images(trace, target, top):
-            image["name"] = _told_apart(image["name"], {one["name"] for one in images})
+            image["name"] = _told_apart(image["name"], names)
+            names.add(image["name"])
             images.append(image)
             used |= {image["target"]["index"], *(one["index"] for one in image["predictions"])}
             used |= {int(i) for found in image["tokens"].values() for i in np.unique(found["top"])}
@@ -155,7 +157,9 @@ def _image(
 def _query(view: ModelView) -> str:
     """Whose attention the explanation is about."""
     if len(view.readouts) > 1:
-        return "tokens of both heads"
+        # One head in two halves has one bias, which the second half leaves out.
+        split = not all(readout.counts_bias for readout in view.readouts)
+        return "cls and mean of pooled tokens" if split else "tokens of both heads"
     return "cls" if view.pooling == "cls" else "mean of pooled tokens"
 
 

@@ -10,12 +10,12 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from classlens.core.maps import Map, Norm, Pool, Projection, UnitLength
+from classlens.core.maps import Map, Norm, Projection, UnitLength
 from classlens.lens.verify import Law
 from classlens.models.view import ModelView, Readout
 
 Record = dict[str, Any]
-_MAPS: dict[type[Map], str] = {Projection: "projection", UnitLength: "unit length", Pool: "attention pool"}
+_MAPS: dict[type[Map], str] = {Projection: "projection", UnitLength: "unit length"}
 
 
 def verification(view: ModelView, laws: Sequence[Law]) -> Record:

@@ -37,6 +37,7 @@ function mapName(block, head) {
 const QUERIES = {
   cls: "[CLS]",
   "mean of pooled tokens": "the tokens that the head pools",
+  "cls and mean of pooled tokens": "[CLS] and the tokens that the head averages",
   "tokens of both heads": "the tokens that the two heads read",
 };
 

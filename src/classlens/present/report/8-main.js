@@ -16,7 +16,7 @@ function setUpHeader() {
     `${counted(model.blocks, "block")} × ${counted(model.heads, "head")}`,
     `${model.num_classes} classes`,
     pooled,
-    `${tokenCount} tokens: ${extra}${gridRows} × ${gridColumns} of the picture (${model.input_size[1]} × ${model.input_size[0]} pixels)`,
+    `${tokenCount} tokens: ${extra}${gridColumns} × ${gridRows} of the picture (${model.input_size[1]} × ${model.input_size[0]} pixels, width × height)`,
     `self-check: residual sums ${offBy(model.checks.law1)}, logits ${offBy(model.checks.law2)}`,
   ];
   byId("model-facts").replaceChildren(...facts.map((fact) => make("span", {}, fact)));
