@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from classlens.models.torch_layers import attention, norms
+from classlens.models.torch_layers import Taps, attention, in_steps, norms
 from tests.models.multihead import randomise
 
 
@@ -27,15 +27,27 @@ def test_weights_and_values_are_the_module_s_own(batch_first: bool, bias: bool) 
     randomise(module)
     x = torch.randn(2, 5, 12, dtype=torch.float64)  # image, token, width
     given = x if batch_first else x.transpose(0, 1)
-    points, output = attention(module, None, refuse)
+    taps: Taps = {}
+    points, output = attention(module, None, taps, refuse)
+    seen: dict[str, Tensor] = {}
+    points["attention"].module.register_forward_hook(lambda _, __, passing: seen.__setitem__("attention", passing))
+    projection = points["attn_coefficients"].module
+    projection.register_forward_pre_hook(lambda _, passing: seen.__setitem__("joined", passing[0]))
     with torch.no_grad():
         own, expected = module(given, given, given, need_weights=True, average_attn_weights=False)
-        weights, values = (points[name].read(given) for name in ("attention", "values"))
+        assert not seen, "nothing passes before it is asked for"
+        with in_steps(taps), in_steps(taps):
+            again, none = module(given, given, given, need_weights=False)
+        assert "forward" not in vars(module)
+        assert none is None
+        torch.testing.assert_close(again, own, rtol=0, atol=1e-13)
+        weights, values = seen["attention"], points["values"].read(given)
         assert weights.shape == (2, 3, 5, 5)
         assert values.shape == (2, 3, 5, 4)
         torch.testing.assert_close(weights, expected, rtol=0, atol=1e-14)
         torch.testing.assert_close(weights.sum(dim=-1), torch.ones(2, 3, 5, dtype=torch.float64))
         joined = (weights @ values).transpose(1, 2).flatten(2)
+        torch.testing.assert_close(joined, seen["joined"], rtol=0, atol=1e-13)
         made = joined @ output.weight.T + (0 if output.bias is None else output.bias)
         torch.testing.assert_close(made, own if batch_first else own.transpose(0, 1), rtol=0, atol=1e-13)
     assert (output.bias is None) is not bias
@@ -52,7 +64,7 @@ def test_weights_and_values_are_the_module_s_own(batch_first: bool, bias: bool) 
 )
 def test_other_attention_is_refused(module: nn.Module, reason: str) -> None:
     with pytest.raises(Refused, match=reason):
-        attention(module, None, refuse)
+        attention(module, None, {}, refuse)
 
 
 def test_norms() -> None:

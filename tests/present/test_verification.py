@@ -69,7 +69,7 @@ def test_the_record_of_a_model_with_registers() -> None:
         "class_space": ["head(LayerNorm(x)) of cls"],
         "holds": True,
     }
-    names = ["residual stream", "class space", "attention rows", "attribution", "no trace"]
+    names = ["residual stream", "class space", "attention rows", "memories", "attribution", "no trace"]
     assert sorted(law["name"] for law in laws) == sorted(names)
 
 
@@ -84,8 +84,9 @@ def test_a_law_that_fails_is_marked() -> None:
     with console.capture() as captured:
         for table in verification_tables(record):
             console.print(table)
-    (line,) = (line for line in captured.get().splitlines() if "✗" in line)
-    assert "attribution" in line
+    memories, attribution = (line for line in captured.get().splitlines() if "✗" in line)
+    assert "memories" in memories
+    assert "attribution" in attribution
 
 
 def check(*args: str | Path) -> Result:
@@ -96,7 +97,7 @@ def test_a_model_that_is_read_right_ends_with_0() -> None:
     result = check("builtin:cifar10")
     assert result.exit_code == 0, result.output
     assert "65: cls, then a 8×8 grid for pixels 32×32" in result.stdout
-    assert result.stdout.count("✓") == 5
+    assert result.stdout.count("✓") == 6
 
 
 def test_json() -> None:

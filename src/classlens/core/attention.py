@@ -37,6 +37,13 @@ class Output:
         """A linear layer with what surrounds it: ``Output.of(block.proj, scale=block.gamma.detach())``."""
         return cls(projection.weight.detach(), detached(projection.bias), **others)
 
+    def of_coefficients(self, x: Float[Tensor, "*rows inner"]) -> Float[Tensor, "*rows width"]:
+        """What is added to the residual stream for these memory coefficients (taken after an inner norm)."""
+        added = F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+        if self.norm is not None:
+            return self.norm(added)
+        return added if self.scale is None else added * self.scale.to(x.dtype)
+
 
 class Branches(Output):
     """Parallel sublayers as one: their outputs are summed, their heads (or hidden units) stand in a row.

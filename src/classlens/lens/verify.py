@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from classlens.core.attention import Output
 from classlens.core.maps import compute_dtype
 from classlens.explain.attribution import attribute
-from classlens.hooks.capture import evaluating, watching
+from classlens.hooks.capture import Receiver, evaluating, watching
 from classlens.hooks.recording import record
 from classlens.models.check import Checks, measure_laws
 from classlens.models.view import ModelView
 
-LawName = Literal["residual stream", "class space", "attribution", "no trace", "attention rows"]
+LawName = Literal["residual stream", "class space", "attribution", "no trace", "attention rows", "memories"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def check_laws(view: ModelView, pixels: Tensor | None = None) -> Checks:
 
 
 def verify(view: ModelView, pixels: Tensor | None = None) -> list[Law]:
-    """Laws 1 to 4 and that attention rows sum to one.
+    """Laws 1 to 4, that attention rows sum to one, and that memories add up to what their sublayers add.
 
     ``[law.name for law in verify(lens.view) if not law.holds]`` is empty for a model that is read right. ``pixels``
     are ``[image, channel, height, width]``; one random image when left out. Source: design, section 1.
@@ -64,6 +66,7 @@ def verify(view: ModelView, pixels: Tensor | None = None) -> list[Law]:
         Law("residual stream", checks.law1, checks.law1_tolerance, "block outputs are the sum of their parts"),
         Law("class space", checks.law2, checks.law2_tolerance, size),
         _rows(view, pixels),
+        _memories(view, pixels),
         _attribution(view, pixels),
     ]
     return [*laws, _no_trace(view, pixels, before, logits, repeated)]
@@ -102,6 +105,43 @@ def _rows(view: ModelView, pixels: Tensor) -> Law:
     if seen != len(view.blocks):
         return Law("attention rows", float("inf"), 0.0, f"attention weights passed {seen} of {len(view.blocks)} blocks")
     return Law("attention rows", worst, 16 * torch.finfo(view.dtype).eps, note)
+
+
+_SUBLAYERS = ("attn", "mlp")
+
+
+def _memories(view: ModelView, pixels: Tensor) -> Law:
+    """Coefficients times value vectors, through what follows, against what each sublayer adds."""
+    names = [f"{sublayer}_{end}" for sublayer in _SUBLAYERS for end in ("coefficients", "out")]
+    if any(name not in block.points for block in view.blocks for name in names):
+        return Law("memories", None, 0.0, "not checked: the model is described without its memory coefficients")
+    found: dict[str, Tensor] = {}
+    worst, size, seen = 0.0, 1.0, 0
+
+    def added(sublayer: str, block: int, out: Tensor) -> None:
+        nonlocal worst, size, seen
+        coefficients = found.pop(sublayer, None)
+        if coefficients is None:
+            return
+        output: Output = getattr(view.blocks[block], sublayer)
+        dtype = compute_dtype(out.dtype)
+        error = output.of_coefficients(coefficients.to(dtype)) - out.to(dtype)
+        worst, size = max(worst, float(error.abs().max())), max(size, float(out.abs().max()))
+        seen += 1
+
+    receivers: dict[str, Receiver] = {}
+    for sublayer in _SUBLAYERS:
+        # Coefficients pass before what is made of them.
+        receivers[f"{sublayer}_coefficients"] = lambda _, x, sublayer=sublayer: found.__setitem__(sublayer, x)
+        receivers[f"{sublayer}_out"] = partial(added, sublayer)
+    with evaluating(view.module), view.opened(), watching(view, receivers):
+        view.run(pixels.to(view.device, view.dtype))
+    if seen != 2 * len(view.blocks):
+        return Law("memories", float("inf"), 0.0, f"coefficients passed {seen} of {2 * len(view.blocks)} sublayers")
+    inner = max(block.mlp.weight.shape[1] for block in view.blocks)
+    # A sum over hidden units, and the rounding of the states themselves.
+    tolerance = 8 * size * torch.finfo(view.dtype).eps * max(1.0, inner**0.5)
+    return Law("memories", worst, tolerance, "coefficients times value vectors are what each sublayer adds")
 
 
 class _Interrupted(Exception):

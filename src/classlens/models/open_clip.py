@@ -20,7 +20,7 @@ from classlens.errors import ClasslensError, near, reason_of
 from classlens.models.checkpoint import read_state
 from classlens.models.families import Created, Known, Request
 from classlens.models.prompts import TEMPLATES, Template, filling, listed, texts_of
-from classlens.models.torch_layers import Refuse, attention, norms
+from classlens.models.torch_layers import Refuse, Taps, attention, in_steps, norms
 from classlens.models.transforms import Transform
 from classlens.models.view import BlockView, ModelView, Point, Readout
 
@@ -206,22 +206,25 @@ def _native(visual: Any, name: str, weight: Tensor, bias: Tensor | None, refuse:
     space = ClassSpace(before, (*after, *projection, UnitLength()), weight, bias)
     rows, columns = visual.grid_size
     height, width = visual.image_size
+    taps: Taps = {}
     return ModelView(
         module=visual,
         size_option="force_image_size",
         name=name,
-        blocks=tuple(_block(block, refuse) for block in visual.transformer.resblocks),
+        blocks=tuple(_block(block, taps, refuse) for block in visual.transformer.resblocks),
         readouts=(Readout(space, pooled),),
         prefix=("cls",),
         pooling=pooling,
         input_size=(height, width),
         grid=lambda _: (rows, columns),
         channels=visual.conv1.in_channels,
+        unfused=partial(in_steps, taps),
+        opened=partial(in_steps, taps),
         family="open_clip",
     )
 
 
-def _block(block: Any, refuse: Refuse) -> BlockView:
+def _block(block: Any, taps: Taps, refuse: Refuse) -> BlockView:
     from open_clip.transformer import LayerScale, ResidualAttentionBlock
 
     if type(block) is not ResidualAttentionBlock:
@@ -234,7 +237,7 @@ def _block(block: Any, refuse: Refuse) -> BlockView:
     project = block.mlp.c_proj
     if not isinstance(project, nn.Linear):
         refuse(f"has an MLP that ends in {type(project).__name__}, which is not read yet")
-    inside, output = attention(block.attn, scales[0], refuse)
+    inside, output = attention(block.attn, scales[0], taps, refuse)
     # Before the library ran its blocks with the image first, tokens came first.
     order: dict[str, Any] = {} if block.attn.batch_first else {"read": _image_first}
     points = {
@@ -243,6 +246,7 @@ def _block(block: Any, refuse: Refuse) -> BlockView:
         "attn_out": Point(block.ls_1, **order),
         "mlp_out": Point(block.ls_2, **order),
         "resid_post": Point(block, **order),
+        "mlp_coefficients": Point(project, "input", **order),
     }
     return BlockView(
         points={**points, **inside},

@@ -52,6 +52,8 @@ def _sequential(block: Any, refuse: Refuse, *, post: bool = False) -> BlockView:
         "resid_post": Point(block),
         "values": _values(attn),
         "attention": Point(attn.attn_drop),
+        "attn_coefficients": Point(attn.proj, "input"),
+        "mlp_coefficients": Point(mlp.fc2, "input"),
     }
     if post:
         points |= {"attn_raw": Point(attn), "mlp_raw": Point(mlp)}
@@ -81,6 +83,8 @@ def _parallel_scaling(block: Any, refuse: Refuse) -> BlockView:
         out = {
             "attn_out": Point(attn, read=partial(_scaled, block.ls)),
             "mlp_out": Point(mlp, read=partial(_scaled, block.ls)),
+            "attn_coefficients": Point(attn, "input"),
+            "mlp_coefficients": Point(mlp, "input"),
         }
         attn_bias, mlp_bias = detached(attn.bias), detached(mlp.bias)
         attn_weight, mlp_weight = attn.weight.detach(), mlp.weight.detach()
@@ -90,6 +94,8 @@ def _parallel_scaling(block: Any, refuse: Refuse) -> BlockView:
         out = {
             "attn_out": Point(joint, "input", read=partial(_share, block.ls, attn_weight, None, slice(width))),
             "mlp_out": Point(joint, "input", read=partial(_share, block.ls, mlp_weight, mlp_bias, slice(width, None))),
+            "attn_coefficients": Point(joint, "input", read=partial(_inputs, slice(width))),
+            "mlp_coefficients": Point(joint, "input", read=partial(_inputs, slice(width, None))),
         }
     return BlockView(
         points={
@@ -123,6 +129,8 @@ def _parallel_things(block: Any, refuse: Refuse) -> BlockView:
             "resid_post": Point(block),
             "values": _joined(values, _heads_in_a_row),
             "attention": _joined([Point(branch.attn.attn_drop) for branch in block.attns], _heads_in_a_row),
+            "attn_coefficients": _joined([Point(branch.attn.proj, "input") for branch in block.attns], _in_a_row),
+            "mlp_coefficients": _joined([Point(branch.mlp.fc2, "input") for branch in block.ffns], _in_a_row),
         },
         heads=sum(branch.attn.num_heads for branch in block.attns),
         attn=Branches(tuple(_branch(branch.attn.proj, branch.ls, refuse) for branch in block.attns)),
@@ -211,6 +219,10 @@ def _scaled(scale: nn.Module, x: Tensor) -> Tensor:
     return x * scale.gamma if isinstance(scale, LayerScale) else x
 
 
+def _inputs(part: slice, x: Tensor) -> Tensor:
+    return x[..., part]
+
+
 def _share(scale: nn.Module, weight: Tensor, bias: Tensor | None, inputs: slice, x: Tensor) -> Tensor:
     """What some inputs of a joint output projection add to the residual stream."""
     return _scaled(scale, F.linear(x[..., inputs], weight, bias))
@@ -229,3 +241,7 @@ def _sum(parts: list[Tensor]) -> Tensor:
 
 def _heads_in_a_row(parts: list[Tensor]) -> Tensor:
     return torch.cat(parts, dim=1)
+
+
+def _in_a_row(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts, dim=-1)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from classlens.core.attention import Output
 from classlens.core.maps import Norm, detached
+from classlens.errors import ClasslensError
 from classlens.models.view import Point
 
 Refuse = Callable[[str], NoReturn]
@@ -25,32 +27,71 @@ def norms(module: nn.Module, refuse: Refuse) -> tuple[Norm, ...]:
     refuse(f"normalises with {type(module).__name__}; only LayerNorm is read")
 
 
-def attention(module: nn.Module, scale: Tensor | None, refuse: Refuse) -> tuple[dict[str, Point], Output]:
-    """The points ``values`` and ``attention`` of an ``nn.MultiheadAttention``, and its output projection.
+Taps = dict[nn.MultiheadAttention, nn.Module]
+"""A module of classlens for each attention, which its weights pass while it is computed in steps."""
 
-    The module runs fused and may take its fast path, both of which show neither; so they are computed once more from
-    its input, when they are asked for. ``scale`` is the LayerScale that follows.
+
+def attention(module: nn.Module, scale: Tensor | None, taps: Taps, refuse: Refuse) -> tuple[dict[str, Point], Output]:
+    """The points of an ``nn.MultiheadAttention``, and its output projection; ``scale`` is the LayerScale that follows.
+
+    The module runs fused and may take its fast path: its weights and coefficients pass only within ``in_steps``. Its
+    values are computed once more from its input, when they are asked for. A tap is added to ``taps``.
     """
     if type(module) is not nn.MultiheadAttention:
         refuse(f"has attention of type {type(module).__name__}, which is not torch's MultiheadAttention")
     if module.bias_k is not None or module.add_zero_attn or module.in_proj_weight is None:
         refuse("has attention with keys or values of its own, which is not plain self-attention")
+    taps[module] = tap = nn.Identity()
     points = {
         "values": Point(module, "input", read=partial(_values, module)),
-        "attention": Point(module, "input", read=partial(_weights, module)),
+        "attention": Point(tap),
+        "attn_coefficients": Point(module.out_proj, "input"),
     }
     return points, Output(module.out_proj.weight.detach(), detached(module.out_proj.bias), scale=scale)
+
+
+@contextmanager
+def in_steps(taps: Taps) -> Iterator[None]:
+    """Attention in visible steps for the duration: weights pass its tap, where anyone looks, and then ``out_proj``."""
+    before = {module: module.__dict__.get("forward") for module in taps}
+    for module, tap in taps.items():
+        module.__dict__["forward"] = partial(_attend, module, tap)
+    try:
+        yield
+    finally:
+        for module, forward in before.items():
+            if forward is None:
+                del module.__dict__["forward"]
+            else:
+                module.__dict__["forward"] = forward
+
+
+def _attend(
+    module: nn.MultiheadAttention,
+    tap: nn.Module,
+    query: Tensor,
+    *_: Any,
+    attn_mask: Tensor | None = None,
+    key_padding_mask: Tensor | None = None,
+    **__: Any,
+) -> tuple[Tensor, None]:
+    """Self-attention, image by image; what asks for its weights looks at the tap."""
+    if attn_mask is not None or key_padding_mask is not None:
+        raise ClasslensError("attention with a mask cannot be computed in steps: run the model without one")
+    queries, keys, values = _projected(module, query, 0, 3)
+    if tap._forward_hooks or tap._forward_pre_hooks:
+        weights: Tensor = tap(((queries * module.head_dim**-0.5) @ keys.transpose(-2, -1)).softmax(dim=-1))
+        mixed = weights @ values
+    else:
+        mixed = F.scaled_dot_product_attention(queries, keys, values)
+    joined = mixed.transpose(1, 2).flatten(2)
+    added: Tensor = module.out_proj(joined)
+    return added if module.batch_first else added.transpose(0, 1), None
 
 
 def _values(module: nn.MultiheadAttention, x: Tensor) -> Tensor:
     values: Tensor = _projected(module, x, 2, 3)[0]
     return values.contiguous()
-
-
-def _weights(module: nn.MultiheadAttention, x: Tensor) -> Tensor:
-    queries, keys = _projected(module, x, 0, 2)
-    weights: Tensor = ((queries * module.head_dim**-0.5) @ keys.transpose(-2, -1)).softmax(dim=-1)
-    return weights
 
 
 def _projected(module: nn.MultiheadAttention, x: Tensor, start: int, stop: int) -> Tensor:

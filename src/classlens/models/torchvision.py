@@ -22,7 +22,7 @@ from classlens.errors import ClasslensError, near, reason_of
 from classlens.models.cached import in_torch_hub
 from classlens.models.checkpoint import State, apply_state, read_state
 from classlens.models.families import Created, Known, Request
-from classlens.models.torch_layers import Refuse, attention, norms
+from classlens.models.torch_layers import Refuse, Taps, attention, in_steps, norms
 from classlens.models.view import BlockView, ModelView, Point, Readout
 
 NAMES = ("vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14")
@@ -166,17 +166,20 @@ def view(module: nn.Module, name: str) -> ModelView:
     )
     side = module.image_size // module.patch_size
     stem = next(layer for layer in module.conv_proj.modules() if isinstance(layer, nn.Conv2d))
+    taps: Taps = {}
     return ModelView(
         module=module,
         size_option="image_size",
         name=name,
-        blocks=tuple(_block(block, refuse) for block in module.encoder.layers),
+        blocks=tuple(_block(block, taps, refuse) for block in module.encoder.layers),
         readouts=(Readout(space, slice(0, 1)),),
         prefix=("cls",),
         pooling="cls",
         input_size=(module.image_size, module.image_size),
         grid=lambda _: (side, side),
         channels=stem.in_channels,
+        unfused=partial(in_steps, taps),
+        opened=partial(in_steps, taps),
         family="torchvision",
     )
 
@@ -197,18 +200,19 @@ def _head(module: VisionTransformer, refuse: Refuse) -> nn.Linear:
     return layers[0]
 
 
-def _block(block: Any, refuse: Refuse) -> BlockView:
+def _block(block: Any, taps: Taps, refuse: Refuse) -> BlockView:
     if type(block) is not EncoderBlock:
         refuse(f"has blocks of type {type(block).__name__}, whose sublayers are not read yet")
     if type(block.mlp) is not MLPBlock or not isinstance(project := block.mlp[3], nn.Linear):
         refuse(f"has an MLP of type {type(block.mlp).__name__} whose output projection is not read yet")
-    inside, output = attention(block.self_attention, None, refuse)
+    inside, output = attention(block.self_attention, None, taps, refuse)
     points = {
         "resid_pre": Point(block, "input"),
         # Dropout (nothing when evaluating) passes exactly what is added to the residual stream.
         "attn_out": Point(block.dropout),
         "mlp_out": Point(block.mlp),
         "resid_post": Point(block),
+        "mlp_coefficients": Point(project, "input"),
     }
     return BlockView(
         points={**points, **inside},

@@ -212,6 +212,8 @@ def _block(layer: nn.Module, spec: _Layer, heads: int, taps: dict[Any, nn.Module
         "resid_post": Point(layer),
         "values": Point(value, read=partial(_by_head, heads=heads)),
         "attention": Point(tap),
+        "attn_coefficients": Point(attn, "input"),
+        "mlp_coefficients": Point(mlp, "input"),
     }
     return BlockView(points=points, heads=heads, attn=attn_output, mlp=mlp_output)
 

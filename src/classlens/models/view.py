@@ -48,7 +48,9 @@ class BlockView:
 
     ``points`` names the places that hooks read: ``resid_pre, attn_out, mlp_out, resid_post``; ``values``
     (``[image, head, token, channel]``); ``attention`` (the weights after softmax ``[image, head, query, token]``, which
-    may pass only while attention is not fused); and where the block has them ``attn_raw, mlp_raw`` (a sublayer's output
+    may pass only while attention is not fused); and where the block has them ``attn_coefficients, mlp_coefficients``
+    (memory coefficients, what enters a sublayer's last projection ``[image, token, channel]``, which may pass only
+    within ``ModelView.opened``), ``attn_raw, mlp_raw`` (a sublayer's output
     before the norm of a post-norm block) and ``attn_joined, mlp_joined`` (before an inner norm).
     """
 
@@ -134,6 +136,8 @@ class ModelView:
     """Reads the class logits off what the module returns."""
     unfused: Callable[[], AbstractContextManager[Any]] = nullcontext
     """Attention computed in steps, so that its weights pass at the point ``attention``."""
+    opened: Callable[[], AbstractContextManager[Any]] = nullcontext
+    """Attention computed so that its memory coefficients pass at the point ``attn_coefficients``."""
     family: str = "own"
     """The library that made the model; ``own`` where a user describes it."""
     has_mid: bool = True
