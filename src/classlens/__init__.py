@@ -8,30 +8,58 @@ if TYPE_CHECKING:
     from classlens.core.attention import Output
     from classlens.core.maps import Norm
     from classlens.core.space import ClassSpace
+    from classlens.hooks.edits import (
+        AblateHeads,
+        AblateNeurons,
+        AblateSublayer,
+        CutAttention,
+        KeepTokens,
+        NoCls,
+        Patch,
+        SelfOnly,
+    )
     from classlens.lens.lens import Lens, load
     from classlens.lens.trace import Trace
     from classlens.models.view import BlockView, ModelView, Point, Readout
+    from classlens.runs.measure import measure
+    from classlens.runs.store import open_store
 
 __version__ = "0.1.0"
 __all__ = [
+    "AblateHeads",
+    "AblateNeurons",
+    "AblateSublayer",
     "BlockView",
     "ClassSpace",
     "ClasslensError",
+    "CutAttention",
+    "KeepTokens",
     "Lens",
     "ModelView",
+    "NoCls",
     "Norm",
     "Output",
+    "Patch",
     "Point",
     "Readout",
+    "SelfOnly",
     "Trace",
     "__version__",
     "load",
+    "measure",
+    "open_store",
 ]
 
 _HOMES = {
     "Lens": "classlens.lens.lens",
     "load": "classlens.lens.lens",
     "Trace": "classlens.lens.trace",
+    **dict.fromkeys(
+        ("AblateHeads", "AblateNeurons", "AblateSublayer", "CutAttention", "KeepTokens", "NoCls", "Patch", "SelfOnly"),
+        "classlens.hooks.edits",
+    ),
+    "measure": "classlens.runs.measure",
+    "open_store": "classlens.runs.store",
     # What describes a model of one's own.
     **dict.fromkeys(("BlockView", "ModelView", "Point", "Readout"), "classlens.models.view"),
     "ClassSpace": "classlens.core.space",

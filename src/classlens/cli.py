@@ -21,7 +21,6 @@ from classlens.errors import ClasslensError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from classlens.lens.lens import Lens
     from classlens.lens.trace import Trace
 
 app = typer.Typer(
@@ -88,6 +87,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Show how a model builds the class of a photo: a page to explore, figures and numbers."""
+    from classlens.lens.lens import load
     from classlens.present.folder import INSPECTION, check_replaceable
 
     check_replaceable(out, INSPECTION)
@@ -108,7 +108,7 @@ def inspect(
     )
     with progress:
         task = progress.add_task("loading the model", total=len(images) + 2)
-        lens = _load(model, checkpoint, head, classes, templates, transform, device)
+        lens = load(model, **_loading(model, checkpoint, head, classes, templates, transform, device))
         target: int | str = class_ if class_ == "predicted" else lens.classes.index(class_)
         pictures: list[Image] = []
         progress.update(task, advance=1, description="looking at images")
@@ -208,7 +208,79 @@ def models(
     console.print(listing(found), highlight=False)
 
 
-def _load(
+@app.command()
+@_reporting
+def measure(
+    model: Annotated[str, typer.Option(help="A model name, as for inspect.")],
+    data: Annotated[
+        str,
+        typer.Option(help="folder:ROOT, list:FILE, imagenet-s:ROOT, cifar10:ROOT, cifar100:ROOT or hf:NAME."),
+    ],
+    out: Annotated[str, typer.Option(help="The store: a path ending in .zarr, or a URL of fsspec.")],
+    conditions: Annotated[
+        str,
+        typer.Option(help="With commas: clean, random_init, self_only, no_cls, context_removed, class_removed."),
+    ] = "clean",
+    sites: Annotated[
+        str | None, typer.Option(help="With commas: embed, attn_out, resid_mid, mlp_out, resid_post; all if left out.")
+    ] = None,
+    memories: Annotated[bool, typer.Option("--memories", help="Also key/value memories.")] = False,
+    split: Annotated[str | None, typer.Option(help="Of the data, such as validation.")] = None,
+    per_class: Annotated[int | None, typer.Option(help="Images of each class; the first in order of names.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Images at most.")] = None,
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="Draw --per-class and --limit with --seed.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the random twin, of the control class and of drawn subsets.")] = 0,
+    batch_size: Annotated[str, typer.Option(help="auto, 1 to 64, or a multiple of 64.")] = "auto",
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode images.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Record and leave out unreadable images.")] = False,
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights: safetensors or state dict.")] = None,
+    head: Annotated[Path | None, typer.Option(help="File of a linear head for a backbone of timm.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="File of class names: one a line, or JSON.")] = None,
+    templates: Annotated[Path | None, typer.Option(help="File of prompts for an OpenCLIP model.")] = None,
+    transform: Annotated[str | None, typer.Option(help='"paper" for the transform of the paper.')] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or float64.")] = None,
+    engine: Annotated[str, typer.Option(help="local or ray.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Ray cluster: auto or ray://HOST:10001.")] = None,
+    actors: Annotated[int | None, typer.Option(min=1, help="Copies of the model on the cluster.")] = None,
+    gpus: Annotated[float | None, typer.Option(min=0, help="GPUs of each copy, such as 0.5.")] = None,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Progress and outcome as JSON lines.")] = False,
+) -> None:
+    """Measure every token of a data set in class space, into a store; run again to go on after a stop."""
+    from classlens.present.progress import watched
+    from classlens.runs.cluster import Cluster
+    from classlens.runs.measure import measure as run
+
+    with watched(sys.stdout if log_json else None, out) as (report, finished):
+        outcome = run(
+            model,
+            data,
+            out,
+            conditions=_listed(conditions),
+            sites=None if sites is None else _listed(sites),
+            memories=memories,
+            split=split,
+            per_class=per_class,
+            limit=limit,
+            shuffle=shuffle,
+            seed=seed,
+            batch_size=int(batch_size) if batch_size.isdecimal() else batch_size,  # type: ignore[arg-type]
+            workers=workers,
+            skip_bad=skip_bad,
+            engine=engine,  # type: ignore[arg-type]
+            cluster=Cluster(address, actors, gpus),
+            report=report,
+            **_loading(model, checkpoint, head, classes, templates, transform, device),
+            dtype=dtype,
+        )
+        finished(outcome)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _loading(
     model: str,
     checkpoint: Path | None,
     head: Path | None,
@@ -216,23 +288,18 @@ def _load(
     templates: Path | None,
     transform: str | None,
     device: str | None,
-) -> Lens:
-    from classlens.lens.lens import load
+) -> dict[str, Any]:
+    """What `classlens.load` is to be called with besides the model."""
     from classlens.models.classes import read_class_names
 
     if templates is not None and not model.startswith("open_clip:"):
         raise ClasslensError(f"--templates goes with an OpenCLIP model, not with {model!r}: leave it out")
     options: dict[str, Any] = {} if templates is None else {"templates": templates}
     names = None if classes is None else read_class_names(classes)
-    return load(
-        model,
-        checkpoint=checkpoint,
-        head=head,
-        class_names=names,
-        transform="paper" if transform == "paper" else None,
-        device=device,
-        **options,
-    )
+    if transform not in (None, "paper"):
+        raise ClasslensError(f'transform {transform!r} is not known: leave it out or give "paper"')
+    given = {"checkpoint": checkpoint, "head": head, "class_names": names, "transform": transform, "device": device}
+    return given | options
 
 
 def _write(record: dict[str, Any], pictures: list[Image], out: Path) -> None:

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from classlens.core.maps import Map, Norm, Pool, compute_dtype
+from classlens.core.maps import Map, Norm, Pool, Projection, compute_dtype
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +39,15 @@ class ClassSpace:
     @property
     def num_classes(self) -> int:
         return self.weight.shape[0]
+
+    @property
+    def embedding(self) -> Float[Tensor, "classes width"]:
+        """The class embedding in the width of the tokens: ``E``, or ``E @ W`` where a projection ``W`` comes first."""
+        weight = self.weight
+        for step in reversed(self.maps):
+            if isinstance(step, Projection):
+                weight = weight @ step.weight.to(weight.dtype)
+        return weight
 
     def _in(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         dtype = compute_dtype(dtype)

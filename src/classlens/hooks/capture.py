@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from classlens.models.view import ModelView, Point
 
+Change = Callable[[Tensor, slice], Tensor]
+"""From a tensor to another in its place; the slice says which heads or channels it holds of all."""
 Receiver = Callable[[int, Tensor], None]
 
 
@@ -75,3 +77,54 @@ def _hooked(point: Point, receive: Callable[[Tensor], object]) -> Iterator[None]
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def replacing(point: Point, change: Change) -> Iterator[None]:
+    """Put other tensors in the place of those that pass; what watches later sees the new ones.
+
+    with replacing(block.points["mlp_out"], lambda x, _: torch.zeros_like(x)):
+        view.module(pixels)
+    """
+    modules = (point.module, *point.more)
+    before: dict[int, Tensor] = {}
+
+    def changed(place: int, passing: Any) -> Any:
+        x = point.read(passing)
+        if point.shares:
+            start = sum(point.shares[:place])
+            return point.written(passing, change(x, slice(start, start + point.shares[place])))
+        if place < len(modules) - 1:  # one of several parts that are summed: the last takes all of the change
+            before[place] = x
+            return passing
+        parts = [before.pop(number) for number in range(place)]
+        new = change(torch.stack([*parts, x]).sum(dim=0) if parts else x, slice(None))
+        return point.written(passing, new - sum(parts) if parts else new)
+
+    def enter(place: int, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args:
+            return (changed(place, args[0]), *args[1:]), kwargs
+        first = next(iter(kwargs))
+        return args, {**kwargs, first: changed(place, kwargs[first])}
+
+    def leave(place: int, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+        return changed(place, output)
+
+    with ExitStack() as stack:
+        for place, module in enumerate(modules):
+            if point.end == "input":
+                handle = module.register_forward_pre_hook(partial(enter, place), with_kwargs=True)
+            else:
+                handle = module.register_forward_hook(partial(leave, place))
+            stack.callback(handle.remove)
+        yield
+
+
+@contextmanager
+def replacing_output(module: nn.Module, change: Callable[[Any], Any]) -> Iterator[None]:
+    """Put something else in the place of what a whole model returns."""
+    handle = module.register_forward_hook(lambda _, __, output: change(output))
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from classlens.errors import ClasslensError, reason_of
+from classlens.hooks.edits import Edit, editing
 from classlens.hooks.recording import record
 from classlens.hooks.reducing import reduce
 from classlens.lens.facts import FactsTable, sites_of
@@ -37,6 +39,7 @@ def load(
     class_names: Sequence[str] | None = None,
     transform: Transform | Literal["paper"] | None = None,
     device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
     pretrained: bool = True,
     **options: Any,
 ) -> Lens:
@@ -61,6 +64,8 @@ def load(
         transform: a function from a picture to ``[channel, height, width]`` pixels, or ``"paper"`` (resize without a
             crop, bilinear, mean = std = 0.5); the model's own eval transform when left out.
         device: where the model runs, such as ``"cuda"``; left where it is when not given.
+        dtype: what the model runs in, such as ``"bfloat16"``; left as it is when not given. Projection is in float32 at
+            least.
         pretrained: False builds a timm model with random weights.
         options: passed to ``timm.create_model``, such as ``img_size=384``.
 
@@ -80,6 +85,7 @@ def load(
             class_names=class_names,
             transform=transform,
             device=device,
+            dtype=dtype,
             pretrained=pretrained,
             **options,
         )
@@ -184,6 +190,27 @@ class Lens:
             part = slice(start, min(start + batch_size, len(names)))
             reduce(self.view, pixels[part], index[part], wanted, partial(table.put, part))
         return table.dataset(names, self.classes, index)
+
+    @contextmanager
+    def edit(self, *edits: Edit) -> Iterator[None]:
+        """Run everything in the body with edits of the forward pass; afterwards the model is as it was (law 4).
+
+        >>> import classlens, torch
+        >>> lens, pixels = classlens.load("builtin:cifar10"), torch.zeros(1, 3, 32, 32)
+        >>> with lens.edit(classlens.NoCls(), classlens.AblateHeads([0], blocks=[5])):
+        ...     edited = lens.facts(pixels, "resid_post", "cat")
+
+        Args:
+            edits: some of ``CutAttention``, ``NoCls``, ``SelfOnly``, ``KeepTokens``, ``AblateHeads``,
+                ``AblateNeurons``, ``AblateSublayer`` and ``Patch``. At one place they act in the order given; contexts
+                nest.
+
+        Raises:
+            ClasslensError: blocks, heads or tokens that the model does not have, or a point that it does not show.
+        """
+        self._same_parameters()
+        with editing(self.view, edits):
+            yield
 
     def _same_parameters(self) -> None:
         """The class embedding and the outputs of the view are the model's own tensors, as long as these are."""

@@ -118,6 +118,9 @@ def _memories(view: ModelView, pixels: Tensor) -> Law:
     found: dict[str, Tensor] = {}
     worst, size, seen = 0.0, 1.0, 0
 
+    def keep(sublayer: str, _: int, coefficients: Tensor) -> None:
+        found[sublayer] = coefficients
+
     def added(sublayer: str, block: int, out: Tensor) -> None:
         nonlocal worst, size, seen
         coefficients = found.pop(sublayer, None)
@@ -132,7 +135,7 @@ def _memories(view: ModelView, pixels: Tensor) -> Law:
     receivers: dict[str, Receiver] = {}
     for sublayer in _SUBLAYERS:
         # Coefficients pass before what is made of them.
-        receivers[f"{sublayer}_coefficients"] = lambda _, x, sublayer=sublayer: found.__setitem__(sublayer, x)
+        receivers[f"{sublayer}_coefficients"] = partial(keep, sublayer)
         receivers[f"{sublayer}_out"] = partial(added, sublayer)
     with evaluating(view.module), view.opened(), watching(view, receivers):
         view.run(pixels.to(view.device, view.dtype))

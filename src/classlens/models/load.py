@@ -36,6 +36,7 @@ def load_model(
     class_names: Sequence[str] | None = None,
     transform: Transform | Literal["paper"] | None = None,
     device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
     pretrained: bool = True,
     **options: Any,
 ) -> Loaded:
@@ -74,10 +75,21 @@ def load_model(
             created.module.to(torch.device(device))
         except (RuntimeError, AssertionError, NotImplementedError, ImportError):
             raise ClasslensError(f"device {str(device)!r} is not available here: give cpu, cuda or mps") from None
+    if dtype is not None:
+        if created.view is not None:
+            raise ClasslensError(f"model {name!r} stays as its description found it: convert it before describing it")
+        created.module.to(_dtype(dtype))
     view = created.view or families.of(created.module, name).view(created.module, name)
     prepared = preprocessing(created.transform, view.input_size, transform, name=name)
     names = created.class_names if class_names is None else class_names
     return Loaded(view, prepared, classes_of(view.num_classes, names))
+
+
+def _dtype(given: str | torch.dtype) -> torch.dtype:
+    found = getattr(torch, given, None) if isinstance(given, str) else given
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ClasslensError(f"dtype {str(given)!r} is not known: give float32, bfloat16, float16 or float64")
+    return found
 
 
 def _held(model: nn.Module | ModelView) -> Created:

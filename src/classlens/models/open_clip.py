@@ -239,7 +239,14 @@ def _block(block: Any, taps: Taps, refuse: Refuse) -> BlockView:
         refuse(f"has an MLP that ends in {type(project).__name__}, which is not read yet")
     inside, output = attention(block.attn, scales[0], taps, refuse)
     # Before the library ran its blocks with the image first, tokens came first.
-    order: dict[str, Any] = {} if block.attn.batch_first else {"read": _image_first}
+    order: dict[str, Any] = (
+        {}
+        if block.attn.batch_first
+        else {
+            "read": _image_first,
+            "write": _tokens_first,
+        }
+    )
     points = {
         "resid_pre": Point(block, "input", **order),
         # The scales (identities where there are none) pass exactly what is added to the residual stream.
@@ -258,6 +265,10 @@ def _block(block: Any, taps: Taps, refuse: Refuse) -> BlockView:
 
 def _image_first(x: Tensor) -> Tensor:
     return x.transpose(0, 1)
+
+
+def _tokens_first(_: Tensor, new: Tensor) -> Tensor:
+    return new.transpose(0, 1)
 
 
 def _through_timm(visual: Any, name: str, weight: Tensor, bias: Tensor | None, refuse: Refuse) -> ModelView:

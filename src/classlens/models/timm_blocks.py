@@ -94,8 +94,8 @@ def _parallel_scaling(block: Any, refuse: Refuse) -> BlockView:
         out = {
             "attn_out": Point(joint, "input", read=partial(_share, block.ls, attn_weight, None, slice(width))),
             "mlp_out": Point(joint, "input", read=partial(_share, block.ls, mlp_weight, mlp_bias, slice(width, None))),
-            "attn_coefficients": Point(joint, "input", read=partial(_inputs, slice(width))),
-            "mlp_coefficients": Point(joint, "input", read=partial(_inputs, slice(width, None))),
+            "attn_coefficients": _some_inputs(joint, slice(width)),
+            "mlp_coefficients": _some_inputs(joint, slice(width, None)),
         }
     return BlockView(
         points={
@@ -128,9 +128,13 @@ def _parallel_things(block: Any, refuse: Refuse) -> BlockView:
             "mlp_out": _joined([Point(branch) for branch in block.ffns], _sum),
             "resid_post": Point(block),
             "values": _joined(values, _heads_in_a_row),
-            "attention": _joined([Point(branch.attn.attn_drop) for branch in block.attns], _heads_in_a_row),
-            "attn_coefficients": _joined([Point(branch.attn.proj, "input") for branch in block.attns], _in_a_row),
-            "mlp_coefficients": _joined([Point(branch.mlp.fc2, "input") for branch in block.ffns], _in_a_row),
+            "attention": _joined(
+                [Point(branch.attn.attn_drop) for branch in block.attns],
+                _heads_in_a_row,
+                tuple(branch.attn.num_heads for branch in block.attns),
+            ),
+            "attn_coefficients": _inputs_in_a_row([branch.attn.proj for branch in block.attns]),
+            "mlp_coefficients": _inputs_in_a_row([branch.mlp.fc2 for branch in block.ffns]),
         },
         heads=sum(branch.attn.num_heads for branch in block.attns),
         attn=Branches(tuple(_branch(branch.attn.proj, branch.ls, refuse) for branch in block.attns)),
@@ -219,8 +223,18 @@ def _scaled(scale: nn.Module, x: Tensor) -> Tensor:
     return x * scale.gamma if isinstance(scale, LayerScale) else x
 
 
+def _some_inputs(joint: nn.Module, part: slice) -> Point:
+    return Point(joint, "input", read=partial(_inputs, part), write=partial(_with_inputs, part))
+
+
 def _inputs(part: slice, x: Tensor) -> Tensor:
     return x[..., part]
+
+
+def _with_inputs(part: slice, x: Tensor, new: Tensor) -> Tensor:
+    x = x.clone()
+    x[..., part] = new
+    return x
 
 
 def _share(scale: nn.Module, weight: Tensor, bias: Tensor | None, inputs: slice, x: Tensor) -> Tensor:
@@ -228,11 +242,11 @@ def _share(scale: nn.Module, weight: Tensor, bias: Tensor | None, inputs: slice,
     return _scaled(scale, F.linear(x[..., inputs], weight, bias))
 
 
-def _joined(points: list[Point], join: Callable[[list[Tensor]], Tensor]) -> Point:
+def _joined(points: list[Point], join: Callable[[list[Tensor]], Tensor], shares: tuple[int, ...] = ()) -> Point:
     """Points of the branches as one; they are alike but for their module."""
     first, *others = points
     assert all(point.end == first.end for point in others)
-    return Point(first.module, first.end, first.read, tuple(point.module for point in others), join)
+    return Point(first.module, first.end, first.read, tuple(point.module for point in others), join, shares)
 
 
 def _sum(parts: list[Tensor]) -> Tensor:
@@ -241,6 +255,12 @@ def _sum(parts: list[Tensor]) -> Tensor:
 
 def _heads_in_a_row(parts: list[Tensor]) -> Tensor:
     return torch.cat(parts, dim=1)
+
+
+def _inputs_in_a_row(projections: list[Any]) -> Point:
+    """What enters the last projections of parallel sublayers."""
+    points = [Point(projection, "input") for projection in projections]
+    return _joined(points, _in_a_row, tuple(projection.in_features for projection in projections))
 
 
 def _in_a_row(parts: list[Tensor]) -> Tensor:

@@ -9,6 +9,7 @@ from functools import partial
 from itertools import count
 from typing import Any, NoReturn
 
+import torch
 from torch import Tensor, nn
 
 from classlens.core.attention import Output
@@ -227,12 +228,20 @@ def _added(layer: nn.Module, project: nn.Linear, scale: str | None, refuse: Refu
     factor = None if scale is None else _known(layer, (scale,), refuse)
     if not isinstance(factor, Tensor):  # a layer without LayerScale has the number 1
         return Point(project), Output(weight, bias)
-    return Point(project, read=partial(_scaled, factor)), Output(weight, bias, scale=factor.detach())
+    return Point(project, read=partial(_scaled, factor), write=partial(_unscaled, factor)), Output(
+        weight, bias, scale=factor.detach()
+    )
 
 
 def _scaled(factor: Tensor, raw: Tensor) -> Tensor:
     added: Tensor = factor.detach() * raw
     return added
+
+
+def _unscaled(factor: Tensor, raw: Tensor, new: Tensor) -> Tensor:
+    """What becomes ``new`` when it is scaled; where the factor is 0 nothing does, and nothing is changed."""
+    factor = factor.detach()
+    return torch.where(factor == 0, raw, new / factor)
 
 
 def _by_head(values: Tensor, *, heads: int) -> Tensor:

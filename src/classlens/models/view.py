@@ -40,6 +40,18 @@ class Point:
     read: Callable[[Any], Tensor] = _unchanged
     more: tuple[nn.Module, ...] = ()
     join: Callable[[list[Tensor]], Tensor] = sum  # type: ignore[assignment]
+    shares: tuple[int, ...] = ()
+    """For parts that stand in a row: how many heads or channels each has. Without them parts are summed."""
+    write: Callable[[Any, Tensor], Any] | None = None
+    """From what passes and a new tensor to what is to pass; not needed where ``read`` changes nothing."""
+
+    @property
+    def editable(self) -> bool:
+        return self.write is not None or self.read is _unchanged
+
+    def written(self, passing: Any, new: Tensor) -> Any:
+        """What is to pass so that ``read`` gives ``new``."""
+        return new if self.write is None else self.write(passing, new)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,9 +114,13 @@ class Readout:
     counts_bias: bool = True
     """False where the bias belongs to another readout's share of the logits (one head split in two)."""
 
-    def logits(self, last: Tensor) -> Tensor:
-        """This readout's share of the model's logits."""
-        logits = self.space.pooled(last[:, self.pooled])
+    def logits(self, last: Tensor, kept: Tensor | None = None) -> Tensor:
+        """This readout's share of the model's logits; of the tokens ``kept`` (``[image, token]``) alone, if given."""
+        if kept is None:
+            logits = self.space.pooled(last[:, self.pooled])
+        else:
+            rows = zip(last[:, self.pooled], kept[:, self.pooled], strict=True)
+            logits = torch.cat([self.space.pooled(states[here][None]) for states, here in rows])
         if not self.counts_bias and self.space.bias is not None:
             logits = logits - self.space.bias.to(logits.dtype)
         return logits * self.weight
@@ -175,9 +191,12 @@ class ModelView:
         """The model's own logits ``[image, category]``."""
         return self.logits_of(self.module(pixels))
 
-    def logits(self, last: Tensor) -> Tensor:
-        """The logits that the last hidden states ``[image, token, width]`` give, pooled as the model does (law 2)."""
-        return torch.stack([readout.logits(last) for readout in self.readouts]).sum(dim=0)
+    def logits(self, last: Tensor, kept: Tensor | None = None) -> Tensor:
+        """The logits that the last hidden states ``[image, token, width]`` give, pooled as the model does (law 2).
+
+        Where ``kept`` (``[image, token]``) is given, the head pools these tokens alone.
+        """
+        return torch.stack([readout.logits(last, kept) for readout in self.readouts]).sum(dim=0)
 
     def spaces(self, count: int) -> list[tuple[ClassSpace, Tensor | slice]]:
         """Each class space with its tokens, which together are all ``count`` tokens."""

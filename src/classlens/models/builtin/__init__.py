@@ -25,7 +25,8 @@ def create(name: str, request: Request) -> Created:
     """The built-in model by its full name, ``builtin:cifar10``."""
     if not request.plain:
         raise ClasslensError(f"{name!r} comes with its weights: leave out checkpoint, num_classes and model options")
-    return Created(load(name.removeprefix("builtin:")), CLASS_NAMES, transform())
+    module = load(name.removeprefix("builtin:")) if request.pretrained else build().eval()
+    return Created(module, CLASS_NAMES, transform())
 
 
 def known() -> Iterator[Known]:

@@ -1,0 +1,389 @@
+"""Edits of a forward pass: who attends to whom, heads, neurons and sublayers ablated, activations patched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from classlens.errors import ClasslensError, near
+from classlens.hooks.capture import Change, evaluating, replacing, replacing_output, watching
+from classlens.hooks.selection import Blocks, Group, TokenGroup, blocks_of, heads_of, tokens_of, units_of
+from classlens.models.view import ModelView
+
+Replacement = Literal["zero", "mean"] | Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One change at one point of one block. Late ones come after all others there."""
+
+    point: str
+    block: int
+    change: Change
+    late: bool = False
+
+
+class Edit(Protocol):
+    """What ``Lens.edit`` takes; adding one is adding a class here."""
+
+    def steps(self, view: ModelView) -> Iterator[Step]:
+        """The changes that make the edit; raises ClasslensError for what the model does not have."""
+        ...
+
+
+@contextmanager
+def editing(view: ModelView, edits: Sequence[Edit]) -> Iterator[None]:
+    """Run everything in the body edited; afterwards the model is as it was (law 4)."""
+    with ExitStack() as stack:
+        steps = [step for edit in edits for step in edit.steps(view)]
+        points = {step.point for step in steps}
+        if "attention" in points:
+            stack.enter_context(view.unfused())
+        if points & {"attn_coefficients", "attn_joined"}:
+            stack.enter_context(view.opened())
+        for step in sorted(steps, key=lambda step: step.late):
+            point = view.blocks[step.block].points.get(step.point)
+            if point is None or not point.editable:
+                raise ClasslensError(
+                    f"the blocks of model {view.name!r} {'do not show' if point is None else 'only show'} "
+                    f"{step.point}, so it cannot be edited there: edit another point, or describe the model with it"
+                )
+            stack.enter_context(replacing(point, step.change))
+        for edit in edits:
+            if isinstance(edit, KeepTokens):
+                stack.enter_context(_pooling_kept(view, edit))
+        yield
+
+
+@dataclass(frozen=True, eq=False)
+class CutAttention:
+    """Some tokens do not see some others: the attention weights from ``queries`` to ``keys`` are 0.
+
+        with lens.edit(CutAttention(queries="image", keys="cls", renormalize=True)):
+            lens.facts(images, "resid_post", "cat")
+
+    Tokens are ``"cls"``, ``"image"``, ``"prefix"``, ``"all"``, another prefix token's name, indices, a slice or a bool
+    mask ``[token]`` or ``[image, token]``. With ``renormalize`` what is left of a row is scaled to sum to one; a row of
+    which nothing is left stays 0.
+    """
+
+    queries: TokenGroup
+    keys: TokenGroup
+    renormalize: bool = False
+    blocks: Blocks = None
+    heads: Sequence[int] | None = None
+
+    def steps(self, view: ModelView) -> Iterator[Step]:
+        queries, keys = tokens_of(view, self.queries), tokens_of(view, self.keys)
+
+        def cut(weights: Tensor) -> Tensor:
+            gone = queries(weights)[:, None, :, None] & keys(weights)[:, None, None, :]
+            left = weights.masked_fill(gone, 0.0)
+            return _renormalised(left) if self.renormalize else left
+
+        return _attention_steps(view, self.blocks, self.heads, cut)
+
+
+def NoCls(renormalize: bool = False, blocks: Blocks = None, heads: Sequence[int] | None = None) -> CutAttention:
+    """Image tokens do not see ``[CLS]`` (design, section 3); rows are not renormalised unless asked, as published."""
+    return CutAttention("image", "cls", renormalize, blocks, heads)
+
+
+@dataclass(frozen=True, eq=False)
+class SelfOnly:
+    """Every image token attends to itself alone: its row of attention weights is one-hot; prefix tokens are untouched.
+
+    with lens.edit(SelfOnly(blocks=[10, 11])):
+        lens.trace(images)
+    """
+
+    blocks: Blocks = None
+    heads: Sequence[int] | None = None
+
+    def steps(self, view: ModelView) -> Iterator[Step]:
+        image = tokens_of(view, "image")
+
+        def alone(weights: Tensor) -> Tensor:
+            own = torch.eye(weights.shape[-1], dtype=weights.dtype, device=weights.device)
+            return torch.where(image(weights)[:, None, :, None], own, weights)
+
+        return _attention_steps(view, self.blocks, self.heads, alone)
+
+
+@dataclass(frozen=True, eq=False)
+class KeepTokens:
+    """Tokens are dropped after position embeddings, all but those of ``mask`` (``[token]`` or ``[image, token]``).
+
+        with lens.edit(KeepTokens(mask)):
+            logits = lens.view.run(pixels)
+
+    Images of a batch may keep different numbers of tokens, and every model can do it, also one whose attention knows
+    positions: removed tokens get no weight from any other, the rows of the others sum to one again, and the head pools
+    the kept ones alone. To the kept tokens and to the logits that is the same as dropping the others; the hidden states
+    of removed tokens are still there and mean nothing.
+    """
+
+    mask: Tensor
+
+    def steps(self, view: ModelView) -> Iterator[Step]:
+        keeps = tokens_of(view, self.mask)
+
+        def keep(weights: Tensor) -> Tensor:
+            return _renormalised(weights.masked_fill(~keeps(weights)[:, None, None, :], 0.0))
+
+        return _attention_steps(view, None, None, keep)
+
+
+@dataclass(frozen=True, eq=False)
+class AblateHeads:
+    """The outputs of some heads are replaced, before an inner norm and the output projection.
+
+        with lens.edit(AblateHeads([0, 3], blocks=[5], to="mean")):
+            lens.facts(images, "resid_post", "cat")
+
+    ``to``: ``"zero"``; ``"mean"``, over the images of the batch at the same token; or a tensor that fits
+    ``[image, token, channel]`` of the chosen heads, joined.
+    """
+
+    heads: Sequence[int]
+    blocks: Blocks = None
+    tokens: TokenGroup = "all"
+    to: Replacement = "zero"
+
+    def steps(self, view: ModelView) -> Iterator[Step]:
+        chosen, tokens = heads_of(view, self.heads), tokens_of(view, self.tokens)
+        for block in blocks_of(view, self.blocks):
+            point, channels = _joined_heads(view, block)
+            columns = torch.tensor([head * channels + each for head in chosen for each in range(channels)])
+            yield Step(point, block, partial(_put_columns, columns, tokens, self.to))
+
+
+@dataclass(frozen=True, eq=False)
+class AblateNeurons:
+    """The coefficients of some memories are replaced: hidden units of the MLP, or channels of attention.
+
+        with lens.edit(AblateNeurons([17, 2041], blocks=[10])):
+            lens.facts(images, "resid_post", "cat")
+
+    ``to`` as for ``AblateHeads``, a tensor fitting ``[image, token, unit]`` of the chosen ones.
+    """
+
+    units: Sequence[int]
+    blocks: Blocks = None
+    tokens: TokenGroup = "all"
+    to: Replacement = "zero"
+    sublayer: Literal["attn", "mlp"] = "mlp"
+
+    def steps(self, view: ModelView) -> Iterator[Step]:
+        tokens = tokens_of(view, self.tokens)
+        for block in blocks_of(view, self.blocks):
+            columns = torch.tensor(units_of(view, block, self.sublayer, self.units))
+            yield Step(f"{self.sublayer}_coefficients", block, partial(_put_columns, columns, tokens, self.to))
+
+
+@dataclass(frozen=True, eq=False)
+class AblateSublayer:
+    """What a sublayer adds to the residual stream is replaced.
+
+        with lens.edit(AblateSublayer("mlp", blocks=[11])):
+            lens.trace(images)
+
+    ``to``: ``"zero"``; ``"mean"``, over the images of the batch at the same token; or a tensor that fits
+    ``[image, token, width]``.
+    """
+
+    sublayer: Literal["attn", "mlp"]
+    blocks: Blocks = None
+    tokens: TokenGroup = "all"
+    to: Replacement = "zero"
+
+    def steps(self, view: ModelView) -> Iterator[Step]:
+        if self.sublayer not in ("attn", "mlp"):
+            raise ClasslensError(f"sublayer {self.sublayer!r} is not known: give attn or mlp")
+        tokens = tokens_of(view, self.tokens)
+
+        def put(x: Tensor, _: slice) -> Tensor:
+            return torch.where(tokens(x)[..., None], _instead(self.to, x), x)
+
+        for block in blocks_of(view, self.blocks):
+            yield Step(f"{self.sublayer}_out", block, put)
+
+
+PATCHED = ("embed", "resid_pre", "attn_out", "mlp_out", "resid_post", "heads")
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """Activation patching: what the run over other images has at a place takes the place of the own.
+
+        with lens.edit(Patch("resid_post", source=other_pixels, blocks=[6], tokens="image")):
+            logits = lens.view.run(pixels)
+
+    ``source``: pixels of one image, or of as many as will run; it is run once, unedited by this edit, on entering.
+    ``site``: ``embed``, ``resid_pre``, ``attn_out``, ``mlp_out``, ``resid_post``, or ``heads`` with ``heads``. A
+    patched residual stream counts as added by the MLP before it, so that law 1 goes on to hold.
+    """
+
+    site: str
+    source: Tensor = field(repr=False)
+    blocks: Blocks = None
+    tokens: TokenGroup = "all"
+    heads: Sequence[int] | None = None
+
+    def steps(self, view: ModelView) -> Iterator[Step]:
+        if self.site not in PATCHED:
+            raise ClasslensError(
+                f"site {self.site!r} cannot be patched{near(str(self.site), PATCHED)}; give one of {', '.join(PATCHED)}"
+            )
+        if (self.site == "heads") != (self.heads is not None):
+            raise ClasslensError("heads= goes with site 'heads' of a patch, which needs it: give both or neither")
+        tokens = tokens_of(view, self.tokens)
+        for block in [0] if self.site == "embed" else blocks_of(view, self.blocks):
+            if self.site == "heads":
+                point, channels = _joined_heads(view, block)
+                chosen = heads_of(view, self.heads)
+                columns = torch.tensor([head * channels + each for head in chosen for each in range(channels)])
+                theirs = self._theirs(view, point, block)[..., columns.to(view.device)]
+                yield Step(point, block, partial(_put_columns, columns, tokens, theirs))
+            elif self.site in ("attn_out", "mlp_out"):
+                yield Step(self.site, block, partial(_patched, tokens, self._theirs(view, self.site, block)))
+            elif self.site == "resid_post":
+                yield from self._stream(view, block, tokens)
+            elif block > 0:
+                yield from self._stream(view, block - 1, tokens)
+            else:
+                yield Step("resid_pre", 0, partial(_patched, tokens, self._theirs(view, "resid_pre", 0)))
+
+    def _stream(self, view: ModelView, block: int, tokens: Group) -> Iterator[Step]:
+        """The output of a block, changed by way of what its MLP adds."""
+        theirs = self._theirs(view, "resid_post", block)
+        parts: dict[str, Tensor] = {}
+
+        def keep(name: str, x: Tensor, _: slice) -> Tensor:
+            parts[name] = x
+            return x
+
+        def put(x: Tensor, _: slice) -> Tensor:
+            middle = parts.pop("resid_pre") + parts.pop("attn_out")
+            return torch.where(tokens(x)[..., None], theirs - middle, x)
+
+        yield Step("resid_pre", block, partial(keep, "resid_pre"), late=True)
+        yield Step("attn_out", block, partial(keep, "attn_out"), late=True)
+        yield Step("mlp_out", block, put)
+
+    def _theirs(self, view: ModelView, point: str, block: int) -> Tensor:
+        found: dict[int, Tensor] = {}
+        with evaluating(view.module), view.opened(), watching(view, {point: found.__setitem__}):
+            view.run(self.source.to(view.device, view.dtype))
+        return found[block]
+
+
+def _attention_steps(
+    view: ModelView, blocks: Blocks, heads: Sequence[int] | None, change: Callable[[Tensor], Tensor]
+) -> Iterator[Step]:
+    """The same change of the attention weights of some heads in some blocks."""
+    chosen = torch.zeros(view.blocks[0].heads, dtype=torch.bool)
+    chosen[heads_of(view, heads)] = True
+
+    def some(weights: Tensor, part: slice) -> Tensor:
+        if bool(chosen.all()):
+            return change(weights)
+        here = chosen[part].to(weights.device)[:, None, None]
+        return torch.where(here, change(weights), weights)
+
+    for block in blocks_of(view, blocks):
+        yield Step("attention", block, some)
+
+
+def _renormalised(weights: Tensor) -> Tensor:
+    total = weights.sum(dim=-1, keepdim=True)
+    return torch.where(total == 0, weights, weights / total)
+
+
+def _joined_heads(view: ModelView, block: int) -> tuple[str, int]:
+    """The point at which the outputs of all heads pass, joined, before an inner norm; and the channels of a head."""
+    seen = view.blocks[block]
+    point = "attn_joined" if "attn_joined" in seen.points else "attn_coefficients"
+    return point, seen.attn.weight.shape[1] // seen.heads
+
+
+def _put_columns(columns: Tensor, tokens: Group, to: Replacement, x: Tensor, part: slice) -> Tensor:
+    """Some columns of some tokens replaced; ``x`` holds the columns ``part`` of all."""
+    start, stop = part.start or 0, x.shape[-1] if part.stop is None else part.stop
+    here = (columns >= start) & (columns < stop)
+    own = (columns[here] - start).to(x.device)
+    if isinstance(to, Tensor) and to.shape[-1] == len(columns):
+        to = to[..., here.to(to.device)]
+    chosen = x[..., own]
+    x = x.clone()
+    x[..., own] = torch.where(tokens(x)[..., None], _instead(to, chosen), chosen)
+    return x
+
+
+def _patched(tokens: Group, theirs: Tensor, x: Tensor, _: slice) -> Tensor:
+    return torch.where(tokens(x)[..., None], theirs, x)
+
+
+def _instead(to: Replacement, x: Tensor) -> Tensor:
+    """What takes the place of ``x`` (``[image, token, channel]``)."""
+    if isinstance(to, Tensor):
+        try:
+            return to.to(x.device, x.dtype).expand_as(x)
+        except RuntimeError:
+            raise ClasslensError(
+                f"a tensor of shape {list(to.shape)} was given to take the place of {list(x.shape)}: give one that "
+                "fits [image, token, channel]"
+            ) from None
+    if to == "zero":
+        return torch.zeros_like(x)
+    if to != "mean":
+        raise ClasslensError(f"to={to!r} is not known: give zero, mean or a tensor")
+    if len(x) < 2:
+        raise ClasslensError("to='mean' is the mean over the images of a batch, and this one has 1: give a tensor")
+    return x.mean(dim=0, keepdim=True).expand_as(x)
+
+
+@contextmanager
+def _pooling_kept(view: ModelView, edit: KeepTokens) -> Iterator[None]:
+    """The head pools kept tokens alone: its output is computed anew where it would see others."""
+    keeps = tokens_of(view, edit.mask)
+    last: dict[int, Tensor] = {}
+    number = len(view.blocks) - 1
+
+    def pooled(output: Any) -> Any:
+        states = last.pop(number)
+        kept = keeps(states).expand(len(states), -1)
+        if all(bool(kept[:, readout.pooled].all()) for readout in view.readouts):
+            return output
+        old = view.logits_of(output)
+        return _with_logits(view, output, view.logits(states, kept).to(old.dtype))
+
+    with ExitStack() as stack:
+        stack.enter_context(replacing(view.blocks[number].points["resid_post"], partial(_seen, last, number)))
+        stack.enter_context(replacing_output(view.module, pooled))
+        yield
+
+
+def _seen(kept: dict[int, Tensor], number: int, x: Tensor, _: slice) -> Tensor:
+    kept[number] = x
+    return x
+
+
+def _with_logits(view: ModelView, output: Any, logits: Tensor) -> Any:
+    """What the model returns, with other logits."""
+    if isinstance(output, Tensor):
+        return logits
+    if isinstance(output, tuple):
+        return (logits, *output[1:])
+    if hasattr(output, "logits") and hasattr(output, "items"):  # transformers' outputs
+        return type(output)(**{**output, "logits": logits})
+    raise ClasslensError(
+        f"model {view.name!r} returns a {type(output).__name__}, in which logits of some tokens cannot be put: "
+        "describe one that returns a tensor"
+    )

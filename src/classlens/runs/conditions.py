@@ -1,0 +1,72 @@
+"""The conditions under which a data set is measured: one table, a row each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from classlens.errors import ClasslensError, near
+from classlens.hooks.edits import Edit, KeepTokens, NoCls, SelfOnly
+from classlens.models.view import ModelView
+
+_NOTHING: Callable[[Tensor], tuple[Edit, ...]] = lambda _: ()  # noqa: E731
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What is done to the model or to its tokens.
+
+    ``edits`` is given which tokens are kept (``[image, token]``, prefix tokens always); ``keeps`` says of image tokens
+    which are, by whether they show the image's class.
+    """
+
+    note: str
+    edits: Callable[[Bool[Tensor, "image token"]], tuple[Edit, ...]] = _NOTHING
+    twin: bool = False
+    """The random twin in place of the model."""
+    keeps: bool | None = None
+    """True: image tokens that show the class; False: the others; None: all, and no masks are needed."""
+    cls: bool = False
+    """Whether the model needs a ``[CLS]`` token."""
+
+
+CONDITIONS: dict[str, Condition] = {
+    "clean": Condition("the model as it is"),
+    "random_init": Condition("the random twin: the architecture as its library initialises it", twin=True),
+    "self_only": Condition("every image token attends to itself alone", lambda _: (SelfOnly(),)),
+    "no_cls": Condition("image tokens do not see [CLS]; rows are not renormalised", lambda _: (NoCls(),), cls=True),
+    "context_removed": Condition(
+        "image tokens that do not show the class are dropped after position embeddings",
+        lambda kept: (KeepTokens(kept),),
+        keeps=True,
+    ),
+    "class_removed": Condition(
+        "image tokens that show the class are dropped after position embeddings",
+        lambda kept: (KeepTokens(kept),),
+        keeps=False,
+    ),
+}
+
+
+def check_conditions(names: Sequence[str], view: ModelView, *, masks: bool, data: str) -> tuple[str, ...]:
+    """The conditions in the order of the table; raises ClasslensError for one that cannot be measured here."""
+    for name in names:
+        if name not in CONDITIONS:
+            raise ClasslensError(
+                f"condition {name!r} is not known{near(str(name), CONDITIONS)}; give some of {', '.join(CONDITIONS)}"
+            )
+        if CONDITIONS[name].keeps is not None and not masks:
+            raise ClasslensError(
+                f"condition {name!r} needs masks that show where the class is, which data {data!r} does not have: give "
+                "imagenet-s:ROOT with its segmentation, or leave the condition out"
+            )
+        if CONDITIONS[name].cls and "cls" not in view.prefix:
+            raise ClasslensError(
+                f"condition {name!r} needs a [CLS] token, which model {view.name!r} does not have: leave it out"
+            )
+    if not names:
+        raise ClasslensError(f"no conditions were given: give some of {', '.join(CONDITIONS)}")
+    return tuple(name for name in CONDITIONS if name in names)

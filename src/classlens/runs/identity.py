@@ -1,0 +1,54 @@
+"""What tells one measurement from another: digests of weights and transform, and the versions that made it."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+
+import numpy as np
+import timm
+import torch
+import torchvision
+from PIL import Image
+from torch import Tensor
+
+from classlens.models.transforms import Preprocessing
+from classlens.models.view import ModelView
+
+
+def weights_digest(view: ModelView) -> str:
+    """Of every parameter and buffer of a model, and of class embeddings that are none of them."""
+    digest = hashlib.sha256()
+    tensors = dict(view.module.state_dict())
+    for number, readout in enumerate(view.readouts):
+        tensors[f"readout {number}"] = readout.space.weight
+    for name, value in sorted(tensors.items()):
+        if isinstance(value, Tensor):
+            digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def probe(preprocessing: Preprocessing) -> Tensor:
+    """The pixels that a transform makes of a test picture: what it does, however it is written."""
+    rows, columns = np.mgrid[:257, :331]
+    picture = np.stack([rows * 255 // 256, columns * 255 // 330, (rows * columns) % 256], axis=-1)
+    return preprocessing(Image.fromarray(picture.astype(np.uint8)), "a test picture")
+
+
+def transform_digest(pixels: Tensor) -> str:
+    """Of the pixels that ``probe`` gives."""
+    # Rounded, since another processor's arithmetic is no other transform.
+    rounded = (pixels.double() * 1e3).round().to(torch.int64).numpy()
+    return hashlib.sha256(f"{list(pixels.shape)}".encode() + np.ascontiguousarray(rounded).tobytes()).hexdigest()
+
+
+def versions(own: str) -> dict[str, str]:
+    """Of all that the numbers depend on; ``own`` is that of classlens."""
+    return {
+        "classlens": own,
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "timm": timm.__version__,
+        "machine": platform.machine(),
+    }

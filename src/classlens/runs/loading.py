@@ -1,0 +1,95 @@
+"""Images as batches of pixels, decoded beside the model in processes of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from classlens.errors import ClasslensError
+from classlens.models.transforms import Preprocessing
+from classlens.models.view import Tokens
+from classlens.runs.dataset import Dataset
+from classlens.runs.masks import token_mask
+from classlens.runs.variables import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some images in a row. One that cannot be read is black and has a problem, so that the others keep their place."""
+
+    images: range
+    pixels: Tensor
+    class_tokens: Array
+    """int8 ``[image, image token]``: 1 where the mask shows the class, -1 without a mask."""
+    problems: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """Reads and prepares images of a data set; whole in every worker process, on every machine."""
+
+    dataset: Dataset
+    preprocessing: Preprocessing
+    shape: tuple[int, ...]
+    """Of the pixels of one image."""
+    tokens: Tokens
+    masks: bool = True
+
+    def batch(self, images: range) -> Batch:
+        rows, columns = self.tokens.grid
+        pixels = torch.zeros(len(images), *self.shape)
+        class_tokens = np.full((len(images), rows * columns), -1, dtype=np.int8)
+        problems = {}
+        for place, index in enumerate(images):
+            try:
+                pixels[place] = self._pixels(index)
+                mask = self.dataset.mask(index) if self.masks and self.dataset.has_masks else None
+                if mask is not None:
+                    class_tokens[place] = token_mask(mask, self.preprocessing.transform, self.tokens.grid)
+            except ClasslensError as error:
+                pixels[place] = 0
+                problems[index] = str(error)
+        return Batch(images, pixels, class_tokens, problems)
+
+    def _pixels(self, index: int) -> Tensor:
+        name = self.dataset.names[index]
+        pixels = self.preprocessing(self.dataset.picture(index), name)
+        if tuple(pixels.shape) != self.shape:
+            raise ClasslensError(
+                f"the transform makes {list(pixels.shape)} of image {name!r}, but {list(self.shape)} of others: images "
+                "measured together need one size"
+            )
+        return pixels
+
+
+class _Batches(TorchDataset[Batch]):
+    def __init__(self, reader: Reader, batches: Sequence[range]) -> None:
+        self._reader, self._batches = reader, batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, number: int) -> Batch:
+        return self._reader.batch(self._batches[number])
+
+
+def _itself(batch: Any) -> Any:
+    return batch
+
+
+def batches(reader: Reader, wanted: Sequence[range], workers: int) -> Iterator[Batch]:
+    """The batches in the order wanted, read ahead by worker processes (none: read when asked for)."""
+    made: Any = _Batches(reader, wanted)
+    return iter(DataLoader(made, batch_size=None, collate_fn=_itself, num_workers=min(workers, len(wanted))))
+
+
+def split(unit: range, batch_size: int) -> list[range]:
+    """The batches of a unit of work: fixed by image index, so that a run that was stopped makes the same ones."""
+    return [unit[start : start + batch_size] for start in range(0, len(unit), batch_size)]

@@ -1,0 +1,333 @@
+"""Measuring a whole data set: what is to be done, what is done already, and who does the rest."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from classlens.errors import ClasslensError, near
+from classlens.hooks.reducing import BY, SUBLAYERS, MemoryTables
+from classlens.lens.labels import token_coords
+from classlens.lens.lens import Lens, load
+from classlens.models.view import ModelView, Tokens
+from classlens.runs import variables
+from classlens.runs.batch_size import chosen_batch_size
+from classlens.runs.conditions import CONDITIONS, check_conditions
+from classlens.runs.dataset import Dataset
+from classlens.runs.datasets import open_dataset
+from classlens.runs.identity import probe, transform_digest, versions, weights_digest
+from classlens.runs.job import Job, Worker
+from classlens.runs.loading import batches, split
+from classlens.runs.lock import only_writer
+from classlens.runs.matching import match
+from classlens.runs.parameters import parameter_facts
+from classlens.runs.store import SHARD, Labels, Store, as_url, create, existing, is_local, require_same, shards
+from classlens.runs.twins import random_twin
+from classlens.runs.variables import Array, Axes
+
+Engine = Literal["local", "ray"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: images of all, those that were there before, and what was skipped so far."""
+
+    done: int
+    images: int
+    before: int
+    skipped: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Images a second, of this run."""
+        return (self.done - self.before) / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run has done. ``seconds`` is the time of measuring, without loading the model and looking at the data."""
+
+    store: str
+    images: int
+    before: int
+    skipped: dict[str, str]
+    """Why images were skipped, by name."""
+    seconds: float
+    batch_size: int
+
+
+def measure(
+    model: str | Path | nn.Module | ModelView | Lens,
+    data: str | Dataset,
+    out: str | os.PathLike[str],
+    *,
+    conditions: str | Collection[str] = ("clean",),
+    sites: str | Collection[str] | None = None,
+    memories: bool = False,
+    split: str | None = None,
+    per_class: int | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    shuffle: bool = False,
+    batch_size: int | Literal["auto"] = "auto",
+    workers: int | None = None,
+    skip_bad: bool = False,
+    engine: Engine = "local",
+    cluster: Any = None,
+    report: Callable[[Progress], None] = lambda _: None,
+    **options: Any,
+) -> Outcome:
+    """Measure every token of a data set in class space, into a store.
+
+        outcome = classlens.measure(
+            "vit_base_patch32_224.augreg_in21k_ft_in1k", "imagenet-s:/data", "b32.zarr",
+            conditions=("clean", "random_init"), memories=True, per_class=5,
+        )
+        clean = classlens.open_store(outcome.store)
+
+    Hidden states are reduced inside the forward pass and dropped. The store is written 64 images at a time; a run that
+    was stopped, however it was stopped, goes on where it was when it is started again, and ends with the same values.
+
+    Args:
+        model: as for ``classlens.load``, or a lens (``engine="local"`` alone).
+        data: ``folder:ROOT``, ``list:FILE``, ``imagenet-s:ROOT``, ``cifar10:ROOT``, ``cifar100:ROOT`` or ``hf:NAME``;
+            or a ``Dataset``. Its classes are matched to the model's by name, wnid or index.
+        out: a local path or a URL of fsspec, such as ``s3://bucket/run.zarr``.
+        conditions: some of ``clean, random_init, self_only, no_cls, context_removed, class_removed``. More may be
+            added to a store later.
+        sites: some of ``embed, attn_out, resid_mid, mlp_out, resid_post``; all when left out.
+        memories: also key/value memories: agreement of each token, and the group ``parameters``.
+        split, per_class, limit: which images; ``shuffle`` draws ``per_class`` and ``limit`` with ``seed`` where
+            otherwise the first are taken.
+        seed: of the random twin, of the random-class control and of drawn subsets.
+        batch_size: images in a forward pass: up to 64, or a multiple of 64. Recorded, and kept on resuming.
+        workers: processes that decode images (``engine="local"``).
+        skip_bad: record and leave out an image that cannot be read, in place of stopping there.
+        engine: ``"ray"`` spreads the work over a cluster, as ``cluster`` (a ``runs.cluster.Cluster``) says.
+        report: called with a ``Progress`` as images are written.
+        options: passed to ``classlens.load``: ``checkpoint``, ``transform="paper"``, ``device``, ``dtype`` …
+
+    Raises:
+        ClasslensError: data or classes that do not fit, an image that cannot be read, a store of something else or
+            with another writer, or a full disk; what was measured before stays in the store.
+    """
+    url = as_url(out)
+    found = existing(url)
+    dataset = data
+    if not isinstance(dataset, Dataset):
+        dataset = open_dataset(str(data), split=split, per_class=per_class, limit=limit, seed=seed if shuffle else None)
+    lens = model if isinstance(model, Lens) else load(model, **options)
+    if isinstance(model, Lens) and engine != "local":
+        raise ClasslensError("a lens was given to measure on a cluster: give the model's name, which each worker loads")
+    labels = match(dataset, lens.classes, model_name=lens.view.name)
+    names = (conditions,) if isinstance(conditions, str) else tuple(conditions)
+    chosen = check_conditions(names, lens.view, masks=dataset.has_masks, data=dataset.spec)
+    pixels = probe(lens.preprocessing)
+    tokens = lens.view.tokens((int(pixels.shape[1]), int(pixels.shape[2])))
+    axes = _axes(lens, dataset, tokens, sites, memories=memories)
+    size = chosen_batch_size(batch_size, None if found is None else found.identity, lens.view, axes)
+    identity = {
+        **_identity(lens, dataset, axes, size, seed),
+        "transform": transform_digest(pixels),
+        "versions": versions(_own_version()),
+    }
+    with only_writer(url, local=is_local(url)) as renew:
+        store = existing(url)
+        if store is None:
+            about = {"classlens": "measure", "threads": torch.get_num_threads(), "data_note": dataset.note}
+            store = create(url, {**identity, **_told(lens, dataset), **about})
+        require_same(url, store.identity, identity)
+        store.clear_leftovers()
+        for name in chosen:
+            about = {"condition": name, "note": CONDITIONS[name].note}
+            store.add_condition(name, axes, _coords(lens, dataset, tokens, axes), about)
+        job = Job(
+            model=lens.view if isinstance(model, Lens) else model,
+            options=options,
+            dataset=dataset,
+            labels=labels,
+            axes=axes,
+            tokens=tokens,
+            shape=tuple(pixels.shape),
+            conditions=chosen,
+            url=url,
+            batch_size=size,
+            seed=seed,
+            threads=int(store.identity["threads"]),
+            skip_bad=skip_bad,
+        )
+        twin = _twin(job, lens, model)
+        if memories and not store.has_parameters():
+            _write_parameters(store, lens, twin)
+        seconds, before = _run(job, lens, twin if job.twin else None, store, engine, cluster, workers, renew, report)
+        problems = {index: why for name in chosen for index, why in store.problems(name).items()}
+    return Outcome(
+        store=url,
+        images=len(dataset),
+        before=before,
+        skipped={dataset.names[index]: problems[index] for index in sorted(problems)},
+        seconds=seconds,
+        batch_size=size,
+    )
+
+
+def _run(
+    job: Job,
+    lens: Lens,
+    twin: Lens | None,
+    store: Store,
+    engine: Engine,
+    cluster: Any,
+    workers: int | None,
+    renew: Callable[[], None],
+    report: Callable[[Progress], None],
+) -> tuple[float, int]:
+    """Measure what is lacking; returns the seconds and how many images were there before."""
+    done: Array = np.stack([store.done(name) for name in job.conditions]).min(axis=0)
+    unit = max(SHARD, job.batch_size)
+    lacking = [part for part in shards(len(done), unit) if not done[part.start : part.stop].all()]
+    before = sum(len(part) for part in shards(len(done), unit)) - sum(len(part) for part in lacking)
+    start, finished, skipped = time.perf_counter(), before, 0
+    report(Progress(before, len(done), before, 0, 0.0))
+    if engine == "ray":
+        from classlens.runs.cluster import Cluster, run_on_cluster
+
+        made: Iterable[tuple[range, dict[int, str]]] = run_on_cluster(job, lacking, cluster or Cluster())
+    elif engine == "local":
+        made = _here(job, lens, twin, lacking, workers)
+    else:
+        raise ClasslensError(f"engine {engine!r} is not known{near(str(engine), ('local', 'ray'))}: give local or ray")
+    for part, problems in made:
+        finished, skipped = finished + len(part), skipped + len(problems)
+        renew()
+        report(Progress(finished, len(done), before, skipped, time.perf_counter() - start))
+    return time.perf_counter() - start, before
+
+
+def _here(
+    job: Job, lens: Lens, twin: Lens | None, units: Sequence[range], workers: int | None
+) -> Iterator[tuple[range, dict[int, str]]]:
+    """The units one after another, in this process."""
+    if not units:
+        return
+    worker = Worker(job, lens, twin)
+    wanted = [batch for unit in units for batch in split(unit, job.batch_size)]
+    # One process decodes for as many images as two cores measure; small runs do without.
+    count = max(1, min(8, (os.cpu_count() or 1) // 2)) if workers is None else workers
+    made = batches(job.reader(lens), wanted, count if workers is not None or len(wanted) > 2 else 0)
+    for unit in units:
+        yield unit, worker.measure(unit, made)
+
+
+def _twin(job: Job, lens: Lens, model: Any) -> Lens | None:
+    """The random twin where a condition or the parameters ask for it; parameters do without where there is none."""
+    if not job.twin and not job.axes.memories:
+        return None
+    try:
+        return random_twin(model, lens, job.options, job.seed)
+    except ClasslensError:
+        if job.twin:
+            raise
+        return None
+
+
+def _write_parameters(store: Store, lens: Lens, twin: Lens | None) -> None:
+    views = {"model": lens.view} | ({} if twin is None else {"random_init": twin.view})
+    facts = parameter_facts({name: (view, MemoryTables(view)) for name, view in views.items()})
+    coords: Labels = {
+        "weights": ("weights", np.array(list(views))),
+        "sublayer": ("sublayer", np.array(SUBLAYERS)),
+        "block": ("block", np.arange(len(lens.view.blocks))),
+        **_category(lens),
+    }
+    store.replace_parameters(facts, coords)
+
+
+def _axes(lens: Lens, dataset: Dataset, tokens: Tokens, sites: str | Collection[str] | None, *, memories: bool) -> Axes:
+    known = [site for site in variables.SITES if site != "resid_mid" or lens.view.has_mid]
+    wanted = [*known, "embed"] if sites is None else [sites] if isinstance(sites, str) else list(sites)
+    for site in wanted:
+        if site not in (*known, "embed"):
+            raise ClasslensError(
+                f"site {site!r} cannot be measured in model {lens.view.name!r}{near(str(site), known)}; give some of "
+                f"embed, {', '.join(known)}"
+            )
+    if memories and not {"attn_out", "mlp_out"} <= set(wanted):
+        raise ClasslensError("memories are set beside the top-1 classes of attn_out and mlp_out: add both to sites")
+    if not wanted:
+        raise ClasslensError(f"no sites were given: give some of embed, {', '.join(known)}")
+    return Axes(
+        images=len(dataset),
+        tokens=tokens.count,
+        blocks=len(lens.view.blocks),
+        classes=lens.view.num_classes,
+        sites=tuple(site for site in known if site in wanted),
+        embed="embed" in wanted,
+        memories=memories,
+    )
+
+
+def _identity(lens: Lens, dataset: Dataset, axes: Axes, batch_size: int, seed: int) -> dict[str, Any]:
+    """What a store that is gone on with must have in common with the run."""
+    return {
+        "weights": weights_digest(lens.view),
+        "data_fingerprint": dataset.fingerprint,
+        "images": axes.images,
+        "sites": [*axes.sites, *(["embed"] if axes.embed else [])],
+        "memories": axes.memories,
+        "batch_size": batch_size,
+        "seed": seed,
+        "dtype": str(lens.view.dtype).removeprefix("torch."),
+        "device": lens.view.device.type,
+    }
+
+
+def _told(lens: Lens, dataset: Dataset) -> dict[str, Any]:
+    """What is written down beside it."""
+    return {
+        "model": lens.view.name,
+        "family": lens.view.family,
+        "pooling": lens.view.pooling,
+        "num_classes": lens.view.num_classes,
+        "data": dataset.spec,
+        "split": dataset.split,
+        "transform_text": repr(lens.preprocessing.transform)[:2000],
+    }
+
+
+def _coords(lens: Lens, dataset: Dataset, tokens: Tokens, axes: Axes) -> Labels:
+    coords: dict[str, tuple[str, Array]] = {
+        "image": ("image", np.array(dataset.names, dtype=object)),
+        "site": ("site", np.array(axes.sites, dtype=object)),
+        "block": ("block", np.arange(axes.blocks)),
+        **_category(lens),
+    }
+    for key, value in token_coords(tokens).items():
+        coords[str(key)] = value if isinstance(value, tuple) else (str(key), np.asarray(value))
+    if axes.memories:
+        coords |= {"by": ("by", np.array(BY)), "sublayer": ("sublayer", np.array(SUBLAYERS))}
+    if not axes.sites:
+        del coords["site"]
+    return coords
+
+
+def _category(lens: Lens) -> dict[str, tuple[str, Array]]:
+    return {
+        "category": ("category", np.arange(len(lens.classes))),
+        "class_name": ("category", np.array(lens.classes.names, dtype=object)),
+    }
+
+
+def _own_version() -> str:
+    from classlens import __version__
+
+    return __version__
