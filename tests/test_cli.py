@@ -303,7 +303,7 @@ def refused(*_: Any) -> None:
     ("event", "code", "said"),
     [
         (full_disk, 2, "Error: output folder 'report' cannot be written (No space left on device)"),
-        (interrupted, 130, "Interrupted; nothing was written."),
+        (interrupted, 130, "Interrupted; nothing half-written is left."),
         (refused, 2, "Error: figure 3 cannot be drawn"),
         (broken, 1, ""),
     ],

@@ -42,7 +42,7 @@ def _reporting(command: Callable[_P, None]) -> Callable[_P, None]:
             _errors.print(f"Error: {error}", markup=False, style="red")
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            _errors.print("Interrupted; nothing was written.")
+            _errors.print("Interrupted; nothing half-written is left.")
             raise typer.Exit(130) from None
 
     return run

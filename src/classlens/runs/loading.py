@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +23,9 @@ from classlens.models.view import Tokens
 from classlens.runs.dataset import Dataset
 from classlens.runs.masks import token_mask
 from classlens.runs.variables import Array
+
+# Of <sys/prctl.h>: the signal that a process gets when its parent ends.
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +101,24 @@ def _itself(batch: Any) -> Any:
 def batches(reader: Reader, wanted: Sequence[range], workers: int) -> Iterator[Batch]:
     """The batches in the order wanted, read ahead by worker processes (none: read when asked for)."""
     made: Any = _Batches(reader, wanted)
-    return iter(DataLoader(made, batch_size=None, collate_fn=_itself, num_workers=min(workers, len(wanted))))
+    processes = min(workers, len(wanted))
+    return iter(
+        DataLoader(
+            made,
+            batch_size=None,
+            collate_fn=_itself,
+            num_workers=processes,
+            worker_init_fn=partial(_end_with, os.getpid()) if processes else None,
+        )
+    )
+
+
+def _end_with(parent: int, _: int) -> None:
+    """Let a worker process end when the one it works for is killed: it could wait for ever to hand its batch over."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # already gone
+            os._exit(1)
 
 
 def split(unit: range, batch_size: int) -> list[range]:
