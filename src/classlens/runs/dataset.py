@@ -93,9 +93,10 @@ class Dataset:
         """A digest of names, labels, classes and sizes: of other images it is another."""
         digest = hashlib.sha256()
         for kind in self.classes:
-            digest.update(f"{kind.name}\0{kind.wnid}\0".encode())
+            digest.update(f"{kind.name}\0{kind.wnid}\0".encode(errors="surrogateescape"))
         for name, label, place in zip(self.names, self.labels.tolist(), self.places.tolist(), strict=True):
-            digest.update(f"{name}\0{label}\0{self.source.size(place)}\0".encode())
+            # A file name that is no text holds surrogates.
+            digest.update(f"{name}\0{label}\0{self.source.size(place)}\0".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
 

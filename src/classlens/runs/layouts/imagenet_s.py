@@ -77,7 +77,9 @@ def read(spec: str, root: str, split: str | None) -> Dataset:
     if split is not None and split not in there:
         raise ClasslensError(f"data {spec!r} has no split {split!r}: it has {' and '.join(there)}")
     chosen = split or there[0]
-    wnids = sorted(entry.name for entry in os.scandir(folder / chosen) if entry.is_dir())
+    wnids = sorted(
+        entry.name for entry in os.scandir(folder / chosen) if entry.is_dir() and not entry.name.startswith(".")
+    )
     names = _names(folder)
     paths: list[str] = []
     labels: list[int] = []
@@ -112,7 +114,7 @@ def published(found: Dataset, per_class: int) -> Dataset | None:
 def _listed(found: Dataset, file: Path) -> list[int]:
     place = {os.path.splitext(os.path.basename(name))[0]: index for index, name in enumerate(found.names)}
     with open(file, newline="", encoding="utf-8-sig") as text:
-        rows = list(csv.DictReader(text))
+        rows = list(csv.DictReader(text, restval=""))
     if not rows or "img_name" not in rows[0]:
         raise ClasslensError(f"list {str(file)!r} has no column img_name: give the published file, or take it away")
     names = [os.path.splitext(os.path.basename(row["img_name"]))[0] for row in rows]
@@ -122,7 +124,7 @@ def _listed(found: Dataset, file: Path) -> list[int]:
             f"image {missing[0]!r} of the list {str(file)!r} is not in the data ({len(missing)} of {len(names)} are "
             "missing): complete the data, or take the list away"
         )
-    return sorted(place[name] for name in names)
+    return sorted({place[name] for name in names})
 
 
 def _ids(spec: str, folder: Path, wnids: list[str]) -> dict[str, int]:
