@@ -108,7 +108,7 @@ _CHANGES: dict[type, Callable[[Any, list[Array]], list[Array]]] = {
 def _through(mask: Bool[np.ndarray, "height width"], transform: Transform) -> Bool[np.ndarray, "height width"]:
     """The mask as the transform would show it."""
     black, own, white = (_pixels(transform, picture) for picture in (np.zeros_like(mask), mask, np.ones_like(mask)))
-    seen: Bool[np.ndarray, "height width"] = (own > (black + white) / 2).numpy()
+    seen: Bool[np.ndarray, "height width"] = ((own - black).abs() > (white - own).abs()).numpy()
     return seen
 
 
