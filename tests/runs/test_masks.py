@@ -141,7 +141,7 @@ def test_chains_within_chains() -> None:
 
 
 def test_a_step_of_another_kind_of_resize_is_not_taken_for_one() -> None:
-    class Mirrored(transforms.Resize):
+    class Mirrored(transforms.Resize):  # type: ignore[misc]
         def forward(self, img: Any) -> Any:
             return super().forward(img).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 

@@ -136,6 +136,15 @@ class Files:
             return -1  # an image that is gone is told when it is its turn
 
 
+def text_of(file: Path) -> str:
+    """A text file that belongs to a data set; raises ClasslensError."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ClasslensError(f"file {str(file)!r} cannot be read ({reason}): give the published file") from None
+
+
 def folder_of(spec: str, root: str) -> Path:
     """The root of a data set as a folder that is there; raises ClasslensError."""
     path = Path(root).expanduser()

@@ -173,6 +173,8 @@ def test_names_that_do_not_go_with_the_images(kind: str, tmp_path: Path) -> None
     names = binary(tmp_path, kind) / ("batches.meta.txt" if kind == "cifar10" else "fine_label_names.txt")
     names.write_text("one\ntwo\n")
     refused(lambda: open_dataset(f"{kind}:{tmp_path}"), str(tmp_path), "class 2", "2 names")
+    names.write_bytes(bytes(range(256)))
+    refused(lambda: open_dataset(f"{kind}:{tmp_path}"), repr(str(names)), "cannot be read")
     names.unlink()
     refused(lambda: open_dataset(f"{kind}:{tmp_path}"), str(tmp_path), names.name)
 

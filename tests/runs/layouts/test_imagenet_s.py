@@ -203,6 +203,20 @@ def test_a_list_of_another_kind(text: str, tmp_path: Path) -> None:
     refused(lambda: open_dataset(spec, per_class=5), "validation_stim_info.csv")
 
 
+@pytest.mark.parametrize(
+    "file",
+    [
+        "ImageNetS919/validation_stim_info.csv",
+        "ImageNetS919/LOC_synset_mapping.txt",
+        "data/categories/ImageNetS_categories_im919.txt",
+    ],
+)
+def test_a_file_that_is_no_text(file: str, tmp_path: Path) -> None:
+    spec = make(tmp_path, {TENCH: 2})
+    (tmp_path / file).write_bytes(bytes(range(256)))
+    refused(lambda: open_dataset(spec, per_class=5), repr(str(tmp_path / file)), "cannot be read")
+
+
 def test_it_goes_to_another_process(tmp_path: Path) -> None:
     data = open_dataset(make(tmp_path, {TENCH: 6, SHARK: 6}), per_class=5, limit=7)
     again = pickle.loads(pickle.dumps(data))
