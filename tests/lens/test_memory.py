@@ -79,7 +79,9 @@ def test_results_take_little_more_than_themselves() -> None:
     # The result must at least be in the measurement, or nothing is measured.
     assert result * 0.98 < peaks["logits"] < result * 1.1
     # Logits of one site and block are 36 MiB, of all that is asked for 1.1 GiB: they are reduced a few MiB at a time.
-    for name in ("top", "facts", "explain"):
+    for name in ("facts", "explain"):
         assert peaks[name] < 24 * megabyte, (name, peaks)
+    # Where pyarrow is installed, pandas copies the 378,240 class names of this result on the way (22 MiB in pandas 3).
+    assert peaks["top"] < 48 * megabyte, peaks
     # Beside the pass over eight images, the logits of eight images (6 MiB) and some scratch.
     assert peaks["facts of a pass"] < peaks["a pass"] + 24 * megabyte, peaks

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from classlens.core.scores import Facts
 from classlens.errors import ClasslensError, near
-from classlens.lens.labels import array, target_coords, token_coords
+from classlens.lens.labels import array, image_names, target_coords, token_coords
 from classlens.models.classes import Classes
 from classlens.models.view import SITES, ModelView, Site, Tokens
 
@@ -64,7 +64,7 @@ class FactsTable:
     def dataset(self, names: list[str], classes: Classes, target: Tensor) -> xr.Dataset:
         """The table with its labels, dims ``image, site, block, token``."""
         coords: Mapping[Any, Any] = {
-            "image": np.array(names, dtype=object),
+            "image": image_names(names),
             "site": self._sites,
             "block": self._blocks,
             **token_coords(self._tokens),

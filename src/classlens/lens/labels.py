@@ -36,6 +36,12 @@ def _along(key: Hashable, value: Any) -> set[Hashable]:
     return set(np.atleast_1d(value[0])) if isinstance(value, tuple) else {key}
 
 
+def image_names(names: Sequence[str]) -> np.ndarray[Any, Any]:
+    """Names as a coordinate. Bytes of a file name that are no text, which arrays of text do not hold, become �."""
+    shown = [name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in names]
+    return np.array(shown, dtype=object)
+
+
 def token_coords(tokens: Tokens, *, image_only: bool = False) -> Coordinates:
     """Index, kind, grid row and column of each token; prefix tokens stand at row and column -1."""
     prefix = len(tokens.prefix)

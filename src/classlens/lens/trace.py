@@ -20,7 +20,7 @@ from classlens.explain.attribution import attribute
 from classlens.explain.gradient import explain
 from classlens.hooks.recording import Recording
 from classlens.lens.facts import FactsTable, Integers, blocks_of, sites_of
-from classlens.lens.labels import Coordinates, array, class_coords, target_coords, token_coords
+from classlens.lens.labels import Coordinates, array, class_coords, image_names, target_coords, token_coords
 from classlens.lens.target import Target, indices
 from classlens.models.classes import Classes
 from classlens.models.transforms import Preprocessing
@@ -253,7 +253,7 @@ class Trace:
         classes: bool = False,
         image_only: bool = False,
     ) -> Coordinates:
-        coords: Coordinates = {"image": np.array(self.names, dtype=object)}
+        coords: Coordinates = {"image": image_names(self.names)}
         if blocks is not None:
             coords["block"] = blocks
             coords["head"] = np.arange(self.recording.view.blocks[0].heads)

@@ -53,27 +53,25 @@ def run_on_cluster(job: Job, units: Sequence[range], cluster: Cluster) -> Iterat
 
 
 def _measured(ray: Any, job: Job, units: Sequence[range], cluster: Cluster) -> Iterator[tuple[range, dict[int, str]]]:
-    from ray.data import DataContext
+    from ray.data import ActorPoolStrategy, DataContext
 
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
+    DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     there = ray.cluster_resources()
     gpus = cluster.gpus if cluster.gpus is not None else (1.0 if there.get("GPU") else 0.0)
     actors = cluster.actors or max(1, int(there["GPU"] / gpus) if gpus else int(there.get("CPU", 1)) // 2)
     shared = ray.put(job)
     rows = [{"start": unit.start, "stop": unit.stop} for unit in units]
-    # One row a block, so that each unit is a task of its own and the next is read while this one is measured.
+    # One row a block, so that each unit is a task of its own; Ray Data starts actors that die again, and their tasks.
     found = (
         ray.data.from_items(rows, override_num_blocks=len(rows))
         .map_batches(
             _Measure,
-            fn_constructor_args=(shared,),
+            fn_constructor_args=([shared],),
             batch_size=1,
-            concurrency=min(actors, len(rows)),
+            compute=ActorPoolStrategy(size=min(actors, len(rows))),
             num_gpus=gpus or None,
             num_cpus=None if gpus else 1,
-            max_restarts=-1,
-            max_task_retries=-1,
         )
         .iter_rows()
     )
@@ -92,10 +90,10 @@ def _measured(ray: Any, job: Job, units: Sequence[range], cluster: Cluster) -> I
 class _Measure:
     """An actor: one copy of the model."""
 
-    def __init__(self, job: Any) -> None:
+    def __init__(self, job: list[Any]) -> None:
         import ray
 
-        self._worker = Worker.alone(ray.get(job))
+        self._worker = Worker.alone(ray.get(job[0]))
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
         unit = range(int(rows["start"][0]), int(rows["stop"][0]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from importlib import metadata
 
 import numpy as np
 import timm
@@ -43,10 +44,10 @@ def transform_digest(pixels: Tensor) -> str:
     return hashlib.sha256(f"{list(pixels.shape)}".encode() + np.ascontiguousarray(rounded).tobytes()).hexdigest()
 
 
-def versions(own: str) -> dict[str, str]:
-    """Of all that the numbers depend on; ``own`` is that of classlens."""
+def versions() -> dict[str, str]:
+    """Of all that the numbers depend on."""
     return {
-        "classlens": own,
+        "classlens": metadata.version("classlens"),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "timm": timm.__version__,

@@ -14,12 +14,13 @@ import torch
 from torch import nn
 
 from classlens.errors import ClasslensError
-from classlens.lens.lens import Lens, load
+from classlens.hooks.reducing import MemoryTables
+from classlens.lens.lens import load
 from classlens.models.view import ModelView, Tokens
 from classlens.runs.conditions import CONDITIONS
 from classlens.runs.dataset import Dataset
 from classlens.runs.loading import Batch, Reader, split
-from classlens.runs.measuring import Measurer
+from classlens.runs.measuring import Measurer, Subject
 from classlens.runs.store import Store
 from classlens.runs.twins import random_twin
 from classlens.runs.variables import Array, Axes
@@ -49,17 +50,14 @@ class Job:
     def twin(self) -> bool:
         return any(CONDITIONS[name].twin for name in self.conditions)
 
-    def reader(self, lens: Lens) -> Reader:
-        return Reader(self.dataset, lens.preprocessing, self.shape, self.tokens)
-
 
 class Worker:
     """Measures units of work and writes them."""
 
-    def __init__(self, job: Job, lens: Lens, twin: Lens | None) -> None:
+    def __init__(self, job: Job, subjects: Mapping[bool, Subject]) -> None:
         self.job = job
-        self._measurer = Measurer(lens, twin, job.axes, job.tokens, job.labels, seed=job.seed)
-        self._reader = job.reader(lens)
+        self._measurer = Measurer(subjects, job.axes, job.tokens, job.labels, seed=job.seed)
+        self.reader = Reader(job.dataset, subjects[False].lens.preprocessing, job.shape, job.tokens)
         self._store = Store(job.url)
         self._done = {name: self._store.done(name) for name in job.conditions}
 
@@ -67,12 +65,18 @@ class Worker:
     def alone(cls, job: Job) -> Worker:
         """A worker that loads the model itself."""
         lens = load(job.model, **job.options)
-        return cls(job, lens, random_twin(job.model, lens, job.options, job.seed) if job.twin else None)
+        lenses = {False: lens}
+        if job.twin:
+            lenses[True] = random_twin(job.model, lens, job.options, job.seed)
+        memories = job.axes.memories
+        return cls(
+            job, {key: Subject(each, MemoryTables(each.view) if memories else None) for key, each in lenses.items()}
+        )
 
     def measure_alone(self, unit: range) -> dict[int, str]:
         """``measure`` with images that are read here, by threads."""
         with ThreadPoolExecutor() as pool:
-            return self.measure(unit, pool.map(self._reader.batch, split(unit, self.job.batch_size)))
+            return self.measure(unit, pool.map(self.reader.batch, split(unit, self.job.batch_size)))
 
     def measure(self, unit: range, batches: Iterator[Batch]) -> dict[int, str]:
         """Measure a unit under every condition that lacks it and write it; returns why images were skipped.

@@ -25,10 +25,16 @@ class Batch:
     """Some images in a row. One that cannot be read is black and has a problem, so that the others keep their place."""
 
     images: range
-    pixels: Tensor
+    # An array, which goes from process to process through a pipe: tensors would go through shared memory, of which
+    # containers have little.
+    array: Array
     class_tokens: Array
     """int8 ``[image, image token]``: 1 where the mask shows the class, -1 without a mask."""
     problems: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def pixels(self) -> Tensor:
+        return torch.from_numpy(self.array)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +50,12 @@ class Reader:
 
     def batch(self, images: range) -> Batch:
         rows, columns = self.tokens.grid
-        pixels = torch.zeros(len(images), *self.shape)
+        pixels = np.zeros((len(images), *self.shape), dtype=np.float32)
         class_tokens = np.full((len(images), rows * columns), -1, dtype=np.int8)
         problems = {}
         for place, index in enumerate(images):
             try:
-                pixels[place] = self._pixels(index)
+                pixels[place] = self._pixels(index).numpy()
                 mask = self.dataset.mask(index) if self.masks and self.dataset.has_masks else None
                 if mask is not None:
                     class_tokens[place] = token_mask(mask, self.preprocessing.transform, self.tokens.grid)

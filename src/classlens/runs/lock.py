@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import fsspec
 from filelock import FileLock, Timeout
@@ -64,10 +65,11 @@ def _note(url: str) -> Iterator[Callable[[], None]]:
             last = time.time()
             system.pipe_file(path, json.dumps({"writer": own, "time": last}).encode())
 
-    with suppress(FileNotFoundError, ValueError, KeyError):
+    found: dict[str, Any] = {}
+    with suppress(FileNotFoundError, ValueError):
         found = json.loads(system.cat_file(path))
-        if time.time() - found["time"] < _PATIENCE:
-            raise _taken(url, found["writer"])
+    if time.time() - found.get("time", 0.0) < _PATIENCE:
+        raise _taken(url, found["writer"])
     renew()
     try:
         yield renew

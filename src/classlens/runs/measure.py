@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import nn
 
 from classlens.errors import ClasslensError, near
 from classlens.hooks.reducing import BY, SUBLAYERS, MemoryTables
-from classlens.lens.labels import token_coords
+from classlens.lens.labels import image_names, token_coords
 from classlens.lens.lens import Lens, load
 from classlens.models.view import ModelView, Tokens
 from classlens.runs import variables
@@ -28,12 +28,14 @@ from classlens.runs.job import Job, Worker
 from classlens.runs.loading import batches, split
 from classlens.runs.lock import only_writer
 from classlens.runs.matching import match
+from classlens.runs.measuring import Subject
 from classlens.runs.parameters import parameter_facts
 from classlens.runs.store import SHARD, Labels, Store, as_url, create, existing, is_local, require_same, shards
 from classlens.runs.twins import random_twin
 from classlens.runs.variables import Array, Axes
 
 Engine = Literal["local", "ray"]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,8 @@ def measure(
         ClasslensError: data or classes that do not fit, an image that cannot be read, a store of something else or
             with another writer, or a full disk; what was measured before stays in the store.
     """
+    if engine not in ENGINES:
+        raise ClasslensError(f"engine {engine!r} is not known{near(str(engine), ENGINES)}; give local or ray")
     url = as_url(out)
     found = existing(url)
     dataset = data
@@ -135,10 +139,11 @@ def measure(
     tokens = lens.view.tokens((int(pixels.shape[1]), int(pixels.shape[2])))
     axes = _axes(lens, dataset, tokens, sites, memories=memories)
     size = chosen_batch_size(batch_size, None if found is None else found.identity, lens.view, axes)
+    twin = _twin(model, lens, chosen, options, seed, memories=memories)
     identity = {
         **_identity(lens, dataset, axes, size, seed),
         "transform": transform_digest(pixels),
-        "versions": versions(_own_version()),
+        "versions": versions(),
     }
     with only_writer(url, local=is_local(url)) as renew:
         store = existing(url)
@@ -165,10 +170,11 @@ def measure(
             threads=int(store.identity["threads"]),
             skip_bad=skip_bad,
         )
-        twin = _twin(job, lens, model)
+        tables = {key: MemoryTables(each.view) for key, each in ((False, lens), (True, twin)) if memories and each}
         if memories and not store.has_parameters():
-            _write_parameters(store, lens, twin)
-        seconds, before = _run(job, lens, twin if job.twin else None, store, engine, cluster, workers, renew, report)
+            _write_parameters(store, lens, twin, tables)
+        subjects = {False: Subject(lens, tables.get(False))} | ({True: Subject(twin, tables.get(True))} if twin else {})
+        seconds, before = _run(job, subjects, store, engine, cluster, workers, renew, report)
         problems = {index: why for name in chosen for index, why in store.problems(name).items()}
     return Outcome(
         store=url,
@@ -182,8 +188,7 @@ def measure(
 
 def _run(
     job: Job,
-    lens: Lens,
-    twin: Lens | None,
+    subjects: Mapping[bool, Subject],
     store: Store,
     engine: Engine,
     cluster: Any,
@@ -202,10 +207,8 @@ def _run(
         from classlens.runs.cluster import Cluster, run_on_cluster
 
         made: Iterable[tuple[range, dict[int, str]]] = run_on_cluster(job, lacking, cluster or Cluster())
-    elif engine == "local":
-        made = _here(job, lens, twin, lacking, workers)
     else:
-        raise ClasslensError(f"engine {engine!r} is not known{near(str(engine), ('local', 'ray'))}: give local or ray")
+        made = _here(job, subjects, lacking, workers)
     for part, problems in made:
         finished, skipped = finished + len(part), skipped + len(problems)
         renew()
@@ -214,35 +217,40 @@ def _run(
 
 
 def _here(
-    job: Job, lens: Lens, twin: Lens | None, units: Sequence[range], workers: int | None
+    job: Job, subjects: Mapping[bool, Subject], units: Sequence[range], workers: int | None
 ) -> Iterator[tuple[range, dict[int, str]]]:
     """The units one after another, in this process."""
     if not units:
         return
-    worker = Worker(job, lens, twin)
+    worker = Worker(job, subjects)
     wanted = [batch for unit in units for batch in split(unit, job.batch_size)]
     # One process decodes for as many images as two cores measure; small runs do without.
     count = max(1, min(8, (os.cpu_count() or 1) // 2)) if workers is None else workers
-    made = batches(job.reader(lens), wanted, count if workers is not None or len(wanted) > 2 else 0)
+    made = batches(worker.reader, wanted, count if workers is not None or len(wanted) > 2 else 0)
     for unit in units:
         yield unit, worker.measure(unit, made)
 
 
-def _twin(job: Job, lens: Lens, model: Any) -> Lens | None:
+def _twin(
+    model: Any, lens: Lens, conditions: Sequence[str], options: Mapping[str, Any], seed: int, *, memories: bool
+) -> Lens | None:
     """The random twin where a condition or the parameters ask for it; parameters do without where there is none."""
-    if not job.twin and not job.axes.memories:
+    needed = any(CONDITIONS[name].twin for name in conditions)
+    if not needed and not memories:
         return None
     try:
-        return random_twin(model, lens, job.options, job.seed)
+        return random_twin(model, lens, options, seed)
     except ClasslensError:
-        if job.twin:
+        if needed:
             raise
         return None
 
 
-def _write_parameters(store: Store, lens: Lens, twin: Lens | None) -> None:
-    views = {"model": lens.view} | ({} if twin is None else {"random_init": twin.view})
-    facts = parameter_facts({name: (view, MemoryTables(view)) for name, view in views.items()})
+def _write_parameters(store: Store, lens: Lens, twin: Lens | None, tables: Mapping[bool, MemoryTables]) -> None:
+    views = {"model": (lens.view, tables[False])}
+    if twin is not None:
+        views["random_init"] = (twin.view, tables[True])
+    facts = parameter_facts(views)
     coords: Labels = {
         "weights": ("weights", np.array(list(views))),
         "sublayer": ("sublayer", np.array(SUBLAYERS)),
@@ -279,6 +287,8 @@ def _axes(lens: Lens, dataset: Dataset, tokens: Tokens, sites: str | Collection[
 def _identity(lens: Lens, dataset: Dataset, axes: Axes, batch_size: int, seed: int) -> dict[str, Any]:
     """What a store that is gone on with must have in common with the run."""
     return {
+        "dtype": str(lens.view.dtype).removeprefix("torch."),
+        "device": lens.view.device.type,
         "weights": weights_digest(lens.view),
         "data_fingerprint": dataset.fingerprint,
         "images": axes.images,
@@ -286,8 +296,6 @@ def _identity(lens: Lens, dataset: Dataset, axes: Axes, batch_size: int, seed: i
         "memories": axes.memories,
         "batch_size": batch_size,
         "seed": seed,
-        "dtype": str(lens.view.dtype).removeprefix("torch."),
-        "device": lens.view.device.type,
     }
 
 
@@ -306,7 +314,7 @@ def _told(lens: Lens, dataset: Dataset) -> dict[str, Any]:
 
 def _coords(lens: Lens, dataset: Dataset, tokens: Tokens, axes: Axes) -> Labels:
     coords: dict[str, tuple[str, Array]] = {
-        "image": ("image", np.array(dataset.names, dtype=object)),
+        "image": ("image", image_names(dataset.names)),
         "site": ("site", np.array(axes.sites, dtype=object)),
         "block": ("block", np.arange(axes.blocks)),
         **_category(lens),
@@ -325,9 +333,3 @@ def _category(lens: Lens) -> dict[str, tuple[str, Array]]:
         "category": ("category", np.arange(len(lens.classes))),
         "class_name": ("category", np.array(lens.classes.names, dtype=object)),
     }
-
-
-def _own_version() -> str:
-    from classlens import __version__
-
-    return __version__

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,21 +31,17 @@ class Subject:
 
 
 class Measurer:
-    """Measures batches: a model, its random twin where a condition asks for it, and what is wanted of them."""
+    """Measures batches under every condition that is wanted."""
 
-    def __init__(self, lens: Lens, twin: Lens | None, axes: Axes, tokens: Tokens, labels: Array, *, seed: int) -> None:
-        self._axes, self._tokens, self._labels = axes, tokens, labels
+    def __init__(
+        self, subjects: Mapping[bool, Subject], axes: Axes, tokens: Tokens, labels: Array, *, seed: int
+    ) -> None:
+        """``subjects``: the model under False, its random twin under True where a condition asks for it."""
+        self._axes, self._tokens, self._labels, self._subjects = axes, tokens, labels, subjects
         self._sites = [*axes.sites, *(["embed"] if axes.embed else [])]
-        self._subjects = {False: self._subject(lens)} | ({} if twin is None else {True: self._subject(twin)})
         # Drawn for all images at once, so that no image's depends on which are measured.
         offsets = np.random.default_rng(seed).integers(1, max(2, axes.classes), size=axes.images)
         self._offsets = torch.as_tensor(offsets)
-
-    def tables(self, *, twin: bool) -> MemoryTables | None:
-        return self._subjects[twin].tables
-
-    def _subject(self, lens: Lens) -> Subject:
-        return Subject(lens, MemoryTables(lens.view) if self._axes.memories else None)
 
     def measure(self, batch: Batch, conditions: Sequence[str]) -> dict[str, dict[str, Array]]:
         """The arrays of each condition, for the images of a batch; what cannot be measured is left blank."""

@@ -77,8 +77,9 @@ def _root(url: str) -> zarr.Group | None:
     """The root of a store of classlens, None where there is nothing; raises ClasslensError for anything else."""
     if is_local(url) and not os.path.lexists(url):
         return None
+    backend = _backend(url)
     try:
-        root = zarr.open_group(_backend(url), mode="r+", zarr_format=3)
+        root = zarr.open_group(backend, mode="r+", zarr_format=3)
     except FileNotFoundError:
         if is_local(url) and (not os.path.isdir(url) or os.listdir(url)):
             raise _foreign(url) from None
@@ -228,6 +229,11 @@ def require_same(url: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) 
     """Raises ClasslensError when a store was begun with something else than what is wanted now."""
     for key, value in wanted.items():
         before = found.get(key)
+        if key == "weights" and value != before:
+            raise ClasslensError(
+                f"store {url!r} was begun with model {found.get('model')!r} of other weights ({_short(before)}): give "
+                "that model to go on, or another --out"
+            )
         if json.loads(json.dumps(value)) != before:
             raise ClasslensError(
                 f"store {url!r} was begun with {key.replace('_', ' ')} {_short(before)}, not {_short(value)}: measure "
