@@ -93,9 +93,10 @@ class Dataset:
         """A digest of names, labels, classes and sizes: of other images it is another."""
         digest = hashlib.sha256()
         for kind in self.classes:
-            digest.update(f"{kind.name}\0{kind.wnid}\0".encode())
+            digest.update(f"{kind.name}\0{kind.wnid}\0".encode(errors="surrogateescape"))
         for name, label, place in zip(self.names, self.labels.tolist(), self.places.tolist(), strict=True):
-            digest.update(f"{name}\0{label}\0{self.source.size(place)}\0".encode())
+            # A file name that is no text holds surrogates.
+            digest.update(f"{name}\0{label}\0{self.source.size(place)}\0".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
 
@@ -133,6 +134,15 @@ class Files:
             return os.stat(self.root / self.paths[place]).st_size
         except OSError:
             return -1  # an image that is gone is told when it is its turn
+
+
+def text_of(file: Path) -> str:
+    """A text file that belongs to a data set; raises ClasslensError."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ClasslensError(f"file {str(file)!r} cannot be read ({reason}): give the published file") from None
 
 
 def folder_of(spec: str, root: str) -> Path:

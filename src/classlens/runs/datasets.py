@@ -67,6 +67,8 @@ def open_dataset(
     for name, count in (("per_class", per_class), ("limit", limit)):
         if count is not None and count < 1:
             raise ClasslensError(f"{name} is {count}: give at least 1")
+    if seed is not None and seed < 0:
+        raise ClasslensError(f"seed is {seed}: give at least 0")
     layout = cast(Layout, import_module(LAYOUTS[kind]))
     found = layout.read(spec, root, split)
     if per_class is not None:

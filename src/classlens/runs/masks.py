@@ -10,6 +10,7 @@ from jaxtyping import Bool
 from PIL import Image
 from torch import Tensor
 from torchvision import transforms
+from torchvision.transforms._presets import ImageClassification
 
 from classlens.models.transforms import Transform
 from classlens.runs.variables import Array
@@ -18,7 +19,7 @@ from classlens.runs.variables import Array
 _STILL = frozenset(
     [
         *("ToTensor", "PILToTensor", "MaybeToTensor", "MaybePILToTensor", "ToNumpy", "ToImage"),
-        *("ToDtype", "ConvertImageDtype", "Normalize"),
+        *("ToDtype", "ConvertImageDtype", "Normalize", "_convert_to_rgb"),  # the last is OpenCLIP's
     ]
 )
 Places = Array
@@ -56,8 +57,7 @@ def _places(shape: tuple[int, int], transform: Transform | None) -> tuple[Places
     """Where each row and column that the model sees comes from; None for a transform with other steps."""
     sides = [np.arange(size) for size in shape]
     for step in [] if transform is None else _steps(transform):
-        name = type(step).__name__
-        if name in _STILL:
+        if getattr(step, "__name__", type(step).__name__) in _STILL:
             continue
         change = _CHANGES.get(type(step))
         if change is None:
@@ -68,6 +68,8 @@ def _places(shape: tuple[int, int], transform: Transform | None) -> tuple[Places
 
 def _steps(transform: Any) -> list[Any]:
     """The steps of a chain, also of chains within it."""
+    if type(transform) is ImageClassification:
+        return [transforms.Resize(transform.resize_size), transforms.CenterCrop(transform.crop_size)]
     if isinstance(transform, transforms.Compose):
         return [each for step in transform.transforms for each in _steps(step)]
     return [transform]
@@ -106,7 +108,7 @@ _CHANGES: dict[type, Callable[[Any, list[Array]], list[Array]]] = {
 def _through(mask: Bool[np.ndarray, "height width"], transform: Transform) -> Bool[np.ndarray, "height width"]:
     """The mask as the transform would show it."""
     black, own, white = (_pixels(transform, picture) for picture in (np.zeros_like(mask), mask, np.ones_like(mask)))
-    seen: Bool[np.ndarray, "height width"] = (own > (black + white) / 2).numpy()
+    seen: Bool[np.ndarray, "height width"] = ((own - black).abs() > (white - own).abs()).numpy()
     return seen
 
 

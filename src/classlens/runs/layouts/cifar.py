@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision import datasets
 
 from classlens.errors import ClasslensError
-from classlens.runs.dataset import ClassName, Dataset, dataset, folder_of
+from classlens.runs.dataset import ClassName, Dataset, dataset, folder_of, text_of
 from classlens.runs.layouts import folder as folders
 from classlens.runs.variables import Array
 
@@ -104,7 +104,7 @@ def _binary(spec: str, kind: _Kind, folder: Path, split: str) -> Dataset:
     listed = folder / kind.names
     if not listed.is_file():
         raise ClasslensError(f"data {spec!r} lacks {kind.names}, the names of its classes: unpack the archive again")
-    names = [line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
+    names = [line.strip() for line in text_of(listed).splitlines() if line.strip()]
     return _array(spec, split, pixels, joined[:, kind.labels - 1].astype(np.int64), names)
 
 

@@ -27,10 +27,11 @@ def read(spec: str, root: str, split: str | None) -> Dataset:
             )
         folder = folder / split
     classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-    if not classes:
+    found = of_classes(spec, split, folder, classes)
+    if not found.classes:
         loose = tuple(images_in(folder))
         return dataset(spec, split, loose, [-1] * len(loose), (), Files(folder, loose))
-    return of_classes(spec, split, folder, classes)
+    return found
 
 
 def of_classes(spec: str, split: str | None, folder: Path, classes: list[str]) -> Dataset:

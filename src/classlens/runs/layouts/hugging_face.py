@@ -37,11 +37,11 @@ class _Rows:
             else:
                 image = cell
             image.load()
+            return read_pictures(image)[0].image
         except Exception as error:  # on a damaged image, Pillow's readers let out almost any kind of exception
             raise ClasslensError(
                 f"image {name!r} cannot be read ({reason_of(error)}): expected a whole image"
             ) from None
-        return read_pictures(image)[0].image
 
     def mask(self, place: int) -> None:
         return None
@@ -69,11 +69,15 @@ def read(spec: str, root: str, split: str | None) -> Dataset:
         ) from None
     chosen = split or (next((each for each in _PREFERRED if each in whole), None) if isinstance(whole, dict) else None)
     if isinstance(whole, dict):
+        if chosen is None:
+            raise ClasslensError(f"data {spec!r} needs a split: it has {', '.join(whole)}")
         if chosen not in whole:
             raise ClasslensError(
                 f"data {spec!r} has no split {chosen!r}{near(str(chosen), whole)}: it has {', '.join(whole)}"
             )
         table = whole[chosen]
+    elif split is not None:
+        raise ClasslensError(f"data {spec!r} is one table and has no splits: leave out split {split!r}")
     else:
         table = whole
     return _of_table(spec, chosen, table, library)
@@ -94,7 +98,7 @@ def _of_table(spec: str, split: str | None, table: Any, library: Any) -> Dataset
     width = max(6, len(str(len(table))))
     names = tuple(f"{split or 'data'}/{index:0{width}}" for index in range(len(table)))
     classes = () if label is None else tuple(ClassName(str(name)) for name in table.features[label].names)
-    numbers = [-1] * len(table) if label is None else [int(value) for value in table[label]]
+    numbers = [-1] * len(table) if label is None else [-1 if value is None else int(value) for value in table[label]]
     # Undecoded: a damaged image is then told by its name.
     undecoded = table.cast_column(images[0], library.Image(decode=False))
     version = int(hashlib.sha256(str(getattr(table, "_fingerprint", "")).encode()).hexdigest()[:12], 16)

@@ -17,7 +17,7 @@ from PIL import Image
 from timm.data import ImageNetInfo
 
 from classlens.errors import ClasslensError
-from classlens.runs.dataset import ClassName, Dataset, Files, dataset, folder_of
+from classlens.runs.dataset import ClassName, Dataset, Files, dataset, folder_of, text_of
 from classlens.runs.layouts.folder import images_in
 
 _FOLDER = "ImageNetS919"
@@ -77,7 +77,9 @@ def read(spec: str, root: str, split: str | None) -> Dataset:
     if split is not None and split not in there:
         raise ClasslensError(f"data {spec!r} has no split {split!r}: it has {' and '.join(there)}")
     chosen = split or there[0]
-    wnids = sorted(entry.name for entry in os.scandir(folder / chosen) if entry.is_dir())
+    wnids = sorted(
+        entry.name for entry in os.scandir(folder / chosen) if entry.is_dir() and not entry.name.startswith(".")
+    )
     names = _names(folder)
     paths: list[str] = []
     labels: list[int] = []
@@ -111,8 +113,7 @@ def published(found: Dataset, per_class: int) -> Dataset | None:
 
 def _listed(found: Dataset, file: Path) -> list[int]:
     place = {os.path.splitext(os.path.basename(name))[0]: index for index, name in enumerate(found.names)}
-    with open(file, newline="", encoding="utf-8-sig") as text:
-        rows = list(csv.DictReader(text))
+    rows = list(csv.DictReader(text_of(file).splitlines(), restval=""))
     if not rows or "img_name" not in rows[0]:
         raise ClasslensError(f"list {str(file)!r} has no column img_name: give the published file, or take it away")
     names = [os.path.splitext(os.path.basename(row["img_name"]))[0] for row in rows]
@@ -122,7 +123,7 @@ def _listed(found: Dataset, file: Path) -> list[int]:
             f"image {missing[0]!r} of the list {str(file)!r} is not in the data ({len(missing)} of {len(names)} are "
             "missing): complete the data, or take the list away"
         )
-    return sorted(place[name] for name in names)
+    return sorted({place[name] for name in names})
 
 
 def _ids(spec: str, folder: Path, wnids: list[str]) -> dict[str, int]:
@@ -133,7 +134,7 @@ def _ids(spec: str, folder: Path, wnids: list[str]) -> dict[str, int]:
             f"data {spec!r} has masks but not the file {_CATEGORIES}, which tells the classes of their colours: add it "
             "from https://github.com/LUSSeg/ImageNet-S"
         )
-    lines = file.read_text(encoding="utf-8").split()
+    lines = text_of(file).split()
     ids = {wnid: number for number, wnid in enumerate(lines, start=1)}
     missing = [wnid for wnid in wnids if wnid not in ids]
     if missing or len(lines) >= _IGNORED:
@@ -148,7 +149,7 @@ def _names(folder: Path) -> dict[str, str]:
     """Names of the classes by their wnids."""
     file = folder / "LOC_synset_mapping.txt"
     if file.is_file():
-        lines = (line.partition(" ") for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+        lines = (line.partition(" ") for line in text_of(file).splitlines() if line.strip())
         return {wnid: name.strip() for wnid, _, name in lines}
     info = ImageNetInfo("imagenet-1k")
     return {info.index_to_label_name(index): info.index_to_description(index) for index in range(info.num_classes())}

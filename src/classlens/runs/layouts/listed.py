@@ -26,6 +26,8 @@ def read(spec: str, root: str, split: str | None) -> Dataset:
     names: dict[str, int] = {}
     given: list[str | None] = []
     for line, path, label in _rows(spec, file, text):
+        if not path:
+            raise ClasslensError(f"data {spec!r} gives no path in line {line}: give one, or take the line away")
         if path in names:
             raise ClasslensError(f"data {spec!r} names {path!r} in line {names[path]} and in line {line}: name it once")
         if given and (label is None) != (given[0] is None):
@@ -45,12 +47,12 @@ def read(spec: str, root: str, split: str | None) -> Dataset:
 def _rows(spec: str, file: Path, text: str) -> Iterator[tuple[int, str, str | None]]:
     """The number of each line, its path and its class."""
     if file.suffix.lower() == ".csv":
-        reader = csv.DictReader(text.splitlines())
+        reader = csv.DictReader(text.splitlines(), skipinitialspace=True)
         if "path" not in (reader.fieldnames or ()):
             raise ClasslensError(f"data {spec!r} has no column 'path' in its first line: name its columns path,label")
         for row in reader:
-            if row["path"]:
-                yield reader.line_num, row["path"].strip(), (row.get("label") or "").strip() or None
+            if any(row.values()):
+                yield reader.line_num, (row["path"] or "").strip(), (row.get("label") or "").strip() or None
         return
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip() and not line.startswith("#"):
