@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ def workers() -> set[int]:
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="processes are found through /proc")
 def test_one_of_two_workers_is_killed_half_way(tmp_path: Path) -> None:
     data = folder(tmp_path / "images", 640)
-    given = {"conditions": ("clean", "random_init", "no_cls"), "memories": True}
+    given: dict[str, Any] = {"conditions": ("clean", "random_init", "no_cls"), "memories": True}
     measure(MODEL, data, tmp_path / "local.zarr", **given)
     killed: list[int] = []
 
