@@ -215,7 +215,7 @@ def test_patches(model: Any, x: Tensor) -> None:
         expected = model(other).expand(3, -1)
         for site, blocks in (("resid_post", 2), ("resid_pre", 1), ("resid_pre", 0), ("embed", None)):
             close(edited(model, x, Patch(site, source=other, blocks=blocks)), expected)
-    found = {}
+    found: dict[int, Tensor] = {}
     by_hand(model, other, heads=lambda number, y: found.setdefault(number, y))
 
     def theirs(number: int, y: Tensor) -> Tensor:
