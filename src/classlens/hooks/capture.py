@@ -80,11 +80,13 @@ def _hooked(point: Point, receive: Callable[[Tensor], object]) -> Iterator[None]
 
 
 @contextmanager
-def replacing(point: Point, change: Change) -> Iterator[None]:
+def replacing(point: Point, change: Change, *, first: bool = False) -> Iterator[None]:
     """Put other tensors in the place of those that pass; what watches later sees the new ones.
 
-    with replacing(block.points["mlp_out"], lambda x, _: torch.zeros_like(x)):
-        view.module(pixels)
+        with replacing(block.points["mlp_out"], lambda x, _: torch.zeros_like(x)):
+            view.module(pixels)
+
+    A ``first`` change comes before those that were registered earlier.
     """
     modules = (point.module, *point.more)
     before: dict[int, Tensor] = {}
@@ -113,9 +115,9 @@ def replacing(point: Point, change: Change) -> Iterator[None]:
     with ExitStack() as stack:
         for place, module in enumerate(modules):
             if point.end == "input":
-                handle = module.register_forward_pre_hook(partial(enter, place), with_kwargs=True)
+                handle = module.register_forward_pre_hook(partial(enter, place), with_kwargs=True, prepend=first)
             else:
-                handle = module.register_forward_hook(partial(leave, place))
+                handle = module.register_forward_hook(partial(leave, place), prepend=first)
             stack.callback(handle.remove)
         yield
 

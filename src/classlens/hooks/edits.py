@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from classlens.errors import ClasslensError, near
-from classlens.hooks.capture import Change, evaluating, replacing, replacing_output, watching
+from classlens.hooks.capture import Change, evaluating, replacing, watching
+from classlens.hooks.kept import pooling_kept
 from classlens.hooks.selection import Blocks, Group, TokenGroup, blocks_of, heads_of, tokens_of, units_of
 from classlens.models.view import ModelView
 
@@ -21,11 +22,12 @@ Replacement = Literal["zero", "mean"] | Tensor
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One change at one point of one block. Late ones come after all others there."""
+    """One change at one point of one block. First ones come before all others there, late ones after."""
 
     point: str
     block: int
     change: Change
+    first: bool = False
     late: bool = False
 
 
@@ -54,10 +56,10 @@ def editing(view: ModelView, edits: Sequence[Edit]) -> Iterator[None]:
                     f"the blocks of model {view.name!r} {'do not show' if point is None else 'only show'} "
                     f"{step.point}, so it cannot be edited there: edit another point, or describe the model with it"
                 )
-            stack.enter_context(replacing(point, step.change))
+            stack.enter_context(replacing(point, step.change, first=step.first))
         for edit in edits:
             if isinstance(edit, KeepTokens):
-                stack.enter_context(_pooling_kept(view, edit))
+                stack.enter_context(pooling_kept(view, tokens_of(view, edit.mask)))
         yield
 
 
@@ -126,18 +128,22 @@ class KeepTokens:
     Images of a batch may keep different numbers of tokens, and every model can do it, also one whose attention knows
     positions: removed tokens get no weight from any other, the rows of the others sum to one again, and the head pools
     the kept ones alone. To the kept tokens and to the logits that is the same as dropping the others; the hidden states
-    of removed tokens are still there and mean nothing.
+    of removed tokens are still there and mean nothing. It acts before every other edit, as dropping would, and of
+    several, tokens are kept that all of them keep. Where the head finds none of its tokens, logits are NaN.
     """
 
     mask: Tensor
 
     def steps(self, view: ModelView) -> Iterator[Step]:
+        kind = getattr(self.mask, "dtype", type(self.mask).__name__)
+        if kind != torch.bool:
+            raise ClasslensError(f"tokens to keep were given as {kind}: give a bool mask, [token] or [image, token]")
         keeps = tokens_of(view, self.mask)
 
         def keep(weights: Tensor) -> Tensor:
             return _renormalised(weights.masked_fill(~keeps(weights)[:, None, None, :], 0.0))
 
-        return _attention_steps(view, None, None, keep)
+        return (replace(step, first=True) for step in _attention_steps(view, None, None, keep))
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,8 +166,7 @@ class AblateHeads:
         chosen, tokens = heads_of(view, self.heads), tokens_of(view, self.tokens)
         for block in blocks_of(view, self.blocks):
             point, channels = _joined_heads(view, block)
-            columns = torch.tensor([head * channels + each for head in chosen for each in range(channels)])
-            yield Step(point, block, partial(_put_columns, columns, tokens, self.to))
+            yield Step(point, block, partial(_put_columns, _columns(chosen, channels), tokens, self.to))
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,9 +230,11 @@ class Patch:
         with lens.edit(Patch("resid_post", source=other_pixels, blocks=[6], tokens="image")):
             logits = lens.view.run(pixels)
 
-    ``source``: pixels of one image, or of as many as will run; it is run once, unedited by this edit, on entering.
+    ``source``: pixels of one image, or of as many as will run; it is run once, unedited by this edit, on entering (by
+    the edits of a context around this one it is).
     ``site``: ``embed``, ``resid_pre``, ``attn_out``, ``mlp_out``, ``resid_post``, or ``heads`` with ``heads``. A
-    patched residual stream counts as added by the MLP before it, so that law 1 goes on to hold.
+    patched residual stream counts as added by the MLP before it, so that law 1 goes on to hold; edits of the same block
+    belong in the same ``edit(...)``, as those of a context within this one act on what was patched.
     """
 
     site: str
@@ -244,44 +251,60 @@ class Patch:
         if (self.site == "heads") != (self.heads is not None):
             raise ClasslensError("heads= goes with site 'heads' of a patch, which needs it: give both or neither")
         tokens = tokens_of(view, self.tokens)
+        columns: dict[int, Tensor] = {}
+        places: list[tuple[str, int]] = []
         for block in [0] if self.site == "embed" else blocks_of(view, self.blocks):
             if self.site == "heads":
                 point, channels = _joined_heads(view, block)
-                chosen = heads_of(view, self.heads)
-                columns = torch.tensor([head * channels + each for head in chosen for each in range(channels)])
-                theirs = self._theirs(view, point, block)[..., columns.to(view.device)]
-                yield Step(point, block, partial(_put_columns, columns, tokens, theirs))
-            elif self.site in ("attn_out", "mlp_out"):
-                yield Step(self.site, block, partial(_patched, tokens, self._theirs(view, self.site, block)))
-            elif self.site == "resid_post":
-                yield from self._stream(view, block, tokens)
-            elif block > 0:
-                yield from self._stream(view, block - 1, tokens)
+                columns[block] = _columns(heads_of(view, self.heads), channels)
+                places.append((point, block))
+            elif self.site in ("embed", "resid_pre"):  # what enters a block is what the one before gave
+                places.append(("resid_post", block - 1) if block > 0 else ("resid_pre", 0))
             else:
-                yield Step("resid_pre", 0, partial(_patched, tokens, self._theirs(view, "resid_pre", 0)))
+                places.append((self.site, block))
+        for (point, block), theirs in self._theirs(view, places).items():
+            if point == "resid_post":
+                yield from _stream(block, tokens, theirs)
+            elif block in columns:
+                yield Step(point, block, partial(_patched_columns, columns[block], tokens, theirs))
+            else:
+                yield Step(point, block, partial(_patched, tokens, theirs))
 
-    def _stream(self, view: ModelView, block: int, tokens: Group) -> Iterator[Step]:
-        """The output of a block, changed by way of what its MLP adds."""
-        theirs = self._theirs(view, "resid_post", block)
-        parts: dict[str, Tensor] = {}
+    def _theirs(self, view: ModelView, places: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Tensor]:
+        """What passes at these places while the source runs."""
+        if self.source.ndim != 4 or self.source.shape[1] != view.channels or not len(self.source):
+            raise ClasslensError(
+                f"a tensor of shape {list(self.source.shape)} was given as the source of a patch: give pixels "
+                f"[image, {view.channels}, height, width]"
+            )
+        view.tokens((self.source.shape[2], self.source.shape[3]))
+        found: dict[tuple[str, int], Tensor] = {}
 
-        def keep(name: str, x: Tensor, _: slice) -> Tensor:
-            parts[name] = x
-            return x
+        def receive(point: str, block: int, x: Tensor) -> None:
+            if (point, block) in places:
+                found[point, block] = x
 
-        def put(x: Tensor, _: slice) -> Tensor:
-            middle = parts.pop("resid_pre") + parts.pop("attn_out")
-            return torch.where(tokens(x)[..., None], theirs - middle, x)
-
-        yield Step("resid_pre", block, partial(keep, "resid_pre"), late=True)
-        yield Step("attn_out", block, partial(keep, "attn_out"), late=True)
-        yield Step("mlp_out", block, put)
-
-    def _theirs(self, view: ModelView, point: str, block: int) -> Tensor:
-        found: dict[int, Tensor] = {}
-        with evaluating(view.module), view.opened(), watching(view, {point: found.__setitem__}):
+        receivers = {point: partial(receive, point) for point, _ in places}
+        with evaluating(view.module), view.opened(), watching(view, receivers):
             view.run(self.source.to(view.device, view.dtype))
-        return found[block]
+        return found
+
+
+def _stream(block: int, tokens: Group, theirs: Tensor) -> Iterator[Step]:
+    """The output of a block, changed by way of what its MLP adds."""
+    parts: dict[str, Tensor] = {}
+
+    def keep(name: str, x: Tensor, _: slice) -> Tensor:
+        parts[name] = x
+        return x
+
+    def put(x: Tensor, _: slice) -> Tensor:
+        middle = parts.pop("resid_pre") + parts.pop("attn_out")
+        return torch.where(tokens(x)[..., None], _fitting(theirs, x) - middle, x)
+
+    yield Step("resid_pre", block, partial(keep, "resid_pre"), late=True)
+    yield Step("attn_out", block, partial(keep, "attn_out"), late=True)
+    yield Step("mlp_out", block, put)
 
 
 def _attention_steps(
@@ -313,12 +336,17 @@ def _joined_heads(view: ModelView, block: int) -> tuple[str, int]:
     return point, seen.attn.weight.shape[1] // seen.heads
 
 
+def _columns(heads: Sequence[int], channels: int) -> Tensor:
+    """Where the channels of some heads stand, all heads joined."""
+    return torch.tensor([head * channels + each for head in heads for each in range(channels)])
+
+
 def _put_columns(columns: Tensor, tokens: Group, to: Replacement, x: Tensor, part: slice) -> Tensor:
     """Some columns of some tokens replaced; ``x`` holds the columns ``part`` of all."""
     start, stop = part.start or 0, x.shape[-1] if part.stop is None else part.stop
     here = (columns >= start) & (columns < stop)
     own = (columns[here] - start).to(x.device)
-    if isinstance(to, Tensor) and to.shape[-1] == len(columns):
+    if isinstance(to, Tensor) and to.ndim and to.shape[-1] == len(columns):
         to = to[..., here.to(to.device)]
     chosen = x[..., own]
     x = x.clone()
@@ -327,7 +355,21 @@ def _put_columns(columns: Tensor, tokens: Group, to: Replacement, x: Tensor, par
 
 
 def _patched(tokens: Group, theirs: Tensor, x: Tensor, _: slice) -> Tensor:
-    return torch.where(tokens(x)[..., None], theirs, x)
+    return torch.where(tokens(x)[..., None], _fitting(theirs, x), x)
+
+
+def _patched_columns(columns: Tensor, tokens: Group, theirs: Tensor, x: Tensor, part: slice) -> Tensor:
+    return _put_columns(columns, tokens, _fitting(theirs, x)[..., columns.to(theirs.device)], x, part)
+
+
+def _fitting(theirs: Tensor, x: Tensor) -> Tensor:
+    """The source's tensor, which must be of one image or of as many as run, and of as many tokens."""
+    if len(theirs) not in (1, len(x)) or theirs.shape[1] != x.shape[1]:
+        raise ClasslensError(
+            f"the source of a patch has {len(theirs)} images of {theirs.shape[1]} tokens, but {len(x)} of {x.shape[1]} "
+            "run at once: give one image, or as many as run, of the same size"
+        )
+    return theirs
 
 
 def _instead(to: Replacement, x: Tensor) -> Tensor:
@@ -347,43 +389,3 @@ def _instead(to: Replacement, x: Tensor) -> Tensor:
     if len(x) < 2:
         raise ClasslensError("to='mean' is the mean over the images of a batch, and this one has 1: give a tensor")
     return x.mean(dim=0, keepdim=True).expand_as(x)
-
-
-@contextmanager
-def _pooling_kept(view: ModelView, edit: KeepTokens) -> Iterator[None]:
-    """The head pools kept tokens alone: its output is computed anew where it would see others."""
-    keeps = tokens_of(view, edit.mask)
-    last: dict[int, Tensor] = {}
-    number = len(view.blocks) - 1
-
-    def pooled(output: Any) -> Any:
-        states = last.pop(number)
-        kept = keeps(states).expand(len(states), -1)
-        if all(bool(kept[:, readout.pooled].all()) for readout in view.readouts):
-            return output
-        old = view.logits_of(output)
-        return _with_logits(view, output, view.logits(states, kept).to(old.dtype))
-
-    with ExitStack() as stack:
-        stack.enter_context(replacing(view.blocks[number].points["resid_post"], partial(_seen, last, number)))
-        stack.enter_context(replacing_output(view.module, pooled))
-        yield
-
-
-def _seen(kept: dict[int, Tensor], number: int, x: Tensor, _: slice) -> Tensor:
-    kept[number] = x
-    return x
-
-
-def _with_logits(view: ModelView, output: Any, logits: Tensor) -> Any:
-    """What the model returns, with other logits."""
-    if isinstance(output, Tensor):
-        return logits
-    if isinstance(output, tuple):
-        return (logits, *output[1:])
-    if hasattr(output, "logits") and hasattr(output, "items"):  # transformers' outputs
-        return type(output)(**{**output, "logits": logits})
-    raise ClasslensError(
-        f"model {view.name!r} returns a {type(output).__name__}, in which logits of some tokens cannot be put: "
-        "describe one that returns a tensor"
-    )

@@ -53,8 +53,9 @@ def _mask(view: ModelView, which: TokenGroup, count: int) -> Tensor:
         return found
     if isinstance(which, slice):
         found[:, which] = True
-        return found
-    indices = _whole(which, "tokens")
+    indices = found[0].nonzero()[:, 0].tolist() if isinstance(which, slice) else _whole(which, "tokens")
+    if not indices:
+        raise ClasslensError(f"{which!r} takes no token: give some of 0 to {count - 1}")
     wrong = [index for index in indices if not 0 <= index < count]
     if wrong:
         raise ClasslensError(f"token {wrong[0]} does not exist: the model has tokens 0 to {count - 1}")
