@@ -15,7 +15,7 @@ from torch import nn
 
 from classlens.errors import ClasslensError
 from classlens.hooks.reducing import MemoryTables
-from classlens.lens.lens import load
+from classlens.lens.lens import Lens, load
 from classlens.models.view import ModelView, Tokens
 from classlens.runs.conditions import CONDITIONS
 from classlens.runs.dataset import Dataset
@@ -50,6 +50,9 @@ class Job:
     def twin(self) -> bool:
         return any(CONDITIONS[name].twin for name in self.conditions)
 
+    def reader(self, lens: Lens) -> Reader:
+        return Reader(self.dataset, lens.preprocessing, self.shape, self.tokens)
+
 
 class Worker:
     """Measures units of work and writes them."""
@@ -57,7 +60,7 @@ class Worker:
     def __init__(self, job: Job, subjects: Mapping[bool, Subject]) -> None:
         self.job = job
         self._measurer = Measurer(subjects, job.axes, job.tokens, job.labels, seed=job.seed)
-        self.reader = Reader(job.dataset, subjects[False].lens.preprocessing, job.shape, job.tokens)
+        self._reader = job.reader(subjects[False].lens)
         self._store = Store(job.url)
         self._done = {name: self._store.done(name) for name in job.conditions}
 
@@ -76,7 +79,7 @@ class Worker:
     def measure_alone(self, unit: range) -> dict[int, str]:
         """``measure`` with images that are read here, by threads."""
         with ThreadPoolExecutor() as pool:
-            return self.measure(unit, pool.map(self.reader.batch, split(unit, self.job.batch_size)))
+            return self.measure(unit, pool.map(self._reader.batch, split(unit, self.job.batch_size)))
 
     def measure(self, unit: range, batches: Iterator[Batch]) -> dict[int, str]:
         """Measure a unit under every condition that lacks it and write it; returns why images were skipped.

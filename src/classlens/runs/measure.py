@@ -25,7 +25,7 @@ from classlens.runs.dataset import Dataset
 from classlens.runs.datasets import open_dataset
 from classlens.runs.identity import probe, transform_digest, versions, weights_digest
 from classlens.runs.job import Job, Worker
-from classlens.runs.loading import batches, split
+from classlens.runs.loading import Batch, batches, split
 from classlens.runs.lock import only_writer
 from classlens.runs.matching import match
 from classlens.runs.measuring import Subject
@@ -170,65 +170,73 @@ def measure(
             threads=int(store.identity["threads"]),
             skip_bad=skip_bad,
         )
-        tables = {key: MemoryTables(each.view) for key, each in ((False, lens), (True, twin)) if memories and each}
+        todo = _lacking(job, store)
+        # Images are read from here on, while tables are made.
+        reading = _reading(job, lens, todo, workers) if engine == "local" else iter(())
+        wanted = memories and bool(todo or not store.has_parameters())
+        tables = {key: MemoryTables(each.view) for key, each in ((False, lens), (True, twin)) if wanted and each}
         if memories and not store.has_parameters():
             _write_parameters(store, lens, twin, tables)
         subjects = {False: Subject(lens, tables.get(False))} | ({True: Subject(twin, tables.get(True))} if twin else {})
-        seconds, before = _run(job, subjects, store, engine, cluster, workers, renew, report)
+        if engine == "ray":
+            from classlens.runs.cluster import Cluster, run_on_cluster
+
+            made = run_on_cluster(job, todo, cluster or Cluster())
+        else:
+            made = _here(job, subjects, todo, reading)
+        seconds = _follow(made, len(dataset), sum(map(len, todo)), renew, report)
         problems = {index: why for name in chosen for index, why in store.problems(name).items()}
     return Outcome(
         store=url,
         images=len(dataset),
-        before=before,
+        before=len(dataset) - sum(map(len, todo)),
         skipped={dataset.names[index]: problems[index] for index in sorted(problems)},
         seconds=seconds,
         batch_size=size,
     )
 
 
-def _run(
-    job: Job,
-    subjects: Mapping[bool, Subject],
-    store: Store,
-    engine: Engine,
-    cluster: Any,
-    workers: int | None,
+def _lacking(job: Job, store: Store) -> list[range]:
+    """The units of work of which some image is not measured under some condition."""
+    done: Array = np.stack([store.done(name) for name in job.conditions]).min(axis=0)
+    units = shards(len(done), max(SHARD, job.batch_size))
+    return [unit for unit in units if not done[unit.start : unit.stop].all()]
+
+
+def _follow(
+    made: Iterable[tuple[range, dict[int, str]]],
+    images: int,
+    todo: int,
     renew: Callable[[], None],
     report: Callable[[Progress], None],
-) -> tuple[float, int]:
-    """Measure what is lacking; returns the seconds and how many images were there before."""
-    done: Array = np.stack([store.done(name) for name in job.conditions]).min(axis=0)
-    unit = max(SHARD, job.batch_size)
-    lacking = [part for part in shards(len(done), unit) if not done[part.start : part.stop].all()]
-    before = sum(len(part) for part in shards(len(done), unit)) - sum(len(part) for part in lacking)
+) -> float:
+    """Report each unit as it is written; returns the seconds that all took."""
+    before = images - todo
     start, finished, skipped = time.perf_counter(), before, 0
-    report(Progress(before, len(done), before, 0, 0.0))
-    if engine == "ray":
-        from classlens.runs.cluster import Cluster, run_on_cluster
-
-        made: Iterable[tuple[range, dict[int, str]]] = run_on_cluster(job, lacking, cluster or Cluster())
-    else:
-        made = _here(job, subjects, lacking, workers)
-    for part, problems in made:
-        finished, skipped = finished + len(part), skipped + len(problems)
+    report(Progress(before, images, before, 0, 0.0))
+    for unit, problems in made:
+        finished, skipped = finished + len(unit), skipped + len(problems)
         renew()
-        report(Progress(finished, len(done), before, skipped, time.perf_counter() - start))
-    return time.perf_counter() - start, before
+        report(Progress(finished, images, before, skipped, time.perf_counter() - start))
+    return time.perf_counter() - start
 
 
-def _here(
-    job: Job, subjects: Mapping[bool, Subject], units: Sequence[range], workers: int | None
-) -> Iterator[tuple[range, dict[int, str]]]:
-    """The units one after another, in this process."""
-    if not units:
-        return
-    worker = Worker(job, subjects)
+def _reading(job: Job, lens: Lens, units: Sequence[range], workers: int | None) -> Iterator[Batch]:
+    """The batches of all units, one after another."""
     wanted = [batch for unit in units for batch in split(unit, job.batch_size)]
     # One process decodes for as many images as two cores measure; small runs do without.
     count = max(1, min(8, (os.cpu_count() or 1) // 2)) if workers is None else workers
-    made = batches(worker.reader, wanted, count if workers is not None or len(wanted) > 2 else 0)
-    for unit in units:
-        yield unit, worker.measure(unit, made)
+    return batches(job.reader(lens), wanted, count if workers is not None or len(wanted) > 2 else 0)
+
+
+def _here(
+    job: Job, subjects: Mapping[bool, Subject], units: Sequence[range], reading: Iterator[Batch]
+) -> Iterator[tuple[range, dict[int, str]]]:
+    """The units one after another, in this process."""
+    if units:
+        worker = Worker(job, subjects)
+        for unit in units:
+            yield unit, worker.measure(unit, reading)
 
 
 def _twin(
