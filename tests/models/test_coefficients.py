@@ -13,14 +13,25 @@ from torch import nn
 import classlens
 from classlens.lens.verify import Law, verify
 from tests import zoo
-from tests.models import test_open_clip, test_torchvision, test_transformers
+from tests.models import test_torchvision
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
     **{f"timm {name}": partial(zoo.build, name) for name in zoo.VARIANTS},
     "torchvision": test_torchvision.build,
-    **{f"open_clip {name}": partial(test_open_clip.zero_shot, name) for name in test_open_clip.VARIANTS},
-    **{f"transformers {kind}": partial(test_transformers.build, kind) for kind in test_transformers.KINDS},
 }
+try:  # these libraries do not load beside the lowest versions of others; there they have a run of their own
+    from tests.models import test_open_clip, test_transformers
+except ImportError:
+    pass
+else:
+    MODELS |= {f"open_clip {name}": partial(test_open_clip.zero_shot, name) for name in test_open_clip.VARIANTS}
+    MODELS |= {f"transformers {kind}": partial(test_transformers.build, kind) for kind in test_transformers.KINDS}
+
+
+@pytest.mark.slow
+def test_no_library_is_left_out() -> None:
+    """Outside the run with lowest versions, which leaves slow tests out."""
+    assert {name.partition(" ")[0] for name in MODELS} == {"timm", "torchvision", "open_clip", "transformers"}
 
 
 def law(module: nn.Module) -> Law:
