@@ -280,6 +280,15 @@ def test_mistakes(tmp_path: Path, data: str, lens: Lens, changes: dict[str, Any]
     assert list(tmp_path.iterdir()) == []
 
 
+def test_memories_need_their_coefficients(tmp_path: Path, data: str) -> None:
+    """A model of one's own may be described without them: an error then, not a store without agreement."""
+    lens = classlens.load(MODEL)
+    del lens.view.blocks[3].points["mlp_coefficients"]
+    with pytest.raises(ClasslensError, match="is described without its memory coefficients"):
+        measure(lens, data, tmp_path / "out.zarr", memories=True)
+    measure(lens, data, tmp_path / "out.zarr", limit=3)
+
+
 def test_conditions_that_a_model_does_not_have(tmp_path: Path, data: str) -> None:
     lens = classlens.load(zoo.build("avg", torch.float32), transform=lambda image: torch.zeros(3, 16, 16))
     data = folder(tmp_path / "data", 3, classes=["0", "1", "2"])

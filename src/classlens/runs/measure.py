@@ -279,6 +279,12 @@ def _axes(lens: Lens, dataset: Dataset, tokens: Tokens, sites: str | Collection[
             )
     if memories and not {"attn_out", "mlp_out"} <= set(wanted):
         raise ClasslensError("memories are set beside the top-1 classes of attn_out and mlp_out: add both to sites")
+    shown = [f"{sublayer}_coefficients" for sublayer in SUBLAYERS]
+    if memories and any(point not in block.points for block in lens.view.blocks for point in shown):
+        raise ClasslensError(
+            f"model {lens.view.name!r} is described without its memory coefficients: add the points "
+            f"{' and '.join(shown)} to its blocks, or leave out memories"
+        )
     if not wanted:
         raise ClasslensError(f"no sites were given: give some of embed, {', '.join(known)}")
     return Axes(
