@@ -65,17 +65,24 @@ def _note(url: str) -> Iterator[Callable[[], None]]:
             last = time.time()
             system.pipe_file(path, json.dumps({"writer": own, "time": last}).encode())
 
-    found: dict[str, Any] = {}
-    with suppress(FileNotFoundError, ValueError):
-        found = json.loads(system.cat_file(path))
-    if time.time() - found.get("time", 0.0) < _PATIENCE:
-        raise _taken(url, found["writer"])
+    found = _noted(system, path)
+    if time.time() - found[1] < _PATIENCE:
+        raise _taken(url, found[0])
     renew()
     try:
         yield renew
     finally:
-        with suppress(OSError):
-            system.rm_file(path)
+        if _noted(system, path)[0] == own:  # not that of one who took over from a writer silent for too long
+            with suppress(OSError):
+                system.rm_file(path)
+
+
+def _noted(system: Any, path: str) -> tuple[str, float]:
+    """Who wrote the note and when; nobody, long ago, where there is none or it is none of ours."""
+    with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+        found = json.loads(system.cat_file(path))
+        return str(found["writer"]), float(found["time"])
+    return "", 0.0
 
 
 def _taken(url: str, writer: str) -> ClasslensError:

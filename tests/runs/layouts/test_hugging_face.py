@@ -15,6 +15,7 @@ import pytest
 from PIL import Image as Pillow
 
 from classlens.runs.datasets import open_dataset
+from tests.runs.data import picture
 from tests.runs.refusals import refused
 
 
@@ -214,3 +215,20 @@ def test_the_fingerprint_is_of_the_table(hub: Hub) -> None:
     assert again.picture(1).tobytes() == before.picture(1).tobytes()
     hub.tables["insects"] = replace(labelled(), _fingerprint="def")
     assert open_dataset("hf:insects").fingerprint != before.fingerprint
+
+
+def test_the_real_library(tmp_path: Path) -> None:
+    """Where it is installed: a folder that it saved, with its own decoding beside ours."""
+    library = pytest.importorskip("datasets")
+    pictures = [picture(number) for number in range(4)]
+    features = library.Features({"image": library.Image(), "label": library.ClassLabel(names=["cat", "dog"])})
+    table = library.Dataset.from_dict({"image": pictures, "label": [0, 1, 1, 0]}, features=features)
+    library.DatasetDict({"train": table, "test": table}).save_to_disk(str(tmp_path))
+    found = open_dataset(f"hf:{tmp_path}")
+    assert found.split == "test"
+    assert found.names[:2] == ("test/000000", "test/000001")
+    assert found.labels.tolist() == [0, 1, 1, 0]
+    assert [kind.name for kind in found.classes] == ["cat", "dog"]
+    for index in range(4):
+        assert found.picture(index).tobytes() == pictures[index].tobytes()
+    assert open_dataset(f"hf:{tmp_path}").fingerprint == found.fingerprint
