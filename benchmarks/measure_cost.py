@@ -1,12 +1,14 @@
 """What measuring a data set costs, as ratios to the bare forward pass in the same run.
 
     python benchmarks/measure_cost.py --model vit_base_patch32_224
+    python benchmarks/measure_cost.py --model vit_base_patch32_224 --parts
     python benchmarks/measure_cost.py --model vit_base_patch32_224 --sweep
 
 Prints JSON. ``reductions``: all sites of all blocks for every token and class, with memories, on ready tensors.
 ``command``: `classlens measure` as a whole on JPEG files, decoding and writing included, start-up apart. ``edits``: the
 same pass under an edit, which computes attention in steps. Each is the median of ratios to bare passes right before
-and after it, so that a machine that is busy now and then slows both. ``--sweep`` measures how seconds and peak memory
+and after it, so that a machine that is busy now and then slows both. ``--parts`` times what reductions are made of, on
+tensors of the same shapes, and the reading of a JPEG file. ``--sweep`` measures how seconds and peak memory
 grow with images, tokens and classes, each row in a process of its own. Weights are random, as cost does not depend on
 them.
 """
@@ -34,10 +36,12 @@ from torch import Tensor
 
 import classlens
 from classlens import KeepTokens, NoCls, SelfOnly
+from classlens.core.memories import strongest
 from classlens.core.scores import Facts
 from classlens.hooks.edits import editing
 from classlens.hooks.reducing import Agreement, Memorised, MemoryTables, Sublayer, reduce
 from classlens.lens.lens import Lens
+from classlens.models.images import open_picture
 from classlens.runs.store import open_store
 
 PAPER = ("attn_out", "mlp_out", "resid_post")
@@ -106,6 +110,50 @@ def costs(args: argparse.Namespace) -> dict[str, Any]:
             ratios.append(took / ((before + after) / 2))
         report[name] = round(statistics.median(ratios), 3)
     return {"seconds_of_bare_pass": round(before, 3), "ratios": report, "command": command(args, lens)}
+
+
+def parts(args: argparse.Namespace) -> dict[str, Any]:
+    """The products and the choice of the strongest memories alone, and the CPU time of reading a photo."""
+    lens = load(args)
+    module: Any = lens.view.module
+    pixels = torch.randn(args.batch_size, 3, *lens.view.input_size)
+    rows = args.batch_size * lens.view.tokens(lens.view.input_size).count
+    width, hidden = lens.view.blocks[0].mlp.weight.shape
+    blocks = len(lens.view.blocks)
+    states, matrix = torch.randn(rows, width), torch.randn(width, args.classes)
+    coefficients = [torch.nn.functional.gelu(torch.randn(rows, count)) for count in (width, hidden)]
+    product = torch.empty(rows, args.classes)
+
+    def bare() -> None:
+        with torch.no_grad():
+            module(pixels)
+
+    def products() -> None:
+        for _ in range(2 * blocks + 1):
+            torch.mm(states, matrix, out=product)
+
+    def memories() -> None:
+        for _ in range(blocks):
+            for x in coefficients:
+                strongest(x)
+
+    found: dict[str, float] = {}
+    for name, task in {"products": products, "strongest memories": memories}.items():
+        task()
+        ratios = []
+        for _ in range(args.repeats):
+            before, took, after = seconds(bare), seconds(task), seconds(bare)
+            ratios.append(took / ((before + after) / 2))
+        found[name] = round(statistics.median(ratios), 3)
+    with tempfile.TemporaryDirectory() as scratch:
+        photos(Path(scratch) / "photos", 40)
+        files = sorted((Path(scratch) / "photos").rglob("*.jpg"))
+        torch.set_num_threads(1)  # as in a process that decodes
+        start = time.process_time()
+        for file in files:
+            lens.preprocessing(open_picture(file).image, file.name)
+        found["cpu_milliseconds_of_reading_a_photo"] = round((time.process_time() - start) / len(files) * 1000, 1)
+    return {"parts": found}
 
 
 def command(args: argparse.Namespace, lens: Lens) -> dict[str, Any]:
@@ -202,6 +250,7 @@ def main() -> None:
     parser.add_argument("--command-repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--no-memories", dest="memories", action="store_false")
+    parser.add_argument("--parts", action="store_true", help="what reductions are made of, and reading a photo")
     parser.add_argument("--sweep", action="store_true", help="seconds and peak memory of several sizes")
     parser.add_argument("--row", action="store_true", help="one row of the sweep")
     args = parser.parse_args()
@@ -217,7 +266,8 @@ def main() -> None:
         "torch": torch.__version__,
         "machine": platform.machine(),
     }
-    print(json.dumps({**about, **({"sweep": sweep(args)} if args.sweep else costs(args))}, indent=1))
+    found = {"sweep": sweep(args)} if args.sweep else parts(args) if args.parts else costs(args)
+    print(json.dumps({**about, **found}, indent=1))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from PIL import Image
 
 from classlens.runs.dataset import ClassName, Files, dataset
 from classlens.runs.datasets import LAYOUTS, open_dataset
-from tests.runs.refusals import refused
+from tests.refusals import refused
 
 COUNTS = {"ant": 9, "bee": 2, "cow": 9}
 

@@ -12,7 +12,7 @@ from timm.data import ImageNetInfo
 from classlens.models.classes import Classes, classes_of
 from classlens.runs.dataset import ClassName, Dataset, Files, dataset
 from classlens.runs.matching import match
-from tests.runs.refusals import refused
+from tests.refusals import refused
 
 INFO = ImageNetInfo("imagenet-1k")
 IMAGENET = Classes(tuple(INFO.index_to_description(index) for index in range(1000)))

@@ -15,6 +15,7 @@ from classlens.core.maps import compute_dtype
 from classlens.explain.attribution import attribute
 from classlens.hooks.capture import Receiver, evaluating, watching
 from classlens.hooks.recording import record
+from classlens.hooks.reducing import SUBLAYERS
 from classlens.models.check import Checks, measure_laws
 from classlens.models.view import ModelView
 
@@ -107,12 +108,9 @@ def _rows(view: ModelView, pixels: Tensor) -> Law:
     return Law("attention rows", worst, 16 * torch.finfo(view.dtype).eps, note)
 
 
-_SUBLAYERS = ("attn", "mlp")
-
-
 def _memories(view: ModelView, pixels: Tensor) -> Law:
     """Coefficients times value vectors, through what follows, against what each sublayer adds."""
-    names = [f"{sublayer}_{end}" for sublayer in _SUBLAYERS for end in ("coefficients", "out")]
+    names = [f"{sublayer}_{end}" for sublayer in SUBLAYERS for end in ("coefficients", "out")]
     if any(name not in block.points for block in view.blocks for name in names):
         return Law("memories", None, 0.0, "not checked: the model is described without its memory coefficients")
     found: dict[str, Tensor] = {}
@@ -133,7 +131,7 @@ def _memories(view: ModelView, pixels: Tensor) -> Law:
         seen += 1
 
     receivers: dict[str, Receiver] = {}
-    for sublayer in _SUBLAYERS:
+    for sublayer in SUBLAYERS:
         # Coefficients pass before what is made of them.
         receivers[f"{sublayer}_coefficients"] = partial(keep, sublayer)
         receivers[f"{sublayer}_out"] = partial(added, sublayer)

@@ -239,14 +239,7 @@ def _block(block: Any, taps: Taps, refuse: Refuse) -> BlockView:
         refuse(f"has an MLP that ends in {type(project).__name__}, which is not read yet")
     inside, output = attention(block.attn, scales[0], taps, refuse)
     # Before the library ran its blocks with the image first, tokens came first.
-    order: dict[str, Any] = (
-        {}
-        if block.attn.batch_first
-        else {
-            "read": _image_first,
-            "write": _tokens_first,
-        }
-    )
+    order: dict[str, Any] = {} if block.attn.batch_first else {"read": _image_first, "write": _tokens_first}
     points = {
         "resid_pre": Point(block, "input", **order),
         # The scales (identities where there are none) pass exactly what is added to the residual stream.

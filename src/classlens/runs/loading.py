@@ -54,7 +54,6 @@ class Reader:
     shape: tuple[int, ...]
     """Of the pixels of one image."""
     tokens: Tokens
-    masks: bool = True
 
     def batch(self, images: range) -> Batch:
         rows, columns = self.tokens.grid
@@ -64,7 +63,7 @@ class Reader:
         for place, index in enumerate(images):
             try:
                 pixels[place] = self._pixels(index).numpy()
-                mask = self.dataset.mask(index) if self.masks and self.dataset.has_masks else None
+                mask = self.dataset.mask(index) if self.dataset.has_masks else None
                 if mask is not None:
                     class_tokens[place] = token_mask(mask, self.preprocessing.transform, self.tokens.grid)
             except ClasslensError as error:

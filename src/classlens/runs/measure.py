@@ -139,7 +139,8 @@ def measure(
     tokens = lens.view.tokens((int(pixels.shape[1]), int(pixels.shape[2])))
     axes = _axes(lens, dataset, tokens, sites, memories=memories)
     size = chosen_batch_size(batch_size, None if found is None else found.identity, lens.view, axes)
-    twin = _twin(model, lens, chosen, options, seed, memories=memories)
+    lacks_parameters = memories and (found is None or not found.has_parameters())
+    twin = _twin(model, lens, chosen, options, seed, parameters=lacks_parameters)
     identity = {
         **_identity(lens, dataset, axes, size, seed),
         "transform": transform_digest(pixels),
@@ -173,9 +174,9 @@ def measure(
         todo = _lacking(job, store)
         # Images are read from here on, while tables are made.
         reading = _reading(job, lens, todo, workers) if engine == "local" else iter(())
-        wanted = memories and bool(todo or not store.has_parameters())
+        wanted = memories and (lacks_parameters or bool(todo and engine == "local"))
         tables = {key: MemoryTables(each.view) for key, each in ((False, lens), (True, twin)) if wanted and each}
-        if memories and not store.has_parameters():
+        if lacks_parameters:
             _write_parameters(store, lens, twin, tables)
         subjects = {False: Subject(lens, tables.get(False))} | ({True: Subject(twin, tables.get(True))} if twin else {})
         if engine == "ray":
@@ -240,11 +241,11 @@ def _here(
 
 
 def _twin(
-    model: Any, lens: Lens, conditions: Sequence[str], options: Mapping[str, Any], seed: int, *, memories: bool
+    model: Any, lens: Lens, conditions: Sequence[str], options: Mapping[str, Any], seed: int, *, parameters: bool
 ) -> Lens | None:
     """The random twin where a condition or the parameters ask for it; parameters do without where there is none."""
     needed = any(CONDITIONS[name].twin for name in conditions)
-    if not needed and not memories:
+    if not needed and not parameters:
         return None
     try:
         return random_twin(model, lens, options, seed)

@@ -117,10 +117,6 @@ class Store:
         self._root = root
         self.identity: dict[str, Any] = _identity(root)
 
-    @property
-    def conditions(self) -> list[str]:
-        return [name for name in self._root.group_keys() if name != "parameters"]
-
     def done(self, condition: str) -> Array:
         """The variable ``measured`` of a condition: 0, ``MEASURED`` or ``SKIPPED`` for each image."""
         found: Array = np.asarray(self._array(condition, "measured")[:])
@@ -167,12 +163,6 @@ class Store:
     def has_parameters(self) -> bool:
         group = self._root.get("parameters")
         return group is not None and "coordinates" in group.attrs
-
-    def bytes(self) -> int:
-        """Bytes on disk, where the store is a local folder; else 0."""
-        if not is_local(self.url):
-            return 0
-        return sum(path.stat().st_size for path in Path(self.url).rglob("*") if path.is_file())
 
     def clear_leftovers(self) -> None:
         """Remove what a killed writer left half-written; only while the store is locked."""

@@ -14,7 +14,7 @@ from torchvision import datasets
 
 from classlens.runs.datasets import open_dataset
 from classlens.runs.variables import Array
-from tests.runs.refusals import refused
+from tests.refusals import refused
 
 NAMES = {"cifar10": ["airplane", "automobile", "bird"], "cifar100": ["apple", "aquarium_fish", "baby"]}
 BINARY = {"cifar10": "cifar-10-batches-bin", "cifar100": "cifar-100-binary"}

@@ -12,7 +12,7 @@ from PIL import Image
 
 from classlens.runs.dataset import ClassName, Dataset
 from classlens.runs.datasets import open_dataset
-from tests.runs.refusals import refused
+from tests.refusals import refused
 
 
 def grey(path: Path, value: int = 0) -> None:

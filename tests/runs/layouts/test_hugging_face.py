@@ -15,8 +15,8 @@ import pytest
 from PIL import Image as Pillow
 
 from classlens.runs.datasets import open_dataset
+from tests.refusals import refused
 from tests.runs.data import picture
-from tests.runs.refusals import refused
 
 
 @dataclass

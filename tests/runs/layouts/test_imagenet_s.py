@@ -11,7 +11,7 @@ from PIL import Image
 
 from classlens.runs.dataset import ClassName
 from classlens.runs.datasets import open_dataset
-from tests.runs.refusals import refused
+from tests.refusals import refused
 
 TENCH, GOLDFISH, SHARK = "n01440764", "n01443537", "n01484850"
 LEFT_OUT = "n15075141"

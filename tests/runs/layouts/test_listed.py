@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from classlens.runs.datasets import open_dataset
-from tests.runs.refusals import refused
+from tests.refusals import refused
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What holds for every refusal of a data set."""
+"""What holds for every refusal of an image or a data set."""
 
 from __future__ import annotations
 
