@@ -68,7 +68,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes most of the time, and is tested where it belongs."""
-    monkeypatch.setattr("classlens.present.figures.save_figures", lambda *_: [])
+    monkeypatch.setattr("classlens.present.figures.inspection.save_figures", lambda *_: [])
 
 
 def trained(num_classes: int = 4) -> Any:
@@ -298,7 +298,9 @@ def refused(*_: Any) -> None:
     raise ClasslensError("figure 3 cannot be drawn; give another image")
 
 
-@pytest.mark.parametrize("when", ["classlens.present.figures.save_figures", "classlens.present.report.write_report"])
+@pytest.mark.parametrize(
+    "when", ["classlens.present.figures.inspection.save_figures", "classlens.present.report.write_report"]
+)
 @pytest.mark.parametrize(
     ("event", "code", "said"),
     [
@@ -320,7 +322,7 @@ def test_whatever_happens_while_writing_leaves_all_as_it_was(
     (here / "report" / "inspect.json").write_text("{}")
     (here / "report" / "report.html").write_text("an earlier page")
     before = contents(here)
-    monkeypatch.setattr("classlens.present.figures.save_figures", lambda *_: [])
+    monkeypatch.setattr("classlens.present.figures.inspection.save_figures", lambda *_: [])
     monkeypatch.setattr(when, event)
     result = run("../cat.png", "--out", "report")
     assert result.exit_code == code

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from classlens.errors import ClasslensError
-from classlens.present.figures import save_figures
+from classlens.present.figures.inspection import save_figures
 from classlens.present.folder import INSPECTION, check_replaceable, replacing
 from tests.present.records import Sizes, make_pictures, make_record
 

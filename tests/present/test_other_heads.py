@@ -13,7 +13,7 @@ from rich.console import Console
 from torch import nn
 
 import classlens
-from classlens.present.figures import save_figures
+from classlens.present.figures.inspection import save_figures
 from classlens.present.report import write_report
 from classlens.present.tables import inspection
 from classlens.present.terminal import tables

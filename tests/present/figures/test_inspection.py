@@ -14,7 +14,8 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from classlens.errors import ClasslensError
-from classlens.present import figures
+from classlens.present.figures import inspection as figures
+from classlens.present.figures import style
 from tests.present.records import Sizes, make_picture, make_pictures, make_record
 
 SMALL = Sizes()
@@ -63,12 +64,12 @@ def test_evolution_marks_chance_and_keeps_the_two_colours() -> None:
     figure = figures.evolution(record["images"][0], record["model"])
     lines = _lines(figure)
     assert _y(lines["chance: 1 token in 25 on top"]) == [0.04, 0.04]
-    assert to_hex(lines["[CLS]: identifiability"].get_color()) == figures.CLS_COLOUR
+    assert to_hex(lines["[CLS]: identifiability"].get_color()) == style.CLS_COLOUR
     of_images = {to_hex(lines[name].get_color()) for name in lines if name.startswith("image tokens")}
-    assert of_images == {figures.IMAGE_COLOUR}
+    assert of_images == {style.IMAGE_COLOUR}
     # The same two colours are on the page.
-    style = (Path(figures.__file__).parent / "report" / "report.css").read_text(encoding="utf-8")
-    assert f"--cls: {figures.CLS_COLOUR}; --image: {figures.IMAGE_COLOUR};" in style
+    page = (Path(figures.__file__).parents[1] / "report" / "report.css").read_text(encoding="utf-8")
+    assert f"--cls: {style.CLS_COLOUR}; --image: {style.IMAGE_COLOUR};" in page
 
 
 @ALL
@@ -138,7 +139,7 @@ def test_attribution_bars_are_the_parts_of_the_logit(sizes: Sizes) -> None:
     for name, value in expected.items():
         width = bars[name].get_width()  # type: ignore[attr-defined]
         assert width == pytest.approx(value), name
-        assert to_hex(bars[name].get_facecolor()) == (figures.SUPPORTS if value >= 0 else figures.OPPOSES), name
+        assert to_hex(bars[name].get_facecolor()) == (style.SUPPORTS if value >= 0 else style.OPPOSES), name
     assert sum(bar.get_width() for bar in bars.values()) == pytest.approx(found["logit"])  # type: ignore[attr-defined]
     assert f"{found['logit']:.2f}" in axes.get_xlabel()
 
@@ -182,5 +183,5 @@ def test_errors_name_the_input(tmp_path: Path) -> None:
 
 
 def test_no_global_state_of_pyplot_is_used() -> None:
-    code = "import sys, classlens.present.figures; assert 'matplotlib.pyplot' not in sys.modules"
+    code = "import sys, classlens.present.figures.inspection; assert 'matplotlib.pyplot' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

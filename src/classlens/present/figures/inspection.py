@@ -1,9 +1,7 @@
-"""Figures of an inspection record; the only file of the package that imports matplotlib."""
+"""Figures of an inspection record."""
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,17 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from classlens.errors import ClasslensError
+from classlens.present.figures.style import CLS_COLOUR, IMAGE_COLOUR, MUTED, OPPOSES, SUPPORTS, plain, save
 
-# The same two colours in every figure and on the page; told apart with any common kind of colour blindness.
-CLS_COLOUR = "#b04a9a"
-IMAGE_COLOUR = "#24895a"
-# Vermillion speaks for the class, blue against it, white is zero.
-SUPPORTS = "#d55e00"
-OPPOSES = "#0072b2"
 _SIGNED = LinearSegmentedColormap.from_list("classlens_signed", [OPPOSES, "#f7f7f7", SUPPORTS])
-_MUTED = "#56606b"
 _DOT: dict[str, Any] = {"color": "#14171b", "markeredgecolor": "white", "markeredgewidth": 0.5}
-_DPI = 150
 _WIDTH = 8.4  # inches that the panels of a figure share
 _SMOOTH_FROM = 97  # pictures with fewer pixels a side are shown as the squares they are
 
@@ -64,7 +55,7 @@ def save_figures(record: Record, pictures: Sequence[Image.Image], folder: Path) 
                 drawn["attribution"] = attribution(image)
             for kind, figure in drawn.items():
                 paths.append(folder / f"{number:02d}-{kind}.png")
-                _save(figure, paths[-1])
+                save(figure, paths[-1])
     except OSError as error:
         reason = f"({error.strerror}): give another folder"
         raise ClasslensError(f"figures cannot be written to {str(folder)!r} {reason}") from None
@@ -89,12 +80,12 @@ def evolution(image: Record, model: Record) -> Figure:
         cls = [1 - one["cls_rank"] / model["num_classes"] for one in image["blocks"]]
         axes.plot(blocks, cls, "s-", color=CLS_COLOUR, label="[CLS]: identifiability")
     chance = 1 / model["num_classes"]
-    axes.axhline(chance, color=_MUTED, linestyle=":", label=f"chance: 1 token in {model['num_classes']} on top")
+    axes.axhline(chance, color=MUTED, linestyle=":", label=f"chance: 1 token in {model['num_classes']} on top")
     axes.set(xlabel="block", ylabel="share, identifiability", ylim=(-0.03, 1.03))
     axes.set_xticks(blocks[:: -(-len(blocks) // 16)])
     axes.grid(axis="y", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    _title(axes, f"How {_plain(image['target']['name'])} builds up in {_plain(image['name'])}")
+    _title(axes, f"How {plain(image['target']['name'])} builds up in {plain(image['name'])}")
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return figure
 
@@ -128,7 +119,7 @@ def tokens(image: Record, model: Record, picture: Image.Image) -> Figure:
     bar.set_label(f"1 − rank ÷ {model['num_classes']} classes", fontsize=9)
     dot = Line2D([], [], linestyle="", marker="o", markersize=5, label="class on top", **_DOT)
     figure.legend(handles=[dot], loc="outside lower center", fontsize=8, frameon=False)
-    _heading(figure, f"Class identifiability of {_plain(image['target']['name'])} after each block")
+    _heading(figure, f"Class identifiability of {plain(image['target']['name'])} after each block")
     return figure
 
 
@@ -156,7 +147,7 @@ def explanation(image: Record, model: Record, picture: Image.Image) -> Figure:
         bar.set_label(label, fontsize=9)
         bar.ax.tick_params(labelsize=8)
         bar.formatter.set_powerlimits((-2, 3))  # type: ignore[attr-defined]
-    target = _plain(image["target"]["name"])
+    target = plain(image["target"]["name"])
     _heading(figure, f"Where more attention speaks for {target} (orange) or against it (blue)")
     return figure
 
@@ -179,15 +170,15 @@ def attribution(image: Record) -> Figure:
     colours = [SUPPORTS if value >= 0 else OPPOSES for value in values]
     bars = axes.barh(range(len(parts)), values, color=colours, height=0.75)
     labels = ["0.00" if abs(value) < 0.005 else f"{value:+.2f}".replace("-", "−") for value in values]
-    axes.bar_label(bars, labels, fontsize=7, padding=3, color=_MUTED)
+    axes.bar_label(bars, labels, fontsize=7, padding=3, color=MUTED)
     axes.set_yticks(range(len(parts)), names, fontsize=8)
     axes.invert_yaxis()
     axes.margins(x=0.12, y=0.01)
-    axes.axvline(0, color=_MUTED, linewidth=0.8)
+    axes.axvline(0, color=MUTED, linewidth=0.8)
     axes.set_xlabel(f"added to the logit; the bars sum to {found['logit']:.2f}")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    _title(axes, f"What adds to the logit of {_plain(image['target']['name'])} in {_plain(image['name'])}")
+    _title(axes, f"What adds to the logit of {plain(image['target']['name'])} in {plain(image['name'])}")
     return figure
 
 
@@ -244,21 +235,3 @@ def _heading(figure: Figure, text: str) -> None:
 
 def _title(axes: Axes, text: str) -> None:
     axes.set_title(text, fontsize=11, loc="left", parse_math=False)
-
-
-def _plain(name: str) -> str:
-    """A name on one line, short, in characters that can be drawn."""
-    line = " ".join("".join(one if one.isprintable() else " " for one in name).split())
-    return line if len(line) <= 40 else f"{line[:39]}…"
-
-
-def _save(figure: Figure, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with warnings.catch_warnings():
-            # A name in a script that the font lacks is drawn as boxes; the page and the record have it in full.
-            warnings.filterwarnings("ignore", message="Glyph .* missing from")
-            figure.savefig(temporary, dpi=_DPI, format="png", bbox_inches="tight", pad_inches=0.08)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

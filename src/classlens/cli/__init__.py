@@ -1,0 +1,7 @@
+"""The command line: parse, call, print. One file a command, in the order in which `--help` shows them."""
+
+# isort: skip_file
+from classlens.cli.app import app
+from classlens.cli import inspect, check, measure
+
+__all__ = ["app", "check", "inspect", "measure"]
