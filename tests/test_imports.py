@@ -53,6 +53,7 @@ CLASSLENS = Layout(
                 "explain",
                 "lens",
                 "probes runs faithful",
+                "experiments",
                 "present",
                 "__init__",  # the public names, from `lens` mostly; only the command line looks at them from inside
                 "cli",
@@ -203,7 +204,7 @@ def test_no_file_is_long() -> None:
 
 
 def test_import_is_light() -> None:
-    heavy = ("matplotlib", "ray", "transformers", "gradio", "sklearn", "skimage", "pytest")
+    heavy = ("matplotlib", "ray", "transformers", "gradio", "sklearn", "skimage", "pytest", "pyarrow")
     program = f"import sys, classlens; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stdout + done.stderr

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from classlens.core.attention import Output
     from classlens.core.maps import Norm
     from classlens.core.space import ClassSpace
+    from classlens.core.stats import Statistics
+    from classlens.experiments.analyse import Analysis, analyse
     from classlens.hooks.edits import (
         AblateHeads,
         AblateNeurons,
@@ -29,6 +31,7 @@ __all__ = [
     "AblateHeads",
     "AblateNeurons",
     "AblateSublayer",
+    "Analysis",
     "BlockView",
     "ClassSpace",
     "ClasslensError",
@@ -43,8 +46,10 @@ __all__ = [
     "Point",
     "Readout",
     "SelfOnly",
+    "Statistics",
     "Trace",
     "__version__",
+    "analyse",
     "load",
     "measure",
     "open_store",
@@ -60,6 +65,8 @@ _HOMES = {
     ),
     "measure": "classlens.runs.measure",
     "open_store": "classlens.runs.store",
+    **dict.fromkeys(("Analysis", "analyse"), "classlens.experiments.analyse"),
+    "Statistics": "classlens.core.stats",
     # What describes a model of one's own.
     **dict.fromkeys(("BlockView", "ModelView", "Point", "Readout"), "classlens.models.view"),
     "ClassSpace": "classlens.core.space",

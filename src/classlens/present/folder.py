@@ -19,9 +19,12 @@ class Contents(NamedTuple):
     marker: str
     """The file by which such a folder is known."""
     names: str
-    """A pattern of all names that a result may write, the marker's too."""
+    """A pattern of all paths that a result may write, the marker's too."""
 
 
+ANALYSIS = Contents(
+    "analysis.json", r"analysis\.json|summary\.md|tables/[a-z_]+\.(parquet|csv)|figures/[a-z_]+\.(png|svg)"
+)
 INSPECTION = Contents(
     "inspect.json", r"inspect\.json|report\.html|\d{2,}-(evolution|tokens|explanation|attribution)\.png"
 )
@@ -32,13 +35,16 @@ def check_replaceable(out: Path, contents: Contents) -> None:
     try:
         is_folder = out.is_dir()
         is_file = out.exists() and not is_folder
-        entries = sorted(out.iterdir()) if is_folder else []
-        others = [entry.name for entry in entries if not _written(entry, contents)]
+        holds = is_folder and any(out.iterdir())
+        is_result = holds and (out / contents.marker).is_file()
+        others = (
+            [name for path in sorted(out.rglob("*")) if (name := _foreign(path, out, contents))] if is_result else []
+        )
     except OSError as error:
         raise _unwritable(out, error) from None
     if is_file:
         raise ClasslensError(f"output {str(out)!r} is a file: expected a folder; give another --out")
-    if entries and not (out / contents.marker).is_file():
+    if holds and not is_result:
         raise ClasslensError(
             f"output folder {str(out)!r} holds other files and no {contents.marker}: nothing was written; give an "
             "empty or new --out"
@@ -50,8 +56,12 @@ def check_replaceable(out: Path, contents: Contents) -> None:
         )
 
 
-def _written(entry: Path, contents: Contents) -> bool:
-    return entry.is_file() and re.fullmatch(contents.names, entry.name) is not None
+def _foreign(entry: Path, out: Path, contents: Contents) -> str | None:
+    """The path of what a result does not write: another file, or a folder that holds nothing."""
+    name = entry.relative_to(out).as_posix()
+    if entry.is_dir() and not entry.is_symlink():
+        return None if any(entry.iterdir()) else name
+    return None if entry.is_file() and re.fullmatch(contents.names, name) else name
 
 
 @contextmanager

@@ -1,0 +1,68 @@
+"""What is left of class identifiability when attention is cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from classlens.core.stats import Statistics, estimate, flip_signs
+from classlens.experiments.charts import Dots
+from classlens.experiments.experiment import Array, Experiment, Found, Key, averages
+from classlens.experiments.identifiability import KEYS, rates
+from classlens.experiments.opened import Need, Opened, Part
+
+EDITS = ("self_only", "no_cls")
+
+
+def update(part: Part) -> Found:
+    values: dict[Key, Array] = rates(part, "clean")
+    for condition in EDITS:
+        if part.store.has(condition):
+            values |= rates(part, condition)
+            # Published: edited values count `[CLS]`, unedited ones do not.
+            on_top = part.of("rank", condition, site="resid_post")[:, -1:] == 0
+            counted = np.concatenate([part.store.tokens("cls"), part.store.tokens("image")])
+            values[condition, "reference", "tokens_identifiable"] = part.mean(on_top, counted, condition)
+            del values[condition, "reference", "images_identifiable"]
+    return Found(values)
+
+
+def compute(store: Opened, found: Found, how: Statistics) -> pd.DataFrame:
+    return against_unedited(averages(KEYS, found.values, how), found, how)
+
+
+def against_unedited(table: pd.DataFrame, found: Found, how: Statistics) -> pd.DataFrame:
+    """Add the mean change of an image with its interval, and a two-sided permutation p value."""
+    table[["change", "change_low", "change_high", "p"]] = np.nan
+    for place, key in enumerate(found.values):
+        if key[0] != "clean":
+            change = found.values[key] - found.values["clean", *key[1:]]
+            made = estimate(change, how)
+            p = flip_signs(change, how, "two-sided")
+            row = [made.value[0], made.low[0], made.high[0], p[0]]
+            table.loc[place, ["change", "change_low", "change_high", "p"]] = row
+    return table
+
+
+EXPERIMENT = Experiment(
+    name="attention_edits",
+    title="Cutting attention",
+    about="Class identifiability rates at the last block and accuracy when image tokens attend to themselves alone "
+    "(self_only), or do not see [CLS] (no_cls), beside the unedited model; change: of the same images, with a "
+    "two-sided permutation p value (signs flipped over images). Counted as published, edited rates include "
+    "[CLS].",
+    keys=KEYS,
+    needs=(
+        Need(sites=("resid_post",), either=EDITS),
+        Need("self_only", optional=True),
+        Need("no_cls", optional=True),
+        Need(labels=True, optional=True),
+    ),
+    charts=(
+        Dots(
+            value="share", labels=("model",), rows="measure", colour="condition", where={"counting": ("image_tokens",)}
+        ),
+    ),
+    update=update,
+    compute=compute,
+)
