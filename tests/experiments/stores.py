@@ -116,8 +116,8 @@ def _drawn(made: Made, name: str, rng: np.random.Generator, target: Array, mask:
             values["kept"][:, prefix:] = mask[:, prefix:] if name == "context_removed" else 1 - mask[:, prefix:]
             gone = values["kept"] == 0
             for key in ("rank", "top1", "logit"):
-                fill = np.nan if key == "logit" else -1
-                values[key] = np.where(gone[:, None, None], fill, values[key]).astype(values[key].dtype)
+                fill = np.array(np.nan if key == "logit" else -1, dtype=values[key].dtype)
+                values[key] = np.where(gone[:, None, None], fill, values[key])
     return values
 
 

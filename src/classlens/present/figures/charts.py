@@ -15,7 +15,6 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from classlens.experiments.charts import LABELS, Chart, Dots, Heat, Lines
 from classlens.present.figures.style import CLS_COLOUR, IMAGE_COLOUR, MUTED, plain
@@ -93,7 +92,8 @@ def _lines(chart: Lines, table: pd.DataFrame) -> Figure:
             axes.set_ylim(-0.03, 1.03)
         axes.set_xlabel("block" if chart.x == "block" else "share of blocks passed", fontsize=9)
         if chart.x == "block":
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=2, steps=[1, 2, 5, 10]))
+            blocks = sorted(panel.table["block"].unique() + 1)
+            axes.set_xticks(blocks[:: -(-len(blocks) // 8)])
         _finish(panel, chart.value, grid="y")
     _legend(figure, table, chart.colour, colours, chart.dash)
     return figure
