@@ -98,7 +98,7 @@ def _drawn(made: Made, name: str, rng: np.random.Generator, target: Array, mask:
         if key.endswith("rank") or key.endswith("top1"):
             values[key] = rng.integers(0, made.classes, array.shape).astype(array.dtype)
         elif key.endswith("logit"):
-            values[key] = rng.normal(size=array.shape).astype(array.dtype)
+            values[key] = np.asarray(rng.standard_normal(array.shape), dtype=array.dtype)
         elif key in ("key_value_agreement", "memory_match"):
             values[key] = rng.integers(0, 2, array.shape).astype(array.dtype)
     values["target"] = target.astype(values["target"].dtype)

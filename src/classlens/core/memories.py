@@ -36,11 +36,7 @@ def memories(embedding: Float[Tensor, "classes width"], output: Output) -> Memor
 
     Scores are of raw values and raw ``E``: no norm weight, no bias. Among equal scores any may be taken.
     """
-    dtype = compute_dtype(embedding.dtype)
-    embedding = embedding.detach().to(dtype)
-    values = output.weight.detach().to(dtype)
-    if output.scale is not None:
-        values = values * output.scale.to(dtype)[:, None]
+    embedding, values = _vectors(embedding, output)
     classes, count = len(embedding), values.shape[1]
     lengths = embedding.norm(dim=1), values.norm(dim=0)
     agreement = embedding.new_full((classes,), -torch.inf)
@@ -58,9 +54,34 @@ def memories(embedding: Float[Tensor, "classes width"], output: Output) -> Memor
         where = torch.cat([where, found.indices + start], dim=1).gather(1, order.indices)
         best = order.values
         # A vector of zeros points nowhere: its cosine with anything is 0.
-        cosine = scores / (lengths[0][:, None] * lengths[1][part]).clamp_min(torch.finfo(dtype).tiny)
+        cosine = scores / (lengths[0][:, None] * lengths[1][part]).clamp_min(torch.finfo(scores.dtype).tiny)
         agreement = torch.maximum(agreement, cosine.amax(dim=1))
     return Memories(where, torch.cat(by_value), agreement)
+
+
+def memory_scores(
+    embedding: Float[Tensor, "classes width"],
+    output: Output,
+    categories: Int[Tensor, " pairs"] | slice,
+    places: Int[Tensor, " pairs"] | slice,
+) -> tuple[Float[Tensor, " pairs"], Float[Tensor, " pairs"]]:
+    """Class scores and cosines of pairs of a class and a memory; all classes or all memories where a slice says so."""
+    embedding, values = _vectors(embedding, output)
+    rows, vectors = embedding[categories], values[:, places].T
+    scores = (rows * vectors).sum(dim=1)
+    lengths = rows.norm(dim=1) * vectors.norm(dim=1)
+    return scores, scores / lengths.clamp_min(torch.finfo(scores.dtype).tiny)
+
+
+def _vectors(
+    embedding: Float[Tensor, "classes width"], output: Output
+) -> tuple[Float[Tensor, "classes width"], Float[Tensor, "width memory"]]:
+    """Class prototypes and value vectors ``γ ⊙ W_out``, in the precision of projection."""
+    dtype = compute_dtype(embedding.dtype)
+    values = output.weight.detach().to(dtype)
+    if output.scale is not None:
+        values = values * output.scale.to(dtype)[:, None]
+    return embedding.detach().to(dtype), values
 
 
 def _highest(scores: Float[Tensor, "rows columns"]) -> torch.return_types.topk:

@@ -65,7 +65,7 @@ def _statistics(how: Statistics) -> str:
     least = 1 / (1 + how.permutations)
     return (
         f"Values are means over images; in brackets {100 * how.confidence:g} % bootstrap intervals over images "
-        f"({how.resamples:,} resamples). Permutation tests draw {how.permutations:,} permutations, so that no p value of "
+        f"({how.resamples:,} resamples). Permutation tests draw {how.permutations:,} permutations, so no p value of "
         f"theirs is below {least:.2g}. p values are corrected over blocks after Holm. Blocks are numbered from 0. "
         f"Seed {how.seed}.\n"
     )
