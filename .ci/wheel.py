@@ -17,6 +17,7 @@ NEEDED = (
     "classlens/__main__.py",
     "classlens/models/builtin/*.safetensors",
     "classlens/models/builtin/*.md",
+    "classlens/present/paper.html",
     "classlens/present/report/*.html",
     "classlens/present/report/*.css",
     "classlens/present/report/*.js",

@@ -1,4 +1,4 @@
-"""`classlens analyse` and `classlens figures`: from stores to tables, and from tables to figures."""
+"""`classlens analyse`, `figures` and `paper`: from stores to tables, to figures, and all of it in one go."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.console import Console
 
 from classlens import __version__
 from classlens.cli.app import app, listed, reporting, waiting
+from classlens.errors import ClasslensError
 
 
 @app.command()
@@ -76,3 +77,71 @@ def figures(
     console = Console(emoji=False, highlight=False, soft_wrap=True)
     for path in paths:
         console.print(str(path), markup=False)
+
+
+@app.command()
+@reporting
+def paper(
+    data: Annotated[
+        list[str],
+        typer.Option(help="As for measure; may be given again. A model takes the first whose classes it knows."),
+    ],
+    models: Annotated[str | None, typer.Option(help="With commas; the paper's seven if left out.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for stores, analysis and page.")] = Path("classlens-paper"),
+    checkpoint: Annotated[
+        list[str] | None, typer.Option(help="MODEL=FILE: weights of a model; may be given again.")
+    ] = None,
+    per_class: Annotated[int, typer.Option(min=1, help="Images of each class.")] = 5,
+    split: Annotated[str | None, typer.Option(help="Of the data, such as validation.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps.")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode images.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Record and leave out unreadable images.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the random twin, permutations and resamples.")] = 0,
+    permutations: Annotated[int, typer.Option(help="Of each permutation test.")] = 10_000,
+    resamples: Annotated[int, typer.Option(help="Of each bootstrap interval.")] = 2_000,
+) -> None:
+    """Measure, analyse and draw in one go, and set each published value beside the measured one.
+
+    Run again to go on after a stop. A model that cannot be measured is told on the page, and the exit code is 2.
+    """
+    from classlens.core.stats import Statistics
+    from classlens.experiments.paper import reproduce
+    from classlens.present.analysis import write_analysis, write_figures
+    from classlens.present.folder import ANALYSIS, check_replaceable
+    from classlens.present.paper import write_paper
+
+    weights = dict(_pair(one) for one in checkpoint or [])
+    check_replaceable(out / "analysis", ANALYSIS)
+    with waiting("loading the model") as progress:
+        made = reproduce(
+            data,
+            None if models is None else listed(models),
+            out / "stores",
+            checkpoints=weights,
+            per_class=per_class,
+            split=split,
+            statistics=Statistics(seed, permutations, resamples),
+            report=lambda model, now: progress(f"measuring {model}", now.done, now.images),
+            reading=lambda model, done, images: progress(f"reading {model}", done, images),
+            device=device,
+            workers=workers,
+            skip_bad=skip_bad,
+            seed=seed,
+        )
+        write_analysis(made.analysis, out / "analysis", version=__version__)
+        write_figures(out / "analysis", report=lambda done, tables: progress("drawing", done, tables))
+        page = out / "paper.html"
+        write_paper(made.analysis, out / "analysis" / "figures", page, version=__version__, problems=made.problems)
+    console = Console(emoji=False, highlight=False, soft_wrap=True)
+    console.print(f"Summary: {out / 'analysis' / 'summary.md'}", markup=False)
+    console.print(f"Page: {page}", markup=False)
+    if made.problems:
+        told = "; ".join(f"{model}: {why}" for model, why in made.problems.items())
+        raise ClasslensError(f"{len(made.problems)} of the models could not be measured, the others were: {told}")
+
+
+def _pair(text: str) -> tuple[str, Path]:
+    model, equals, file = text.rpartition("=")
+    if not (model and equals and file):
+        raise ClasslensError(f"checkpoint {text!r} is no MODEL=FILE: give the model's name, = and the file")
+    return model, Path(file)

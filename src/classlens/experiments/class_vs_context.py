@@ -94,7 +94,7 @@ EXPERIMENT = Experiment(
         Need(sites=("attn_out",), optional=True),
         Need(sites=("mlp_out",), optional=True),
     ),
-    charts=(Lines(value="mean", colour="labelled", rows="quantity", where={"labelled": LABELLED}),),
+    charts=(Lines(value="mean over tokens", colour="labelled", rows="quantity", where={"labelled": LABELLED}),),
     update=update,
     compute=compute,
 )

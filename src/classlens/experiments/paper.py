@@ -1,0 +1,143 @@
+"""The paper in one go: measure models on their data, and analyse what was measured."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from classlens.core.stats import Statistics
+from classlens.errors import ClasslensError
+from classlens.experiments.analyse import Analysis, analyse, check_statistics, require_libraries
+from classlens.lens.lens import Lens, load
+from classlens.models.paper import MODELS
+from classlens.runs.conditions import CONDITIONS, check_conditions
+from classlens.runs.dataset import Dataset
+from classlens.runs.datasets import open_dataset
+from classlens.runs.matching import match
+from classlens.runs.measure import Outcome, Progress, measure
+
+PER_CLASS = 5
+"""Images of each class (paper, section 4)."""
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What came of it: the analysis of all that could be measured, and why other models were not."""
+
+    analysis: Analysis
+    problems: dict[str, str]
+
+
+def reproduce(
+    data: Sequence[str],
+    models: Sequence[str] | None,
+    stores: Path,
+    *,
+    checkpoints: Mapping[str, Path] | None = None,
+    per_class: int | None = PER_CLASS,
+    split: str | None = None,
+    memories: bool = True,
+    statistics: Statistics | None = None,
+    report: Callable[[str, Progress], None] = lambda *_: None,
+    reading: Callable[[str, int, int], None] = lambda *_: None,
+    **options: Any,
+) -> Reproduction:
+    """Measure models under every condition that their data allow, and analyse them together.
+
+        reproduce(["imagenet-s:/data", "cifar100:/cifar"], ["paper:vit-b-32"], Path("stores"))
+
+    A model takes the first data set whose classes are among its own. Stores are named by their models and gone on with
+    when they are there already. What cannot be measured (no weights, no fitting data) stands in ``problems``; all other
+    models are measured all the same.
+
+    Args:
+        data: data sets as for ``classlens.measure``.
+        models: names of models; the paper's seven for None.
+        stores: folder of the stores.
+        checkpoints: weight files by model.
+        per_class, split, memories, options: as for ``classlens.measure``.
+
+    Raises:
+        ClasslensError: no model could be measured, or a data set cannot be opened.
+    """
+    names = list(dict.fromkeys(MODELS if models is None else models))
+    weights = dict(checkpoints or {})
+    for name in weights:
+        if name not in names:
+            raise ClasslensError(f"a checkpoint was given for model {name!r}, which is not among the models: add it")
+    if not names or not data:
+        raise ClasslensError(f"no {'data' if names else 'models'} were given: give one or more")
+    check_statistics(statistics or Statistics())
+    require_libraries()
+    sets = [open_dataset(spec, split=split, per_class=per_class) for spec in data]
+    made: list[str] = []
+    problems: dict[str, str] = {}
+    for name in names:
+        loading = {"checkpoint": weights[name]} if name in weights else {}
+        try:
+            outcome = _measured(name, sets, stores, memories, partial(report, name), loading | options)
+        except ClasslensError as error:
+            problems[name] = str(error)
+        else:
+            made.append(outcome.store)
+    if not made:
+        first = next(iter(problems))
+        raise ClasslensError(f"none of {len(names)} models could be measured; the first, {first!r}: {problems[first]}")
+    return Reproduction(analyse(made, statistics=statistics, report=reading), problems)
+
+
+def _measured(
+    name: str,
+    sets: Sequence[Dataset],
+    stores: Path,
+    memories: bool,
+    report: Callable[[Progress], None],
+    options: Mapping[str, Any],
+) -> Outcome:
+    measuring = {key: options[key] for key in ("batch_size", "workers", "skip_bad", "seed") if key in options}
+    loading = {key: value for key, value in options.items() if key not in measuring}
+    lens = load(name, **loading)
+    chosen = _fitting(lens, sets)
+    return measure(
+        name,
+        chosen,
+        stores / f"{slug(name)}.zarr",
+        conditions=_possible(lens, chosen),
+        memories=memories,
+        report=report,
+        **measuring,
+        **loading,
+    )
+
+
+def _fitting(lens: Lens, sets: Sequence[Dataset]) -> Dataset:
+    """The first data set whose classes are among the model's."""
+    problem: ClasslensError | None = None
+    for one in sets:
+        try:
+            match(one, lens.classes, model_name=lens.view.name)
+        except ClasslensError as error:
+            problem = problem or error
+        else:
+            return one
+    assert problem is not None
+    raise problem
+
+
+def _possible(lens: Lens, data: Dataset) -> list[str]:
+    found: list[str] = []
+    for name in CONDITIONS:
+        try:
+            found += check_conditions([name], lens.view, masks=data.has_masks, data=data.spec)
+        except ClasslensError:
+            continue
+    return found
+
+
+def slug(name: str) -> str:
+    """A model's name as a file name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
