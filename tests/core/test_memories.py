@@ -10,7 +10,15 @@ from torch import Tensor
 
 from classlens.core import memories as module
 from classlens.core.attention import Branches, Output
-from classlens.core.memories import Memories, agree_by_class, agree_by_value, match_top1, memories, strongest
+from classlens.core.memories import (
+    Memories,
+    agree_by_class,
+    agree_by_value,
+    match_top1,
+    memories,
+    memory_scores,
+    strongest,
+)
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -92,3 +100,24 @@ def test_the_largest_signed_coefficients_count() -> None:
     known = Memories(torch.tensor([[0]]), torch.zeros(7, 1, dtype=torch.int64), torch.zeros(1))
     coefficients = torch.tensor([[-9.0, 1, 2, 3, 4, 5, 0]])
     assert not bool(agree_by_class(strongest(coefficients), known, torch.tensor([0])))
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_scores_and_cosines_of_pairs(scaled: bool) -> None:
+    embedding, weight = drawn(5, 6), drawn(6, 9, seed=1)
+    weight[:, 4] = 0
+    scale = drawn(6, seed=2) if scaled else None
+    output, values = Output(weight, scale=scale), (weight if scale is None else weight * scale[:, None]).T
+    every = memory_scores(embedding, output, slice(None), torch.tensor([3]))
+    of_class = memory_scores(embedding, output, torch.tensor([2]), slice(None))
+    pairs = memory_scores(embedding, output, torch.tensor([1, 0]), torch.tensor([4, 8]))
+    for found, rows in (
+        (every, [(c, 3) for c in range(5)]),
+        (of_class, [(2, j) for j in range(9)]),
+        (pairs, [(1, 4), (0, 8)]),
+    ):
+        for place, (c, j) in enumerate(rows):
+            dot = sum(float(a) * float(b) for a, b in zip(embedding[c], values[j], strict=True))
+            length = float(embedding[c].norm() * values[j].norm())
+            assert float(found[0][place]) == pytest.approx(dot, abs=1e-12)
+            assert float(found[1][place]) == pytest.approx(dot / length if length else 0.0, abs=1e-12)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import pandas as pd
-
 from classlens.experiments.analyse import Analysis
 from classlens.models.paper import MODELS
 
@@ -114,15 +112,17 @@ def _measured(one: Published, model: str | None, analysis: Analysis, problems: M
     if one.experiment == "removal":
         return None, "this version does not remove tokens by importance"
     if model is None:
-        return None, problems.get(one.model, f"the model was not measured: add --models {one.model}")
+        return None, problems.get(one.model, f"add --models {one.model}")
     for missing in analysis.missing:
         concerned = missing.whole or f"condition {one.where['condition']} " in missing.reason
         if concerned and (missing.model, missing.experiment) == (model, one.experiment):
             return None, missing.reason
-    table = analysis.tables.get(one.experiment, pd.DataFrame(columns=["model"]))
+    if one.experiment not in analysis.tables:
+        return None, f"the analysis has no {one.experiment}: run it with all experiments"
+    table = analysis.tables[one.experiment]
     rows = table[table["model"] == model]
     for column, value in one.where.items():
         rows = rows[rows[column] == value]
     if rows.empty:
-        return None, f"the analysis has no {one.experiment}: run it with all experiments"
+        return None, "no image has such a value"
     return rows.iloc[0], ""

@@ -1,0 +1,50 @@
+"""`classlens memories` as it is typed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from classlens.cli import app
+
+
+def run(*args: str) -> Result:
+    return CliRunner().invoke(app, ["memories", "builtin:cifar10", *args], env={"COLUMNS": "120"})
+
+
+def test_a_memory_in_both_ways() -> None:
+    record = json.loads(run("--block", "3", "--sublayer", "attn", "--memory", "4", "--top", "2", "--json").stdout)
+    assert (record["block"], record["sublayer"], record["memory"]) == (3, "attn", 4)
+    first, second = record["places"]
+    assert first["score"] > second["score"]
+    shown = run("--block", "3", "--sublayer", "attn", "--memory", "4", "--top", "2").stdout
+    for place in record["places"]:
+        assert place["class_name"] in shown
+        assert f"{place['score']:.3f}" in shown
+
+
+def test_the_last_block_and_a_class() -> None:
+    last = json.loads(run("--class", "ship", "--json").stdout)
+    assert last["block"] == 5
+    assert {place["class_name"] for place in last["places"]} == {"ship"}
+    assert json.loads(run("--class", "8", "--block", "5", "--json").stdout) == last
+    assert "its top class" in run("--class", "ship").stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("--memory", "1", "--class", "cat"), "were both given"),
+        (("--block", "6"), "blocks 0 to 5"),
+        (("--block", "-7"), "is not there"),
+        (("--memory", "512"), "512 memories"),
+        (("--class", "catt"), "did you mean 'cat'"),
+        (("--sublayer", "ffn"), "sublayer 'ffn' is not known"),
+    ],
+)
+def test_mistakes(args: tuple[str, ...], says: str) -> None:
+    result = run(*args)
+    assert result.exit_code == 2
+    assert says in result.stderr
