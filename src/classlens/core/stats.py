@@ -180,6 +180,9 @@ def wilcoxon(differences: Float[ndarray, " pairs"]) -> Test:
     from scipy import stats
 
     differences = differences[~np.isnan(differences)]
+    # What differs by rounding alone is a tie, or no difference.
+    scale = float(np.abs(differences).max(initial=0)) or 1.0
+    differences = np.round(differences / scale, 12)
     apart = differences[differences != 0]
     if not len(apart):
         return Test(1.0 if len(differences) else math.nan, 0.0 if len(differences) else math.nan)
