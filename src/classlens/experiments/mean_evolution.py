@@ -23,7 +23,8 @@ def compute(store: Opened, found: Found, how: Statistics) -> pd.DataFrame:
         if (condition, measure) == ("clean", "identifiability")
     }
     table = averages(("tokens",), clean, how, blocks=range(store.blocks))
-    return table.assign(depth=(table.pop("block") + 1) / store.blocks)
+    table["block"] = (table["block"] + 1) / store.blocks
+    return table.rename(columns={"block": "depth"})
 
 
 def mean_of_models(table: pd.DataFrame) -> pd.DataFrame:

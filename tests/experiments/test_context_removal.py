@@ -1,0 +1,62 @@
+"""Kept tokens, with the others dropped and with nothing dropped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.experiments.stores import Made
+from tests.experiments.twins import made_table, place, places
+
+NAME = "context_removal"
+
+
+@pytest.mark.parametrize("conditions", [("clean", "context_removed", "class_removed"), ("clean", "class_removed")])
+@pytest.mark.parametrize("prefix", [("cls",), (), ("cls", "reg0")])
+def test_values(tmp_path: Path, conditions: tuple[str, ...], prefix: tuple[str, ...]) -> None:
+    made = Made(masks=True, conditions=conditions, images=40, prefix=prefix, seed=2)
+    table, written = made_table(tmp_path, made, NAME)
+    last = (place(made, "resid_post"), made.blocks - 1)
+
+    def hits(image: int, condition: str, tokens_are: str, counting: str) -> list[bool]:
+        rank = written[condition if tokens_are == "edited" else "clean"]["rank"][image, *last]
+        kept = [token for token in places(made, "image") if written[condition]["kept"][image, token] == 1]
+        if (counting, tokens_are) == ("reference", "edited"):
+            kept += places(made, "cls")
+        return [bool(rank[token] == 0) for token in kept]
+
+    without = 0
+    for row in table.to_dict("records"):
+        condition, tokens_are, counting = (row[key] for key in ("condition", "tokens_are", "counting"))
+        if row["measure"] == "accuracy":
+            correct = written[condition if tokens_are == "edited" else "clean"]["correct"]
+            assert row["value"] == pytest.approx(correct.mean())
+            continue
+        each = [hits(image, condition, tokens_are, counting) for image in range(made.images)]
+        if (counting, tokens_are) == ("reference", "unedited"):
+            wanted = np.mean([hit for one in each for hit in one])
+        else:
+            wanted = np.mean([np.mean(one) for one in each if one])
+        assert row["value"] == pytest.approx(wanted, abs=1e-12), row
+        assert row["images"] == sum(bool(one) for one in each)
+        assert row["images_without"] == made.images - row["images"]
+        without += row["images_without"]
+        if (tokens_are, counting) == ("edited", "image_tokens"):
+            before = [hits(image, condition, "unedited", counting) for image in range(made.images)]
+            changes = [np.mean(one) - np.mean(other) for one, other in zip(each, before, strict=True) if one]
+            assert row["change"] == pytest.approx(np.mean(changes), abs=1e-12)
+            assert 0 < row["p"] <= 1
+        else:
+            assert np.isnan(row["change"])
+    assert set(table["condition"]) == set(conditions) - {"clean"}
+    assert len(table) == 6 * (len(conditions) - 1)
+    assert without > 0, "some image keeps no image token"
+
+
+def test_images_not_reached_yet_count_for_nothing(tmp_path: Path) -> None:
+    measured = {"clean": [1] * 12, "context_removed": [1] * 5 + [0] * 7}
+    made = Made(masks=True, conditions=("clean", "context_removed"), measured=measured, seed=5, grid=(3, 3))
+    table, _ = made_table(tmp_path, made, NAME)
+    assert set(table["images"]) == {5}

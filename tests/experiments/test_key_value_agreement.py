@@ -1,0 +1,48 @@
+"""Key-value agreement: within a class first, then over classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from classlens.hooks.reducing import BY, SUBLAYERS
+from tests.experiments.stores import Made
+from tests.experiments.twins import made_table, split_into_shards
+
+NAME = "key_value_agreement"
+
+
+@pytest.mark.parametrize("conditions", [("clean", "random_init"), ("clean",)])
+def test_values(tmp_path: Path, conditions: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    split_into_shards(monkeypatch)
+    made = Made(images=75, conditions=conditions, prefix=("cls", "reg0"))
+    table, written = made_table(tmp_path, made, NAME)
+    assert len(table) == len(conditions) * len(BY) * 2 * made.blocks
+    for row in table.to_dict("records"):
+        bits = written[row["condition"]]["key_value_agreement"]
+        bits = bits[:, BY.index(row["by"].removeprefix("by_")), SUBLAYERS.index(row["sublayer"]), row["block"]]
+        rates = []
+        for category in range(made.classes):
+            tokens = [
+                bit for image in range(made.images) for bit in bits[image] if made_class(written, image) == category
+            ]
+            if tokens:
+                rates.append(sum(int(bit) for bit in tokens) / len(tokens))
+        assert row["value"] == pytest.approx(sum(rates) / len(rates), abs=1e-12)
+        assert row["low"] <= row["value"] <= row["high"]
+
+
+def made_class(written: dict[str, dict[str, np.ndarray]], image: int) -> int:
+    return int(written["clean"]["target"][image])
+
+
+def test_a_class_counts_once_however_many_images_it_has(tmp_path: Path) -> None:
+    """Nine images of one class that always agree, one of another that never does: a half, not nine tenths."""
+    target = np.array([0] * 9 + [1], dtype=np.int16)
+    bits = np.zeros((10, 3, 2, 3, 5), dtype=np.int8)
+    bits[:9] = 1
+    made = Made(images=10, conditions=("clean",), facts={"clean": {"target": target, "key_value_agreement": bits}})
+    table, _ = made_table(tmp_path, made, NAME)
+    assert set(table["value"]) == {0.5}

@@ -1,0 +1,103 @@
+"""What a store lacks, and its images part by part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from classlens.experiments.opened import Need, Opened, open_all
+from tests.experiments.stores import Made, write_store
+from tests.experiments.twins import split_into_shards
+from tests.refusals import refused
+
+
+def made(path: Path, **how: object) -> Opened:
+    write_store(path / "made.zarr", Made(**how))  # type: ignore[arg-type]
+    return Opened(path / "made.zarr")
+
+
+BARE = {"conditions": ("clean",), "memories": False, "labels": False, "prefix": (), "sites": ("resid_post",)}
+LACKING = {
+    "condition": (Need("no_cls"), "condition no_cls was not measured: add --conditions no_cls"),
+    "either": (
+        Need(either=("self_only", "no_cls")),
+        "neither condition self_only nor no_cls was measured: add --conditions self_only,no_cls",
+    ),
+    "site": (Need(sites=("mlp_out",)), "site mlp_out was not measured: measure anew with --sites"),
+    "memories": (Need(memories=True), "memories were not measured: measure anew with --memories"),
+    "parameters": (Need(parameters=True), "the parameters were not looked at: measure anew with --memories"),
+    "twin": (Need(twin_parameters=True), "the random twin's parameters were not looked at"),
+    "masks": (
+        Need(masks=True),
+        "the images have no masks: measure a data set that has them, such as --data imagenet-s:",
+    ),
+    "cls": (Need(cls=True), "the model has no [CLS] token"),
+    "labels": (Need(labels=True), "the images have no labels"),
+}
+
+
+@pytest.mark.parametrize("what", LACKING)
+def test_reasons_with_the_flag_that_helps(what: str, tmp_path: Path) -> None:
+    need, reason = LACKING[what]
+    found = made(tmp_path, **BARE).lacks(need)
+    assert found is not None
+    assert found.startswith(reason)
+
+
+def test_a_full_store_lacks_nothing(tmp_path: Path) -> None:
+    store = made(tmp_path, masks=True, conditions=("clean", "random_init", "self_only", "no_cls"))
+    assert [what for what, (need, _) in LACKING.items() if store.lacks(need)] == []
+
+
+def test_parallel_blocks_have_no_resid_mid_and_no_flag_would_give_them_one(tmp_path: Path) -> None:
+    store = made(tmp_path, sites=("attn_out", "mlp_out", "resid_post"))
+    assert store.lacks(Need(sites=("resid_mid",))) == "blocks with parallel branches have no resid_mid"
+
+
+def test_parts_join_to_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split_into_shards(monkeypatch)
+    measured = [1] * 150
+    measured[3], measured[70], measured[149] = 2, 0, 2
+    written = write_store(tmp_path / "a.zarr", Made(images=150, measured={"clean": measured, "random_init": [1] * 150}))
+    store = Opened(tmp_path / "a.zarr")
+    parts = list(store.parts())
+    assert [part.images for part in parts] == [63, 63, 21]
+    assert (store.images, store.total) == (147, 150)
+    kept = np.flatnonzero(np.array(measured) == 1)
+    for name, where, wanted in (
+        ("rank", {"site": "mlp_out"}, written["clean"]["rank"][kept, 2]),
+        (
+            "key_value_agreement",
+            {"sublayer": "mlp", "by": "value"},
+            written["clean"]["key_value_agreement"][kept, 1, 1],
+        ),
+        ("target", {}, written["clean"]["target"][kept]),
+    ):
+        np.testing.assert_array_equal(np.concatenate([part.of(name, **where) for part in parts]), wanted)
+    entering = np.concatenate([part.entering("logit") for part in parts])
+    np.testing.assert_array_equal(entering[:, 0], written["clean"]["embed_logit"][kept])
+    np.testing.assert_array_equal(entering[:, 1:], written["clean"]["logit"][kept, 3, :-1])
+
+
+def test_a_variable_is_read_once(tmp_path: Path) -> None:
+    (part,) = made(tmp_path).parts()
+    assert part.of("rank") is part.of("rank")
+
+
+def test_stores_that_cannot_be_analysed(tmp_path: Path) -> None:
+    refused(lambda: Opened(tmp_path / "none.zarr"), "none.zarr' does not exist")
+    refused(lambda: open_all([]), "no store was given")
+    write_store(tmp_path / "twin.zarr", Made(conditions=("random_init",)))
+    refused(lambda: Opened(tmp_path / "twin.zarr"), "has no condition 'clean'", "--conditions clean")
+    write_store(tmp_path / "empty.zarr", Made(images=3, measured={"clean": [0, 2, 0]}))
+    refused(lambda: Opened(tmp_path / "empty.zarr"), "has no measured image yet")
+
+
+def test_names_of_several_stores(tmp_path: Path) -> None:
+    for name, model in (("a", "vit"), ("b", "vit"), ("c", "deit")):
+        write_store(tmp_path / f"{name}.zarr", Made(model=model))
+    paths = [tmp_path / f"{name}.zarr" for name in "abc"]
+    assert [store.model for store in open_all(paths)] == ["vit (a)", "vit (b)", "deit"]
+    refused(lambda: open_all([paths[0], paths[0]]), "give each store once")
