@@ -20,7 +20,7 @@ env = $(firstword $(wildcard $(foreach extra,$(2),$(call stamp,$(extra)))) $(cal
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-lowest lint format types models-table docs wheel bench dev python clean
+.PHONY: help demo test test-lowest lint format types models-table docs example wheel bench dev python clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -64,6 +64,9 @@ types: $(call env,dev,) ## check types
 
 models-table: $(call env,full,dev) ## measure the table of docs/models.md anew
 	@$(BIN)/python docs/models_table.py
+
+example: $(call env,full,dev) ## measure the worked example of the docs anew; DATA=cifar10:FOLDER
+	@$(BIN)/python docs/example.py $(DATA)
 
 docs: $(call env,dev,) ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

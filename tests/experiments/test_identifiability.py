@@ -61,6 +61,8 @@ def test_images_that_a_condition_lacks(tmp_path: Path) -> None:
     measured = {"clean": [1] * 9 + [2, 2, 0], "random_init": [1] * 5 + [0] * 4 + [2, 2, 0]}
     made = Made(measured=measured)
     table, written = made_table(tmp_path, made, NAME)
+    counted = table.groupby("condition")["images"].unique()
+    assert {condition: list(images) for condition, images in counted.items()} == {"clean": [9], "random_init": [5]}
     rows = table[table["measure"] == "accuracy"].set_index("condition")
     assert rows["images"].to_dict() == {"clean": 9, "random_init": 5}
     for condition, count in rows["images"].items():

@@ -21,7 +21,7 @@ CLEAN = "clean"
 Tokens = Literal["cls", "image", "all"]
 
 # Numbers of one variable that are read at once.
-_READ = 2**24
+_READ = 2**22
 
 
 @dataclass(frozen=True)
