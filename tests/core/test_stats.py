@@ -197,6 +197,10 @@ def test_a_million_tokens_of_a_thousand_ranks() -> None:
     assert shuffle_labels(one, other, np.arange(1000), Statistics()) == 1
 
 
+def test_more_tokens_than_can_be_drawn_have_no_p_value() -> None:
+    assert math.isnan(shuffle_labels(np.array([10**9, 5]), np.array([7, 7]), np.arange(2), HOW))
+
+
 # Under a null effect.
 
 

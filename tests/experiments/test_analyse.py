@@ -64,6 +64,14 @@ def test_what_is_missing_is_told_with_its_flag(stores: list[Path]) -> None:
         assert ("bare" in set(table["model"])) == (name not in whole)
 
 
+def test_where_no_image_has_a_value_there_is_no_table(tmp_path: Path) -> None:
+    """One block, and what it takes in was not measured."""
+    write_store(tmp_path / "a.zarr", Made(blocks=1, embed=False, conditions=("clean",)))
+    found = analyse(tmp_path / "a.zarr", experiments=["change_rate", "evolution"], statistics=QUICK)
+    assert list(found.tables) == ["evolution"]
+    assert ("change_rate", True, "no image has a value for it") in [one[1:] for one in found.missing]
+
+
 def test_the_same_seed_gives_the_same_tables_in_any_parts(stores: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Law 5: the images may be read in one part or in many."""
     first = analyse(stores, statistics=QUICK)

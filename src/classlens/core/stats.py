@@ -147,13 +147,13 @@ def shuffle_labels(
     Shuffling labels over tokens and adding up is drawing from an urn: how many of each value fall to the first group is
     multivariate hypergeometric. So a permutation costs as much for millions of tokens as for a few, and their
     distribution is that of the shuffles themselves. Returns ``(1 + hits) / (1 + permutations)``; NaN when a group is
-    empty.
+    empty, or from 10⁹ tokens on, for which numpy draws no such numbers.
     """
     both = first + second
     kept = both > 0
     first, both, values = first[kept], both[kept], values[kept].astype(np.int64)
     size, total = int(first.sum()), int(both.sum())
-    if size == 0 or size == total:
+    if size == 0 or size == total or total >= 10**9:
         return math.nan
     # The mean is a rising function of the sum that falls to the first group; integers, so ties are exact.
     observed, expected = int(first @ values), size * (both @ values) / total

@@ -73,7 +73,10 @@ def analyse(
     for store in opened:
         able = [experiment for experiment in wanted if _able(store, experiment, len(opened), missing)]
         for name, table in _tables(store, able, how, report).items():
-            tables[name].append(table)
+            if table.empty:
+                missing.append(Missing(store.model, name, True, "no image has a value for it"))
+            else:
+                tables[name].append(table)
     joined = {
         experiment.name: experiment.across(pd.concat(tables[experiment.name], ignore_index=True))
         for experiment in wanted
