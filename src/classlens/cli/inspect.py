@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from classlens import __version__
-from classlens.cli.app import app, loading, reporting
+from classlens.cli.app import app, loading, reporting, waiting
 from classlens.errors import ClasslensError
 
 if TYPE_CHECKING:
@@ -56,34 +55,24 @@ def inspect(
     missing = [image for image in images if not os.path.exists(image)]  # of a name too long, Path.exists raises
     if missing:
         raise ClasslensError(f"image {missing[0]!r} does not exist: give the path of an image file")
-    terminal = Console(stderr=True)
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=terminal,
-        transient=True,
-        disable=not terminal.is_terminal,  # else it ends with an empty line
-    )
-    with progress:
-        task = progress.add_task("loading the model", total=len(images) + 2)
+    steps = len(images) + 2
+    with waiting("loading the model") as progress:
         lens = load(model, **loading(model, checkpoint, head, classes, templates, transform, device))
         target: int | str = class_ if class_ == "predicted" else lens.classes.index(class_)
         pictures: list[Image] = []
-        progress.update(task, advance=1, description="looking at images")
+        progress("looking at images", 1, steps)
 
         def traces() -> Iterator[Trace]:
             for start in range(0, len(images), _BATCH):
                 trace = lens.trace(images[start : start + _BATCH], batch_size=_BATCH)
                 pictures.extend(trace.picture(number) for number in range(len(trace)))
                 yield trace
-                progress.update(task, advance=len(trace))
+                progress("looking at images", 1 + len(pictures), steps)
 
         from classlens.present.tables import inspection
 
         record = inspection(lens, traces(), target, version=__version__)
-        progress.update(task, description="writing the report")
+        progress("writing the report", steps - 1, steps)
         _write(record, pictures, out)
     if as_json:
         json.dump({"out": str(out), **_summary(record)}, sys.stdout, indent=1)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from classlens.core.stats import Statistics, estimate, flip_signs
+from classlens.core.stats import Statistics
 from classlens.experiments.charts import Dots
-from classlens.experiments.experiment import Array, Experiment, Found, Key, averages
+from classlens.experiments.experiment import Array, Experiment, Found, Key, averages, change_of
 from classlens.experiments.identifiability import KEYS, rates
 from classlens.experiments.opened import Need, Opened, Part
 
@@ -28,20 +28,12 @@ def update(part: Part) -> Found:
 
 
 def compute(store: Opened, found: Found, how: Statistics) -> pd.DataFrame:
-    return against_unedited(averages(KEYS, found.values, how), found, how)
-
-
-def against_unedited(table: pd.DataFrame, found: Found, how: Statistics) -> pd.DataFrame:
-    """Add the mean change of an image with its interval, and a two-sided permutation p value."""
-    table[["change", "change_low", "change_high", "p"]] = np.nan
-    for place, key in enumerate(found.values):
-        if key[0] != "clean":
-            change = found.values[key] - found.values["clean", *key[1:]]
-            made = estimate(change, how)
-            p = flip_signs(change, how, "two-sided")
-            row = [made.value[0], made.low[0], made.high[0], p[0]]
-            table.loc[place, ["change", "change_low", "change_high", "p"]] = row
-    return table
+    table = averages(KEYS, found.values, how)
+    changes = [
+        {} if key[0] == "clean" else change_of(values, found.values["clean", *key[1:]], how)
+        for key, values in found.values.items()
+    ]
+    return table.join(pd.DataFrame(changes))
 
 
 EXPERIMENT = Experiment(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from classlens.core.stats import Statistics, estimate, flip_signs
+from classlens.core.stats import Statistics
 from classlens.experiments.charts import Dots
-from classlens.experiments.experiment import Array, Experiment, Found, Key, averages
+from classlens.experiments.experiment import Array, Experiment, Found, Key, averages, change_of
 from classlens.experiments.identifiability import accuracy
 from classlens.experiments.opened import Need, Opened, Part
 
@@ -55,14 +55,11 @@ def compute(store: Opened, found: Found, how: Statistics) -> pd.DataFrame:
     table = averages(KEYS, values, how, weights=weights)
     images = next(iter(values.values())).shape[0] if values else 0
     table["images_without"] = images - table["images"]
-    table[["change", "change_low", "change_high", "p"]] = np.nan
-    for place, (condition, tokens_are, counting, measure) in enumerate(values):
-        if (tokens_are, counting) == ("edited", "image_tokens"):
-            change = values[condition, tokens_are, counting, measure] - values[condition, "unedited", counting, measure]
-            made = estimate(change, how)
-            row = [made.value[0], made.low[0], made.high[0], flip_signs(change, how, "two-sided")[0]]
-            table.loc[place, ["change", "change_low", "change_high", "p"]] = row
-    return table
+    changes = [
+        change_of(one, values[key[0], "unedited", *key[2:]], how) if key[1:3] == ("edited", "image_tokens") else {}
+        for key, one in values.items()
+    ]
+    return table.join(pd.DataFrame(changes))
 
 
 EXPERIMENT = Experiment(

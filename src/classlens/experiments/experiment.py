@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 
-from classlens.core.stats import Statistics, estimate, holm
+from classlens.core.stats import Statistics, estimate, flip_signs, holm
 from classlens.experiments.charts import Chart
 from classlens.experiments.opened import Need, Opened, Part
 
@@ -84,6 +84,14 @@ def averages(
     found = estimate(joined, how, weights=weighted, groups=groups)
     table = pd.DataFrame(columns, columns=[*keys, "block"]).assign(**found._asdict())
     return table if blocks is not None else table.drop(columns="block")
+
+
+def change_of(edited: Array, unedited: Array, how: Statistics) -> dict[str, float]:
+    """Columns of a row: the mean change of an image with its interval, and a two-sided permutation p value."""
+    change = edited - unedited
+    found = estimate(change, how)
+    p = flip_signs(change, how, "two-sided")
+    return {"change": found.value[0], "change_low": found.low[0], "change_high": found.high[0], "p": p[0]}
 
 
 def corrected(table: pd.DataFrame, family: Sequence[str], p: str = "p") -> pd.DataFrame:

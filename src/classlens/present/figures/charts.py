@@ -223,7 +223,11 @@ def _legend(figure: Figure, table: pd.DataFrame, colour: str, colours: Mapping[s
         handles.append(Line2D([], [], color=MUTED, linestyle=":", label="chance: 1 in C classes"))
     if len(handles) > 1 or colour == "tokens":
         figure.legend(
-            handles=handles, loc="outside lower center", ncols=min(4, len(handles)), fontsize=_SMALL, frameon=False
+            handles=handles,
+            loc="outside lower center",
+            ncols=len(handles) if len(handles) < 5 else 3,
+            fontsize=_SMALL,
+            frameon=False,
         )
 
 
