@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -109,5 +110,5 @@ def test_refusals(stores: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
         (Statistics(seed=-3), "seed -3"),
     ):
         refused(lambda how=how: analyse(stores, statistics=how), says)  # type: ignore[misc]
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    refused(lambda: analyse(stores), "analysis needs scipy", "pip install 'classlens[analysis]'")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    refused(lambda: analyse(stores), "analysis needs pyarrow", "pip install 'classlens[analysis]'")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from classlens.core.stats import Statistics
-from classlens.errors import ClasslensError
+from classlens.errors import ClasslensError, reason_of
 from classlens.experiments.experiment import Experiment, Found
 from classlens.experiments.opened import Opened, Part, open_all
 from classlens.experiments.registry import chosen
@@ -155,8 +156,11 @@ def check_statistics(how: Statistics) -> None:
 
 def require_libraries() -> None:
     """Raises ClasslensError where the libraries of the extra ``analysis`` are not installed."""
-    from importlib.util import find_spec
-
     for name in ("scipy", "pyarrow"):
-        if find_spec(name) is None:
-            raise ClasslensError(f"analysis needs {name}: pip install 'classlens[analysis]'")
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise ClasslensError(
+                f"analysis needs {name}, which cannot be imported ({reason_of(error)}): "
+                "pip install 'classlens[analysis]'"
+            ) from None
