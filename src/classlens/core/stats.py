@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -116,7 +117,7 @@ def flip_signs(
     Returns ``(1 + hits) / (1 + permutations)`` for each column; NaN where no image has a difference.
     """
     there = ~np.isnan(differences)
-    values = np.where(there, differences, 0.0)
+    values = np.where(there, differences, 0.0).astype(np.float64)
     observed = values.sum(axis=0)
     # Sums that are equal but for rounding are ties, and count against the effect.
     slack = 1e-12 * np.abs(values).sum(axis=0)
@@ -155,8 +156,10 @@ def shuffle_labels(
     size, total = int(first.sum()), int(both.sum())
     if size == 0 or size == total or total >= 10**9:
         return math.nan
-    # The mean is a rising function of the sum that falls to the first group; integers, so ties are exact.
-    observed, expected = int(first @ values), size * (both @ values) / total
+    # The mean is a rising function of the sum that falls to the first group. Integers from 0, so ties are exact.
+    values = values - values.min()
+    observed, expected = int(first @ values), Fraction(size * int(both @ values), total)
+    apart = abs(observed - expected)
     rng = np.random.default_rng(how.seed)
     hits, step = 0, max(1, _SCRATCH // len(both))
     for start in range(0, how.permutations, step):
@@ -165,7 +168,7 @@ def shuffle_labels(
         if alternative == "greater":
             hits += int((sums >= observed).sum())
         else:
-            hits += int((np.abs(sums - expected) >= abs(observed - expected) * (1 - 1e-12)).sum())
+            hits += int(((sums >= math.ceil(expected + apart)) | (sums <= math.floor(expected - apart))).sum())
     return (1 + hits) / (1 + how.permutations)
 
 
