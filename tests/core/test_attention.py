@@ -131,15 +131,15 @@ def test_class_gradient_is_autograd_s(output: str, space: str, loss: Loss, gener
         (gradient,) = torch.autograd.grad(literal.loss_of(logits, made.target, loss), leaf)
         expected -= gradient[:, :, query] / len(queries)
     with torch.no_grad():
+        added = made.added(made.attention)[:, queries]
         found = class_gradient(
             made.space,
             made.output,
-            added=made.added(made.attention)[:, queries],
+            added=added,
             raw=made.raw(made.attention)[:, queries] if made.output.norm is not None else None,
             joined=made.joined(made.attention)[:, queries] if made.output.inner is not None else None,
             values=made.values,
-            target=made.target,
-            loss=loss,
+            gradient=loss_gradient(made.space.project(added), made.target, loss),
         )
     # Values of order 1 in float64; random norms magnify by ten or so.
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
@@ -190,8 +190,9 @@ def _frozen(norm: Norm, where: Tensor, part: Tensor) -> Tensor:
 def test_what_a_norm_needs_must_be_given(output: str, generator: torch.Generator) -> None:
     made = _made(output, "layer", generator)
     added = made.added(made.attention)
+    gradient = torch.zeros_like(made.space.project(added))
     with pytest.raises(TypeError, match="needs the"):
-        class_gradient(made.space, made.output, added=added, raw=None, values=made.values, target=made.target)
+        class_gradient(made.space, made.output, added=added, raw=None, values=made.values, gradient=gradient)
     functional = Functional(torch.zeros(IMAGES, WIDTH).double(), torch.zeros(IMAGES, TOKENS).double())
     with pytest.raises(TypeError, match="needs the"):
         functional.through(made.output, None)

@@ -151,4 +151,4 @@ def test_half_precision_points_the_same_way(name: str) -> None:
 def test_a_loss_that_is_not_known_is_named() -> None:
     trace = classlens.load(zoo.build("cls")).trace(zoo.pixels("cls"))
     with pytest.raises(classlens.ClasslensError, match="'logits' is not known; did you mean 'logit'"):
-        trace.explain(0, loss="logits")  # type: ignore[arg-type]
+        trace.explain(0, loss="logits")

@@ -204,7 +204,7 @@ def test_the_explanation_is_the_gradient(family: Made, loss: str) -> None:
     made, module, lens, pixels = family
     target = torch.tensor([2, 4])
     prefix = len(made.prefix)
-    found = lens.trace(pixels).explain(target, loss=loss)  # type: ignore[arg-type]
+    found = lens.trace(pixels).explain(target, loss=loss)
     with _watched(module) as passed, torch.enable_grad():
         module(pixels)
     for block, (weights, added) in enumerate(passed):

@@ -74,7 +74,7 @@ def loss_gradient(
     ``cross_entropy``: softmax, then ``-log p_c`` (the paper's text). ``logit``: ``ℓ = -z_c``. ``double_softmax``: the
     cross-entropy of the softmax taken as logits (what the reference's code does).
     """
-    hot = F.one_hot(target, logits.shape[-1]).to(logits.dtype)[:, None]
+    hot = _one_hot(target, logits)
     if loss == "logit":
         return (-hot).expand_as(logits)
     p = logits.softmax(dim=-1)
@@ -82,6 +82,17 @@ def loss_gradient(
         return p - hot
     g = p.softmax(dim=-1) - hot
     return p * (g - (p * g).sum(dim=-1, keepdim=True))
+
+
+def contrast_gradient(
+    logits: Float[Tensor, "image query classes"], target: Int[Tensor, " image"], against: Int[Tensor, " image"]
+) -> Float[Tensor, "image query classes"]:
+    """``∂ℓ/∂z`` of ``ℓ = z_against - z_target``: why this class rather than that."""
+    return (_one_hot(against, logits) - _one_hot(target, logits)).expand_as(logits)
+
+
+def _one_hot(target: Int[Tensor, " image"], logits: Float[Tensor, "image query classes"]) -> Tensor:
+    return F.one_hot(target, logits.shape[-1]).to(logits.dtype)[:, None]
 
 
 def class_gradient(
@@ -92,26 +103,41 @@ def class_gradient(
     raw: Float[Tensor, "image query width"] | None,
     joined: Float[Tensor, "image query inner"] | None = None,
     values: Float[Tensor, "image head token channel"],
-    target: Int[Tensor, " image"],
-    loss: Loss = "cross_entropy",
+    gradient: Float[Tensor, "image query classes"],
 ) -> Float[Tensor, "image head token"]:
     """``-∂ℓ/∂A[h, q, j]`` of one block, for the mean over queries ``q``, without autograd (design, section 4).
 
-    ``ℓ`` is the loss of ``target`` on ``head(norm(added[q]))``. ``raw`` is needed for post-norm blocks alone,
-    ``joined`` (the heads before an inner norm) where there is such a norm.
+    ``ℓ`` is a loss of the logits ``head(norm(added[q]))``, and ``gradient`` its derivative by them (``loss_gradient``).
+    ``raw`` is needed for post-norm blocks alone, ``joined`` (the heads before an inner norm) where there is such a
+    norm.
     """
-    dtype = compute_dtype(added.dtype)
-    added = added.to(dtype)
-    g = space.vjp(added, loss_gradient(space.project(added), target, loss))
+    added = added.to(compute_dtype(added.dtype))
+    # v[h, j] · g_y[q, h] is linear in g_y, so the mean over queries is taken before the product with the values.
+    pulled = gradient_of_heads(output, space.vjp(added, gradient), raw=raw, joined=joined)
+    heads = pulled.view(len(pulled), values.shape[1], -1)
+    return -torch.einsum("ihc,ihtc->iht", heads, values.to(pulled.dtype))
+
+
+def gradient_of_heads(
+    output: Output,
+    gradient: Float[Tensor, "image query width"],
+    *,
+    raw: Float[Tensor, "image query width"] | None,
+    joined: Float[Tensor, "image query inner"] | None,
+) -> Float[Tensor, "image inner"]:
+    """A gradient at what attention adds, pulled back to the joined heads; mean over queries."""
     if output.norm is not None:
         if raw is None:
             raise TypeError("a post-norm block needs the raw sublayer output")
-        g = output.norm.vjp(raw.to(dtype), g)
+        gradient = output.norm.vjp(raw.to(gradient.dtype), gradient)
     elif output.scale is not None:
-        g = g * output.scale.to(dtype)
-    # v[h, j] · g_y[q, h] is linear in g_y, so the mean over queries is taken before the product with the values.
-    heads = _by_head(g, output, joined, values.shape[1])
-    return -torch.einsum("ihc,ihtc->iht", heads, values.to(dtype))
+        gradient = gradient * output.scale.to(gradient.dtype)
+    weight = output.weight.to(gradient.dtype)
+    if output.inner is None:
+        return gradient.mean(dim=1) @ weight
+    if joined is None:
+        raise TypeError("a block with an inner norm needs the joined heads before it")
+    return output.inner.vjp(joined.to(gradient.dtype), gradient @ weight).mean(dim=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,20 +197,3 @@ def head_contributions(
     heads = functional.direction.view(len(values), values.shape[1], -1)
     worth = torch.einsum("ihc,ihtc->iht", heads, values.to(dtype))
     return worth * torch.einsum("iq,ihqt->iht", functional.weights, attention.to(dtype))
-
-
-def _by_head(
-    gradient: Float[Tensor, "image query width"],
-    output: Output,
-    joined: Float[Tensor, "image query inner"] | None,
-    heads: int,
-) -> Float[Tensor, "image head channel"]:
-    """The gradient at the output of every head, mean over queries."""
-    weight = output.weight.to(gradient.dtype)
-    if output.inner is None:
-        pulled: Tensor = gradient.mean(dim=1) @ weight
-    elif joined is None:
-        raise TypeError("a block with an inner norm needs the joined heads before it")
-    else:
-        pulled = output.inner.vjp(joined.to(gradient.dtype), gradient @ weight).mean(dim=1)
-    return pulled.view(len(pulled), heads, -1)

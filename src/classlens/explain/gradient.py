@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from classlens.core.attention import Loss, class_gradient
-from classlens.core.maps import compute_dtype
+from classlens.core.attention import LOSSES, Loss, class_gradient, contrast_gradient, loss_gradient
+from classlens.errors import ClasslensError, near
+from classlens.explain.queries import Queries, Query, queries_of
 from classlens.hooks.recording import Recording
 
 # Rows of logits held at once while a model that averages its tokens is explained: 64 MiB for 1,000 classes.
@@ -15,32 +18,66 @@ _ROWS = 16_384
 
 
 def explain(
-    recording: Recording, target: Int[Tensor, " image"], *, loss: Loss
+    recording: Recording,
+    target: Int[Tensor, " image"],
+    *,
+    loss: Loss | None = None,
+    against: Int[Tensor, " image"] | None = None,
+    query: Query = None,
 ) -> Float[Tensor, "image block head token"]:
     """``-∂ℓ/∂A[b, h, q, j]`` for image tokens ``j``; ``q`` is ``[CLS]``, or the mean over the tokens the head pools.
 
-    A model with several readouts (two heads, or one in two halves) is explained by their weighted sum, each with its
-    own class space and queries. Source: the paper, section 4.1; the closed form of the design, section 4.
+    ``trace.explain("cat")``, ``trace.explain("cat", against="dog")``. ``loss`` is ``cross_entropy`` (the paper),
+    ``logit`` or ``double_softmax`` (the published code). ``against`` asks why the class rather than another: the
+    difference of the two logits, for which there is the loss ``logit`` alone. ``query`` puts another token in the place
+    of ``q``: a prefix token's name, a place, or row and column. A model with several readouts (two heads, or one in two
+    halves) is explained by their weighted sum, each with its own class space and queries. Source: the paper, section
+    4.1; the closed form of the design, section 4.
     """
-    view, tokens = recording.view, recording.tokens
-    grid = tokens.image
+    chosen = loss_of(loss, "cross_entropy" if against is None else "logit")
+    if against is not None and chosen != "logit":
+        raise ClasslensError(
+            f"loss {chosen!r} is of one class: leave it out beside against, which takes the difference of two logits"
+        )
+    view, grid = recording.view, recording.tokens.image
     shape = (len(target), len(view.blocks), view.blocks[0].heads, grid.stop - grid.start)
-    result = torch.zeros(shape, dtype=compute_dtype(view.dtype))
-    for readout in view.readouts:
-        queries = len(range(*readout.pooled.indices(tokens.count)))
-        step = max(1, _ROWS // queries)
-        for start in range(0, len(target), step):
-            part = slice(start, start + step)
+    result = torch.zeros(shape, dtype=recording.dtype)
+    for asked in queries_of(recording, query):
+        for part in parts(recording, asked):
             for number, block in enumerate(view.blocks):
-                found = class_gradient(
-                    readout.space,
-                    block.attn,
-                    added=recording.states("attn_out", number)[part, readout.pooled],
-                    raw=recording.inside("attn_raw", number, part, readout.pooled),
-                    joined=recording.inside("attn_joined", number, part, readout.pooled),
-                    values=recording.states("values", number)[part, :, grid],
-                    target=target[part],
-                    loss=loss,
+                added = recording.states("attn_out", number)[part, asked.places]
+                logits = asked.space.project(added)
+                wanted = target[part].to(logits.device)
+                gradient = (
+                    loss_gradient(logits, wanted, chosen)
+                    if against is None
+                    else contrast_gradient(logits, wanted, against[part].to(logits.device))
                 )
-                result[part, number] += readout.weight * found.cpu()
+                found = class_gradient(
+                    asked.space,
+                    block.attn,
+                    added=added,
+                    raw=recording.inside("attn_raw", number, part, asked.places),
+                    joined=recording.inside("attn_joined", number, part, asked.places),
+                    values=recording.states("values", number)[part, :, grid],
+                    gradient=gradient,
+                )
+                result[part, number] += asked.weight * found.cpu()
     return result
+
+
+def loss_of(loss: Loss | None, default: Loss) -> Loss:
+    """The loss that is meant; raises ClasslensError for an unknown one."""
+    if loss is None:
+        return default
+    if loss not in LOSSES:
+        raise ClasslensError(f"loss {loss!r} is not known{near(str(loss), LOSSES)}; give one of {', '.join(LOSSES)}")
+    return loss
+
+
+def parts(recording: Recording, asked: Queries) -> Iterator[slice]:
+    """Some images at once, few enough for their rows of logits."""
+    queries = len(range(*asked.places.indices(recording.tokens.count)))
+    step = max(1, _ROWS // queries)
+    for start in range(0, len(recording), step):
+        yield slice(start, min(start + step, len(recording)))

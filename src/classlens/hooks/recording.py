@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from classlens.core.maps import compute_dtype
 from classlens.hooks.capture import Receiver, evaluating, watching
 from classlens.models.view import ModelView, Tokens
 
@@ -32,6 +33,11 @@ class Recording:
 
     def __len__(self) -> int:
         return len(self.logits)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of results: float32 at least."""
+        return compute_dtype(self.view.dtype)
 
     def states(self, name: str, block: int) -> Tensor:
         """What was kept of a block: ``embed`` (block 0), ``attn_out``, ``mlp_out``, ``values``; all images."""

@@ -56,9 +56,10 @@ def token_coords(tokens: Tokens, *, image_only: bool = False) -> Coordinates:
     }
 
 
-def class_coords(classes: Classes) -> Coordinates:
-    """Index and name of each class."""
-    return {"category": np.arange(len(classes)), "class_name": ("category", np.array(classes.names, dtype=object))}
+def class_coords(classes: Classes, some: slice = slice(None)) -> Coordinates:
+    """Index and name of each class, or of some of them."""
+    names = np.array(classes.names, dtype=object)[some]
+    return {"category": np.arange(len(classes))[some], "class_name": ("category", names)}
 
 
 def target_coords(classes: Classes, target: np.ndarray[Any, Any]) -> Coordinates:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,14 +11,14 @@ import xarray as xr
 from PIL import Image
 from torch import Tensor
 
-from classlens.core.attention import LOSSES, Loss
 from classlens.core.maps import compute_dtype
 from classlens.core.scores import BlockFacts, Facts
 from classlens.core.scores import identifiability as identifiability_of
 from classlens.core.space import ClassSpace
-from classlens.errors import ClasslensError, near, not_finite
+from classlens.errors import ClasslensError, not_finite
 from classlens.explain.attribution import attribute
-from classlens.explain.gradient import explain
+from classlens.explain.every_class import explain_classes, explain_every_class
+from classlens.explain.methods import method_of
 from classlens.hooks.recording import Recording
 from classlens.lens.facts import FactsTable, Integers, blocks_of, sites_of
 from classlens.lens.labels import Coordinates, array, class_coords, image_names, target_coords, token_coords
@@ -146,39 +147,87 @@ class Trace:
         }
         return array(index, dims, coords, name="top")
 
-    def explain(self, target: Target = "predicted", *, loss: Loss = "cross_entropy") -> xr.DataArray:
-        """How much each image token speaks for a class, by block and head: dims ``image, block, head, token``.
+    def explain(self, target: Target = "predicted", *, method: str = "class_gradient", **options: Any) -> xr.DataArray:
+        """How much each image token speaks for a class: dims ``image, block, head, token``, or what a method has of
+        them.
 
-        ``trace.explain("cat").sum("head")``. The value is ``-∂ℓ/∂A`` of the attention of ``[CLS]`` (or the mean over
-        the tokens that the head pools) to that token, ℓ the loss of the class on the projection of that block's
-        attention output: positive where more attention would make the class likelier. Closed form, no autograd.
-        Where a model has two heads, or one in two halves, it is their weighted sum, each with its own queries.
-        ``loss``: ``"cross_entropy"`` (the paper), ``"logit"``, or ``"double_softmax"`` (the reference's code).
-        Source: design, section 4; the paper, section 4.1.
+        ``trace.explain("cat").sum("head")``, ``trace.explain("cat", against="dog")``, ``trace.explain("all")``.
+
+        Args:
+            target: a class, one for each image, or ``"predicted"``. ``"all"``: every class at once by the class
+            gradient,
+                summed over blocks and heads, dims ``image, category, token``; single blocks and heads of many classes
+                are streamed by ``explain_classes``.
+            method: ``class_gradient`` (the paper; closed form, no autograd): ``-∂ℓ/∂A`` of the attention of
+            ``[CLS]``, or
+                the mean over the tokens that the head pools, ℓ a loss of the class on the projection of that block's
+                attention output. ``attention``, ``rollout``, ``chefer``, ``grad_cam``, ``random``: ``image, token``.
+                ``legrad``, ``logit_attribution``: by block and head. ``class_rank``: ``image, block, token``. Sums over
+                block and head are the map of the image; higher is more important.
+            options: of the method. ``loss`` (class_gradient): ``"cross_entropy"`` (the paper), ``"logit"``, or
+                ``"double_softmax"`` (the published code). ``against`` (class_gradient): another class; why the one
+                rather than the other. ``query`` (class_gradient, attention, rollout, chefer): whose attention,
+                ``"cls"`` or ``(row, column)``. ``block`` (grad_cam), ``seed`` (random).
+
+        Raises:
+            ClasslensError: an unknown method, class or token, or an option that the method does not take.
+
+        Source: design, section 4, and of each method its own docstring in ``classlens.explain``.
         """
-        if loss not in LOSSES:
-            raise ClasslensError(
-                f"loss {loss!r} is not known{near(str(loss), LOSSES)}; give one of {', '.join(LOSSES)}"
-            )
+        if isinstance(target, str) and target == "all":
+            if method != "class_gradient":
+                raise ClasslensError(f"method {method!r} explains one class at a time: give a class, not 'all'")
+            options.setdefault("loss", "logit")
+            found = explain_every_class(self.recording, **_checked(options))
+            coords = self._coords(self._blocks("attn_out"), classes=True, image_only=True)
+            return array(found, ("image", "category", "token"), coords, name="importance", **_told(method, options))
+        chosen = method_of(method, options)
+        told = _told(method, options)
         index = self._target(target)
-        values = explain(self.recording, index.to(self.recording.view.device), loss=loss)
+        if options.get("against") is not None:
+            options["against"] = self._target(options["against"])
+        values = chosen.run(self.recording, index, **options)
         coords = {
             **self._coords(self._blocks("attn_out"), image_only=True),
             **target_coords(self.classes, index.numpy()),
         }
-        return array(values, ("image", "block", "head", "token"), coords, name="importance", loss=loss)
+        return array(values, chosen.dims, coords, name="importance", **told)
 
-    def map(self, target: Target = "predicted", *, loss: Loss = "cross_entropy") -> xr.DataArray:
-        """The explanation summed over blocks and heads, on the grid: dims ``image, row, column``."""
-        values = self.explain(target, loss=loss)
+    def explain_classes(self, step: int = 32, **options: Any) -> Iterator[xr.DataArray]:
+        """The class gradient of every class for every block and head, some classes at a time, to keep memory bounded.
+
+        ``for some in trace.explain_classes(): some.sel(block=11).max("head")``, dims ``image, category, block, head,
+        token`` of ``step`` classes each. ``loss`` is ``"logit"`` when left out, or ``"cross_entropy"``; ``query`` as in
+        ``explain``. Source: design, section 4.
+        """
+        if step < 1:
+            raise ClasslensError(f"step is {step}: give at least 1 class")
+        options.setdefault("loss", "logit")
+        chosen, told = _checked(options), _told("class_gradient", options)
+        coords = self._coords(self._blocks("attn_out"), classes=True, image_only=True)
+        names = ("image", "category", "block", "head", "token")
+        for start in range(0, len(self.classes), step):
+            some = slice(start, min(start + step, len(self.classes)))
+            own = coords | class_coords(self.classes, some)
+            found = explain_classes(self.recording, some, **chosen)
+            yield array(found, names, own, name="importance", **told)
+
+    def map(self, target: Target = "predicted", *, method: str = "class_gradient", **options: Any) -> xr.DataArray:
+        """The explanation summed over blocks and heads, on the grid: dims ``image, row, column``.
+
+        ``trace.map("cat", method="rollout")``; with ``category`` in between for ``"all"``.
+        """
+        values = self.explain(target, method=method, **options)
         rows, columns = self.recording.tokens.grid
         coords: Coordinates = {
-            **{key: values.coords[key] for key in ("image", "target", "target_name")},
+            **{str(key): one for key, one in values.coords.items() if set(one.dims) <= {"image", "category"}},
             "row": np.arange(rows),
             "column": np.arange(columns),
         }
-        summed = values.sum(("block", "head")).values.reshape(len(self), rows, columns)
-        return array(summed, ("image", "row", "column"), coords, name="importance", loss=loss)
+        summed = values.sum([dim for dim in values.dims if dim in ("block", "head")])
+        dims = tuple(str(dim) for dim in summed.dims[:-1])
+        shaped = summed.values.reshape(*summed.shape[:-1], rows, columns)
+        return array(shaped, (*dims, "row", "column"), coords, name="importance", **values.attrs)
 
     def attribution(self, target: Target = "predicted") -> xr.Dataset:
         """A class logit as the exact sum of what each part adds to it (law 3).
@@ -259,6 +308,22 @@ class Trace:
             coords["head"] = np.arange(self.recording.view.blocks[0].heads)
             coords |= token_coords(self.recording.tokens, image_only=image_only)
         return coords | (class_coords(self.classes) if classes else {})
+
+
+def _checked(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of all classes at once; raises ClasslensError for others."""
+    for option in options:
+        if option not in ("loss", "query"):
+            raise ClasslensError(f"all classes at once have no option {option!r}: they take loss and query")
+    return options
+
+
+def _told(method: str, options: dict[str, Any]) -> dict[str, str]:
+    """The method and its options, as attributes of a result; the loss of a class gradient also where it was left
+    out."""
+    if method == "class_gradient":
+        options.setdefault("loss", "cross_entropy" if options.get("against") is None else "logit")
+    return {"method": method, **{key: str(value) for key, value in options.items() if value is not None}}
 
 
 def _finite(logits: Tensor) -> None:

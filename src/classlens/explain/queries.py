@@ -1,0 +1,66 @@
+"""Whose attention is explained: the tokens that the head pools, or one that is asked for."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+from classlens.core.space import ClassSpace
+from classlens.errors import ClasslensError, near
+from classlens.hooks.recording import Recording
+from classlens.models.view import ModelView, Tokens
+
+Query = str | int | tuple[int, int] | None
+"""A prefix token's name, a place in the sequence, row and column of an image token, or None for what the head pools."""
+
+
+class Queries(NamedTuple):
+    """Some queries with the class space through which they are read, and their weight in the logits."""
+
+    space: ClassSpace
+    places: slice
+    weight: float
+
+
+def queries_of(recording: Recording, query: Query) -> list[Queries]:
+    """The queries of an explanation; raises ClasslensError for a token that is not there."""
+    view, tokens = recording.view, recording.tokens
+    if query is None:
+        return [Queries(readout.space, readout.pooled, readout.weight) for readout in view.readouts]
+    place = place_of(tokens, query, view)
+    for space, group in view.spaces(tokens.count):
+        if isinstance(group, slice) or place in group.tolist():
+            return [Queries(space, slice(place, place + 1), 1.0)]
+    raise AssertionError("every token has a class space")
+
+
+def place_of(tokens: Tokens, query: str | int | tuple[int, int], view: ModelView) -> int:
+    rows, columns = tokens.grid
+    if isinstance(query, str):
+        if query not in tokens.prefix:
+            names = ", ".join(repr(name) for name in tokens.prefix) or "none"
+            raise ClasslensError(
+                f"query {query!r} is no prefix token of model {view.name!r}{near(query, tokens.prefix)}; its names are "
+                f"{names}, and image tokens are given as (row, column)"
+            )
+        return tokens.prefix.index(query)
+    if isinstance(query, tuple):
+        if not (0 <= query[0] < rows and 0 <= query[1] < columns):
+            raise ClasslensError(
+                f"query {query} is no image token: give (row, column) within the grid of {rows} by {columns}"
+            )
+        return len(tokens.prefix) + query[0] * columns + query[1]
+    if not 0 <= query < tokens.count:
+        raise ClasslensError(f"query {query} is no token: give 0 to {tokens.count - 1}, or (row, column)")
+    return query
+
+
+def rows_of(
+    recording: Recording, query: Query, matrix: Float[Tensor, "*batch query token"]
+) -> Float[Tensor, "*batch token"]:
+    """What the queries say of each image token: the mean over them, weighted where a model has several readouts."""
+    grid = recording.tokens.image
+    parts = [one.weight * matrix[..., one.places, grid].mean(dim=-2) for one in queries_of(recording, query)]
+    return sum(parts[1:], parts[0])

@@ -1,0 +1,117 @@
+"""Slow twins of explanation methods, written from their papers over timm's own modules; nothing imports classlens."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tests import literal
+
+Matrix = list[list[float]]
+
+
+class Pass(NamedTuple):
+    """One image's forward pass, written out, with its graph."""
+
+    logits: Tensor
+    attention: list[Tensor]
+    before: list[Tensor]
+    after: list[Tensor]
+
+
+def written_out(model: Any, pixels: Tensor) -> Pass:
+    """Attention as a product of weights and values, so that autograd can be asked for either."""
+    x = model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(pixels))))
+    attention, before, after = [], [], []
+    for block in model.blocks:
+        before.append(x)
+        weights, values = literal.attention_parts(block, x)
+        attention.append(weights)
+        joined = (weights @ values).transpose(1, 2).flatten(2)
+        raw = block.attn.proj(joined)
+        x = x + (block.norm1(raw) if literal.is_post_norm(block) else block.ls1(raw))
+        x = x + literal.mlp_sublayer(block, x)
+        after.append(x)
+    return Pass(model.forward_head(model.norm(x)), attention, before, after)
+
+
+def product(one: Matrix, other: Matrix) -> Matrix:
+    return [[sum(a * other[k][j] for k, a in enumerate(row)) for j in range(len(other[0]))] for row in one]
+
+
+def identity(size: int) -> Matrix:
+    return [[float(i == j) for j in range(size)] for i in range(size)]
+
+
+def pooled_row(matrix: Matrix, pooled: tuple[int, ...], image: list[int]) -> list[float]:
+    return [sum(matrix[query][token] for query in pooled) / len(pooled) for token in image]
+
+
+def attention(model: Any, pixels: Tensor, target: int, pooled: tuple[int, ...], image: list[int]) -> list[float]:
+    weights = written_out(model, pixels).attention[-1][0].tolist()
+    heads = len(weights)
+    size = len(weights[0])
+    mean = [[sum(head[i][j] for head in weights) / heads for j in range(size)] for i in range(size)]
+    return pooled_row(mean, pooled, image)
+
+
+def rollout(model: Any, pixels: Tensor, target: int, pooled: tuple[int, ...], image: list[int]) -> list[float]:
+    """Abnar and Zuidema: attention and the residual connection, half each, multiplied over layers."""
+    rolled: Matrix | None = None
+    for weights in written_out(model, pixels).attention:
+        each = weights[0].tolist()
+        size = len(each[0])
+        mixed = [
+            [0.5 * sum(head[i][j] for head in each) / len(each) + 0.5 * (i == j) for j in range(size)]
+            for i in range(size)
+        ]
+        rolled = mixed if rolled is None else product(mixed, rolled)
+    assert rolled is not None
+    return pooled_row(rolled, pooled, image)
+
+
+def chefer(model: Any, pixels: Tensor, target: int, pooled: tuple[int, ...], image: list[int]) -> list[float]:
+    """Chefer, Gur and Wolf 2021: R ← R + Ā R with Ā the mean over heads of the positive part of gradient ×
+    attention."""
+    made = written_out(model, pixels)
+    relevance: Matrix | None = None
+    for weights in made.attention:
+        (gradient,) = torch.autograd.grad(made.logits[0, target], weights, retain_graph=True)
+        a, g = weights[0].tolist(), gradient[0].tolist()
+        size = len(a[0])
+        relevance = relevance or identity(size)
+        bar = [
+            [sum(max(0.0, a[h][i][j] * g[h][i][j]) for h in range(len(a))) / len(a) for j in range(size)]
+            for i in range(size)
+        ]
+        added = product(bar, relevance)
+        relevance = [[relevance[i][j] + added[i][j] for j in range(size)] for i in range(size)]
+    assert relevance is not None
+    return pooled_row(relevance, pooled, image)
+
+
+def grad_cam(model: Any, pixels: Tensor, target: int, pooled: tuple[int, ...], image: list[int]) -> list[float]:
+    """Selvaraju et al. 2017 on the tokens that enter the last block."""
+    made = written_out(model, pixels)
+    x = made.before[-1]
+    (gradient,) = torch.autograd.grad(made.logits[0, target], x)
+    channels = range(x.shape[-1])
+    alpha = [sum(float(gradient[0, token, k]) for token in image) / len(image) for k in channels]
+    return [max(0.0, sum(alpha[k] * float(x[0, token, k].detach()) for k in channels)) for token in image]
+
+
+def legrad(model: Any, pixels: Tensor, target: int, pooled: tuple[int, ...], image: list[int]) -> list[float]:
+    """Bousselham et al. 2025: the mean over layers, heads and queries of the positive gradient of each layer's
+    logit."""
+    made = written_out(model, pixels)
+    total = [0.0] * len(image)
+    for weights, x in zip(made.attention, made.after, strict=True):
+        own = model.forward_head(model.norm(x))[0, target]
+        (gradient,) = torch.autograd.grad(own, weights, retain_graph=True)
+        g = gradient[0].tolist()
+        for place, token in enumerate(image):
+            positive = sum(max(0.0, row[token]) for head in g for row in head)
+            total[place] += positive / (len(g) * len(g[0])) / len(made.attention)
+    return total

@@ -1,0 +1,104 @@
+"""All classes at once, and one against another, are what one class after another gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import classlens
+from classlens.explain import every_class, gradient
+from tests import zoo
+from tests.refusals import refused
+
+
+@pytest.mark.parametrize("loss", ["logit", "cross_entropy"])
+@pytest.mark.parametrize("name", zoo.VARIANTS)
+def test_every_class_is_each_class(name: str, loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it is folded or not, whatever is held at once."""
+    trace = classlens.load(zoo.build(name)).trace(zoo.pixels(name))
+    single = [trace.explain(c, loss=loss) for c in range(zoo.CLASSES)]
+    for scratch in (every_class._SCRATCH, 1):
+        monkeypatch.setattr(every_class, "_SCRATCH", scratch)
+        every = trace.explain("all", loss=loss)
+        assert every.dims == ("image", "category", "token")
+        assert every.class_name.values.tolist() == list(trace.classes.names)
+        for c, found in enumerate(single):
+            # float64; norms magnify by ten or so.
+            np.testing.assert_allclose(every.sel(category=c), found.sum(("block", "head")), atol=1e-9)
+    some = list(trace.explain_classes(step=4, loss=loss))
+    assert sum(part.sizes["category"] for part in some) == zoo.CLASSES
+    for part in some:
+        assert part.dims == ("image", "category", "block", "head", "token")
+        for c in part.category.values:
+            np.testing.assert_allclose(part.sel(category=c), single[int(c)], atol=1e-9)
+
+
+def test_few_images_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = classlens.load(zoo.build("avg")).trace(zoo.pixels("avg"))
+    whole = trace.explain("all").values
+    monkeypatch.setattr(gradient, "_ROWS", 1)
+    np.testing.assert_allclose(trace.explain("all").values, whole, atol=1e-12)
+
+
+def test_float32_is_near_float64() -> None:
+    single, double = (
+        classlens.load(zoo.build("cls", dtype)).trace(zoo.pixels("cls", dtype=dtype)).explain("all").values
+        for dtype in (torch.float32, torch.float64)
+    )
+    assert single.dtype == np.float32
+    # Sums of a hundred products, rounded at 6e-8 of the largest.
+    np.testing.assert_allclose(single, double, atol=1e-5 * np.abs(double).max())
+
+
+@pytest.mark.parametrize("name", zoo.KINDS)
+def test_why_this_class_and_not_that(name: str) -> None:
+    trace = classlens.load(zoo.build(name)).trace(zoo.pixels(name))
+    contrast = trace.explain(zoo.targets(), against=2)
+    apart = trace.explain(zoo.targets(), loss="logit") - trace.explain(2, loss="logit")
+    np.testing.assert_allclose(contrast, apart, atol=1e-10)
+    assert contrast.attrs["loss"] == "logit"
+    np.testing.assert_allclose(trace.explain(1, against=4), -trace.explain(4, against=1), atol=1e-12)
+    assert not trace.explain(3, against=3).any()
+
+
+def test_maps_of_every_class_lie_on_the_grid() -> None:
+    trace = classlens.load(zoo.build("cls_not_square")).trace(zoo.pixels("cls_not_square"))
+    maps = trace.map("all")
+    assert maps.dims == ("image", "category", "row", "column")
+    assert maps.sizes["row"] == 3
+    np.testing.assert_array_equal(maps.values.reshape(3, zoo.CLASSES, 6), trace.explain("all").values)
+
+
+@pytest.mark.parametrize(("query", "place"), [("cls", 0), ("reg1", 2), ((1, 0), 5), (4, 4)])
+def test_another_query(query: object, place: int) -> None:
+    """The gradient for a token's own attention, read through its own class space, by autograd."""
+    from tests import literal
+
+    name = "cls_registers"
+    trace = classlens.load(zoo.build(name)).trace(zoo.pixels(name))
+    wanted = literal.attention_gradient(
+        zoo.build(name),
+        zoo.pixels(name),
+        zoo.targets(),
+        loss="logit",
+        pooled=(place,),
+        image_tokens=slice(3, None),
+    )
+    found = trace.explain(zoo.targets(), loss="logit", query=query)
+    np.testing.assert_allclose(found.values, wanted, atol=1e-9)
+    every = trace.explain("all", query=query)
+    for image, target in enumerate(zoo.targets().tolist()):
+        np.testing.assert_allclose(every[image, target], wanted[image].sum(dim=(0, 1)), atol=1e-9)
+    raw = trace.explain(method="attention", query=query)
+    np.testing.assert_array_less(raw.sum("token"), 1)
+
+
+def test_refusals() -> None:
+    trace = classlens.load(zoo.build("cls_registers")).trace(zoo.pixels("cls_registers"))
+    refused(lambda: trace.explain(0, query="reg"), "'reg' is no prefix token", "'cls', 'reg0', 'reg1'")
+    refused(lambda: trace.explain(0, query=(2, 0)), "grid of 2 by 2")
+    refused(lambda: trace.explain(0, query=7), "0 to 6")
+    refused(lambda: trace.explain("all", loss="double_softmax"), "is not folded")
+    refused(lambda: trace.explain("all", against=2), "no option 'against'")
+    refused(lambda: next(trace.explain_classes(step=0)), "step is 0")

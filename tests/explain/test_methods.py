@@ -1,0 +1,148 @@
+"""Every method against its slow twin, and on a model of one block, one head and two tokens by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+import classlens
+from classlens.explain import passes
+from classlens.explain.methods import METHODS
+from tests import zoo
+from tests.explain import methods_twin as twins
+from tests.refusals import refused
+
+TWINS: dict[str, Callable[..., list[float]]] = {
+    "attention": twins.attention,
+    "rollout": twins.rollout,
+    "chefer": twins.chefer,
+    "grad_cam": twins.grad_cam,
+    "legrad": twins.legrad,
+}
+SOME = (*zoo.KINDS, "cls_registers", "cls_not_square", "cls_qk_norm", "avg", "avg_post_norm")
+
+
+def expected(name: str, method: str) -> np.ndarray:
+    model, pixels, variant = zoo.build(name), zoo.pixels(name), zoo.VARIANTS[name]
+    image = list(range(len(variant.prefix), len(variant.prefix) + variant.grid[0] * variant.grid[1]))
+    rows = [
+        TWINS[method](model, pixels[number : number + 1], int(target), variant.pooled, image)
+        for number, target in enumerate(zoo.targets())
+    ]
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("method", TWINS)
+@pytest.mark.parametrize("name", SOME)
+def test_the_map_is_its_twin_s(name: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = classlens.load(zoo.build(name)).trace(zoo.pixels(name))
+    found = trace.map(zoo.targets(), method=method)
+    wanted = expected(name, method).reshape(found.shape)
+    assert np.abs(wanted).max() > 1e-3
+    # float64, a few thousand operations of order 1.
+    np.testing.assert_allclose(found.values, wanted, atol=1e-10)
+    monkeypatch.setattr(passes, "_WEIGHTS", 1)
+    np.testing.assert_allclose(trace.map(zoo.targets(), method=method).values, wanted, atol=1e-10)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", ["cls_layer_scale", "avg_includes_prefix"])
+def test_dims_frozen_parameters_and_nothing_left_behind(name: str, method: str) -> None:
+    model = zoo.build(name)
+    trained = classlens.load(model).trace(zoo.pixels(name)).explain(zoo.targets(), method=method)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    model.requires_grad_(False)
+    before = zoo.snapshot(model)
+    trace = classlens.load(model).trace(zoo.pixels(name))
+    found = trace.explain(zoo.targets(), method=method)
+    np.testing.assert_array_equal(found.values, trained.values)
+    assert found.dims == METHODS[method].dims
+    assert found.attrs["method"] == method
+    assert found.sizes["token"] == 4
+    assert not found.isnull().any()
+    if not METHODS[method].signed:
+        assert float(found.min()) >= 0
+    after = zoo.snapshot(model)
+    assert before.keys() == after.keys()
+    for key, value in before.items():
+        assert torch.equal(value, after[key]) if isinstance(value, torch.Tensor) else value == after[key], key
+    differs = not np.allclose(found.values, trace.explain((zoo.targets() + 1) % zoo.CLASSES, method=method).values)
+    assert differs == METHODS[method].of_class
+
+
+def by_hand() -> Any:
+    """Tokens ``c = (1, 0)`` and ``p = (3, -2)``, no norms, no MLP, keys and queries 0, values and head the identity.
+
+    Attention is a half everywhere, so ``z = c + (c + p) / 2``, and ``∂z/∂A[cls, j]`` is token ``j`` itself.
+    """
+    model: Any = VisionTransformer(
+        img_size=4, patch_size=4, embed_dim=2, depth=1, num_heads=1, mlp_ratio=1, num_classes=2, final_norm=False
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.pos_embed.copy_(torch.tensor([[[1.0, 0.0], [3.0, -2.0]]]))
+        block = model.blocks[0]
+        block.norm1, block.norm2 = nn.Identity(), nn.Identity()
+        block.attn.qkv.weight[4:] = torch.eye(2)
+        block.attn.proj.weight.copy_(torch.eye(2))
+        model.head.weight.copy_(torch.eye(2))
+    return model.eval()
+
+
+BY_HAND: dict[str, tuple[float, float]] = {
+    # For class 0 and class 1.
+    "attention": (0.5, 0.5),
+    "rollout": (0.25, 0.25),  # (A + I) / 2
+    "chefer": (1.5, 0.0),  # R = I + (∇A ⊙ A)⁺ = I + (3 / 2)⁺ and (-2 / 2)⁺
+    "grad_cam": (1.5, 0.0),  # the gradient at p is half a unit vector: (3 / 2)⁺ and (-2 / 2)⁺
+    "legrad": (1.5, 0.0),  # 3⁺ and (-2)⁺, the mean over two queries, of which one has a gradient
+    "logit_attribution": (1.5, -1.0),  # A · v
+    "class_rank": (1.0, 0.5),  # p after the block: p + (c + p) / 2 = (5, -3): class 0 is ahead
+}
+
+
+@pytest.mark.parametrize("method", BY_HAND)
+def test_two_tokens_and_one_head_by_hand(method: str) -> None:
+    trace = classlens.load(by_hand()).trace(torch.zeros(1, 3, 4, 4))
+    for target, value in enumerate(BY_HAND[method]):
+        assert trace.map(target, method=method).values.tolist() == [[[pytest.approx(value, abs=1e-6)]]]
+    for target, value in enumerate((3.0, -2.0)):
+        assert trace.map(target, loss="logit").values.tolist() == [[[pytest.approx(value, abs=1e-6)]]]
+
+
+def test_random_is_one_order_for_all_images() -> None:
+    trace = classlens.load(zoo.build("cls")).trace(zoo.pixels("cls"))
+    first, second = (trace.explain(method="random", seed=seed).values for seed in (0, 5))
+    assert sorted(first[0].tolist()) == [0, 0.25, 0.5, 0.75]
+    assert (first == first[0]).all()
+    orders = {tuple(trace.explain(method="random", seed=seed).values[0]) for seed in range(40)}
+    assert len(orders) > 10
+    np.testing.assert_array_equal(second, trace.explain(method="random", seed=5).values)
+
+
+def test_class_rank_counts_classes_ahead() -> None:
+    trace = classlens.load(zoo.build("avg_includes_prefix")).trace(zoo.pixels("avg_includes_prefix"))
+    found = trace.explain(zoo.targets(), method="class_rank")
+    logits = trace.logits("resid_post").sel(token=found.token)
+    for image, target in enumerate(zoo.targets().tolist()):
+        ahead = (logits[image] > logits[image].sel(category=target)).sum("category")
+        np.testing.assert_allclose(found[image], 1 - ahead / zoo.CLASSES)
+
+
+def test_refusals() -> None:
+    trace = classlens.load(zoo.build("cls")).trace(zoo.pixels("cls"))
+    refused(lambda: trace.explain(0, method="gradcam"), "did you mean 'grad_cam'")
+    refused(lambda: trace.explain(0, method="rollout", loss="logit"), "has no option 'loss'", "it takes query")
+    refused(lambda: trace.explain(0, method="legrad", query="cls"), "it takes none")
+    refused(lambda: trace.explain(0, method="grad_cam", block=3), "blocks 0 to 2")
+    refused(lambda: trace.explain(method="random", seed=-1), "seed -1")
+    refused(lambda: trace.explain("all", method="chefer"), "one class at a time")
+    refused(lambda: trace.explain(0, loss="hinge"), "loss 'hinge' is not known")
+    refused(lambda: trace.explain(0, against=1, loss="cross_entropy"), "difference of two logits")
