@@ -25,6 +25,7 @@ class Contents(NamedTuple):
 ANALYSIS = Contents(
     "analysis.json", r"analysis\.json|summary\.md|tables/[a-z_]+\.(parquet|csv)|figures/[a-z_]+\.(png|svg)"
 )
+EXPLANATION = Contents("explain.json", r"explain\.json|\d{2,}-[a-z_]+\.(png|webp)")
 INSPECTION = Contents(
     "inspect.json", r"inspect\.json|report\.html|\d{2,}-(evolution|tokens|explanation|attribution)\.png"
 )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from classlens.errors import ClasslensError
-from classlens.present.figures.style import CLS_COLOUR, IMAGE_COLOUR, MUTED, OPPOSES, SUPPORTS, plain, save
+from classlens.present.figures.style import CLS_COLOUR, IMAGE_COLOUR, MUTED, OPPOSES, SIGNED, SUPPORTS, plain, save
 
-_SIGNED = LinearSegmentedColormap.from_list("classlens_signed", [OPPOSES, "#f7f7f7", SUPPORTS])
 _DOT: dict[str, Any] = {"color": "#14171b", "markeredgecolor": "white", "markeredgewidth": 0.5}
 _WIDTH = 8.4  # inches that the panels of a figure share
 _SMOOTH_FROM = 97  # pictures with fewer pixels a side are shown as the squares they are
@@ -139,11 +138,11 @@ def explanation(image: Record, model: Record, picture: Image.Image) -> Figure:
     for number, axes in enumerate(panels):
         _picture(axes, grey)
         grid, norm = (blocks.sum(axis=0), norms[0]) if number == 0 else (blocks[number - 1], norms[1])
-        _over(axes, grid, grey, cmap=_SIGNED, norm=norm, alpha=0.75)
+        _over(axes, grid, grey, cmap=SIGNED, norm=norm, alpha=0.75)
         axes.set_title("sum of all blocks" if number == 0 else f"block {number}", fontsize=9)
     panels[0].title.set_fontweight("bold")
     for norm, label in ((norms[1], "each block"), (norms[0], "sum of all blocks")):
-        bar = figure.colorbar(ScalarMappable(norm, _SIGNED), ax=panels, shrink=0.8, aspect=30, pad=0.02)
+        bar = figure.colorbar(ScalarMappable(norm, SIGNED), ax=panels, shrink=0.8, aspect=30, pad=0.02)
         bar.set_label(label, fontsize=9)
         bar.ax.tick_params(labelsize=8)
         bar.formatter.set_powerlimits((-2, 3))  # type: ignore[attr-defined]

@@ -6,6 +6,7 @@ import os
 import warnings
 from pathlib import Path
 
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 # The same two colours in every figure and on the page; told apart with any common kind of colour blindness.
@@ -14,6 +15,7 @@ IMAGE_COLOUR = "#24895a"
 # Vermillion speaks for the class, blue against it, white is zero.
 SUPPORTS = "#d55e00"
 OPPOSES = "#0072b2"
+SIGNED = LinearSegmentedColormap.from_list("classlens_signed", [OPPOSES, "#f7f7f7", SUPPORTS])
 MUTED = "#56606b"
 _DPI = 150
 

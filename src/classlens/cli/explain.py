@@ -1,0 +1,82 @@
+"""`classlens explain`: maps of what speaks for a class, by one method or many."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from classlens import __version__
+from classlens.cli.app import app, listed, loading, reporting, waiting
+from classlens.errors import ClasslensError
+
+_BATCH = 8
+
+
+@app.command()
+@reporting
+def explain(
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="One or more image files.")],
+    model: Annotated[str, typer.Option(help="A model name, as for inspect.")] = "builtin:cifar10",
+    class_: Annotated[str, typer.Option("--class", help="Class of interest: a name or an index.")] = "predicted",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="With commas: class_gradient, attention, rollout, chefer, grad_cam, legrad, class_rank, "
+            "logit_attribution, random; or all."
+        ),
+    ] = "class_gradient",
+    against: Annotated[
+        str | None, typer.Option(help="Another class: why the one and not this (class_gradient).")
+    ] = None,
+    loss: Annotated[str | None, typer.Option(help="cross_entropy, logit or double_softmax (class_gradient).")] = None,
+    contour: Annotated[bool, typer.Option("--contour", help="Contours at a quarter, half and three quarters.")] = False,
+    animate: Annotated[bool, typer.Option("--animate", help="Also an animation over blocks, as WebP.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("classlens-explain"),
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights: safetensors or state dict.")] = None,
+    head: Annotated[Path | None, typer.Option(help="File of a linear head for a backbone of timm.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="File of class names: one a line, or JSON.")] = None,
+    templates: Annotated[Path | None, typer.Option(help="File of prompts for an OpenCLIP model.")] = None,
+    transform: Annotated[str | None, typer.Option(help='"paper" for the transform of the paper.')] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps.")] = None,
+) -> None:
+    """Show which parts of a photo speak for a class: overlays of one method or many, and the numbers."""
+    from classlens.explain.methods import METHODS, method_of
+    from classlens.lens.lens import load
+    from classlens.present.explanation import explanation_json, write_explanations
+    from classlens.present.folder import EXPLANATION, check_replaceable, replacing
+
+    check_replaceable(out, EXPLANATION)
+    methods = tuple(METHODS) if method == "all" else listed(method)
+    if not methods:
+        raise ClasslensError(f"no method was given: give some of {', '.join(METHODS)}, or all")
+    given: dict[str, Any] = {"against": against, "loss": loss}
+    options = {key: value for key, value in given.items() if value is not None}
+    for name in methods:
+        method_of(name, {})
+    for option in options:
+        if not any(option in METHODS[name].options for name in methods):
+            raise ClasslensError(f"--{option} goes with class_gradient, not with {', '.join(methods)}: leave it out")
+    missing = [image for image in images if not os.path.exists(image)]
+    if missing:
+        raise ClasslensError(f"image {missing[0]!r} does not exist: give the path of an image file")
+    with waiting("loading the model") as progress, replacing(out, EXPLANATION) as folder:
+        lens = load(model, **loading(model, checkpoint, head, classes, templates, transform, device))
+        target: int | str = class_ if class_ == "predicted" else lens.classes.index(class_)
+        if against is not None:
+            options["against"] = lens.classes.index(against)
+        records: list[dict[str, Any]] = []
+        for start in range(0, len(images), _BATCH):
+            progress("explaining", start, len(images))
+            trace = lens.trace(images[start : start + _BATCH], batch_size=_BATCH)
+            records += write_explanations(
+                trace, target, methods, folder, first=start + 1, contour=contour, animate=animate, **options
+            )
+        text = explanation_json(records, model=lens.view.name, version=__version__)
+        (folder / "explain.json").write_text(text, encoding="utf-8")
+    console = Console(emoji=False, highlight=False, soft_wrap=True)
+    for number, record in enumerate(records, start=1):
+        console.print(f"{record['name']}: {record['target']}: {out / f'{number:02d}-methods.png'}", markup=False)

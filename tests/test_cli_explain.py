@@ -1,0 +1,82 @@
+"""`classlens explain` as it is typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+import classlens
+from classlens.cli import app
+from classlens.explain.methods import METHODS
+from tests.runs.data import picture
+
+
+def run(*args: str | Path) -> Result:
+    return CliRunner().invoke(app, ["explain", *map(str, args)], env={"COLUMNS": "120"})
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(2):
+        picture(number, (40, 30)).save(folder / f"{number}.png")
+    return sorted(folder.iterdir())
+
+
+def test_all_methods_of_two_photos(photos: list[Path], tmp_path: Path) -> None:
+    result = run(*photos, "--class", "ship", "--method", "all", "--animate", "--contour", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert f"{photos[1]}: ship: {tmp_path / 'out' / '02-methods.png'}" in result.stdout
+    by_block = {name for name, method in METHODS.items() if "block" in method.dims}
+    wanted = {f"{number}-{name}.png" for number in ("01", "02") for name in (*METHODS, "methods")}
+    wanted |= {f"{number}-{name}.webp" for number in ("01", "02") for name in by_block} | {"explain.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == wanted
+    record = json.loads((tmp_path / "out" / "explain.json").read_text())
+    trace = classlens.load("builtin:cifar10").trace(photos)
+    for image, one in enumerate(record["images"]):
+        assert one["target"] == "ship"
+        for name in METHODS:
+            # Rounded to six digits.
+            np.testing.assert_allclose(one["maps"][name], trace.map("ship", method=name)[image], atol=1e-6)
+    with Image.open(tmp_path / "out" / "01-legrad.webp") as animation:
+        assert getattr(animation, "n_frames", 1) == 6
+        assert min(animation.size) >= 448
+
+
+def test_one_class_against_another(photos: list[Path], tmp_path: Path) -> None:
+    result = run(photos[0], "--class", "cat", "--against", "dog", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "out" / "explain.json").read_text())["images"][0]["maps"]["class_gradient"]
+    trace = classlens.load("builtin:cifar10").trace(photos[:1])
+    np.testing.assert_allclose(found, trace.map("cat", against="dog")[0], atol=1e-6)
+    again = run(photos[0], "--out", tmp_path / "out")
+    assert again.exit_code == 0, "an earlier result is replaced"
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    assert run(photos[0], "--out", tmp_path / "out").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("--method", "gradcam"), "did you mean 'grad_cam'"),
+        (("--method", ""), "no method was given"),
+        (("--method", "rollout", "--against", "dog"), "--against goes with class_gradient, not with rollout"),
+        (("--against", "dgo"), "did you mean 'dog'"),
+        (("--loss", "hinge"), "loss 'hinge' is not known"),
+        (("--class", "catt"), "did you mean 'cat'"),
+    ],
+)
+def test_mistakes(photos: list[Path], tmp_path: Path, args: tuple[str, ...], says: str) -> None:
+    result = run(photos[0], *args, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_photo_that_is_not_there(tmp_path: Path) -> None:
+    assert "does not exist" in run(tmp_path / "none.png", "--out", tmp_path / "out").stderr
