@@ -82,9 +82,7 @@ def test_by_hand(tmp_path: Path) -> None:
         },
     }
     measured = {"context_removed": [1, 1, 1, 0]}
-    made = Made(
-        masks=True, images=4, blocks=2, conditions=("clean", "context_removed"), facts=facts, measured=measured
-    )
+    made = Made(masks=True, images=4, blocks=2, conditions=("clean", "context_removed"), facts=facts, measured=measured)
     table, _ = made_table(tmp_path, made, NAME)
     rows = table.set_index(["tokens_are", "counting", "measure"])[["value", "images", "images_without"]]
     wanted = {
