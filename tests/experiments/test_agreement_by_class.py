@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from classlens.hooks.reducing import BY, SUBLAYERS
-from tests.experiments.stores import Made
+from tests.experiments.stores import Made, Values
 from tests.experiments.twins import made_table
 
 NAME = "agreement_by_class"
@@ -35,8 +35,8 @@ def test_classes_and_names_in_order_and_only_of_the_model(tmp_path: Path) -> Non
     target = np.array([3, 1, 3, 3], dtype=np.int16)
     bits = np.zeros((4, 3, 2, 3, 5), dtype=np.int8)
     bits[0], bits[2, ..., :1], bits[1, ..., :2] = 1, 1, 1
-    facts = {"target": target, "key_value_agreement": bits}
-    twin = {"target": target, "key_value_agreement": np.zeros_like(bits)}
+    facts: Values = {"target": target, "key_value_agreement": bits}
+    twin: Values = {"target": target, "key_value_agreement": np.zeros_like(bits)}
     made = Made(images=4, facts={"clean": facts, "random_init": twin})
     table, _ = made_table(tmp_path, made, NAME)
     assert table["category"].unique().tolist() == [1, 3]

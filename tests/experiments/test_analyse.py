@@ -83,7 +83,6 @@ def test_all_that_three_stores_lack(tmp_path: Path) -> None:
     assert [tuple(one) for one in found.missing] == [
         ("no twin", "identifiability", False, twin),
         ("no twin", "evolution", False, twin),
-        ("no twin", "mean_evolution", False, twin),
         ("no twin", "change_rate", False, twin),
         ("no twin", "class_vs_context", True, masks),
         ("no twin", "attention_edits", False, add("self_only")),

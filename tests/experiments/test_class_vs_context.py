@@ -123,7 +123,7 @@ def test_by_hand(tmp_path: Path) -> None:
     logit[:, 1] = 5
     logit[:, 2, 0, 1:] = mask == 1  # the MLP: beside the block's input, not beside the stream after the attention
     # `[CLS]` shows no class, but is told apart by its kind alone.
-    facts = {
+    facts: Values = {
         "class_token": np.pad(mask, ((0, 0), (1, 0)), constant_values=1),
         "rank": np.broadcast_to(np.pad(rank, ((0, 0), (1, 0)))[:, None, None], (5, 4, 1, 5)),
         "logit": logit,

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.experiments.stores import Made
-from tests.experiments.twins import made_table, place, places
+from classlens.experiments.analyse import analyse
+from tests.experiments.stores import Made, Values, write_store
+from tests.experiments.twins import QUICK, made_table, place, places
 
 NAME = "context_removal"
 
@@ -72,7 +73,7 @@ def test_by_hand(tmp_path: Path) -> None:
     edited[:, 3, 1] = np.where(mask == 0, -1, 0)
     edited[0, 3, 1, 2] = 3
     edited[1, 3, 1, 0] = 2
-    facts = {
+    facts: dict[str, Values] = {
         "clean": {"class_token": mask, "rank": clean, "correct": np.array([1, 1, -1, 1], dtype=np.int8)},
         "context_removed": {
             "class_token": mask,
@@ -100,3 +101,13 @@ def test_by_hand(tmp_path: Path) -> None:
     assert changed["change"].to_dict() == pytest.approx({"tokens_identifiable": 1 / 4, "accuracy": -1 / 2})
     # Of one image that changes, either sign is as far from 0: two-sided, all permutations count.
     assert changed["p"].tolist() == [1, 1]
+
+
+def test_without_labels_there_is_no_accuracy_and_it_is_told(tmp_path: Path) -> None:
+    write_store(tmp_path / "made.zarr", Made(masks=True, labels=False, conditions=("clean", "class_removed")))
+    found = analyse(tmp_path / "made.zarr", experiments=[NAME], statistics=QUICK)
+    assert set(found.tables[NAME]["measure"]) == {"tokens_identifiable"}
+    assert [one.reason for one in found.missing] == [
+        "condition context_removed was not measured: add --conditions context_removed",
+        "the images have no labels: measure a data set that has them",
+    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from classlens.core.stats import Statistics
-from classlens.experiments.experiment import Found, averages, change_of, conditions, corrected
+from classlens.experiments.experiment import Array, Found, Key, averages, change_of, conditions, corrected
 from classlens.experiments.opened import Opened, Part
 from classlens.experiments.registry import EXPERIMENTS
 from tests.experiments.stores import Made, write_store
@@ -69,7 +68,10 @@ def test_nothing_merges_to_nothing() -> None:
 
 
 def test_rows_are_the_columns_of_their_values() -> None:
-    values = {("one", "x"): np.array([[1.0, 2], [3, np.nan]]), ("two", "y"): np.array([[0.0, 0], [0, 8]])}
+    values: dict[Key, Array] = {
+        ("one", "x"): np.array([[1.0, 2], [3, np.nan]]),
+        ("two", "y"): np.array([[0.0, 0], [0, 8]]),
+    }
     table = averages(("first", "second"), values, QUICK, blocks=[4, 5])
     assert table[["first", "second", "block", "value", "images"]].to_numpy().tolist() == [
         ["one", "x", 4, 2, 2],
@@ -77,7 +79,7 @@ def test_rows_are_the_columns_of_their_values() -> None:
         ["two", "y", 4, 0, 2],
         ["two", "y", 5, 4, 2],
     ]
-    weights = {key: np.array([[3.0, 1], [1, 1]]) for key in values}
+    weights: dict[Key, Array] = {key: np.array([[3.0, 1], [1, 1]]) for key in values}
     weighted = averages(("first", "second"), values, QUICK, blocks=[4, 5], weights=weights)
     assert weighted["value"].tolist() == [(3 * 1 + 3) / 4, 2, 0, 4]
     groups = np.array([1, 1, 0])

@@ -77,6 +77,7 @@ EXPERIMENT = Experiment(
         Need(either=REMOVED),
         Need("context_removed", optional=True),
         Need("class_removed", optional=True),
+        Need(labels=True, optional=True),
     ),
     charts=(
         Dots(
