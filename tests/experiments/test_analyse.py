@@ -182,6 +182,7 @@ def test_refusals(stores: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     for how, says in (
         (Statistics(permutations=0), "permutations 0"),
         (Statistics(resamples=-1), "resamples -1"),
+        (Statistics(confidence=0.0), "confidence 0.0"),
         (Statistics(confidence=1.0), "confidence 1.0"),
         (Statistics(seed=-3), "seed -3"),
     ):

@@ -100,6 +100,19 @@ def test_parts_join_to_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     np.testing.assert_array_equal(entering[:, 1:], written["clean"]["logit"][kept, 3, :-1])
 
 
+def test_a_shard_without_a_measured_image_is_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split_into_shards(monkeypatch)
+    measured = {"clean": [1] * 64 + [0, 2] * 32 + [1] * 2}
+    store = made(tmp_path, images=130, conditions=("clean",), measured=measured)
+    assert [part.images for part in store.parts()] == [64, 2]
+
+
+def test_a_mean_over_tokens_is_none_where_the_condition_is_not_there(tmp_path: Path) -> None:
+    (part,) = made(tmp_path, images=3, measured={"random_init": [1, 2, 0]}).parts()
+    found = part.mean(np.ones((3, 2, 5)), "all", "random_init")
+    np.testing.assert_array_equal(found, [[1, 1], [np.nan, np.nan], [np.nan, np.nan]])
+
+
 def test_a_variable_is_read_once(tmp_path: Path) -> None:
     (part,) = made(tmp_path).parts()
     assert part.of("rank") is part.of("rank")
