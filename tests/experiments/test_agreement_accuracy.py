@@ -47,3 +47,27 @@ def test_where_no_image_is_wrong(tmp_path: Path) -> None:
     table, _ = made_table(tmp_path, Made(facts={"clean": {"correct": correct}}), NAME)
     assert set(table["images_are"]) == {"correct"}
     assert table[["difference", "p", "p_holm"]].isna().all(axis=None)
+
+
+def test_by_hand(tmp_path: Path) -> None:
+    """Three right images, three wrong ones and two without a label, which count for neither; one block of each kind."""
+    correct = np.array([1, 0, 1, -1, 0, 1, -1, 0], dtype=np.int8)
+    bits = np.zeros((8, 3, 2, 3, 5), dtype=np.int8)
+    bits[:, :, :, 0, 0] = (correct == 1)[:, None, None]  # right images alone
+    bits[:, :, :, 1, 0] = (correct == 0)[:, None, None]  # wrong images alone
+    bits[:, :, :, 2, 0] = 1
+    bits[:, :, :, :, 1:] = 1 - bits[:, :, :, :, :1]  # image tokens are not asked
+    made = Made(images=8, conditions=("clean",), facts={"clean": {"correct": correct, "key_value_agreement": bits}})
+    table, _ = made_table(tmp_path, made, NAME, Statistics(permutations=4000, resamples=20))
+    assert set(table["images"]) == {3}
+    for _, rows in table.groupby(["by", "sublayer"]):
+        right, wrong = (rows[rows["images_are"] == kind] for kind in ("correct", "wrong"))
+        assert right["value"].tolist() == [1, 0, 1]
+        assert wrong["value"].tolist() == [0, 1, 1]
+        assert right["difference"].tolist() == [1, -1, 0]
+        # All three that agree are right ones in 1 of 20 choices; four standard deviations of 4,000 draws.
+        assert right["p"].iloc[0] == pytest.approx(1 / 20, abs=4 * np.sqrt(0.05 * 0.95 / 4000) + 1 / 4001)
+        assert right["p"].tolist()[1:] == [1, 1]
+        # Three blocks are one family.
+        assert right["p_holm"].tolist() == [3 * right["p"].iloc[0], 1, 1]
+        assert wrong[["difference", "p", "p_holm"]].isna().all(axis=None)

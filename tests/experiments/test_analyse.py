@@ -65,6 +65,83 @@ def test_what_is_missing_is_told_with_its_flag(stores: list[Path]) -> None:
         assert ("bare" in set(table["model"])) == (name not in whole)
 
 
+def test_all_that_three_stores_lack(tmp_path: Path) -> None:
+    """Each experiment is named once for what it cannot do without, else for each part; stores in their order."""
+    write_store(tmp_path / "a.zarr", Made(model="no twin", conditions=("clean", "no_cls"), twin_parameters=False))
+    write_store(tmp_path / "b.zarr", Made(model="no masks", embed=False, labels=False))
+    sites = ("attn_out", "mlp_out", "resid_post")
+    made = Made(model="parallel", masks=True, sites=sites, memories=False, conditions=(*ALL[:2], "class_removed"))
+    write_store(tmp_path / "c.zarr", made)
+    found = analyse([tmp_path / f"{name}.zarr" for name in "abc"], statistics=QUICK)
+    add = "condition {0} was not measured: add --conditions {0}".format
+    neither = "neither condition {} nor {} was measured: add --conditions {},{}".format
+    twin, removed = add("random_init"), neither(*ALL[4:], *ALL[4:])
+    masks = "the images have no masks: measure a data set that has them, such as --data imagenet-s:ROOT"
+    labels = "the images have no labels: measure a data set that has them"
+    embed = "site embed was not measured: measure anew with --sites that name it, or without --sites"
+    memories = "memories were not measured: measure anew with --memories"
+    parameters = "the random twin's parameters were not looked at: measure a model by its name with --memories"
+    assert [tuple(one) for one in found.missing] == [
+        ("no twin", "identifiability", False, twin),
+        ("no twin", "evolution", False, twin),
+        ("no twin", "change_rate", False, twin),
+        ("no twin", "class_vs_context", True, masks),
+        ("no twin", "attention_edits", False, add("self_only")),
+        ("no twin", "context_removal", True, masks),
+        ("no twin", "context_removal", True, removed),
+        ("no twin", "building", False, twin),
+        ("no twin", "composition", False, twin),
+        ("no twin", "class_value_agreement", False, parameters),
+        ("no twin", "key_value_agreement", False, twin),
+        ("no twin", "compositionality", False, twin),
+        ("no masks", "identifiability", False, labels),
+        ("no masks", "change_rate", False, embed),
+        ("no masks", "class_vs_context", True, masks),
+        ("no masks", "attention_edits", True, neither("self_only", "no_cls", "self_only", "no_cls")),
+        ("no masks", "context_removal", True, masks),
+        ("no masks", "context_removal", True, removed),
+        ("no masks", "building", False, embed),
+        ("no masks", "composition", False, embed),
+        ("no masks", "agreement_accuracy", True, labels),
+        ("parallel", "attention_edits", True, neither("self_only", "no_cls", "self_only", "no_cls")),
+        ("parallel", "context_removal", False, add("context_removed")),
+        ("parallel", "building", False, "blocks with parallel branches have no resid_mid"),
+        ("parallel", "class_value_agreement", True, "the parameters were not looked at: measure anew with --memories"),
+        ("parallel", "key_value_agreement", True, memories),
+        ("parallel", "agreement_by_class", True, memories),
+        ("parallel", "agreement_accuracy", True, memories),
+        ("parallel", "compositionality", True, memories),
+    ]
+    assert list(found.tables) == list(EXPERIMENTS)
+    assert set(found.tables["context_removal"]["condition"]) == {"class_removed"}
+
+
+def test_models_are_compared_where_there_are_two(stores: list[Path]) -> None:
+    found = analyse(stores[0], experiments=["mean_evolution"], statistics=QUICK)
+    assert found.tables == {}
+    wanted = ("full", "mean_evolution", True, "models are compared: give two stores or more")
+    assert [tuple(one) for one in found.missing] == [wanted]
+
+
+def test_what_the_tables_were_made_from(tmp_path: Path) -> None:
+    measured = {"clean": [1] * 9 + [2, 0, 0]}
+    write_store(tmp_path / "a.zarr", Made(model="vit", conditions=("clean", "no_cls"), measured=measured))
+    write_store(tmp_path / "b.zarr", Made(model="vit"))
+    found = analyse([tmp_path / "a.zarr", str(tmp_path / "b.zarr")], experiments=["identifiability"], statistics=QUICK)
+    about = found.stores[0]
+    assert {key: about[key] for key in ("model", "name", "store", "images", "images_of_all", "blocks")} == {
+        "model": "vit (a)",
+        "name": "vit",
+        "store": "a",
+        "images": 9,
+        "images_of_all": 12,
+        "blocks": 3,
+    }
+    assert [one["conditions"] for one in found.stores] == [["clean", "no_cls"], ["clean", "random_init"]]
+    assert found.tables["identifiability"]["model"].unique().tolist() == ["vit (a)", "vit (b)"]
+    assert found.statistics == QUICK
+
+
 def test_where_no_image_has_a_value_there_is_no_table(tmp_path: Path) -> None:
     """One block, and what it takes in was not measured."""
     write_store(tmp_path / "a.zarr", Made(blocks=1, embed=False, conditions=("clean",)))
@@ -106,6 +183,7 @@ def test_refusals(stores: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     for how, says in (
         (Statistics(permutations=0), "permutations 0"),
         (Statistics(resamples=-1), "resamples -1"),
+        (Statistics(confidence=0.0), "confidence 0.0"),
         (Statistics(confidence=1.0), "confidence 1.0"),
         (Statistics(seed=-3), "seed -3"),
     ):

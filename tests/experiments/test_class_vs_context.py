@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from math import comb
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from scipy import stats
 
 from classlens.core.stats import Statistics
-from tests.experiments.stores import Made, Values
+from classlens.experiments.analyse import analyse
+from tests.experiments.stores import Made, Values, write_store
 from tests.experiments.twins import QUICK, logit_entering, made_table, place, places, split_into_shards
 
 NAME = "class_vs_context"
@@ -110,6 +112,80 @@ def test_an_effect_of_known_size(tmp_path: Path) -> None:
         # 40 signs are all right once in 2**40, 80 of 160 labels still less often: no permutation comes near.
         assert difference[["p", "p_tokens"]].tolist() == [1 / 1000] * 2
         assert difference[["p_holm", "p_tokens_holm"]].tolist() == [2 / 1000] * 2
+
+
+def test_by_hand(tmp_path: Path) -> None:
+    """Both kinds in two images, the class alone, the context alone, and an image without a mask."""
+    mask = np.array([[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0], [-1, -1, -1, -1]], dtype=np.int8)
+    rank = np.array([[0, 2, 3, 3], [4, 5, 5, 8], [9, 9, 9, 9], [0, 0, 0, 0], [9, 9, 9, 9]], dtype=np.int16)
+    logit = np.zeros((5, 4, 1, 5), dtype=np.float32)
+    logit[:, 0, 0, 1:] = mask == 0  # attention: of class tokens as large as in the input, which is no rise
+    logit[:, 1] = 5
+    logit[:, 2, 0, 1:] = mask == 1  # the MLP: beside the block's input, not beside the stream after the attention
+    # `[CLS]` shows no class, but is told apart by its kind alone.
+    facts: Values = {
+        "class_token": np.pad(mask, ((0, 0), (1, 0)), constant_values=1),
+        "rank": np.broadcast_to(np.pad(rank, ((0, 0), (1, 0)))[:, None, None], (5, 4, 1, 5)),
+        "logit": logit,
+        "embed_logit": np.zeros((5, 5), dtype=np.float32),
+    }
+    made = Made(images=5, blocks=1, classes=10, masks=True, conditions=("clean",), facts={"clean": facts})
+    how = Statistics(permutations=4000, resamples=20)
+    table, _ = made_table(tmp_path, made, NAME, how)
+    rows = table.set_index(["quantity", "labelled"])
+    wanted = {
+        "identifiability": ((0.9 + 0.6 + 0.1) / 3, (0.7 + 0.4 + 1) / 3, 0.2, (24 / 9 - 42 / 7) / 10),
+        "attn_rise": (0, 1, -1, -1),
+        "mlp_rise": (1, 0, 1, 1),
+    }
+    for quantity, numbers in wanted.items():
+        found = [rows.loc[(quantity, labelled), "value"] for labelled in ("class", "context", "difference")]
+        tokens = rows.loc[(quantity, "difference"), "difference_tokens"]
+        assert [*found, tokens] == pytest.approx(numbers, abs=1e-12), quantity
+        counted = [rows.loc[(quantity, labelled), "images"] for labelled in ("class", "context", "difference")]
+        assert counted == [3, 3, 2]
+    # Two differences of one sign: one of four choices of signs is as high. Four standard deviations of 4,000 draws.
+    p = rows.xs("difference", level="labelled")["p"]
+    assert p[["identifiability", "mlp_rise"]].tolist() == pytest.approx([1 / 4] * 2, abs=4 * np.sqrt(3 / 16 / 4000))
+    assert p["attn_rise"] == 1, "tokens of the context that are higher speak against the effect"
+    # Seven class tokens are highest of all sixteen, or lowest.
+    p = rows.xs("difference", level="labelled")["p_tokens"]
+    assert p["mlp_rise"] == pytest.approx(1 / comb(16, 7), abs=2 / 4001)
+    assert p["attn_rise"] == 1
+
+
+def test_corrections_go_over_the_blocks_of_a_quantity(tmp_path: Path) -> None:
+    table, _ = made_table(tmp_path, Made(masks=True, images=30, seed=4), NAME)
+    for _, rows in table[table["labelled"] == "difference"].groupby("quantity"):
+        for p in ("p", "p_tokens"):
+            order = np.argsort(rows[p].to_numpy())
+            steps = np.maximum.accumulate(rows[p].to_numpy()[order] * [3, 2, 1]).clip(max=1)
+            assert rows[f"{p}_holm"].to_numpy()[order].tolist() == steps.tolist()
+
+
+def test_p_values_are_uniform_where_classes_are_drawn_alike(tmp_path: Path) -> None:
+    """A store of 200 blocks of ranks that know nothing of the mask: 200 independent tests of a null effect."""
+    made = Made(
+        images=30,
+        blocks=200,
+        classes=100,
+        masks=True,
+        sites=("resid_post",),
+        memories=False,
+        conditions=("clean",),
+    )
+    table, _ = made_table(tmp_path, made, NAME, Statistics(permutations=499, resamples=2))
+    rows = table[table["labelled"] == "difference"]
+    assert len(rows) == 200
+    for p in ("p", "p_tokens"):
+        # Kolmogorov and Smirnov: a true null fails this once in a thousand seeds, and the seed is fixed.
+        assert stats.kstest(rows[p], "uniform").pvalue > 0.001
+
+
+def test_blocks_that_have_no_input_are_named(tmp_path: Path) -> None:
+    write_store(tmp_path / "made.zarr", Made(masks=True, embed=False, conditions=("clean",)))
+    found = analyse(tmp_path / "made.zarr", experiments=[NAME], statistics=QUICK)
+    assert [(one.whole, one.reason.split(":")[0]) for one in found.missing] == [(False, "site embed was not measured")]
 
 
 def test_without_sublayers_identifiability_is_left(tmp_path: Path) -> None:

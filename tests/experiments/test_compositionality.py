@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from classlens.hooks.reducing import SUBLAYERS
 from tests.experiments.stores import Made
 from tests.experiments.twins import assert_is_twin, made_table, places, share
@@ -21,3 +23,26 @@ def test_values(tmp_path: Path) -> None:
 
     assert_is_twin(table, made, NAME, twin)
     assert len(table) == 2 * 2 * 2 * 2 * made.blocks
+
+
+def test_by_hand(tmp_path: Path) -> None:
+    """`[CLS]` always matches, one of four image tokens does; the MLP the other way round; the twin is half there."""
+    match = np.zeros((6, 2, 3, 5), dtype=np.int8)
+    match[:, 0, :, :2] = 1
+    match[:, 1, :, 2:] = 1
+    facts = {"clean": {"memory_match": match}, "random_init": {"memory_match": 1 - match}}
+    made = Made(images=6, facts=facts, measured={"random_init": [1, 1, 1, 2, 0, 0]})
+    table, _ = made_table(tmp_path, made, NAME)
+    matches = {("attn", "cls"): 1.0, ("attn", "image"): 1 / 4, ("mlp", "cls"): 0.0, ("mlp", "image"): 3 / 4}
+    for row in table.to_dict("records"):
+        share_of_matches = matches[row["sublayer"], row["tokens"]]
+        same = (row["condition"] == "clean") == (row["counted"] == "match")
+        # Equal values of all images, in quarters: exact.
+        assert row["value"] == row["low"] == row["high"] == (share_of_matches if same else 1 - share_of_matches)
+        assert row["images"] == (6 if row["condition"] == "clean" else 3)
+
+
+def test_without_cls_there_is_no_row_of_it(tmp_path: Path) -> None:
+    table, _ = made_table(tmp_path, Made(prefix=(), conditions=("clean",)), NAME)
+    assert set(table["tokens"]) == {"image"}
+    assert set(table["condition"]) == {"clean"}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
+from xarray.backends.zarr import ZarrArrayWrapper
+from xarray.core.indexing import ExplicitIndexer
 
 from classlens.experiments.opened import Need, Opened, open_all
+from classlens.experiments.registry import EXPERIMENTS
+from classlens.runs.variables import variables
 from tests.experiments.stores import Made, write_store
 from tests.experiments.twins import split_into_shards
 from tests.refusals import refused
@@ -25,25 +29,40 @@ LACKING = {
         Need(either=("self_only", "no_cls")),
         "neither condition self_only nor no_cls was measured: add --conditions self_only,no_cls",
     ),
-    "site": (Need(sites=("mlp_out",)), "site mlp_out was not measured: measure anew with --sites"),
+    "site": (
+        Need(sites=("mlp_out",)),
+        "site mlp_out was not measured: measure anew with --sites that name it, or without --sites",
+    ),
     "memories": (Need(memories=True), "memories were not measured: measure anew with --memories"),
     "parameters": (Need(parameters=True), "the parameters were not looked at: measure anew with --memories"),
-    "twin": (Need(twin_parameters=True), "the random twin's parameters were not looked at"),
+    "twin": (
+        Need(twin_parameters=True),
+        "the random twin's parameters were not looked at: measure a model by its name with --memories",
+    ),
     "masks": (
         Need(masks=True),
-        "the images have no masks: measure a data set that has them, such as --data imagenet-s:",
+        "the images have no masks: measure a data set that has them, such as --data imagenet-s:ROOT",
     ),
     "cls": (Need(cls=True), "the model has no [CLS] token"),
-    "labels": (Need(labels=True), "the images have no labels"),
+    "labels": (Need(labels=True), "the images have no labels: measure a data set that has them"),
 }
 
 
 @pytest.mark.parametrize("what", LACKING)
 def test_reasons_with_the_flag_that_helps(what: str, tmp_path: Path) -> None:
     need, reason = LACKING[what]
-    found = made(tmp_path, **BARE).lacks(need)
-    assert found is not None
-    assert found.startswith(reason)
+    assert made(tmp_path, **BARE).lacks(need) == reason
+
+
+def test_what_is_there_in_part(tmp_path: Path) -> None:
+    """One of either, parameters without the twin's, and a mask and a label in the second shard alone."""
+    mask, label = np.full((70, 5), -1, dtype=np.int8), np.full(70, -1, dtype=np.int16)
+    mask[69, 4], label[69] = 0, 2
+    facts = {"clean": {"class_token": mask, "label": label}}
+    store = made(tmp_path, images=70, conditions=("clean", "no_cls"), twin_parameters=False, facts=facts)
+    lacking = {what for what, (need, _) in LACKING.items() if store.lacks(need)}
+    assert lacking == {"twin"}
+    assert store.lacks(Need("self_only", optional=True)) is not None
 
 
 def test_a_full_store_lacks_nothing(tmp_path: Path) -> None:
@@ -81,9 +100,51 @@ def test_parts_join_to_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     np.testing.assert_array_equal(entering[:, 1:], written["clean"]["logit"][kept, 3, :-1])
 
 
+def test_a_shard_without_a_measured_image_is_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split_into_shards(monkeypatch)
+    measured = {"clean": [1] * 64 + [0, 2] * 32 + [1] * 2}
+    store = made(tmp_path, images=130, conditions=("clean",), measured=measured)
+    assert [part.images for part in store.parts()] == [64, 2]
+
+
+def test_a_mean_over_tokens_is_none_where_the_condition_is_not_there(tmp_path: Path) -> None:
+    (part,) = made(tmp_path, images=3, measured={"random_init": [1, 2, 0]}).parts()
+    found = part.mean(np.ones((3, 2, 5)), "all", "random_init")
+    np.testing.assert_array_equal(found, [[1, 1], [np.nan, np.nan], [np.nan, np.nan]])
+
+
 def test_a_variable_is_read_once(tmp_path: Path) -> None:
     (part,) = made(tmp_path).parts()
     assert part.of("rank") is part.of("rank")
+
+
+def test_all_experiments_read_each_variable_of_a_part_once_and_no_more_than_the_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split_into_shards(monkeypatch)
+    conditions = ("clean", "random_init", "self_only", "no_cls", "context_removed", "class_removed")
+    store = made(tmp_path, images=70, masks=True, conditions=conditions)
+    read: list[tuple[str, tuple[object, ...]]] = []
+    plain = ZarrArrayWrapper.__getitem__
+
+    facts = {"measured", *variables(Made().axes)}
+
+    def counted(self: ZarrArrayWrapper, key: ExplicitIndexer) -> object:
+        if PurePosixPath(self._array.path).name in facts:
+            read.append((self._array.path, key.tuple))
+        return plain(self, key)
+
+    monkeypatch.setattr(ZarrArrayWrapper, "__getitem__", counted)
+    for part, images in zip(store.parts(), (slice(0, 64), slice(64, 70)), strict=True):
+        read.clear()
+        for experiment in EXPERIMENTS.values():
+            experiment.update(part)
+        paths = [path for path, _ in read]
+        assert {"clean/rank", "random_init/memory_match", "class_removed/kept"} <= set(paths)
+        assert len(paths) == len(set(paths))
+        for path, (first, *_) in read:
+            assert isinstance(first, slice), path
+            assert range(70)[first] == range(70)[images], path
 
 
 def test_stores_that_cannot_be_analysed(tmp_path: Path) -> None:

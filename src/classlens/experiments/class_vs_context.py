@@ -93,6 +93,7 @@ EXPERIMENT = Experiment(
         Need(sites=("resid_post",), masks=True),
         Need(sites=("attn_out",), optional=True),
         Need(sites=("mlp_out",), optional=True),
+        Need(sites=("embed",), optional=True),
     ),
     charts=(Lines(value="mean over tokens", colour="labelled", rows="quantity", where={"labelled": LABELLED}),),
     update=update,

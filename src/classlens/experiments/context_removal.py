@@ -20,11 +20,12 @@ def update(part: Part) -> Found:
     """Of each image, the share of kept tokens with the class on top: when the others are dropped, and when not."""
     store = part.store
     image, cls = store.tokens("image"), store.tokens("cls")
-    values: dict[Key, Array] = {}
+    values, counts = dict[Key, Array](), dict[Key, Array]()
     for condition in REMOVED:
         if not store.has(condition):
             continue
         there = part.there(condition)
+        counts[(condition,)] = there.sum()
         kept = (part.of("kept", condition) == 1) & there[:, None]
         for tokens_are, read in (("edited", condition), ("unedited", "clean")):
             on_top = (part.of("rank", read, site="resid_post")[:, -1] == 0) & kept
@@ -39,7 +40,7 @@ def update(part: Part) -> Found:
             right = accuracy(part, read)
             right[~there] = np.nan
             values[condition, tokens_are, "image_tokens", "accuracy"] = right
-    return Found(values)
+    return Found(values, counts)
 
 
 def _ratio(hits: Array, number: Array) -> Array:
@@ -53,8 +54,9 @@ def compute(store: Opened, found: Found, how: Statistics) -> pd.DataFrame:
     pooled = {key: found.values[*key[:-1], _HITS] for key in values if key[1:3] == ("unedited", "reference")}
     weights = {key: pooled.get(key, np.ones_like(one)) for key, one in values.items()}
     table = averages(KEYS, values, how, weights=weights)
-    images = next(iter(values.values())).shape[0] if values else 0
-    table["images_without"] = images - table["images"]
+    # Images that the condition has not reached are not counted: they may keep a token.
+    measured = {condition: int(count) for (condition,), count in found.counts.items()}
+    table["images_without"] = table["condition"].map(measured) - table["images"]
     changes = [
         change_of(one, values[key[0], "unedited", *key[2:]], how) if key[1:3] == ("edited", "image_tokens") else {}
         for key, one in values.items()
@@ -75,6 +77,7 @@ EXPERIMENT = Experiment(
         Need(either=REMOVED),
         Need("context_removed", optional=True),
         Need("class_removed", optional=True),
+        Need(labels=True, optional=True),
     ),
     charts=(
         Dots(
