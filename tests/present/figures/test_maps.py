@@ -26,7 +26,7 @@ def test_a_grid_keeps_its_values_at_the_centres_of_tokens() -> None:
     assert large.shape == (48, 64)
     np.testing.assert_allclose(large[7:48:16, 7:64:16], grid, atol=0.5)
     # Half-way between two centres stands their mean.
-    assert large[7:9, 15:17].mean() == pytest.approx(0.5, abs=1e-6)
+    assert large[:8, 15:17].mean() == pytest.approx(0.5, abs=1e-6)
     assert large.min() >= 0
     assert large.max() <= 11
 
