@@ -53,17 +53,40 @@ class Folded:
             weight = weight * output.scale.to(dtype)[:, None]
         return cls(norm, rows, rows @ weight, weight)
 
-    def __call__(self, added: Float[Tensor, "image query width"], classes: slice) -> Float[Tensor, "image class inner"]:
-        """``mean_q ∂z_c/∂y[q]``."""
+    def at(self, added: Float[Tensor, "image query width"], classes: slice) -> Gradients:
+        """``mean_q ∂z_c/∂y[q]`` of some classes."""
         rows, pulled = self.rows[classes], self.pulled[classes]
         added = added.to(rows.dtype)
         if self.norm is None:
-            return pulled.expand(len(added), -1, -1)
+            return Gradients(pulled)
         scale = self.norm.inverse_scale(added)
         centred = added - added.mean(dim=-1, keepdim=True) if self.norm.kind == "layer" else added
         unit = centred * scale
-        along = (unit @ rows.T) / rows.shape[1] * scale / added.shape[1]
-        return pulled * scale.mean(dim=1, keepdim=True) - along.transpose(1, 2) @ (unit @ self.weight)
+        along = (unit @ rows.T) * (scale / (rows.shape[1] * added.shape[1]))
+        return Gradients(pulled, scale.mean(dim=1, keepdim=True), unit @ self.weight, along)
+
+
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """Gradients of some class logits at the joined heads: ``shared · scale - alongᵀ keys``, never written out.
+
+    Only the first part is as large as classes times channels, and it is the same for all images.
+    """
+
+    shared: Float[Tensor, "class inner"] | Float[Tensor, "image class inner"]
+    scale: Float[Tensor, "image 1 1"] | None = None
+    keys: Float[Tensor, "image query inner"] | None = None
+    along: Float[Tensor, "image query class"] | None = None
+
+    def times(
+        self, values: Float[Tensor, "image token channel"], channels: slice = slice(None)
+    ) -> Float[Tensor, "image token class"]:
+        """Their products with value vectors, of all channels or of one head's."""
+        values = values.to(self.shared.dtype)
+        found = values @ self.shared[..., channels].transpose(-1, -2)
+        if self.scale is None or self.keys is None or self.along is None:
+            return found
+        return torch.baddbmm(found * self.scale, values @ self.keys[..., channels].mT, self.along, alpha=-1)
 
 
 def explain_every_class(
@@ -77,10 +100,11 @@ def explain_every_class(
     view, grid = recording.view, recording.tokens.image
     result = torch.zeros(len(recording), view.num_classes, grid.stop - grid.start, dtype=recording.dtype)
 
-    def add(part: slice, classes: slice, block: int, gradient: Tensor, weight: float) -> None:
-        values = recording.states("values", block)[part, :, grid].to(gradient.dtype)
-        joined = values.transpose(1, 2).flatten(2)  # heads side by side: their sum is one product
-        result[part, classes] += weight * (gradient @ joined.transpose(1, 2)).cpu()
+    def add(part: slice, classes: slice, block: int, gradients: Gradients, weight: float) -> None:
+        values = recording.states("values", block)[part, :, grid]
+        # Heads side by side: their sum is one product.
+        found = gradients.times(values.transpose(1, 2).flatten(2))
+        result[part, classes] += weight * found.mT.cpu()
 
     def shift(part: slice, block: int, common: Tensor, weight: float) -> None:
         result[part] += weight * common.sum(dim=1).cpu()[:, None]
@@ -98,10 +122,12 @@ def explain_classes(
     shape = (len(recording), number, len(view.blocks), heads, grid.stop - grid.start)
     result = torch.zeros(shape, dtype=recording.dtype)
 
-    def add(part: slice, some: slice, block: int, gradient: Tensor, weight: float) -> None:
-        values = recording.states("values", block)[part, :, grid].to(gradient.dtype)
-        found = torch.einsum("inhc,ihtc->inht", gradient.unflatten(2, (heads, -1)), values)
-        result[part, some.start - classes.start : some.stop - classes.start, block] += weight * found.cpu()
+    def add(part: slice, some: slice, block: int, gradients: Gradients, weight: float) -> None:
+        values = recording.states("values", block)[part, :, grid]
+        own, width = slice(some.start - classes.start, some.stop - classes.start), values.shape[-1]
+        for head in range(heads):
+            found = gradients.times(values[:, head], slice(head * width, (head + 1) * width))
+            result[part, own, block, head] += weight * found.mT.cpu()
 
     def shift(part: slice, block: int, common: Tensor, weight: float) -> None:
         result[part, :, block] += weight * common.cpu()[:, None]
@@ -115,7 +141,7 @@ def _walk(
     classes: slice,
     loss: Loss,
     query: Query,
-    add: Callable[[slice, slice, int, Tensor, float], None],
+    add: Callable[[slice, slice, int, Gradients, float], None],
     shift: Callable[[slice, int, Tensor, float], None],
 ) -> None:
     """Hand over, for some images and classes at once, the gradients of their logits at the heads of every block."""
@@ -130,13 +156,12 @@ def _walk(
                 fold = folded[number]
                 inner = block.attn.weight.shape[1]
                 images, queries = added.shape[:2]
-                step = max(
-                    1, _SCRATCH // (images * (inner if fold is not None else queries * (inner + view.num_classes)))
-                )
+                each = grid.stop - grid.start + queries if fold else queries * (inner + view.num_classes)
+                step = max(1, _SCRATCH // (images * each))
                 for start in range(classes.start, classes.stop, step):
                     some = slice(start, min(start + step, classes.stop))
-                    gradient = fold(added, some) if fold else _one_by_one(recording, asked, number, part, some)
-                    add(part, some, number, gradient, asked.weight)
+                    gradients = fold.at(added, some) if fold else _one_by_one(recording, asked, number, part, some)
+                    add(part, some, number, gradients, asked.weight)
                 if loss == "cross_entropy":
                     # What the softmax adds: the same for every class.
                     target = torch.zeros(images, dtype=torch.int64, device=added.device)
@@ -154,7 +179,7 @@ def _walk(
                     shift(part, number, found, asked.weight)
 
 
-def _one_by_one(recording: Recording, asked: Queries, block: int, part: slice, classes: slice) -> Tensor:
+def _one_by_one(recording: Recording, asked: Queries, block: int, part: slice, classes: slice) -> Gradients:
     """The gradients where nothing can be folded: some classes stand beside each other like images."""
     attn = recording.view.blocks[block].attn
     count = classes.stop - classes.start
@@ -173,4 +198,4 @@ def _one_by_one(recording: Recording, asked: Queries, block: int, part: slice, c
         raw=repeated(recording.inside("attn_raw", block, part, asked.places)),
         joined=repeated(recording.inside("attn_joined", block, part, asked.places)),
     )
-    return pulled.view(-1, count, pulled.shape[1])
+    return Gradients(pulled.view(-1, count, pulled.shape[1]))
