@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,6 +75,13 @@ def waiting(text: str) -> Iterator[Callable[[str, int, int], None]]:
     with bar:
         task = bar.add_task(text, total=None)
         yield lambda now, done, total: bar.update(task, description=now, completed=done, total=total)
+
+
+def check_images(images: list[str]) -> None:
+    """Raise for the first image that is not there, before a model is loaded."""
+    missing = [image for image in images if not os.path.exists(image)]  # of a name too long, Path.exists raises
+    if missing:
+        raise ClasslensError(f"image {missing[0]!r} does not exist: give the path of an image file")
 
 
 def listed(text: str) -> tuple[str, ...]:

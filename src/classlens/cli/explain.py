@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 from rich.console import Console
 
 from classlens import __version__
-from classlens.cli.app import app, listed, loading, reporting, waiting
+from classlens.cli.app import app, check_images, listed, loading, reporting, waiting
 from classlens.errors import ClasslensError
 
 _BATCH = 8
@@ -60,9 +59,7 @@ def explain(
     for option in options:
         if not any(option in METHODS[name].options for name in methods):
             raise ClasslensError(f"--{option} goes with class_gradient, not with {', '.join(methods)}: leave it out")
-    missing = [image for image in images if not os.path.exists(image)]
-    if missing:
-        raise ClasslensError(f"image {missing[0]!r} does not exist: give the path of an image file")
+    check_images(images)
     with waiting("loading the model") as progress, replacing(out, EXPLANATION) as folder:
         lens = load(model, **loading(model, checkpoint, head, classes, templates, transform, device))
         target: int | str = class_ if class_ == "predicted" else lens.classes.index(class_)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 from rich.console import Console
 
 from classlens import __version__
-from classlens.cli.app import app, loading, reporting, waiting
+from classlens.cli.app import app, check_images, loading, reporting, waiting
 from classlens.errors import ClasslensError
 
 if TYPE_CHECKING:
@@ -52,9 +51,7 @@ def inspect(
     check_replaceable(out, INSPECTION)
     if transform not in (None, "paper"):
         raise ClasslensError(f'transform {transform!r} is not known: leave it out or give "paper"')
-    missing = [image for image in images if not os.path.exists(image)]  # of a name too long, Path.exists raises
-    if missing:
-        raise ClasslensError(f"image {missing[0]!r} does not exist: give the path of an image file")
+    check_images(images)
     steps = len(images) + 2
     with waiting("loading the model") as progress:
         lens = load(model, **loading(model, checkpoint, head, classes, templates, transform, device))

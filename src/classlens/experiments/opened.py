@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from classlens.errors import ClasslensError
-from classlens.runs.store import SHARD, as_url, open_store
+from classlens.runs.store import SHARD, as_url, groups_of, open_store
 from classlens.runs.variables import MEASURED
 
 CLEAN = "clean"
@@ -52,6 +52,7 @@ class Opened:
 
     def __init__(self, store: str | os.PathLike[str]) -> None:
         self.url = as_url(store)
+        self._names = groups_of(self.url)
         self._groups: dict[str, xr.Dataset] = {}
         clean = self.group(CLEAN)
         if clean is None:
@@ -87,17 +88,14 @@ class Opened:
 
     def group(self, name: str) -> xr.Dataset | None:
         """A condition or ``parameters``; None where it was not measured."""
+        if not self.has(name):
+            return None
         if name not in self._groups:
-            try:
-                self._groups[name] = open_store(self.url, name)
-            except ClasslensError as error:
-                if "has no group" not in str(error):
-                    raise
-                return None
+            self._groups[name] = open_store(self.url, name)
         return self._groups[name]
 
     def has(self, condition: str) -> bool:
-        return self.group(condition) is not None
+        return condition in self._names
 
     def tokens(self, which: Tokens) -> Int[ndarray, " tokens"]:
         """Places of ``[CLS]``, of the image tokens, or of all tokens."""

@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from classlens.core.attention import Loss, Output, class_gradient, gradient_of_heads, loss_gradient
+from classlens.core.attention import Loss, Output, gradient_of_heads, loss_gradient
 from classlens.core.maps import Norm, compute_dtype
 from classlens.core.space import ClassSpace
 from classlens.errors import ClasslensError
-from classlens.explain.gradient import loss_of, parts
+from classlens.explain.gradient import loss_of, of_block, parts
 from classlens.explain.queries import Queries, Query, queries_of
 from classlens.hooks.recording import Recording
 
@@ -39,23 +39,23 @@ class Folded:
     """``γ ⊙ W_O``."""
 
     @classmethod
-    def of(cls, space: ClassSpace, output: Output) -> Folded | None:
-        """None where more than one norm, or a norm after the projection, stands between the heads and E."""
+    def of(cls, space: ClassSpace, output: Output, classes: slice) -> Folded | None:
+        """Of some classes; None where more than one norm, or one after the projection, stands between heads and E."""
         maps = space.maps
         norm = maps[0] if maps else None
         if len(maps) > 1 or not isinstance(norm, Norm | None) or output.norm is not None or output.inner is not None:
             return None
         dtype = compute_dtype(space.weight.dtype)
-        rows = space.weight.detach().to(dtype)
+        rows = space.weight[classes].detach().to(dtype)
         rows = rows if norm is None else norm.pull(rows)
         weight = output.weight.detach().to(dtype)
         if output.scale is not None:
             weight = weight * output.scale.to(dtype)[:, None]
         return cls(norm, rows, rows @ weight, weight)
 
-    def at(self, added: Float[Tensor, "image query width"], classes: slice) -> Gradients:
-        """``mean_q ∂z_c/∂y[q]`` of some classes."""
-        rows, pulled = self.rows[classes], self.pulled[classes]
+    def at(self, added: Float[Tensor, "image query width"], some: slice) -> Gradients:
+        """``mean_q ∂z_c/∂y[q]`` of some of the classes, counted from the first of them."""
+        rows, pulled = self.rows[some], self.pulled[some]
         added = added.to(rows.dtype)
         if self.norm is None:
             return Gradients(pulled)
@@ -149,7 +149,7 @@ def _walk(
         raise ClasslensError("loss 'double_softmax' is not folded over all classes: give logit or cross_entropy")
     view, grid = recording.view, recording.tokens.image
     for asked in queries_of(recording, query):
-        folded = [Folded.of(asked.space, block.attn) for block in view.blocks]
+        folded = [Folded.of(asked.space, block.attn, classes) for block in view.blocks]
         for part in parts(recording, asked):
             for number, block in enumerate(view.blocks):
                 added = recording.states("attn_out", number)[part, asked.places]
@@ -160,23 +160,18 @@ def _walk(
                 step = max(1, _SCRATCH // (images * each))
                 for start in range(classes.start, classes.stop, step):
                     some = slice(start, min(start + step, classes.stop))
-                    gradients = fold.at(added, some) if fold else _one_by_one(recording, asked, number, part, some)
+                    gradients = (
+                        fold.at(added, slice(start - classes.start, some.stop - classes.start))
+                        if fold
+                        else _one_by_one(recording, asked, number, part, some)
+                    )
                     add(part, some, number, gradients, asked.weight)
                 if loss == "cross_entropy":
                     # What the softmax adds: the same for every class.
                     target = torch.zeros(images, dtype=torch.int64, device=added.device)
                     logits = asked.space.project(added)
                     common = loss_gradient(logits, target, "cross_entropy") - loss_gradient(logits, target, "logit")
-                    found = class_gradient(
-                        asked.space,
-                        block.attn,
-                        added=added,
-                        raw=recording.inside("attn_raw", number, part, asked.places),
-                        joined=recording.inside("attn_joined", number, part, asked.places),
-                        values=recording.states("values", number)[part, :, grid],
-                        gradient=common,
-                    )
-                    shift(part, number, found, asked.weight)
+                    shift(part, number, of_block(recording, asked, number, part, common), asked.weight)
 
 
 def _one_by_one(recording: Recording, asked: Queries, block: int, part: slice, classes: slice) -> Gradients:

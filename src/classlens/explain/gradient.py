@@ -44,7 +44,7 @@ def explain(
     result = torch.zeros(shape, dtype=recording.dtype)
     for asked in queries_of(recording, query):
         for part in parts(recording, asked):
-            for number, block in enumerate(view.blocks):
+            for number in range(len(view.blocks)):
                 added = recording.states("attn_out", number)[part, asked.places]
                 logits = asked.space.project(added)
                 wanted = target[part].to(logits.device)
@@ -53,17 +53,23 @@ def explain(
                     if against is None
                     else contrast_gradient(logits, wanted, against[part].to(logits.device))
                 )
-                found = class_gradient(
-                    asked.space,
-                    block.attn,
-                    added=added,
-                    raw=recording.inside("attn_raw", number, part, asked.places),
-                    joined=recording.inside("attn_joined", number, part, asked.places),
-                    values=recording.states("values", number)[part, :, grid],
-                    gradient=gradient,
-                )
-                result[part, number] += asked.weight * found.cpu()
+                result[part, number] += asked.weight * of_block(recording, asked, number, part, gradient).cpu()
     return result
+
+
+def of_block(
+    recording: Recording, asked: Queries, block: int, part: slice, gradient: Float[Tensor, "image query classes"]
+) -> Float[Tensor, "image head token"]:
+    """``class_gradient`` of one block of a recording, for the derivative of a loss by the logits of its queries."""
+    return class_gradient(
+        asked.space,
+        recording.view.blocks[block].attn,
+        added=recording.states("attn_out", block)[part, asked.places],
+        raw=recording.inside("attn_raw", block, part, asked.places),
+        joined=recording.inside("attn_joined", block, part, asked.places),
+        values=recording.states("values", block)[part, :, recording.tokens.image],
+        gradient=gradient,
+    )
 
 
 def loss_of(loss: Loss | None, default: Loss) -> Loss:

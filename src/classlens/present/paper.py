@@ -30,7 +30,9 @@ def write_paper(
         "version": html.escape(version),
         "source": html.escape(SOURCE),
         "measured": "\n".join(_measured(analysis)),
-        "problems": "\n".join(f"<li>{html.escape(model)}: {html.escape(why)}</li>" for model, why in _sorted(problems)),
+        "problems": "\n".join(
+            f"<li>{html.escape(model)}: {html.escape(why)}</li>" for model, why in (problems or {}).items()
+        ),
         "rows": "\n".join(_rows(compare(analysis, problems))),
         "figures": "\n".join(_figures(analysis, figures)),
         "confidence": f"{100 * analysis.statistics.confidence:g}",
@@ -43,10 +45,6 @@ def write_paper(
         raise ClasslensError(f"page {str(path)!r} cannot be written ({reason_of(error)}): give another --out") from None
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _sorted(problems: Mapping[str, str] | None) -> list[tuple[str, str]]:
-    return list((problems or {}).items())
 
 
 def _measured(analysis: Analysis) -> Iterator[str]:

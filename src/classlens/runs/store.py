@@ -41,14 +41,24 @@ def open_store(store: str | os.PathLike[str], group: str = "clean") -> xr.Datase
     the store are those of the dataset. Raises ClasslensError for what is no store of classlens or has no such group.
     """
     url = as_url(store)
-    found = _root(url)
-    if found is None:
-        raise ClasslensError(f"store {url!r} does not exist: give what `classlens measure --out` wrote")
+    found = _existing_root(url)
     if group not in found.group_keys():
         names = ", ".join(sorted(found.group_keys()))
         raise ClasslensError(f"store {url!r} has no group {group!r}: it holds {names}")
     data: xr.Dataset = xr.open_zarr(found.store, group=group, consolidated=False, chunks=None)
     return data.assign_attrs(_identity(found))
+
+
+def groups_of(store: str | os.PathLike[str]) -> frozenset[str]:
+    """The conditions of a store, and ``parameters`` where it has them; raises ClasslensError for what is no store."""
+    return frozenset(_existing_root(as_url(store)).group_keys())
+
+
+def _existing_root(url: str) -> zarr.Group:
+    found = _root(url)
+    if found is None:
+        raise ClasslensError(f"store {url!r} does not exist: give what `classlens measure --out` wrote")
+    return found
 
 
 def as_url(store: str | os.PathLike[str]) -> str:
