@@ -29,7 +29,7 @@ from classlens.experiments.analyse import analyse
 from classlens.hooks.reducing import BY, SUBLAYERS
 from classlens.present.analysis import write_analysis, write_figures
 from classlens.runs.store import SHARD, Labels, create
-from classlens.runs.variables import SITES, Axes, blank
+from classlens.runs.variables import SITES, Axes
 
 CONDITIONS = ("clean", "random_init", "self_only", "no_cls", "context_removed", "class_removed")
 BLOCKS, GRID, CLASSES = 12, 7, 1000
@@ -58,7 +58,7 @@ def write_store(path: Path, images: int) -> None:
     }
     rng = np.random.default_rng(0)
     for condition in CONDITIONS:
-        store.add_condition(condition, axes, coords, {})
+        store.add_group(condition, axes.layout, coords, {})
         for start in range(0, images, SHARD):
             store.write(condition, start, _facts(axes, min(SHARD, images - start), rng), {})
     agreement = rng.random((2, 2, BLOCKS, CLASSES)).astype(np.float32)
@@ -69,7 +69,7 @@ def write_store(path: Path, images: int) -> None:
 
 
 def _facts(axes: Axes, count: int, rng: np.random.Generator) -> dict[str, Any]:
-    made = blank(axes, count)
+    made = axes.layout.blank(count)
     for key, values in made.items():
         if values.dtype.kind == "f":
             made[key] = np.asarray(rng.random(values.shape), dtype=values.dtype)

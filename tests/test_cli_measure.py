@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 
 from classlens.cli import app
 from classlens.present.progress import speed, watched
-from classlens.runs.measure import Outcome, Progress
 from classlens.runs.store import open_store
+from classlens.runs.work import Outcome, Progress
 from tests.runs.data import folder
 
 MODEL = ("--model", "builtin:cifar10")

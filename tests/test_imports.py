@@ -52,7 +52,8 @@ CLASSLENS = Layout(
                 "hooks",
                 "explain",
                 "lens",
-                "probes runs faithful",
+                "runs",
+                "probes faithful",
                 "experiments",
                 "present",
                 "__init__",  # the public names, from `lens` mostly; only the command line looks at them from inside

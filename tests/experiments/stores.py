@@ -11,7 +11,7 @@ import numpy as np
 
 from classlens.hooks.reducing import BY, SUBLAYERS
 from classlens.runs.store import SHARD, Labels, Store, create
-from classlens.runs.variables import SITES, Array, Axes, blank
+from classlens.runs.variables import SITES, Array, Axes
 
 Values = dict[str, Array]
 
@@ -83,7 +83,7 @@ def write_store(path: Path, made: Made) -> dict[str, Values]:
     for name in made.conditions:
         values = _drawn(made, name, rng, target, mask)
         values |= {key: np.asarray(value) for key, value in made.facts.get(name, {}).items()}
-        store.add_condition(name, made.axes, _coords(made), {"condition": name})
+        store.add_group(name, made.axes.layout, _coords(made), {"condition": name})
         _write(store, name, values, made.measured.get(name, [1] * made.images))
         written[name] = values
     if made.memories:
@@ -93,7 +93,7 @@ def write_store(path: Path, made: Made) -> dict[str, Values]:
 
 def _drawn(made: Made, name: str, rng: np.random.Generator, target: Array, mask: Array) -> Values:
     """Facts of a condition: any ranks, logits and classes, that agree where they must."""
-    values = blank(made.axes, made.images)
+    values = made.axes.layout.blank(made.images)
     for key, array in values.items():
         if key.endswith("rank") or key.endswith("top1"):
             values[key] = rng.integers(0, made.classes, array.shape).astype(array.dtype)

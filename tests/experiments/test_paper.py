@@ -8,7 +8,7 @@ import pytest
 
 from classlens.core.stats import Statistics
 from classlens.experiments.paper import reproduce, slug
-from classlens.runs.measure import Progress
+from classlens.runs.work import Progress
 from tests.refusals import refused
 from tests.runs.data import folder
 

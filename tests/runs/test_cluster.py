@@ -15,7 +15,7 @@ import torch
 import classlens
 from classlens import ClasslensError, measure, open_store
 from classlens.runs.cluster import Cluster
-from classlens.runs.measure import Progress
+from classlens.runs.work import Progress
 from tests.runs.data import assert_same, folder
 
 MODEL = "builtin:cifar10"

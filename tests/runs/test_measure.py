@@ -16,7 +16,7 @@ from classlens import ClasslensError, KeepTokens, Lens, NoCls, SelfOnly, measure
 from classlens.models.builtin import CLASS_NAMES
 from classlens.models.transforms import paper_transform
 from classlens.runs.datasets import open_dataset
-from classlens.runs.measure import Progress
+from classlens.runs.work import Progress
 from tests import zoo
 from tests.runs.data import folder, groups, imagenet_s, picture
 

@@ -22,8 +22,8 @@ import classlens
 from classlens import ClasslensError, measure, open_store
 from classlens.runs import store as stores
 from classlens.runs.lock import only_writer
-from classlens.runs.measure import Progress
 from classlens.runs.store import Store
+from classlens.runs.work import Progress
 from tests.runs.data import assert_same, folder
 
 MODEL = "builtin:cifar10"

@@ -7,7 +7,7 @@ too; they take counts of values in place of the tokens, which is all that such a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal, NamedTuple
@@ -79,17 +79,31 @@ def estimate(
             counted += below > 0
         return np.divide(found, counted, out=np.full_like(found, np.nan), where=counted > 0)
 
-    value = means(np.ones((1, len(values))))[0]
-    if not len(values) or not values.shape[1]:
-        return Estimate(value, value, value, there.sum(axis=0))
-    drawn = np.concatenate([means(each) for each in _resamples(len(values), how)])
+    return Estimate(*bootstrap(means, len(values), how), there.sum(axis=0))
+
+
+def bootstrap(
+    statistic: Callable[[Float[ndarray, "draws images"]], Float[ndarray, "draws columns"]],
+    images: int,
+    how: Statistics,
+) -> tuple[Float[ndarray, " columns"], Float[ndarray, " columns"], Float[ndarray, " columns"]]:
+    """Statistics of the images with percentile bootstrap intervals: their values, lower and upper ends.
+
+        bootstrap(lambda drawn: (drawn @ hits) / (drawn @ trials), len(hits), Statistics())
+
+    ``statistic`` is given how often each image is drawn; NaN where it is not defined.
+    """
+    value = statistic(np.ones((1, images)))[0]
+    if not images or not len(value):
+        return value, value, value
+    drawn = np.concatenate([statistic(each) for each in _resamples(images, how)])
     edges = (1 - how.confidence) / 2
     # A column without any value stays NaN, and numpy need not warn of it.
     known = ~np.isnan(value)
     low, high = np.full_like(value, np.nan), np.full_like(value, np.nan)
     if known.any():
         low[known], high[known] = np.nanquantile(drawn[:, known], [edges, 1 - edges], axis=0)
-    return Estimate(value, low, high, there.sum(axis=0))
+    return value, low, high
 
 
 def _members(groups: Int[ndarray, " images"]) -> list[Any]:

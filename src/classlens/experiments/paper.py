@@ -18,7 +18,8 @@ from classlens.runs.conditions import CONDITIONS, check_conditions
 from classlens.runs.dataset import Dataset
 from classlens.runs.datasets import open_dataset
 from classlens.runs.matching import match
-from classlens.runs.measure import Outcome, Progress, measure
+from classlens.runs.measure import measure
+from classlens.runs.work import Outcome, Progress
 
 PER_CLASS = 5
 """Images of each class (paper, section 4)."""

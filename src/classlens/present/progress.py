@@ -11,12 +11,13 @@ from dataclasses import asdict
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
 
-from classlens.runs import measure
+from classlens.runs.work import Outcome, Progress
 
-Report = Callable[[measure.Progress], None]
-Finished = Callable[[measure.Outcome], None]
+Report = Callable[[Progress], None]
+Finished = Callable[[Outcome], None]
 
 
 @contextmanager
@@ -34,7 +35,7 @@ def _logged(lines: TextIO) -> Iterator[tuple[Report, Finished]]:
     def say(event: str, **values: object) -> None:
         print(json.dumps({"event": event, "time": round(time.time(), 3), **values}), file=lines, flush=True)
 
-    def report(now: measure.Progress) -> None:
+    def report(now: Progress) -> None:
         say("progress", **asdict(now), images_per_second=round(now.rate, 3), remaining_seconds=_remaining(now))
 
     yield report, lambda outcome: say("finished", **asdict(outcome))
@@ -43,7 +44,7 @@ def _logged(lines: TextIO) -> Iterator[tuple[Report, Finished]]:
 @contextmanager
 def _shown(store: str) -> Iterator[tuple[Report, Finished]]:
     terminal = Console(stderr=True, highlight=False, emoji=False)
-    bar = Progress(
+    bar = Bar(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -53,15 +54,15 @@ def _shown(store: str) -> Iterator[tuple[Report, Finished]]:
         transient=True,
         disable=not terminal.is_terminal,  # else it ends with an empty line
     )
-    last: measure.Progress | None = None
+    last: Progress | None = None
     task = bar.add_task("loading the model", total=None, speed="")
 
-    def report(now: measure.Progress) -> None:
+    def report(now: Progress) -> None:
         nonlocal last
         last = now
         bar.update(task, description="measuring", total=now.images, completed=now.done, speed=speed(now))
 
-    def finished(outcome: measure.Outcome) -> None:
+    def finished(outcome: Outcome) -> None:
         bar.stop()
         console = Console(highlight=False, emoji=False, soft_wrap=True)
         new = outcome.images - outcome.before
@@ -86,7 +87,7 @@ def _shown(store: str) -> Iterator[tuple[Report, Finished]]:
         raise
 
 
-def speed(now: measure.Progress) -> str:
+def speed(now: Progress) -> str:
     """Images a second and the time that remains, such as ``12.3 images/s, 1:02:03 left``."""
     remaining = _remaining(now)
     if remaining is None:
@@ -97,5 +98,5 @@ def speed(now: measure.Progress) -> str:
     return f"{now.rate:.1f} images/s, {left} left"
 
 
-def _remaining(now: measure.Progress) -> float | None:
+def _remaining(now: Progress) -> float | None:
     return round((now.images - now.done) / now.rate, 1) if now.rate > 0 else None

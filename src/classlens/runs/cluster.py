@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from classlens.errors import ClasslensError, reason_of
-from classlens.runs.job import Job, Worker
+from classlens.runs.work import Job
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class _Measure:
     def __init__(self, job: list[Any]) -> None:
         import ray
 
-        self._worker = Worker.alone(ray.get(job[0]))
+        self._worker = ray.get(job[0]).worker()
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
         unit = range(int(rows["start"][0]), int(rows["stop"][0]))

@@ -42,6 +42,10 @@ class Source(Protocol):
         """Where the image shows its own class; None where that is not known."""
         ...
 
+    def ignored(self, place: int) -> Bool[np.ndarray, "height width"] | None:
+        """Where the mask leaves open what the image shows; None where it does so nowhere."""
+        ...
+
     def size(self, place: int) -> int:
         """Its bytes, to tell one version of the data from another."""
         ...
@@ -81,6 +85,10 @@ class Dataset:
     def mask(self, index: int) -> Bool[np.ndarray, "height width"] | None:
         """See ``Source``."""
         return self.source.mask(int(self.places[index]))
+
+    def ignored(self, index: int) -> Bool[np.ndarray, "height width"] | None:
+        """See ``Source``."""
+        return self.source.ignored(int(self.places[index]))
 
     def subset(self, indices: Sequence[int] | Array) -> Dataset:
         """Some of the images, in the order given."""
@@ -127,6 +135,9 @@ class Files:
         return open_picture(self.root / self.paths[place]).image
 
     def mask(self, place: int) -> Bool[np.ndarray, "height width"] | None:
+        return None
+
+    def ignored(self, place: int) -> Bool[np.ndarray, "height width"] | None:
         return None
 
     def size(self, place: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from importlib import metadata
+from typing import Any
 
 import numpy as np
 import timm
@@ -13,8 +14,39 @@ import torchvision
 from PIL import Image
 from torch import Tensor
 
+from classlens.lens.lens import Lens
 from classlens.models.transforms import Preprocessing
 from classlens.models.view import ModelView
+from classlens.runs.dataset import Dataset
+
+
+def identity_of(lens: Lens, dataset: Dataset, pixels: Tensor, *, batch_size: int, seed: int) -> dict[str, Any]:
+    """What a store that is gone on with must have in common with the run; ``pixels`` are those of ``probe``."""
+    return {
+        "dtype": str(lens.view.dtype).removeprefix("torch."),
+        "device": lens.view.device.type,
+        "weights": weights_digest(lens.view),
+        "data_fingerprint": dataset.fingerprint,
+        "images": len(dataset),
+        "batch_size": batch_size,
+        "seed": seed,
+        "transform": transform_digest(pixels),
+        "versions": versions(),
+    }
+
+
+def told_of(lens: Lens, dataset: Dataset) -> dict[str, Any]:
+    """What is written down beside it."""
+    return {
+        "model": lens.view.name,
+        "family": lens.view.family,
+        "pooling": lens.view.pooling,
+        "num_classes": lens.view.num_classes,
+        "data": dataset.spec,
+        "split": dataset.split,
+        "data_note": dataset.note,
+        "transform_text": repr(lens.preprocessing.transform)[:2000],
+    }
 
 
 def weights_digest(view: ModelView) -> str:

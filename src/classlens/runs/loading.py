@@ -19,7 +19,6 @@ from torch.utils.data import Dataset as TorchDataset
 
 from classlens.errors import ClasslensError
 from classlens.models.transforms import Preprocessing
-from classlens.models.view import Tokens
 from classlens.runs.dataset import Dataset
 from classlens.runs.masks import token_mask
 from classlens.runs.variables import Array
@@ -36,8 +35,8 @@ class Batch:
     # An array, which goes from process to process through a pipe: tensors would go through shared memory, of which
     # containers have little.
     array: Array
-    class_tokens: Array
-    """int8 ``[image, image token]``: 1 where the mask shows the class, -1 without a mask."""
+    shows: Array
+    """int8 ``[image, place]``: 1 where the mask shows the class, -1 where that is not known."""
     problems: dict[int, str] = field(default_factory=dict)
 
     @property
@@ -53,23 +52,32 @@ class Reader:
     preprocessing: Preprocessing
     shape: tuple[int, ...]
     """Of the pixels of one image."""
-    tokens: Tokens
+    grid: tuple[int, int]
+    """Of the places at which the mask is looked at, such as tokens, in row-major order."""
+    ignores: bool = False
+    """Whether what a mask leaves open is not known, in place of not the class."""
 
     def batch(self, images: range) -> Batch:
-        rows, columns = self.tokens.grid
         pixels = np.zeros((len(images), *self.shape), dtype=np.float32)
-        class_tokens = np.full((len(images), rows * columns), -1, dtype=np.int8)
+        shows = np.full((len(images), self.grid[0] * self.grid[1]), -1, dtype=np.int8)
         problems = {}
         for place, index in enumerate(images):
             try:
                 pixels[place] = self._pixels(index).numpy()
-                mask = self.dataset.mask(index) if self.dataset.has_masks else None
-                if mask is not None:
-                    class_tokens[place] = token_mask(mask, self.preprocessing.transform, self.tokens.grid)
+                self._mask(index, shows[place])
             except ClasslensError as error:
                 pixels[place] = 0
                 problems[index] = str(error)
-        return Batch(images, pixels, class_tokens, problems)
+        return Batch(images, pixels, shows, problems)
+
+    def _mask(self, index: int, shows: Array) -> None:
+        mask = self.dataset.mask(index) if self.dataset.has_masks else None
+        if mask is None:
+            return
+        shows[:] = token_mask(mask, self.preprocessing.transform, self.grid)
+        ignored = self.dataset.ignored(index) if self.ignores else None
+        if ignored is not None:
+            shows[token_mask(ignored, self.preprocessing.transform, self.grid)] = -1
 
     def _pixels(self, index: int) -> Tensor:
         name = self.dataset.names[index]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,48 +21,27 @@ from classlens.runs.batch_size import chosen_batch_size
 from classlens.runs.conditions import CONDITIONS, check_conditions
 from classlens.runs.dataset import Dataset
 from classlens.runs.datasets import open_dataset
-from classlens.runs.identity import probe, transform_digest, versions, weights_digest
-from classlens.runs.job import Job, Worker
-from classlens.runs.loading import Batch, batches, split
+from classlens.runs.identity import identity_of, probe, told_of
+from classlens.runs.job import Job
 from classlens.runs.lock import only_writer
 from classlens.runs.matching import match
 from classlens.runs.measuring import Subject
 from classlens.runs.parameters import parameter_facts
-from classlens.runs.store import SHARD, Labels, Store, as_url, create, existing, is_local, require_same, shards
+from classlens.runs.store import Labels, Store, as_url, create, existing, is_local, require_same
 from classlens.runs.twins import random_twin
 from classlens.runs.variables import Array, Axes
-
-Engine = Literal["local", "ray"]
-ENGINES: tuple[Engine, ...] = get_args(Engine)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is: images of all, those that were there before, and what was skipped so far."""
-
-    done: int
-    images: int
-    before: int
-    skipped: int
-    seconds: float
-
-    @property
-    def rate(self) -> float:
-        """Images a second, of this run."""
-        return (self.done - self.before) / self.seconds if self.seconds > 0 else 0.0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run has done. ``seconds`` is the time of measuring, without loading the model and looking at the data."""
-
-    store: str
-    images: int
-    before: int
-    skipped: dict[str, str]
-    """Why images were skipped, by name."""
-    seconds: float
-    batch_size: int
+from classlens.runs.work import (
+    Engine,
+    Outcome,
+    Progress,
+    Work,
+    check_engine,
+    elsewhere,
+    follow,
+    here,
+    lacking,
+    reading,
+)
 
 
 def measure(
@@ -122,8 +99,7 @@ def measure(
         ClasslensError: data or classes that do not fit, an image that cannot be read, a store of something else or
             with another writer, or a full disk; what was measured before stays in the store.
     """
-    if engine not in ENGINES:
-        raise ClasslensError(f"engine {engine!r} is not known{near(str(engine), ENGINES)}; give local or ray")
+    check_engine(engine)
     url = as_url(out)
     found = existing(url)
     dataset = data
@@ -138,24 +114,24 @@ def measure(
     pixels = probe(lens.preprocessing)
     tokens = lens.view.tokens((int(pixels.shape[1]), int(pixels.shape[2])))
     axes = _axes(lens, dataset, tokens, sites, memories=memories)
-    size = chosen_batch_size(batch_size, None if found is None else found.identity, lens.view, axes)
+    size = chosen_batch_size(batch_size, None if found is None else found.identity, lens.view, tokens.count)
     lacks_parameters = memories and (found is None or not found.has_parameters())
     twin = _twin(model, lens, chosen, options, seed, parameters=lacks_parameters)
     identity = {
-        **_identity(lens, dataset, axes, size, seed),
-        "transform": transform_digest(pixels),
-        "versions": versions(),
+        **identity_of(lens, dataset, pixels, batch_size=size, seed=seed),
+        "sites": [*axes.sites, *(["embed"] if axes.embed else [])],
+        "memories": axes.memories,
     }
     with only_writer(url, local=is_local(url)) as renew:
         store = existing(url)
         if store is None:
-            about = {"classlens": "measure", "threads": torch.get_num_threads(), "data_note": dataset.note}
-            store = create(url, {**identity, **_told(lens, dataset), **about})
+            about = {"classlens": "measure", "threads": torch.get_num_threads()}
+            store = create(url, {**identity, **told_of(lens, dataset), **about})
         require_same(url, store.identity, identity)
         store.clear_leftovers()
         for name in chosen:
             about = {"condition": name, "note": CONDITIONS[name].note}
-            store.add_condition(name, axes, _coords(lens, dataset, tokens, axes), about)
+            store.add_group(name, axes.layout, _coords(lens, dataset, tokens, axes), about)
         job = Job(
             model=lens.view if isinstance(model, Lens) else model,
             options=options,
@@ -164,28 +140,21 @@ def measure(
             axes=axes,
             tokens=tokens,
             shape=tuple(pixels.shape),
-            conditions=chosen,
-            url=url,
-            batch_size=size,
             seed=seed,
-            threads=int(store.identity["threads"]),
-            skip_bad=skip_bad,
+            work=Work(url, chosen, size, int(store.identity["threads"]), skip_bad),
         )
-        todo = _lacking(job, store)
+        todo = lacking(job.work, store)
         # Images are read from here on, while tables are made.
-        reading = _reading(job, lens, todo, workers) if engine == "local" else iter(())
+        batches = reading(job.reader(lens), todo, size, workers) if engine == "local" else iter(())
         wanted = memories and (lacks_parameters or bool(todo and engine == "local"))
         tables = {key: MemoryTables(each.view) for key, each in ((False, lens), (True, twin)) if wanted and each}
         if lacks_parameters:
             _write_parameters(store, lens, twin, tables)
         subjects = {False: Subject(lens, tables.get(False))} | ({True: Subject(twin, tables.get(True))} if twin else {})
-        if engine == "ray":
-            from classlens.runs.cluster import Cluster, run_on_cluster
-
-            made = run_on_cluster(job, todo, cluster or Cluster())
-        else:
-            made = _here(job, subjects, todo, reading)
-        seconds = _follow(made, len(dataset), sum(map(len, todo)), renew, report)
+        made = (
+            elsewhere(job, todo, cluster) if engine == "ray" else here(lambda: job.worker_of(subjects), todo, batches)
+        )
+        seconds = follow(made, len(dataset), sum(map(len, todo)), renew, report)
         problems = {index: why for name in chosen for index, why in store.problems(name).items()}
     return Outcome(
         store=url,
@@ -195,49 +164,6 @@ def measure(
         seconds=seconds,
         batch_size=size,
     )
-
-
-def _lacking(job: Job, store: Store) -> list[range]:
-    """The units of work of which some image is not measured under some condition."""
-    done: Array = np.stack([store.done(name) for name in job.conditions]).min(axis=0)
-    units = shards(len(done), max(SHARD, job.batch_size))
-    return [unit for unit in units if not done[unit.start : unit.stop].all()]
-
-
-def _follow(
-    made: Iterable[tuple[range, dict[int, str]]],
-    images: int,
-    todo: int,
-    renew: Callable[[], None],
-    report: Callable[[Progress], None],
-) -> float:
-    """Report each unit as it is written; returns the seconds that all took."""
-    before = images - todo
-    start, finished, skipped = time.perf_counter(), before, 0
-    report(Progress(before, images, before, 0, 0.0))
-    for unit, problems in made:
-        finished, skipped = finished + len(unit), skipped + len(problems)
-        renew()
-        report(Progress(finished, images, before, skipped, time.perf_counter() - start))
-    return time.perf_counter() - start
-
-
-def _reading(job: Job, lens: Lens, units: Sequence[range], workers: int | None) -> Iterator[Batch]:
-    """The batches of all units, one after another."""
-    wanted = [batch for unit in units for batch in split(unit, job.batch_size)]
-    # One process decodes for as many images as two cores measure; small runs do without.
-    count = max(1, min(8, (os.cpu_count() or 1) // 2)) if workers is None else workers
-    return batches(job.reader(lens), wanted, count if workers is not None or len(wanted) > 2 else 0)
-
-
-def _here(
-    job: Job, subjects: Mapping[bool, Subject], units: Sequence[range], reading: Iterator[Batch]
-) -> Iterator[tuple[range, dict[int, str]]]:
-    """The units one after another, in this process."""
-    if units:
-        worker = Worker(job, subjects)
-        for unit in units:
-            yield unit, worker.measure(unit, reading)
 
 
 def _twin(
@@ -297,34 +223,6 @@ def _axes(lens: Lens, dataset: Dataset, tokens: Tokens, sites: str | Collection[
         embed="embed" in wanted,
         memories=memories,
     )
-
-
-def _identity(lens: Lens, dataset: Dataset, axes: Axes, batch_size: int, seed: int) -> dict[str, Any]:
-    """What a store that is gone on with must have in common with the run."""
-    return {
-        "dtype": str(lens.view.dtype).removeprefix("torch."),
-        "device": lens.view.device.type,
-        "weights": weights_digest(lens.view),
-        "data_fingerprint": dataset.fingerprint,
-        "images": axes.images,
-        "sites": [*axes.sites, *(["embed"] if axes.embed else [])],
-        "memories": axes.memories,
-        "batch_size": batch_size,
-        "seed": seed,
-    }
-
-
-def _told(lens: Lens, dataset: Dataset) -> dict[str, Any]:
-    """What is written down beside it."""
-    return {
-        "model": lens.view.name,
-        "family": lens.view.family,
-        "pooling": lens.view.pooling,
-        "num_classes": lens.view.num_classes,
-        "data": dataset.spec,
-        "split": dataset.split,
-        "transform_text": repr(lens.preprocessing.transform)[:2000],
-    }
 
 
 def _coords(lens: Lens, dataset: Dataset, tokens: Tokens, axes: Axes) -> Labels:

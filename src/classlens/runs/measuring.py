@@ -19,7 +19,7 @@ from classlens.lens.lens import Lens
 from classlens.models.view import Tokens
 from classlens.runs.conditions import CONDITIONS
 from classlens.runs.loading import Batch
-from classlens.runs.variables import Array, Axes, blank
+from classlens.runs.variables import Array, Axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ class Measurer:
         # A mean over no token is not defined; neither is what is kept of an image without a mask.
         void = ~kept[:, view.pooled].any(dim=1)
         if condition.keeps is not None:
-            void |= torch.as_tensor((batch.class_tokens < 0).any(axis=1))
+            void |= torch.as_tensor((batch.shows < 0).any(axis=1))
         with editing(view, condition.edits(kept | void[:, None])):
             try:
                 logits = reduce(view, batch.pixels, target, self._sites, collected.put, memorised)
@@ -79,8 +79,8 @@ class Measurer:
         found["target"][:] = target
         found["correct"][:] = torch.where(label < 0, -1, (prediction == label).long())
         found["kept"][:] = kept
-        found["class_token"][:, self._tokens.image] = batch.class_tokens
-        empty = blank(self._axes, count)
+        found["class_token"][:, self._tokens.image] = batch.shows
+        empty = self._axes.layout.blank(count)
         gone = ~kept.numpy()
         void[[index - batch.images.start for index in batch.problems]] = True
         bad = void.numpy()
@@ -95,7 +95,7 @@ class Measurer:
     def _kept(self, keeps: bool | None, batch: Batch) -> Tensor:
         kept = torch.ones(len(batch.images), self._tokens.count, dtype=torch.bool)
         if keeps is not None:
-            shows = torch.as_tensor(batch.class_tokens == 1)
+            shows = torch.as_tensor(batch.shows == 1)
             kept[:, self._tokens.image] = shows if keeps else ~shows
         return kept
 
@@ -106,7 +106,7 @@ class _Collected:
     def __init__(self, axes: Axes, images: int, device: torch.device) -> None:
         self._images = images
         self._sites = {site: number for number, site in enumerate(axes.sites)}
-        self._empty = blank(axes, images)
+        self._empty = axes.layout.blank(images)
         self._values = {
             name: torch.as_tensor(values, device=device)
             for name, values in self._empty.items()

@@ -18,7 +18,7 @@ from zarr.abc.store import Store as Backend
 from zarr.storage import FsspecStore, LocalStore
 
 from classlens.errors import ClasslensError, reason_of
-from classlens.runs.variables import MEASURED, SKIPPED, Array, Axes, variables
+from classlens.runs.variables import MEASURED, SKIPPED, Array, Layout
 
 SHARD = 64
 """Images in a shard."""
@@ -157,13 +157,13 @@ class Store:
                 state[[index - start for index in problems]] = SKIPPED
             self._array(condition, "measured")[part] = state
 
-    def add_condition(self, name: str, axes: Axes, coords: Labels, attrs: Mapping[str, Any]) -> None:
-        """Make the group of a condition, all of it to be measured; nothing is changed where it is there already."""
+    def add_group(self, name: str, layout: Layout, coords: Labels, attrs: Mapping[str, Any]) -> None:
+        """Make a group (a condition), all of it to be measured; nothing is changed where it is there already."""
         group = self._root.get(name)
         if group is not None and "coordinates" in group.attrs:
             return
         with self._saying():
-            _condition(self._root, name, axes, coords, attrs)
+            _group(self._root, name, layout, coords, attrs)
 
     def replace_parameters(self, data: Mapping[str, tuple[tuple[str, ...], Array]], coords: Labels) -> None:
         """Write the group ``parameters``, whose arrays have no images."""
@@ -246,25 +246,24 @@ def _short(value: Any) -> str:
     return repr(text if len(text) <= 60 else f"{text[:60]}…")
 
 
-def _condition(root: zarr.Group, name: str, axes: Axes, coords: Labels, attrs: Mapping[str, Any]) -> None:
+def _group(root: zarr.Group, name: str, layout: Layout, coords: Labels, attrs: Mapping[str, Any]) -> None:
     group = root.create_group(name, overwrite=True)
     _coordinates(group, coords)
-    for key, variable in variables(axes).items():
-        shape = axes.shape(variable.dims)
+    for key, variable in layout.variables.items():
+        shape = layout.shape(variable.dims)
         group.create_array(
             key,
             shape=shape,
             dtype=variable.dtype,
-            chunks=axes.inner(variable.dims, SHARD),
+            chunks=layout.inner(variable.dims, SHARD),
             shards=(SHARD, *shape[1:]),
             fill_value=variable.fill if variable.dtype.kind == "f" else int(variable.fill),
             dimension_names=variable.dims,
             attributes={"note": variable.note},
         )
+    images = layout.shape(("image",))
     for key, dtype, fill in (("measured", "uint8", 0), ("problem", str, "")):
-        group.create_array(
-            key, shape=(axes.images,), dtype=dtype, chunks=(SHARD,), fill_value=fill, dimension_names=("image",)
-        )
+        group.create_array(key, shape=images, dtype=dtype, chunks=(SHARD,), fill_value=fill, dimension_names=("image",))
     group.attrs.update({**attrs, "coordinates": f"{_apart(coords)} problem"})
 
 

@@ -30,6 +30,30 @@ class Variable:
     note: str
 
 
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """The arrays of a group of a store, and the sizes of their dims."""
+
+    sizes: Mapping[str, int]
+    variables: Mapping[str, Variable]
+    whole: frozenset[str]
+    """Dims that are read at once; of others a chunk holds one place, so that one site and block is read cheaply."""
+
+    def shape(self, dims: tuple[str, ...]) -> tuple[int, ...]:
+        return tuple(self.sizes[dim] for dim in dims)
+
+    def inner(self, dims: tuple[str, ...], images: int) -> tuple[int, ...]:
+        """The chunk that is read at once, of so many images."""
+        return tuple(images if dim == "image" else self.sizes[dim] if dim in self.whole else 1 for dim in dims)
+
+    def blank(self, images: int) -> dict[str, Array]:
+        """Arrays for some images in which nothing is there yet."""
+        return {
+            name: np.full((images, *self.shape(variable.dims[1:])), variable.fill, dtype=variable.dtype)
+            for name, variable in self.variables.items()
+        }
+
+
 @dataclass(frozen=True)
 class Axes:
     """The sizes of everything that is measured."""
@@ -59,13 +83,9 @@ class Axes:
             "sublayer": len(SUBLAYERS),
         }
 
-    def shape(self, dims: tuple[str, ...]) -> tuple[int, ...]:
-        return tuple(self.sizes[dim] for dim in dims)
-
-    def inner(self, dims: tuple[str, ...], images: int) -> tuple[int, ...]:
-        """The chunk that is read at once: some images with all tokens, at one site and block."""
-        whole = {"image": images, "token": self.tokens}
-        return tuple(whole.get(dim, 1) for dim in dims)
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.sizes, variables(self), frozenset(["token"]))
 
 
 def variables(axes: Axes) -> dict[str, Variable]:
@@ -98,12 +118,3 @@ def variables(axes: Axes) -> dict[str, Variable]:
         "kept": Variable(("image", "token"), flag, -1, "1 for tokens that took part in the pass, 0 for removed ones"),
         "class_token": Variable(("image", "token"), flag, -1, "1 where the mask shows the image's class; -1 without"),
     }
-
-
-def blank(axes: Axes, images: int) -> dict[str, Array]:
-    """Arrays for some images in which nothing is there yet."""
-    made = {}
-    for name, variable in variables(axes).items():
-        shape = (images, *axes.shape(variable.dims[1:]))
-        made[name] = np.full(shape, variable.fill, dtype=variable.dtype)
-    return made

@@ -96,6 +96,7 @@ def test_a_mask_shows_the_class_of_its_image_alone(tmp_path: Path) -> None:
         assert mask is not None
         assert mask.dtype == bool
         np.testing.assert_array_equal(mask, expected)
+        np.testing.assert_array_equal(data.ignored(index), np.arange(12).reshape(3, 4) > 7)
 
 
 def test_a_palette_mask(tmp_path: Path) -> None:

@@ -62,6 +62,9 @@ class _Pixels:
     def mask(self, place: int) -> None:
         return None
 
+    def ignored(self, place: int) -> None:
+        return None
+
     def size(self, place: int) -> int:
         # All images have the same size: the sum of the pixels tells them apart.
         return int(self.pixels[place].sum(dtype=np.int64))

@@ -46,6 +46,9 @@ class _Rows:
     def mask(self, place: int) -> None:
         return None
 
+    def ignored(self, place: int) -> None:
+        return None
+
     def size(self, place: int) -> int:
         return self.version
 

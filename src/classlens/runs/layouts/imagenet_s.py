@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from PIL import Image
 from timm.data import ImageNetInfo
 
@@ -50,6 +50,18 @@ class _Images:
         return self.files.size(place)
 
     def mask(self, place: int) -> Bool[np.ndarray, "height width"] | None:
+        ids = self._seen(place)
+        return None if ids is None else ids == self.ids[self._wnid(place)]
+
+    def ignored(self, place: int) -> Bool[np.ndarray, "height width"] | None:
+        ids = self._seen(place)
+        return None if ids is None else ids == _IGNORED
+
+    def _wnid(self, place: int) -> str:
+        return self.files.paths[place].partition("/")[0]
+
+    def _seen(self, place: int) -> Int[np.ndarray, "height width"] | None:
+        """The class id at each pixel; None without a mask."""
         wnid, _, file = self.files.paths[place].partition("/")
         if self.masks is None:
             return None
@@ -61,8 +73,8 @@ class _Images:
                 colours = np.asarray(image.convert("RGB"), dtype=np.int64)
         except Exception:  # what Pillow's readers raise over a damaged file is not bounded
             raise ClasslensError(f"mask {str(path)!r} cannot be read: copy or download it again") from None
-        found: Bool[np.ndarray, "height width"] = colours[..., 0] + 256 * colours[..., 1] == self.ids[wnid]
-        return found
+        ids: Int[np.ndarray, "height width"] = colours[..., 0] + 256 * colours[..., 1]
+        return ids
 
 
 def read(spec: str, root: str, split: str | None) -> Dataset:
