@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from classlens.core.space import ClassSpace
     from classlens.core.stats import Statistics
     from classlens.experiments.analyse import Analysis, analyse
+    from classlens.faithful.run import Faithfulness, faithfulness
     from classlens.hooks.edits import (
         AblateHeads,
         AblateNeurons,
@@ -36,6 +37,7 @@ __all__ = [
     "ClassSpace",
     "ClasslensError",
     "CutAttention",
+    "Faithfulness",
     "KeepTokens",
     "Lens",
     "ModelView",
@@ -50,6 +52,7 @@ __all__ = [
     "Trace",
     "__version__",
     "analyse",
+    "faithfulness",
     "load",
     "measure",
     "open_store",
@@ -66,6 +69,7 @@ _HOMES = {
     "measure": "classlens.runs.measure",
     "open_store": "classlens.runs.store",
     **dict.fromkeys(("Analysis", "analyse"), "classlens.experiments.analyse"),
+    **dict.fromkeys(("Faithfulness", "faithfulness"), "classlens.faithful.run"),
     "Statistics": "classlens.core.stats",
     # What describes a model of one's own.
     **dict.fromkeys(("BlockView", "ModelView", "Point", "Readout"), "classlens.models.view"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from importlib import import_module
 
 
 class ClasslensError(ValueError):
@@ -22,6 +23,17 @@ def near(name: str, known: Iterable[str], *, count: int = 3) -> str:
     lower = {str(option).lower(): str(option) for option in known}
     found = [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n=count, cutoff=0.5)]
     return f"; did you mean {' or '.join(repr(option) for option in found)}?" if found else ""
+
+
+def require(extra: str, *libraries: str) -> None:
+    """Raises ClasslensError where one of the libraries of an extra cannot be imported."""
+    for name in libraries:
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise ClasslensError(
+                f"{extra} needs {name}, which cannot be imported ({reason_of(error)}): pip install 'classlens[{extra}]'"
+            ) from None
 
 
 def reason_of(error: BaseException) -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from classlens.core.stats import Statistics
-from classlens.errors import ClasslensError, reason_of
+from classlens.errors import ClasslensError
 from classlens.experiments.experiment import Experiment, Found
 from classlens.experiments.opened import Opened, Part, open_all
 from classlens.experiments.registry import chosen
@@ -156,11 +155,4 @@ def check_statistics(how: Statistics) -> None:
 
 def require_libraries() -> None:
     """Raises ClasslensError where the libraries of the extra ``analysis`` are not installed."""
-    for name in ("scipy", "pyarrow"):
-        try:
-            import_module(name)
-        except ImportError as error:
-            raise ClasslensError(
-                f"analysis needs {name}, which cannot be imported ({reason_of(error)}): "
-                "pip install 'classlens[analysis]'"
-            ) from None
+    require("analysis", "scipy", "pyarrow")

@@ -18,6 +18,8 @@ class Chart:
     """Only rows with one of these values, in that order."""
     rows: str | None = None
     columns: str | None = "model"
+    across: int = 4
+    """Panels side by side at most; others go on below."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,8 @@ class Lines(Chart):
     """A column whose first value is drawn solid and the others dashed."""
     whole: bool = True
     """The axis shows all of 0 to 1."""
+    x_label: str = "share of blocks passed"
+    """Of an axis that does not count blocks."""
 
 
 @dataclass(frozen=True, kw_only=True)

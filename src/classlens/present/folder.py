@@ -26,6 +26,9 @@ ANALYSIS = Contents(
     "analysis.json", r"analysis\.json|summary\.md|tables/[a-z_]+\.(parquet|csv)|figures/[a-z_]+\.(png|svg)"
 )
 EXPLANATION = Contents("explain.json", r"explain\.json|\d{2,}-[a-z_]+\.(png|webp)")
+FAITHFULNESS = Contents(
+    "faithful.json", r"faithful\.json|scores\.csv|curves(_randomisation)?\.(csv|png|svg)|summary\.md"
+)
 INSPECTION = Contents(
     "inspect.json", r"inspect\.json|report\.html|\d{2,}-(evolution|tokens|explanation|attribution)\.png"
 )

@@ -30,6 +30,8 @@ _FIXED: Mapping[str, str] = {
     "self_only": "#d55e00",
     "no_cls": "#e69f00",
     "random_init": "#8a8f98",
+    "random": "#8a8f98",
+    "class_gradient": "#14171b",
     "attn": "#0072b2",
     "attention": "#0072b2",
     "mlp": "#d55e00",
@@ -39,7 +41,6 @@ _FIXED: Mapping[str, str] = {
     "none": "#14171b",
     "mean": "#14171b",
 }
-_MOST_COLUMNS = 4
 _MOST_CLASSES = 30
 _SMALL = 8.5
 
@@ -90,7 +91,7 @@ def _lines(chart: Lines, table: pd.DataFrame) -> Figure:
             axes.axhline(chance, color=MUTED, linestyle=":", linewidth=1)
         if chart.whole:
             axes.set_ylim(-0.03, 1.03)
-        axes.set_xlabel("block" if chart.x == "block" else "share of blocks passed", fontsize=9)
+        axes.set_xlabel("block" if chart.x == "block" else chart.x_label, fontsize=9)
         if chart.x == "block":
             blocks = sorted(panel.table["block"].unique() + 1)
             axes.set_xticks(blocks[:: -(-len(blocks) // 8)])
@@ -168,7 +169,7 @@ def _panels(chart: Chart, table: pd.DataFrame, *, width: float, height: float) -
     """A panel for each model and row; more models than fit side by side go on below."""
     models = [None] if chart.columns is None else list(table[chart.columns].unique())
     rows = [None] if chart.rows is None else list(table[chart.rows].unique())
-    columns = min(len(models), _MOST_COLUMNS)
+    columns = min(len(models), chart.across)
     lines = -(-len(models) // columns)
     figure = Figure(figsize=(max(5.2, width * columns + 0.4), height * len(rows) * lines + 0.9), layout="constrained")
     grid = figure.subplots(len(rows) * lines, columns, squeeze=False, sharey=not isinstance(chart, Heat | Dots))

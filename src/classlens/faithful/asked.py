@@ -1,0 +1,73 @@
+"""Which explanations are measured: methods with their options, written as on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from classlens.errors import ClasslensError
+from classlens.explain.methods import METHODS, Method, method_of
+from classlens.lens.trace import Trace
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A method with its options; ``text`` names it everywhere, such as ``class_gradient:loss=logit``."""
+
+    text: str
+    name: str
+    options: Mapping[str, str | int]
+
+    @property
+    def method(self) -> Method:
+        return METHODS[self.name]
+
+    def importance(self, trace: Trace, target: Int[Tensor, " image"]) -> Float[Tensor, "image token"]:
+        """The map of every image, summed over blocks and heads; higher is more important.
+
+        Raises ClasslensError where it is not finite, which no order can be made of.
+        """
+        found = trace.explain(target, method=self.name, **self.options)
+        values = found.sum([dim for dim in found.dims if dim in ("block", "head")]).values
+        if not np.isfinite(values).all():
+            raise ClasslensError(
+                f"method {self.text!r} gives values that are not finite: measure in float32, or leave the method out"
+            )
+        return torch.from_numpy(values)
+
+
+def asked(methods: str | Collection[str]) -> tuple[Asked, ...]:
+    """Methods by their texts, ``"all"`` for all of them; raises ClasslensError for one that is not known.
+
+        asked(["class_gradient:loss=logit", "chefer"])
+
+    Options stand behind the name, ``name:option=value:option=value``.
+    """
+    texts = [methods] if isinstance(methods, str) else list(methods)
+    if texts == ["all"]:
+        texts = list(METHODS)
+    if not texts:
+        raise ClasslensError(f"no methods were given: give some of {', '.join(METHODS)}, or all")
+    # One written twice is measured once.
+    return tuple(_asked(text) for text in dict.fromkeys(texts))
+
+
+def _asked(text: str) -> Asked:
+    name, *parts = text.split(":")
+    options: dict[str, str | int] = {}
+    for part in parts:
+        option, equals, value = part.partition("=")
+        if not (option and equals and value):
+            raise ClasslensError(f"method {text!r} is not NAME:OPTION=VALUE: write it as class_gradient:loss=logit")
+        options[option] = int(value) if value.isdecimal() else value
+    method_of(name, options)
+    if "against" in options or "query" in options:
+        raise ClasslensError(
+            f"method {text!r} does not explain the class of an image alone: leave out against and query"
+        )
+    return Asked(text, name, options)

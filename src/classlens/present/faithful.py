@@ -1,0 +1,149 @@
+"""Faithfulness as a folder: the table, the curves and their figure, and a summary for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from classlens.experiments.charts import Lines
+from classlens.faithful.run import Faithfulness
+from classlens.present.folder import FAITHFULNESS, replacing
+from classlens.present.summary import markdown, value_of
+
+_CURVES: Mapping[tuple[str, str], str] = {
+    ("removal", "negative"): "tokens removed, least important first",
+    ("removal", "positive"): "tokens removed, most important first",
+    ("masking", "negative"): "pixels masked, least important first",
+    ("masking", "positive"): "pixels masked, most important first",
+    ("randomisation", "correlation"): "weights made random, head first",
+}
+"""What each curve goes over."""
+
+_MEASURES: Mapping[tuple[str, str], str] = {
+    ("removal", "negative_auc_reference"): "removal, least first, AUC as published",
+    ("removal", "negative_auc"): "removal, least first, AUC",
+    ("removal", "positive_auc_reference"): "removal, most first, AUC as published",
+    ("removal", "positive_auc"): "removal, most first, AUC",
+    ("masking", "negative_auc"): "masking, least first, AUC",
+    ("masking", "positive_auc"): "masking, most first, AUC",
+    ("segmentation", "pixel_accuracy"): "segmentation, pixel accuracy",
+    ("segmentation", "mean_iou"): "segmentation, mIoU",
+    ("segmentation", "mean_ap"): "segmentation, mAP",
+    ("pointing", "share_inside"): "pointing, share inside",
+    ("class_sensitivity", "score"): "class sensitivity",
+    ("randomisation", "correlation_head_random"): "correlation, head random",
+    ("randomisation", "correlation_all_random"): "correlation, all random",
+    ("completeness", "missing_logits"): "attribution, missing logits",
+}
+_ARROWS = {"higher": "↑", "lower": "↓"}
+CHARTS = (
+    Lines(
+        value="top-1 accuracy",
+        x="x",
+        x_label="share removed or masked",
+        colour="method",
+        columns="panel",
+        suffix="",
+        where={"metric": ("removal", "masking")},
+        across=2,
+    ),
+    Lines(
+        value="rank correlation with the trained model's map",
+        x="x",
+        x_label="share of stages made random",
+        colour="method",
+        columns="panel",
+        suffix="randomisation",
+        where={"metric": ("randomisation",)},
+        whole=False,
+    ),
+)
+
+
+def write_faithfulness(found: Faithfulness, out: Path, *, version: str) -> None:
+    """Write ``scores.csv``, ``curves.csv``, figures, ``summary.md`` and ``faithful.json``, all at once or nothing.
+
+    write_faithfulness(classlens.faithfulness("builtin:cifar10", data, "out"), Path("out/results"), version="1")
+    """
+    from classlens.present.figures.charts import draw
+    from classlens.present.figures.style import save
+
+    with replacing(out, FAITHFULNESS) as folder:
+        found.scores.to_csv(folder / "scores.csv", index=False)
+        found.curves.to_csv(folder / "curves.csv", index=False)
+        (folder / "summary.md").write_text(faithfulness_summary(found), encoding="utf-8")
+        keys = list(zip(found.curves["metric"], found.curves["curve"], strict=True))
+        table = found.curves.assign(panel=[_CURVES.get(key, " ".join(key)) for key in keys])
+        for chart in CHARTS:
+            figure = draw(chart, table, _title(found))
+            if figure is not None:
+                name = f"curves_{chart.suffix}" if chart.suffix else "curves"
+                for ending in ("png", "svg"):
+                    save(figure, folder / f"{name}.{ending}")
+        record = {
+            "classlens": version,
+            "store": found.outcome.store,
+            "images": found.outcome.images,
+            "statistics": asdict(found.statistics),
+            "missing": found.missing,
+        }
+        (folder / "faithful.json").write_text(json.dumps(record, indent=1, allow_nan=False), encoding="utf-8")
+
+
+def _title(found: Faithfulness) -> str:
+    models = found.scores["model"].unique()
+    return f"How faithful explanations are: {models[0]}" if len(models) else "How faithful explanations are"
+
+
+def faithfulness_summary(found: Faithfulness) -> str:
+    """The whole of ``summary.md``: methods down, measures across, the best of each in bold.
+
+    print(faithfulness_summary(classlens.faithfulness("builtin:cifar10", data, "out")))
+    """
+    how = found.statistics
+    images = int(found.scores["images"].max()) if len(found.scores) else 0
+    parts = [
+        f"# {_title(found)}\n",
+        f"Up to {images:,} images; in brackets {100 * how.confidence:g} % bootstrap intervals over images "
+        f"({how.resamples:,} resamples, seed {how.seed}). Arrows tell which direction is better; the best value of each "
+        "column is bold, and so are those whose interval holds it.\n",
+    ]
+    for metric, rows in found.scores.groupby("metric", sort=False):
+        parts.append(f"## {str(metric).replace('_', ' ').capitalize()}\n")
+        parts += _table(str(metric), rows)
+    parts += [f"- Not measured: {name}: {why}.\n" for name, why in found.missing.items()]
+    return "\n".join(parts)
+
+
+def _table(metric: str, rows: pd.DataFrame) -> Iterator[str]:
+    measures = list(dict.fromkeys(rows["measure"]))
+    best = {measure: _best(rows[rows["measure"] == measure]) for measure in measures}
+    header = ["method"]
+    for measure in measures:
+        arrow = _ARROWS.get(rows.loc[rows["measure"] == measure, "better"].iloc[0], "")
+        header.append(f"{_MEASURES.get((metric, measure), measure)} {arrow}".strip())
+    lines = []
+    for method, own in rows.groupby("method", sort=False):
+        cells = {row["measure"]: row for _, row in own.iterrows()}
+        line = [str(method)]
+        for measure in measures:
+            row = cells.get(measure)
+            if metric == "completeness" and row is not None:
+                line.append(f"{row['value']:.1e} ({row['low']:.1e} to {row['high']:.1e})")
+                continue
+            text = value_of(row)
+            line.append(
+                f"**{text}**" if row is not None and text and row["low"] <= best[measure] <= row["high"] else text
+            )
+        lines.append(line)
+    yield markdown(header, lines)
+
+
+def _best(rows: pd.DataFrame) -> float:
+    """NaN where neither direction speaks for a method."""
+    values = rows["value"].astype(float)
+    return {"lower": float(values.min()), "higher": float(values.max())}.get(rows["better"].iloc[0], float("nan"))
