@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from classlens.core.stats import Statistics
-from classlens.errors import ClasslensError
+from classlens.errors import ClasslensError, require
 from classlens.experiments.experiment import Experiment, Found
 from classlens.experiments.opened import Opened, Part, open_all
 from classlens.experiments.registry import chosen

@@ -109,7 +109,7 @@ def faithfulness_summary(found: Faithfulness) -> str:
     parts = [
         f"# {_title(found)}\n",
         f"Up to {images:,} images; in brackets {100 * how.confidence:g} % bootstrap intervals over images "
-        f"({how.resamples:,} resamples, seed {how.seed}). Arrows tell which direction is better; the best value of each "
+        f"({how.resamples:,} resamples, seed {how.seed}). Arrows tell which direction is better; the best value of a "
         "column is bold, and so are those whose interval holds it.\n",
     ]
     for metric, rows in found.scores.groupby("metric", sort=False):
@@ -136,9 +136,8 @@ def _table(metric: str, rows: pd.DataFrame) -> Iterator[str]:
                 line.append(f"{row['value']:.1e} ({row['low']:.1e} to {row['high']:.1e})")
                 continue
             text = value_of(row)
-            line.append(
-                f"**{text}**" if row is not None and text and row["low"] <= best[measure] <= row["high"] else text
-            )
+            bold = row is not None and row["low"] <= best[measure] <= row["high"]
+            line.append(f"**{text}**" if bold else text)
         lines.append(line)
     yield markdown(header, lines)
 
