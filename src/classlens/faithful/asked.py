@@ -33,7 +33,7 @@ class Asked:
         Raises ClasslensError where it is not finite, which no order can be made of.
         """
         found = trace.explain(target, method=self.name, **self.options)
-        values = found.sum([dim for dim in found.dims if dim in ("block", "head")]).values
+        values = found.sum([dim for dim in found.dims if dim in ("block", "head")], skipna=False).values
         if not np.isfinite(values).all():
             raise ClasslensError(
                 f"method {self.text!r} gives values that are not finite: measure in float32, or leave the method out"

@@ -224,7 +224,7 @@ class Trace:
             "row": np.arange(rows),
             "column": np.arange(columns),
         }
-        summed = values.sum([dim for dim in values.dims if dim in ("block", "head")])
+        summed = values.sum([dim for dim in values.dims if dim in ("block", "head")], skipna=False)
         dims = tuple(str(dim) for dim in summed.dims[:-1])
         shaped = summed.values.reshape(*summed.shape[:-1], rows, columns)
         return array(shaped, (*dims, "row", "column"), coords, name="importance", **values.attrs)

@@ -1,0 +1,70 @@
+"""Pixel masking against loops over pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from classlens.faithful.asked import asked
+from classlens.faithful.masking import Masking, upsampled
+from classlens.lens.lens import Lens
+from classlens.models.transforms import Preprocessing
+from tests import zoo
+from tests.faithful.seen import lens_of, seen
+
+NAME = "cls_not_square"
+
+
+def bilinear(grid: np.ndarray[tuple[int, int], np.dtype[np.float64]], height: int, width: int) -> list[float]:
+    """Between the centres of tokens, and flat beyond the outer ones, pixel by pixel."""
+    rows, columns = grid.shape
+    found = []
+    for y in range(height):
+        for x in range(width):
+            v = min(max((y + 0.5) * rows / height - 0.5, 0), rows - 1)
+            u = min(max((x + 0.5) * columns / width - 0.5, 0), columns - 1)
+            i, j = min(int(v), rows - 2), min(int(u), columns - 2)
+            a, b = v - i, u - j
+            top = (1 - b) * grid[i, j] + b * grid[i, j + 1]
+            bottom = (1 - b) * grid[i + 1, j] + b * grid[i + 1, j + 1]
+            found.append((1 - a) * top + a * bottom)
+    return found
+
+
+def test_maps_are_laid_over_pixels_bilinearly() -> None:
+    grid = torch.randn(1, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = upsampled(grid, (3, 2), (24, 16))[0].flatten()
+    torch.testing.assert_close(found, torch.tensor(bilinear(grid[0].view(3, 2).numpy(), 24, 16), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_against_painting_pixels_one_by_one(known: bool) -> None:
+    lens, pixels, target = lens_of(), zoo.pixels(NAME, 2), zoo.targets(2)
+    target[0] = lens.view.run(pixels[:1]).argmax()
+    if known:
+        lens.preprocessing = Preprocessing(lens.preprocessing.transform, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    else:
+        lens.preprocessing = Preprocessing(None)
+    (method,) = asked("class_gradient")
+    found = Masking().measure(seen(lens, pixels, target), method)["correct"]
+    assert found.shape == (2, 2, 10)
+    importance = method.importance(lens.trace(pixels), target)
+    for image in range(2):
+        values = bilinear(importance[image].view(3, 2).numpy(), 24, 16)
+        ranked = sorted(range(24 * 16), key=lambda place: -values[place])
+        for direction, order in enumerate((ranked[::-1], ranked)):
+            for tenth in range(10):
+                painted = pixels[image].clone()
+                for channel in range(3):
+                    mean = 0.0 if known else float(pixels[image, channel].mean())
+                    for place in order[: 24 * 16 * tenth // 10]:
+                        painted[channel, place // 16, place % 16] = mean
+                expected = right(lens, painted, int(target[image]))
+                assert found[image, direction, tenth] == expected
+    assert set(found.flatten().tolist()) == {0, 1}
+
+
+def right(lens: Lens, pixels: torch.Tensor, label: int) -> bool:
+    with torch.no_grad():
+        return int(lens.view.module(pixels[None]).argmax()) == label

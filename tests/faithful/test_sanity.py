@@ -1,0 +1,147 @@
+"""Sanity checks: correlations against scipy, weights that become random stage by stage, and completeness."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from scipy.stats import spearmanr
+
+import classlens
+from classlens.core.stats import Statistics
+from classlens.faithful.asked import asked
+from classlens.faithful.cascade import Cascade
+from classlens.faithful.sanity import ClassSensitivity, Completeness, Randomisation, rank_correlation
+from classlens.faithful.seen import Settings
+from classlens.runs.twins import random_twin
+from tests import zoo
+from tests.faithful.seen import lens_of, seen
+from tests.models.test_coefficients import MODELS
+
+NAME = "cls_not_square"
+
+
+def test_rank_correlation_with_ties_and_without_any_order() -> None:
+    generator = torch.Generator().manual_seed(0)
+    one, other = (torch.randint(0, 5, (6, 20), generator=generator).float() for _ in range(2))
+    found = rank_correlation(one, other)
+    for image in range(6):
+        assert found[image] == pytest.approx(spearmanr(one[image], other[image]).statistic, abs=1e-12)
+    assert np.isnan(rank_correlation(torch.zeros(1, 5), torch.rand(1, 5))).all()
+    assert rank_correlation(one, 3 * one + 1) == pytest.approx(np.ones(6))
+
+
+def test_stages_of_a_cascade() -> None:
+    """The head first, then the blocks from the last to the first, then the embedding; and back."""
+    lens, twin = lens_of(seed=0, dtype=torch.float32), lens_of(seed=7, dtype=torch.float32)
+    trained, drawn = (dict(each.view.module.state_dict()) for each in (lens, twin))
+    trained, drawn = ({key: value.clone() for key, value in each.items()} for each in (trained, drawn))
+    cascade = Cascade(lens, twin)
+    assert cascade.stages == 5
+    order = ["head.", "blocks.2.", "blocks.1.", "blocks.0.", "patch_embed."]
+    for stages in (0, 1, 2, 3, 5, 4, 1):
+        now = dict(cascade.at(stages).view.module.state_dict())
+        for place, prefix in enumerate(order):
+            source = drawn if place < stages else trained
+            for key in (key for key in now if key.startswith(prefix)):
+                assert torch.equal(now[key], source[key]), (stages, key)
+    assert torch.equal(cascade.at(1).view.module.state_dict()["norm.weight"], drawn["norm.weight"])
+    assert torch.equal(cascade.at(4).view.module.state_dict()["pos_embed"], trained["pos_embed"])
+    assert all(torch.equal(value, trained[key]) for key, value in lens.view.module.state_dict().items())
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if not name.startswith("timm")] + ["timm cls_registers"])
+def test_without_a_random_stage_it_is_the_model_itself(name: str) -> None:
+    """In every library: what the maps are made of is all put back."""
+    lens = classlens.load(MODELS[name]().double())
+    twin = classlens.load(MODELS[name]().double())
+    with torch.no_grad():
+        for value in twin.view.module.parameters():
+            value.add_(0.3)
+    pixels = torch.rand(2, lens.view.channels, *lens.view.input_size, dtype=torch.float64)
+    cascade = Cascade(lens, twin)
+    cascade.at(cascade.stages)
+    again = cascade.at(0)
+    target = torch.tensor([0, 1])
+    for method in ("class_gradient", "class_rank"):
+        found, expected = (each.trace(pixels).explain(target, method=method) for each in (again, lens))
+        np.testing.assert_allclose(found.values, expected.values, rtol=0, atol=1e-9)
+    stages = set(cascade._stage.values())
+    assert stages == set(range(cascade.stages))
+
+
+def test_correlation_at_each_stage() -> None:
+    lens, twin = lens_of(seed=0), lens_of(seed=7)
+    pixels, target = zoo.pixels(NAME, 2), zoo.targets(2)
+    (method,) = asked(["class_gradient:loss=logit"])
+    cascade = Cascade(lens, twin)
+    found = Randomisation().measure(seen(lens, pixels, target, cascade=lambda: cascade), method)["correlation"]
+    assert found.shape == (2, 5)
+    own = method.importance(lens.trace(pixels), target)
+    # All random: the twin itself, built anew.
+    whole = method.importance(lens_of(seed=7).trace(pixels), target)
+    mixed: Any = zoo.build(NAME)
+    mixed.load_state_dict(
+        {
+            key: value if key.startswith(("norm.", "head.")) else zoo.build(NAME).state_dict()[key]
+            for key, value in zoo.build(NAME, seed=7).state_dict().items()
+        }
+    )
+    head = method.importance(classlens.load(mixed).trace(pixels), target)
+    for image in range(2):
+        assert found[image, -1] == pytest.approx(spearmanr(own[image], whole[image]).statistic, abs=1e-6)
+        assert found[image, 0] == pytest.approx(spearmanr(own[image], head[image]).statistic, abs=1e-6)
+
+
+def test_a_twin_of_another_shape() -> None:
+    with pytest.raises(classlens.ClasslensError, match="not the same weights"):
+        Cascade(lens_of("cls"), lens_of("cls_registers"))
+
+
+def test_the_built_in_twin_is_not_what_training_began_with() -> None:
+    """Features grow along the class embedding that they began with, so it would not be random to them."""
+    from classlens.faithful.job import twin_of
+
+    lens = classlens.load("builtin:cifar10")
+    alike = []
+    for twin in (random_twin("builtin:cifar10", lens, {}, 0), twin_of("builtin:cifar10", lens, {}, 0)):
+        rows = torch.nn.functional.cosine_similarity(twin.view.space.weight, lens.view.space.weight)
+        alike.append(float(rows.mean().abs()))
+    # Of independent rows of 128 numbers the cosines are 0.09 large, the mean of ten 0.03.
+    assert alike[0] > 0.2
+    assert alike[1] < 0.1
+
+
+def test_class_sensitivity() -> None:
+    lens, pixels, target = lens_of(), zoo.pixels(NAME, 3), zoo.targets(3)
+    (method,) = asked(["class_gradient:loss=logit"])
+    settings = Settings(seed=2)
+    whole = ClassSensitivity().measure(seen(lens, pixels, target, settings=settings), method)["correlation"]
+    # An image's other class is its own, whatever it is measured with.
+    last = seen(lens, pixels[2:], target[2:], settings=settings, first=2)
+    assert ClassSensitivity().measure(last, method)["correlation"][0] == pytest.approx(whole[2], abs=1e-6)
+    maps = [method.importance(lens.trace(pixels), torch.full((3,), number)) for number in range(zoo.CLASSES)]
+    for image in range(3):
+        own = int(target[image])
+        others = [spearmanr(maps[own][image], maps[k][image]).statistic for k in range(zoo.CLASSES) if k != own]
+        assert min(abs(whole[image] - one) for one in others) < 1e-6
+    (blind,) = asked("rollout")
+    assert ClassSensitivity().measure(seen(lens, pixels, target), blind)["correlation"] == pytest.approx(np.ones(3))
+    (score,) = ClassSensitivity().scores(xr.Dataset({"correlation": ("image", [1.0, 0.5, np.nan])}), Statistics())
+    assert (score.value, score.images) == (0.25, 2)
+
+
+def test_completeness() -> None:
+    lens, pixels, target = lens_of(), zoo.pixels(NAME, 3), zoo.targets(3)
+    (method,) = asked("logit_attribution")
+    found = Completeness().measure(seen(lens, pixels, target), method)["missing"]
+    assert found.shape == (3,)
+    assert (found < 1e-9).all()
+    assert Completeness().takes(method)
+    assert not Completeness().takes(asked("chefer")[0])
+    batch = seen(lens, pixels, target)
+    batch.trace.recording._kept["mlp_out"][1][:] *= 1.01
+    assert (Completeness().measure(batch, method)["missing"] > 1e-4).all()
