@@ -220,7 +220,9 @@ def _measure(
         follow(made, len(job.dataset), sum(map(len, units)), renew, told)
         for group in job.work.groups:
             skipped |= {job.dataset.names[index]: why for index, why in store.problems(group).items()}
-    return Outcome(store.url, images, before, skipped, time.perf_counter() - started, jobs[0].work.batch_size)
+    again = sum(len(job.dataset) for job in jobs if job.mosaics)
+    note = f"{again} of all {images} as quarters of mosaics" if again else ""
+    return Outcome(store.url, images, before, skipped, time.perf_counter() - started, jobs[0].work.batch_size, note)
 
 
 def _tell(

@@ -68,7 +68,8 @@ def _shown(store: str) -> Iterator[tuple[Report, Finished]]:
         new = outcome.images - outcome.before
         rate = f", {new / outcome.seconds:.1f} images/s" if new and outcome.seconds else ""
         before = f" ({outcome.before} were there before)" if outcome.before else ""
-        console.print(f"Measured {new} images in {outcome.seconds:.1f} s{rate}{before}.", markup=False)
+        note = f" ({outcome.note})" if outcome.note else ""
+        console.print(f"Measured {new} images{note} in {outcome.seconds:.1f} s{rate}{before}.", markup=False)
         for name, reason in list(outcome.skipped.items())[:5]:
             console.print(f"Skipped {name}: {reason}", markup=False)
         if len(outcome.skipped) > 5:

@@ -51,6 +51,8 @@ class Outcome:
     """Why images were skipped, by name."""
     seconds: float
     batch_size: int
+    note: str = ""
+    """What else is to be said of the number of images."""
 
 
 @dataclass(frozen=True)
