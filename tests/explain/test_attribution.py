@@ -79,3 +79,42 @@ def test_half_precision_adds_up_to_its_own_rounding(name: str) -> None:
     assert summed.dtype == np.float32
     size = abs(parts.embed) + abs(parts.attention).sum(("block", "head")) + abs(parts.mlp).sum("block")
     assert (abs(summed - parts.logit) < 2**-6 * (size + abs(parts.logit))).all()
+
+
+@pytest.mark.parametrize("name", ["cls_layer_scale", "cls_registers", "cls_rms_post_norm", "avg_norm_before_pool"])
+def test_log_odds_are_the_attribution_of_the_class_less_that_of_its_rivals(name: str) -> None:
+    """Against every class attributed on its own, in loops, and weighed by hand."""
+    model, pixels, target = zoo.build(name), zoo.pixels(name), zoo.targets()
+    with torch.no_grad():
+        logits = model(pixels)
+    classes = [
+        literal.attribution(model, pixels, torch.full((3,), each), pooled=zoo.VARIANTS[name].pooled)["attention_token"]
+        for each in range(zoo.CLASSES)
+    ]
+    found = classlens.load(model).trace(pixels).explain(target, method="log_odds").values
+    for image in range(3):
+        own = int(target[image])
+        total = sum(float(logits[image, each].exp()) for each in range(zoo.CLASSES) if each != own)
+        expected = classes[own][image].clone()
+        for each in range(zoo.CLASSES):
+            if each != own:
+                expected -= float(logits[image, each].exp()) / total * classes[each][image]
+        image_tokens = expected[..., len(zoo.VARIANTS[name].prefix) if "avg" not in name else 1 :]
+        np.testing.assert_allclose(found[image], image_tokens.numpy(), rtol=0, atol=1e-9)
+
+
+def test_log_odds_weights_are_their_slopes() -> None:
+    logits = torch.randn(1, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    p = logits.softmax(dim=1)[0, 2]
+    (slopes,) = torch.autograd.grad((p / (1 - p)).log(), logits)
+    rivals = logits.detach().clone()
+    rivals[0, 2] = -torch.inf
+    torch.testing.assert_close(slopes, torch.eye(7, dtype=torch.float64)[2:3] - rivals.softmax(dim=1))
+
+
+def test_a_model_of_one_class_has_no_rivals() -> None:
+    model = zoo.build("cls")
+    model.head = torch.nn.Linear(24, 1).double()
+    trace = classlens.load(model).trace(zoo.pixels("cls"))
+    found, own = (trace.explain(0, method=method).values for method in ("log_odds", "logit_attribution"))
+    np.testing.assert_array_equal(found, own)

@@ -104,6 +104,7 @@ BY_HAND: dict[str, tuple[float, float]] = {
     "grad_cam": (1.5, 0.0),  # the gradient at p is half a unit vector: (3 / 2)⁺ and (-2 / 2)⁺
     "legrad": (1.5, 0.0),  # 3⁺ and (-2)⁺, the mean over two queries, of which one has a gradient
     "logit_attribution": (1.5, -1.0),  # A · v
+    "log_odds": (2.5, -2.5),  # of two classes the other is the only rival: 1.5 - -1, and -1 - 1.5
     "class_rank": (1.0, 0.5),  # p after the block: p + (c + p) / 2 = (5, -3): class 0 is ahead
 }
 

@@ -25,7 +25,7 @@ def explain(
         str,
         typer.Option(
             help="With commas: class_gradient, attention, rollout, chefer, grad_cam, legrad, class_rank, "
-            "logit_attribution, random; or all."
+            "logit_attribution, log_odds, random; or all."
         ),
     ] = "class_gradient",
     against: Annotated[

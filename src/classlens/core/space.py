@@ -11,6 +11,9 @@ from torch.nn import functional as F
 
 from classlens.core.maps import Map, Norm, Pool, Projection, compute_dtype
 
+ClassOrWeights = Int[Tensor, " image"] | Float[Tensor, "image classes"]
+"""A class for each image, or a weight for each class, such as those of a difference."""
+
 
 @dataclass(frozen=True, eq=False)
 class ClassSpace:
@@ -90,9 +93,10 @@ class ClassSpace:
         return g
 
     def frozen(
-        self, tokens: Float[Tensor, "image pooled width"], target: Int[Tensor, " image"]
+        self, tokens: Float[Tensor, "image pooled width"], target: ClassOrWeights
     ) -> tuple[Float[Tensor, "image width"], Float[Tensor, "image pooled"], Float[Tensor, " image"]]:
-        """The logit of ``target`` as a linear function of the pooled tokens, every norm's scale frozen (law 3).
+        """The logit of ``target``, or a weighted sum of logits, as a linear function of the pooled tokens, every norm's
+        scale frozen (law 3).
 
         Returns ``direction``, ``weights`` and ``constant`` with
         ``logit = Σ_q weights[q] · (tokens[q] · direction) + constant``, exactly, for these tokens; any vector that is
@@ -113,8 +117,8 @@ class ClassSpace:
             after.append(norm.inverse_scale(x))
             x = norm(x)
         weight, bias = self._in(tokens.dtype)
-        direction = weight[target]
-        constant = x.new_zeros(len(x)) if bias is None else bias[target]
+        direction = of_classes(weight, target)
+        constant = x.new_zeros(len(x)) if bias is None else of_classes(bias, target)
         for norm, scale in zip(reversed(self.after), reversed(after), strict=True):
             constant = constant + _dot_bias(direction * outer, norm)
             direction, outer = norm.pull(direction), outer * scale
@@ -166,6 +170,11 @@ class Folded:
         if self.norm is None:
             return torch.add(product, self.offset, out=out)
         return torch.addcmul(self.offset, product, self.norm.inverse_scale(x), out=out)
+
+
+def of_classes(rows: Tensor, target: ClassOrWeights) -> Tensor:
+    """The row (or number) of each image's class, or the sum of all rows by its weights."""
+    return target.to(rows.dtype) @ rows if target.is_floating_point() else rows[target]
 
 
 def _exact(parameter: Tensor) -> Tensor:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from classlens.core.attention import Functional, head_contributions
 from classlens.core.maps import compute_dtype
+from classlens.core.space import ClassOrWeights, of_classes
 from classlens.hooks.capture import evaluating, watching
 from classlens.hooks.recording import Recording
 
@@ -27,8 +28,9 @@ class Attribution:
     bias: Float[Tensor, " image"]
 
 
-def attribute(recording: Recording, target: Int[Tensor, " image"]) -> Attribution:
-    """Logit attribution with the scale of every norm frozen at its value (design, law 3)."""
+def attribute(recording: Recording, target: ClassOrWeights) -> Attribution:
+    """Logit attribution, of a class or of a weighted sum of logits, with the scale of every norm frozen at its value
+    (design, law 3)."""
     heads = max(block.heads for block in recording.view.blocks)
     step = max(1, _WEIGHTS // (heads * recording.tokens.count**2))
     parts = [
@@ -47,7 +49,7 @@ def _attribute(recording: Recording, target: Tensor, part: slice) -> Attribution
     for readout in view.readouts:
         direction, weights, constant = readout.space.frozen(last[:, readout.pooled], target)
         if not readout.counts_bias and readout.space.bias is not None:
-            constant = constant - readout.space.bias.to(constant.dtype)[target]
+            constant = constant - of_classes(readout.space.bias.to(constant.dtype), target)
         bias = bias + constant * readout.weight
         worths.append((readout.pooled, Functional(direction, weights * readout.weight)))
     attention: list[Tensor] = []

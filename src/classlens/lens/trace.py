@@ -155,15 +155,13 @@ class Trace:
 
         Args:
             target: a class, one for each image, or ``"predicted"``. ``"all"``: every class at once by the class
-            gradient,
-                summed over blocks and heads, dims ``image, category, token``; single blocks and heads of many classes
-                are streamed by ``explain_classes``.
+                gradient, summed over blocks and heads, dims ``image, category, token``; single blocks and heads of many
+                classes are streamed by ``explain_classes``.
             method: ``class_gradient`` (the paper; closed form, no autograd): ``-∂ℓ/∂A`` of the attention of
-            ``[CLS]``, or
-                the mean over the tokens that the head pools, ℓ a loss of the class on the projection of that block's
-                attention output. ``attention``, ``rollout``, ``chefer``, ``grad_cam``, ``random``: ``image, token``.
-                ``legrad``, ``logit_attribution``: by block and head. ``class_rank``: ``image, block, token``. Sums over
-                block and head are the map of the image; higher is more important.
+                ``[CLS]``, or the mean over the tokens that the head pools, ℓ a loss of the class on the projection of
+                that block's attention output. ``attention``, ``rollout``, ``chefer``, ``grad_cam``, ``random``:
+                ``image, token``. ``legrad``, ``logit_attribution``, ``log_odds``: by block and head. ``class_rank``:
+                ``image, block, token``. Sums over block and head are the map of the image; higher is more important.
             options: of the method. ``loss`` (class_gradient): ``"cross_entropy"`` (the paper), ``"logit"``, or
                 ``"double_softmax"`` (the published code). ``against`` (class_gradient): another class; why the one
                 rather than the other. ``query`` (class_gradient, attention, rollout, chefer): whose attention,
