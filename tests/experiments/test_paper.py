@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from classlens.core.stats import Statistics
+from classlens.experiments import paper
 from classlens.experiments.paper import reproduce, slug
+from classlens.runs.store import open_store
 from classlens.runs.work import Progress
 from tests.refusals import refused
 from tests.runs.data import folder
@@ -75,3 +77,15 @@ def test_names_of_stores() -> None:
     assert slug("paper:vit-b-32") == "paper-vit-b-32"
     assert slug("google/vit base@x") == "google-vit-base-x"
     assert slug("../..") == "model"
+
+
+def test_token_removal_where_the_paper_has_it(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paper, "REMOVAL_MODELS", ("builtin:cifar10",))
+    made = reproduce([data], ["builtin:cifar10"], tmp_path / "stores", per_class=1, statistics=QUICK, removal=True)
+    scores = made.removal["builtin:cifar10"]
+    assert list(scores["method"].unique()) == ["class_gradient:loss=double_softmax", "chefer", "random"]
+    assert set(scores["images"]) == {10}
+    store = open_store(tmp_path / "stores" / "builtin-cifar10-removal" / "faithful.zarr", "removal.chefer")
+    assert store["kept"].values.tolist() == list(range(64, 0, -1))
+    without = reproduce([data], ["builtin:cifar10"], tmp_path / "stores", per_class=1, statistics=QUICK)
+    assert without.removal == {}

@@ -6,6 +6,7 @@ from math import isnan
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from classlens.core.stats import Statistics
@@ -85,7 +86,26 @@ def test_why_there_is_no_value(tmp_path: Path) -> None:
     assert reasons["image tokens see themselves alone: tokens identifiable"].endswith("add --conditions self_only")
     assert reasons["random twin: tokens identifiable"].endswith("add --conditions random_init")
     assert "have no masks" in reasons["class removed: tokens identifiable"]
-    assert "does not remove tokens" in reasons["token removal, Chefer, negative: area under the curve"]
+    area = "area under the curve"
+    assert reasons[f"token removal, Chefer, negative: {area}"] == "add --removal and --models paper:vit-b-32"
+    assert "no probes" in reasons[f"token removal, linear probe, negative: {area}"]
+    scores = pd.DataFrame(
+        [
+            {"metric": "removal", "method": method, "measure": measure, "value": value, "low": 0.1, "high": 0.9}
+            for method, measure, value in (
+                ("chefer", "positive_auc_reference", 0.4),
+                ("chefer", "negative_auc_reference", 0.8),
+                ("class_gradient:loss=double_softmax", "negative_auc_reference", 0.7),
+                ("class_gradient", "negative_auc_reference", 0.6),
+                ("chefer", "negative_auc", 0.5),
+            )
+        ]
+    )
+    removed = by_name(compare(analysis, removal={"paper:vit-b-32": scores}))
+    assert removed[f"token removal, Chefer, negative: {area}"].value == 0.8
+    assert removed[f"token removal, Chefer, positive: {area}"].value == 0.4
+    assert removed[f"token removal, class gradient, negative: {area}"].value == 0.7
+    assert removed[f"token removal, random, negative: {area}"].reason == "no image has such a value"
     assert {one.reason for one in by_name(every, "paper:vit-l-16").values()} == {"no network"}
     assert {one.reason for one in by_name(every, "paper:vit-b-16").values()} == {"add --models paper:vit-b-16"}
     some = analyse(tmp_path / "a.zarr", statistics=QUICK, experiments=["evolution"])

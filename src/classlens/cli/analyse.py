@@ -96,6 +96,7 @@ def paper(
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps.")] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode images.")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Record and leave out unreadable images.")] = False,
+    removal: Annotated[bool, typer.Option("--removal", help="Also token removal, where the paper has it.")] = False,
     seed: Annotated[int, typer.Option(help="Of the random twin, permutations and resamples.")] = 0,
     permutations: Annotated[int, typer.Option(help="Of each permutation test.")] = 10_000,
     resamples: Annotated[int, typer.Option(help="Of each bootstrap interval.")] = 2_000,
@@ -127,11 +128,19 @@ def paper(
             workers=workers,
             skip_bad=skip_bad,
             seed=seed,
+            removal=removal,
         )
         write_analysis(made.analysis, out / "analysis", version=__version__)
         write_figures(out / "analysis", report=lambda done, tables: progress("drawing", done, tables))
         page = out / "paper.html"
-        write_paper(made.analysis, out / "analysis" / "figures", page, version=__version__, problems=made.problems)
+        write_paper(
+            made.analysis,
+            out / "analysis" / "figures",
+            page,
+            version=__version__,
+            problems=made.problems,
+            removal=made.removal,
+        )
     console = Console(emoji=False, highlight=False, soft_wrap=True)
     console.print(f"Summary: {out / 'analysis' / 'summary.md'}", markup=False)
     console.print(f"Page: {page}", markup=False)

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from classlens.core.stats import Statistics
 from classlens.errors import ClasslensError
 from classlens.experiments.analyse import Analysis, analyse, check_statistics, require_libraries
+from classlens.experiments.published import REMOVAL_METHODS, REMOVAL_MODELS
+from classlens.faithful.run import faithfulness
 from classlens.lens.lens import Lens, load
 from classlens.models.paper import MODELS
 from classlens.runs.conditions import CONDITIONS, check_conditions
@@ -20,6 +22,9 @@ from classlens.runs.datasets import open_dataset
 from classlens.runs.matching import match
 from classlens.runs.measure import measure
 from classlens.runs.work import Outcome, Progress
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PER_CLASS = 5
 """Images of each class (paper, section 4)."""
@@ -31,6 +36,8 @@ class Reproduction:
 
     analysis: Analysis
     problems: dict[str, str]
+    removal: dict[str, pd.DataFrame]
+    """Scores of token removal, of the models of which the paper has them."""
 
 
 def reproduce(
@@ -42,6 +49,7 @@ def reproduce(
     per_class: int | None = PER_CLASS,
     split: str | None = None,
     memories: bool = True,
+    removal: bool = False,
     statistics: Statistics | None = None,
     report: Callable[[str, Progress], None] = lambda *_: None,
     reading: Callable[[str, int, int], None] = lambda *_: None,
@@ -61,6 +69,7 @@ def reproduce(
         stores: folder of the stores.
         checkpoints: weight files by model.
         per_class, split, memories, options: as for ``classlens.measure``.
+        removal: also token removal by importance, where the paper has it: some hundred forward passes an image.
 
     Raises:
         ClasslensError: no model could be measured, or a data set cannot be opened.
@@ -77,10 +86,13 @@ def reproduce(
     sets = [open_dataset(spec, split=split, per_class=per_class) for spec in data]
     made: list[str] = []
     problems: dict[str, str] = {}
+    removed: dict[str, pd.DataFrame] = {}
     for name in names:
         loading = {"checkpoint": weights[name]} if name in weights else {}
         try:
             outcome = _measured(name, sets, stores, memories, partial(report, name), loading | options)
+            if removal and name in REMOVAL_MODELS:
+                removed[name] = _removal(name, sets, stores, statistics, partial(report, name), loading | options)
         except ClasslensError as error:
             problems[name] = str(error)
         else:
@@ -88,7 +100,30 @@ def reproduce(
     if not made:
         first = next(iter(problems))
         raise ClasslensError(f"none of {len(names)} models could be measured; the first, {first!r}: {problems[first]}")
-    return Reproduction(analyse(made, statistics=statistics, report=reading), problems)
+    return Reproduction(analyse(made, statistics=statistics, report=reading), problems, removed)
+
+
+def _removal(
+    name: str,
+    sets: Sequence[Dataset],
+    stores: Path,
+    statistics: Statistics | None,
+    report: Callable[[Progress], None],
+    options: Mapping[str, Any],
+) -> pd.DataFrame:
+    """Token removal as published: every number of tokens, by the methods of the paper."""
+    _, loading = _split(options)
+    return faithfulness(
+        name,
+        _fitting(load(name, **loading), sets),
+        stores / f"{slug(name)}-removal",
+        methods=list(REMOVAL_METHODS.values()),
+        metrics=["removal"],
+        steps=None,
+        statistics=statistics,
+        report=report,
+        **options,
+    ).scores
 
 
 def _measured(
@@ -99,8 +134,7 @@ def _measured(
     report: Callable[[Progress], None],
     options: Mapping[str, Any],
 ) -> Outcome:
-    measuring = {key: options[key] for key in ("batch_size", "workers", "skip_bad", "seed") if key in options}
-    loading = {key: value for key, value in options.items() if key not in measuring}
+    measuring, loading = _split(options)
     lens = load(name, **loading)
     chosen = _fitting(lens, sets)
     return measure(
@@ -113,6 +147,12 @@ def _measured(
         **measuring,
         **loading,
     )
+
+
+def _split(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of measuring, and those of loading the model."""
+    measuring = {key: options[key] for key in ("batch_size", "workers", "skip_bad", "seed") if key in options}
+    return measuring, {key: value for key, value in options.items() if key not in measuring}
 
 
 def _fitting(lens: Lens, sets: Sequence[Dataset]) -> Dataset:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from classlens.experiments.analyse import Analysis
 from classlens.models.paper import MODELS
 
@@ -54,6 +56,13 @@ _REMOVAL: Mapping[str, tuple[float, float]] = {
     "linear probe": (0.739, 0.683),
     "random": (0.716, 0.716),
 }
+REMOVAL_MODELS = (_B32,)
+REMOVAL_METHODS: Mapping[str, str] = {
+    "class gradient": "class_gradient:loss=double_softmax",  # as the published code has it
+    "Chefer": "chefer",
+    "random": "random",
+}
+"""Methods of the published token removal, as `classlens faithful` calls them."""
 
 
 def published() -> Iterator[Published]:
@@ -88,29 +97,46 @@ def published() -> Iterator[Published]:
             yield Published(_B32, f"token removal, {method}, {order}: area under the curve", value, "removal", where)
 
 
-def compare(analysis: Analysis, problems: Mapping[str, str] | None = None) -> list[Compared]:
+def compare(
+    analysis: Analysis,
+    problems: Mapping[str, str] | None = None,
+    removal: Mapping[str, pd.DataFrame] | None = None,
+) -> list[Compared]:
     """Each published value beside the measured one of the same model.
 
         compare(classlens.analyse(["stores/paper-vit-b-32.zarr"]))
 
     A model is known by the paper's name or by timm's name of the same weights. ``problems`` tells, by model, why it was
-    not measured.
+    not measured; ``removal`` holds the scores of `classlens faithful` by model.
     """
     names = {MODELS[paper].timm: paper for paper in reversed(MODELS) if MODELS[paper].file is None}
     stores = {names.get(store["name"], store["name"]): store["model"] for store in reversed(analysis.stores)}
     found = []
     for one in published():
-        value, reason = _measured(one, stores.get(one.model), analysis, problems or {})
+        if one.experiment == "removal":
+            value, reason = _removed(one, (removal or {}).get(one.model), problems or {})
+        else:
+            value, reason = _measured(one, stores.get(one.model), analysis, problems or {})
         row = value if value is not None else {"value": float("nan"), "low": float("nan"), "high": float("nan")}
         low, high = float(row["low"]), float(row["high"])
         found.append(Compared(one, float(row["value"]), low, high, int(row.get("images", 0)), reason))
     return found
 
 
+def _removed(one: Published, scores: pd.DataFrame | None, problems: Mapping[str, str]) -> tuple[Any, str]:
+    """The row of the scores of token removal, or why there is none."""
+    method = REMOVAL_METHODS.get(one.where["method"])
+    if method is None:
+        return None, "this version trains no probes"
+    if scores is None:
+        return None, problems.get(one.model, f"add --removal and --models {one.model}")
+    measure = f"{one.where['order']}_auc_reference"
+    rows = scores[(scores["metric"] == "removal") & (scores["method"] == method) & (scores["measure"] == measure)]
+    return (None, "no image has such a value") if rows.empty else (rows.iloc[0], "")
+
+
 def _measured(one: Published, model: str | None, analysis: Analysis, problems: Mapping[str, str]) -> tuple[Any, str]:
     """The row of a table, or why there is none."""
-    if one.experiment == "removal":
-        return None, "this version does not remove tokens by importance"
     if model is None:
         return None, problems.get(one.model, f"add --models {one.model}")
     for missing in analysis.missing:

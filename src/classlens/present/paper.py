@@ -11,6 +11,8 @@ from math import isnan
 from pathlib import Path
 from string import Template
 
+import pandas as pd
+
 from classlens.errors import ClasslensError, reason_of
 from classlens.experiments.analyse import Analysis
 from classlens.experiments.published import SOURCE, Compared, compare
@@ -19,7 +21,13 @@ from classlens.present.analysis import figure_name
 
 
 def write_paper(
-    analysis: Analysis, figures: Path, path: Path, *, version: str, problems: Mapping[str, str] | None = None
+    analysis: Analysis,
+    figures: Path,
+    path: Path,
+    *,
+    version: str,
+    problems: Mapping[str, str] | None = None,
+    removal: Mapping[str, pd.DataFrame] | None = None,
 ) -> None:
     """Write the page, one file that opens from disk and loads nothing; ``figures`` holds the analysis' figures as PNG.
 
@@ -33,7 +41,7 @@ def write_paper(
         "problems": "\n".join(
             f"<li>{html.escape(model)}: {html.escape(why)}</li>" for model, why in (problems or {}).items()
         ),
-        "rows": "\n".join(_rows(compare(analysis, problems))),
+        "rows": "\n".join(_rows(compare(analysis, problems, removal))),
         "figures": "\n".join(_figures(analysis, figures)),
         "confidence": f"{100 * analysis.statistics.confidence:g}",
     }
