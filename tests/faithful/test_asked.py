@@ -41,6 +41,7 @@ def test_importance_is_the_map_of_the_image() -> None:
         (["class_gradient:loss"], ("'class_gradient:loss'", "NAME:OPTION=VALUE")),
         (["class_gradient:query=cls"], ("'class_gradient:query=cls'", "query")),
         (["class_gradient:against=3"], ("'class_gradient:against=3'", "against")),
+        (["random:seed=3"], ("'random:seed=3'", "seeds are those of the whole run")),
     ],
 )
 def test_what_is_no_method(methods: list[str], names: tuple[str, ...]) -> None:

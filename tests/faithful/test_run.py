@@ -180,6 +180,19 @@ def test_images_without_a_class_and_images_that_cannot_be_read(tmp_path: Path) -
     refused(lambda: faithfulness(MODEL, bare, tmp_path / "none", **given), "no labels")
 
 
+def test_a_mosaic_with_a_hole_is_none(tmp_path: Path) -> None:
+    spec = folder(tmp_path / "images", 16)
+    (tmp_path / "images" / "cat" / "0003.png").write_bytes(b"no image")
+    given: dict[str, Any] = {"metrics": ["pointing"], "methods": ["class_gradient"], "skip_bad": True}
+    found = faithfulness(MODEL, spec, tmp_path / "run", **given)
+    store = open_store(tmp_path / "run" / STORE, "pointing.class_gradient").load()
+    (hole,) = np.flatnonzero(store["image"].values == "cat/0003.png") // 4
+    gone = np.isnan(store["share"].values).reshape(-1, 4)
+    assert gone.all(axis=1).nonzero()[0].tolist() == [hole]
+    assert gone.sum() == 4
+    assert found.scores["images"].tolist() == [store.sizes["image"] - 4]
+
+
 def test_masks_and_a_model_without_a_twin(tmp_path: Path) -> None:
     names = ["goldfish", "tench, Tinca tinca", "tabby, tabby cat", *(f"other {number}" for number in range(8))]
     lens = classlens.load(zoo.build("cls", torch.float32), class_names=names, transform=paper_transform((16, 16)))

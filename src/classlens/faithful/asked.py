@@ -66,8 +66,10 @@ def _asked(text: str) -> Asked:
             raise ClasslensError(f"method {text!r} is not NAME:OPTION=VALUE: write it as class_gradient:loss=logit")
         options[option] = int(value) if value.isdecimal() else value
     method_of(name, options)
-    if "against" in options or "query" in options:
-        raise ClasslensError(
-            f"method {text!r} does not explain the class of an image alone: leave out against and query"
-        )
+    for option in ("against", "query", "seed"):
+        if option in options:
+            why = (
+                "seeds are those of the whole run" if option == "seed" else "an image is explained for its class alone"
+            )
+            raise ClasslensError(f"method {text!r} cannot be measured with {option}: {why}; leave it out")
     return Asked(text, name, options)

@@ -16,7 +16,7 @@ from classlens.errors import ClasslensError
 from classlens.faithful.asked import Asked
 from classlens.faithful.cascade import Cascade
 from classlens.faithful.metric import Metric
-from classlens.faithful.pointing import mosaic
+from classlens.faithful.pointing import QUARTERS, mosaic
 from classlens.faithful.registry import METRICS
 from classlens.faithful.seen import Seen, Settings
 from classlens.lens.lens import Lens, load
@@ -152,6 +152,8 @@ class Measurer:
         problems = [index - batch.images.start for index in batch.problems]
         void = label < 0
         void[problems] = True
+        if self._job.mosaics:  # a mosaic with a hole is none
+            void = void.reshape(-1, QUARTERS).any(axis=1).repeat(QUARTERS)
         found = {}
         for group in groups:
             metric, method = self._job.wanted(group)
