@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
+from classlens.core.stats import Statistics
 from classlens.faithful.asked import asked
 from classlens.faithful.masking import Masking, upsampled
 from classlens.lens.lens import Lens
@@ -68,3 +70,23 @@ def test_against_painting_pixels_one_by_one(known: bool) -> None:
 def right(lens: Lens, pixels: torch.Tensor, label: int) -> bool:
     with torch.no_grad():
         return int(lens.view.module(pixels[None]).argmax()) == label
+
+
+def test_areas_leave_the_whole_image_out() -> None:
+    """Accuracies 1, then 0.5 at 10 %, and 0 from 20 % on; at 90 % again 1 in one direction."""
+    correct = np.zeros((2, 2, 10), dtype=np.int8)
+    correct[:, :, 0] = 1
+    correct[0, :, 1] = 1
+    correct[:, 0, 9] = 1
+    masked = [tenth / 10 for tenth in range(10)]
+    data = xr.Dataset(
+        {"correct": (("image", "order", "masked"), correct)}, {"order": ["negative", "positive"], "masked": masked}
+    )
+    scores = {score.measure: score for score in Masking().scores(data, Statistics(resamples=20))}
+    # Trapezoids between 10 % and 90 %, over a span of 0.8.
+    assert scores["positive_auc"].value == pytest.approx(0.5 * 0.1 * 0.5 / 0.8)
+    assert scores["negative_auc"].value == pytest.approx((0.5 * 0.1 * 0.5 + 1 * 0.1 * 0.5) / 0.8)
+    assert (scores["negative_auc"].better, scores["positive_auc"].better) == ("higher", "lower")
+    points = [point for point in Masking().points(data, Statistics(resamples=20)) if point.curve == "positive"]
+    assert [point.x for point in points] == masked
+    assert [point.value for point in points] == [1, 0.5, *[0] * 8]
