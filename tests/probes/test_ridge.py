@@ -1,0 +1,122 @@
+"""Ridge probes against scikit-learn's, and sums that any split of the images agrees on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import Ridge, RidgeCV
+from torch import Tensor
+
+from classlens.probes.ridge import RidgeSums
+from tests.refusals import refused
+
+# images, width, what is done to the features
+CASES = {
+    "well-conditioned": (200, 12, lambda x: x),
+    "more features than images": (15, 40, lambda x: x),
+    "features that nearly depend on each other": (
+        120,
+        10,
+        lambda x: x @ torch.diag(10.0 ** -torch.arange(10.0)).double(),
+    ),
+    "features that do depend on each other": (60, 8, lambda x: torch.cat([x[..., :4], x[..., :4]], dim=-1)),
+    "a large mean": (100, 6, lambda x: x + 1000),
+}
+PLACES, CLASSES = 3, 5
+
+
+def made(case: str, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    images, width, change = CASES[case]
+    generator = torch.Generator().manual_seed(len(case))
+    features = change(torch.randn(images, PLACES, width, generator=generator, dtype=torch.float64)).to(dtype)
+    label = torch.randint(CLASSES, (images,), generator=generator)
+    label[:CLASSES] = torch.arange(CLASSES)
+    return features + 0.5 * torch.nn.functional.one_hot(label, width)[:, None].to(dtype), label
+
+
+def signs(label: Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    return np.where(label[:, None].numpy() == np.arange(CLASSES), 1.0, -1.0)
+
+
+def summed(features: Tensor, label: Tensor) -> RidgeSums:
+    sums = RidgeSums(PLACES, features.shape[2], CLASSES)
+    sums.update(features, label)
+    return sums
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.01, 300.0])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("case", CASES)
+def test_against_scikit_learn(case: str, dtype: torch.dtype, alpha: float) -> None:
+    features, label = made(case, dtype)
+    probes = summed(features, label).solve(alpha, dtype=torch.float64)
+    found = probes.project(features.double())
+    for place in range(PLACES):
+        x = features[:, place].double().numpy()
+        ridge = Ridge(alpha, solver="cholesky").fit(x, signs(label))
+        np.testing.assert_allclose(probes.weight[place].T.numpy(), ridge.coef_, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(found[:, place].numpy(), ridge.predict(x), rtol=0, atol=1e-5)
+        assert np.abs(ridge.coef_).max() > 1e-3
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=40, max_size=40))
+def test_any_split_agrees(owner: list[int]) -> None:
+    features, label = made("well-conditioned")
+    features, label = features[:40], label[:40]
+    parts = [RidgeSums(PLACES, 12, CLASSES) for _ in range(4)]
+    for image, part in enumerate(owner):
+        parts[part].update(features[image : image + 1], label[image : image + 1])
+    merged = parts[0].merge(parts[1]).merge(parts[2].merge(parts[3])).solve(dtype=torch.float64)
+    whole = summed(features, label).solve(dtype=torch.float64)
+    torch.testing.assert_close(merged.weight, whole.weight, rtol=0, atol=1e-10)
+    torch.testing.assert_close(merged.bias, whole.bias, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("case", ["well-conditioned", "more features than images", "a large mean"])
+def test_leaving_one_out_against_scikit_learn(case: str) -> None:
+    features, label = made(case)
+    alphas = [0.1, 1.0, 10.0]
+    sums = summed(features, label)
+    found = sums.left_out(features[:7], label[:7], alphas) + sums.left_out(features[7:], label[7:], alphas)
+    for place in range(PLACES):
+        ridge = RidgeCV(alphas, store_cv_results=True).fit(features[:, place].numpy(), signs(label))
+        expected = ridge.cv_results_.reshape(-1, CLASSES, 3).sum(axis=(0, 1))
+        np.testing.assert_allclose(found[:, place].numpy(), expected, rtol=1e-6)
+
+
+def test_leaving_one_out_is_training_without_it() -> None:
+    features, label = made("more features than images")
+    (found,) = summed(features, label).left_out(features, label, [2.0])
+    total = torch.zeros(PLACES, dtype=torch.float64)
+    for image in range(len(label)):
+        rest = torch.arange(len(label)) != image
+        probes = summed(features[rest], label[rest]).solve(2.0, dtype=torch.float64)
+        missing = torch.as_tensor(signs(label[image : image + 1])) - probes.project(features[image : image + 1])[0]
+        total += missing.square().sum(dim=1)
+    torch.testing.assert_close(found, total, rtol=1e-6, atol=0)
+
+
+def test_places_one_by_one_and_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, label = made("well-conditioned")
+    whole = summed(features, label).solve()
+    monkeypatch.setattr("classlens.probes.ridge._SCRATCH", 1)
+    torch.testing.assert_close(summed(features, label).solve().weight, whole.weight)
+    assert whole.weight.dtype == torch.float32
+
+
+def test_memory_is_what_it_says() -> None:
+    sums = RidgeSums(4, 9, 7)
+    assert RidgeSums.bytes_of(4, 9, 7) == sums._products.nbytes + sums._sums.nbytes
+    # ViT-B/32 of the paper: three sites of twelve blocks, fifty tokens, about 15 GB (design, section 6).
+    assert 15e9 < RidgeSums.bytes_of(36 * 50, 768, 1000) < 15.5e9
+
+
+def test_what_cannot_be_solved() -> None:
+    refused(lambda: RidgeSums(1, 2, 3).solve(), "no images")
+    features, label = made("well-conditioned")
+    refused(lambda: summed(features, label).solve(0.0), "alpha is 0.0")
+    refused(lambda: RidgeSums(1, 2, 3).merge(RidgeSums(1, 2, 4)), "(1, 2, 4)", "(1, 2, 3)")
