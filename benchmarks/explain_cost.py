@@ -5,7 +5,7 @@
 Prints JSON: for every method, the median ratio of `lens.trace(pixels)` with `trace.map(target, method=…)` to the bare
 pass, each set beside bare passes right before and after it, images a second of the same, and the peak memory above
 that of the bare pass (each method in a process of its own). ``every_class``: `trace.explain("all")`, the maps of all
-classes, with the pass. Weights are random, as cost does not depend on them.
+classes, with the pass; ``streamed``: `lens.explain(pixels, target)`, the class gradient without a trace. Weights are random, as cost does not depend on them.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ def measured(name: str, method: str, batch: int, repeats: int) -> dict[str, Any]
             module(pixels)
 
     def run() -> None:
+        if method == "streamed":
+            lens.explain(pixels, 7, batch_size=batch)
+            return
         trace = lens.trace(pixels, batch_size=batch)
         if method == "every_class":
             trace.explain("all")
@@ -87,7 +90,7 @@ def main() -> None:
         print(json.dumps(measured(args.model, args.method, args.batch_size, args.repeats)))
         return
     found = {}
-    for method in ("trace", *METHODS, "every_class"):
+    for method in ("streamed", "trace", *METHODS, "every_class"):
         options = ["--model", args.model, "--batch-size", str(args.batch_size), "--repeats", str(args.repeats)]
         command = [sys.executable, __file__, *options, "--method", method]
         done = subprocess.run(command, check=True, capture_output=True, text=True)

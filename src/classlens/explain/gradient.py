@@ -34,27 +34,36 @@ def explain(
     halves) is explained by their weighted sum, each with its own class space and queries. Source: the paper, section
     4.1; the closed form of the design, section 4.
     """
-    chosen = loss_of(loss, "cross_entropy" if against is None else "logit")
-    if against is not None and chosen != "logit":
-        raise ClasslensError(
-            f"loss {chosen!r} is of one class: leave it out beside against, which takes the difference of two logits"
-        )
+    chosen = chosen_loss(loss, against)
     view, grid = recording.view, recording.tokens.image
     shape = (len(target), len(view.blocks), view.blocks[0].heads, grid.stop - grid.start)
     result = torch.zeros(shape, dtype=recording.dtype)
     for asked in queries_of(recording, query):
         for part in parts(recording, asked):
             for number in range(len(view.blocks)):
-                added = recording.states("attn_out", number)[part, asked.places]
-                logits = asked.space.project(added)
-                wanted = target[part].to(logits.device)
-                gradient = (
-                    loss_gradient(logits, wanted, chosen)
-                    if against is None
-                    else contrast_gradient(logits, wanted, against[part].to(logits.device))
-                )
-                result[part, number] += asked.weight * of_block(recording, asked, number, part, gradient).cpu()
+                result[part, number] += explain_block(recording, asked, number, part, target, chosen, against)
     return result
+
+
+def explain_block(
+    recording: Recording,
+    asked: Queries,
+    block: int,
+    part: slice,
+    target: Int[Tensor, " image"],
+    loss: Loss,
+    against: Int[Tensor, " image"] | None,
+) -> Float[Tensor, "image head token"]:
+    """The share of some queries in the map of one block, for some images; on the CPU."""
+    added = recording.states("attn_out", block)[part, asked.places]
+    logits = asked.space.project(added)
+    wanted = target[part].to(logits.device)
+    gradient = (
+        loss_gradient(logits, wanted, loss)
+        if against is None
+        else contrast_gradient(logits, wanted, against[part].to(logits.device))
+    )
+    return asked.weight * of_block(recording, asked, block, part, gradient).cpu()
 
 
 def of_block(
@@ -70,6 +79,16 @@ def of_block(
         values=recording.states("values", block)[part, :, recording.tokens.image],
         gradient=gradient,
     )
+
+
+def chosen_loss(loss: Loss | None, against: object) -> Loss:
+    """The loss that is meant; raises ClasslensError for one that does not go with another class."""
+    chosen = loss_of(loss, "cross_entropy" if against is None else "logit")
+    if against is not None and chosen != "logit":
+        raise ClasslensError(
+            f"loss {chosen!r} is of one class: leave it out beside against, which takes the difference of two logits"
+        )
+    return chosen
 
 
 def loss_of(loss: Loss | None, default: Loss) -> Loss:

@@ -66,3 +66,11 @@ def target_coords(classes: Classes, target: np.ndarray[Any, Any]) -> Coordinates
     """The class of interest of each image."""
     names = np.array([classes.names[index] for index in target], dtype=object)
     return {"target": ("image", target), "target_name": ("image", names)}
+
+
+def told_of(method: str, options: dict[str, Any]) -> dict[str, str]:
+    """The method and its options, as attributes of a result; the loss of a class gradient also where it was left
+    out."""
+    if method == "class_gradient":
+        options.setdefault("loss", "cross_entropy" if options.get("against") is None else "logit")
+    return {"method": method, **{key: str(value) for key, value in options.items() if value is not None}}

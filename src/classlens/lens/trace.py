@@ -21,7 +21,7 @@ from classlens.explain.every_class import explain_classes, explain_every_class
 from classlens.explain.methods import method_of
 from classlens.hooks.recording import Recording
 from classlens.lens.facts import FactsTable, Integers, blocks_of, sites_of
-from classlens.lens.labels import Coordinates, array, class_coords, image_names, target_coords, token_coords
+from classlens.lens.labels import Coordinates, array, class_coords, image_names, target_coords, token_coords, told_of
 from classlens.lens.target import Target, indices
 from classlens.models.classes import Classes
 from classlens.models.transforms import Preprocessing
@@ -178,9 +178,9 @@ class Trace:
             options.setdefault("loss", "logit")
             found = explain_every_class(self.recording, **_checked(options))
             coords = self._coords(self._blocks("attn_out"), classes=True, image_only=True)
-            return array(found, ("image", "category", "token"), coords, name="importance", **_told(method, options))
+            return array(found, ("image", "category", "token"), coords, name="importance", **told_of(method, options))
         chosen = method_of(method, options)
-        told = _told(method, options)
+        told = told_of(method, options)
         index = self._target(target)
         if options.get("against") is not None:
             options["against"] = self._target(options["against"])
@@ -201,7 +201,7 @@ class Trace:
         if step < 1:
             raise ClasslensError(f"step is {step}: give at least 1 class")
         options.setdefault("loss", "logit")
-        chosen, told = _checked(options), _told("class_gradient", options)
+        chosen, told = _checked(options), told_of("class_gradient", options)
         coords = self._coords(self._blocks("attn_out"), classes=True, image_only=True)
         names = ("image", "category", "block", "head", "token")
         for start in range(0, len(self.classes), step):
@@ -314,14 +314,6 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
         if option not in ("loss", "query"):
             raise ClasslensError(f"all classes at once have no option {option!r}: they take loss and query")
     return options
-
-
-def _told(method: str, options: dict[str, Any]) -> dict[str, str]:
-    """The method and its options, as attributes of a result; the loss of a class gradient also where it was left
-    out."""
-    if method == "class_gradient":
-        options.setdefault("loss", "cross_entropy" if options.get("against") is None else "logit")
-    return {"method": method, **{key: str(value) for key, value in options.items() if value is not None}}
 
 
 def _finite(logits: Tensor) -> None:

@@ -35,8 +35,8 @@ class RidgeSums:
         sums.update(features, labels)          # [image, place, width], as they come
         probes = sums.solve(alpha=1.0)
 
-    Of each place the products ``XᵀX`` are kept as a triangle, and ``XᵀY`` as sums over each class, both in float64 on
-    the CPU: ``width · (width + 1) / 2 + classes · width`` numbers. Source: the paper's linear probe (design, section 6).
+    Of each place the products ``XᵀX`` are kept as a triangle, and ``XᵀY`` as sums over each class, both in float64
+    on the CPU: ``width · (width + 1) / 2 + classes · width`` numbers. Source: the paper's linear probe.
     """
 
     def __init__(self, places: int, width: int, classes: int) -> None:
