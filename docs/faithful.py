@@ -1,7 +1,7 @@
 """Makes the numbers of the faithfulness page: ``python docs/faithful.py search|report cifar10:FOLDER [WORK]``.
 
 ``search`` compares candidates for a better map by token removal on 1,000 test images; what was learnt from them is the
-method ``log_odds``. ``report`` measures all methods on 2,000 other test images, which the search has never seen, and
+method ``log_odds``. ``report`` measures all methods on 2,000 other test images, and
 puts summary and figure into ``docs/faithful``. ``WORK`` keeps the store, so that a run goes on where it stopped.
 """
 
@@ -22,6 +22,7 @@ from classlens.faithful.asked import asked
 from classlens.faithful.cascade import Cascade
 from classlens.faithful.curves import trapezoid
 from classlens.faithful.removal import Removal
+from classlens.faithful.run import STORE
 from classlens.faithful.seen import Seen, Settings
 from classlens.hooks.attending import attention_weights
 from classlens.present.faithful import write_faithfulness
@@ -128,6 +129,20 @@ def report(data: str, work: Path) -> None:
         for picture in results.glob("*.png"):
             with Image.open(picture) as figure:
                 figure.convert("RGB").quantize(128).save(out / picture.name, optimize=True)
+    unseen(data, work)
+
+
+def unseen(data: str, work: Path) -> None:
+    """Prints the plain areas of removal without the images on which the idea was first tried, before this file."""
+    tried = set(open_dataset(data, split="test", limit=2000, seed=0).names[::2])
+    print("| method | images | least first ↑ | most first ↓ |\n|---|---|---|---|")
+    for method in ("class_gradient", "chefer", "legrad", "logit_attribution", "log_odds"):
+        found = classlens.open_store(work / "summary" / STORE, f"removal.{method}").load()
+        found = found.isel(image=[name not in tried for name in found["image"].values])
+        scores = {score.measure: score for score in Removal().scores(found, classlens.Statistics())}
+        negative, positive = scores["negative_auc"], scores["positive_auc"]
+        cells = (f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})" for one in (negative, positive))
+        print(f"| {method} | {negative.images} | {' | '.join(cells)} |")
 
 
 def _told(now: Progress) -> None:
