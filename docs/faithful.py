@@ -1,8 +1,8 @@
 """Makes the numbers of the faithfulness page: ``python docs/faithful.py search|report cifar10:FOLDER [WORK]``.
 
 ``search`` compares candidates for a better map by token removal on 1,000 test images; what was learnt from them is the
-method ``log_odds``. ``report`` measures all methods on 2,000 other test images, and
-puts summary and figure into ``docs/faithful``. ``WORK`` keeps the store, so that a run goes on where it stopped.
+method ``log_odds``. ``report`` measures all methods on 2,000 other test images, and puts summary and figures into
+``docs/faithful``. ``WORK`` keeps the store, so that a run goes on where it stopped.
 """
 
 from __future__ import annotations

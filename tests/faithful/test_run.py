@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import classlens
-from classlens import faithfulness, open_store
+from classlens import Statistics, faithfulness, open_store
 from classlens.faithful.pointing import quadruples
 from classlens.faithful.run import STORE, Faithfulness
 from classlens.models.transforms import paper_transform
@@ -153,6 +153,9 @@ def test_a_store_of_something_else(data: str, whole: tuple[Path, Faithfulness], 
         ({"metrics": []}, ("no metrics",)),
         ({"methods": ["deeplift"]}, ("'deeplift'",)),
         ({"engine": "dask"}, ("'dask'",)),
+        ({"metrics": ["completeness"]}, ("nothing of completeness", "rollout")),
+        ({"metrics": ["pointing"], "limit": 3}, ("nothing of pointing", "fewer than four classes")),
+        ({"statistics": Statistics(resamples=0)}, ("resamples 0",)),
     ],
 )
 def test_what_cannot_be_asked_for(data: str, tmp_path: Path, more: dict[str, Any], names: tuple[str, ...]) -> None:

@@ -16,6 +16,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from classlens.errors import ClasslensError
+
 Alternative = Literal["greater", "two-sided"]
 
 # Numbers drawn at once: 32 MiB of float64.
@@ -31,6 +33,17 @@ class Statistics:
     permutations: int = 10_000
     resamples: int = 2_000
     confidence: float = 0.95
+
+
+def check_statistics(how: Statistics) -> None:
+    """Raises ClasslensError for numbers that nothing can be drawn with."""
+    for name, value in (("permutations", how.permutations), ("resamples", how.resamples)):
+        if value < 1:
+            raise ClasslensError(f"{name} {value} is too few: give 1 or more")
+    if not 0 < how.confidence < 1:
+        raise ClasslensError(f"confidence {how.confidence} is no share: give a number between 0 and 1, such as 0.95")
+    if how.seed < 0:
+        raise ClasslensError(f"seed {how.seed} is negative: give 0 or more")
 
 
 class Estimate(NamedTuple):

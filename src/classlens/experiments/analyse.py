@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from classlens.core.stats import Statistics
-from classlens.errors import ClasslensError, require
+from classlens.core.stats import Statistics, check_statistics
+from classlens.errors import require
 from classlens.experiments.experiment import Experiment, Found
 from classlens.experiments.opened import Opened, Part, open_all
 from classlens.experiments.registry import chosen
@@ -141,16 +141,6 @@ def _about(store: Opened) -> dict[str, Any]:
 
 
 _OTHERS = ("random_init", "self_only", "no_cls", "context_removed", "class_removed")
-
-
-def check_statistics(how: Statistics) -> None:
-    for name, value in (("permutations", how.permutations), ("resamples", how.resamples)):
-        if value < 1:
-            raise ClasslensError(f"{name} {value} is too few: give 1 or more")
-    if not 0 < how.confidence < 1:
-        raise ClasslensError(f"confidence {how.confidence} is no share: give a number between 0 and 1, such as 0.95")
-    if how.seed < 0:
-        raise ClasslensError(f"seed {how.seed} is negative: give 0 or more")
 
 
 def require_libraries() -> None:

@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classlens.core.stats import Statistics
+from classlens.core.stats import Statistics, check_statistics
 from classlens.errors import ClasslensError
-from classlens.experiments.analyse import Analysis, analyse, check_statistics, require_libraries
+from classlens.experiments.analyse import Analysis, analyse, require_libraries
 from classlens.experiments.published import REMOVAL_METHODS, REMOVAL_MODELS
 from classlens.faithful.run import faithfulness
 from classlens.lens.lens import Lens, load

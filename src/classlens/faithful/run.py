@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
-from classlens.core.stats import Statistics
+from classlens.core.stats import Statistics, check_statistics
 from classlens.errors import ClasslensError, require
 from classlens.explain.methods import METHODS
 from classlens.faithful.asked import Asked, asked
 from classlens.faithful.job import Job, group_of, larger, twin_of
+from classlens.faithful.metric import Metric
 from classlens.faithful.pointing import QUARTERS, quadruples
 from classlens.faithful.registry import METRICS, chosen
 from classlens.faithful.seen import Settings
@@ -116,6 +117,8 @@ def faithfulness(
     check_engine(engine)
     require("analysis", "pandas", "scipy")
     settings = _settings(steps, permutations, seed)
+    how = statistics or Statistics()
+    check_statistics(how)
     wanted = asked(methods)
     folder = Path(out)
     url = str(folder / STORE)
@@ -146,6 +149,7 @@ def faithfulness(
         "permutations": settings.permutations,
     }
     order = quadruples(labels, seed)
+    groups = _groups(measured, wanted, missing, mosaics=len(order) > 0)
     large = larger(source, lens, options) if any(metric.mosaics for metric in measured) else None
     with only_writer(url, local=True) as renew:
         store = existing(url)
@@ -155,18 +159,7 @@ def faithfulness(
         require_same(url, store.identity, identity)
         store.clear_leftovers()
         jobs: list[Job] = []
-        for mosaics in (False, True):
-            groups = [
-                group_of(metric, method)
-                for metric in measured
-                for method in wanted
-                if metric.mosaics == mosaics and metric.takes(method)
-            ]
-            if mosaics and groups and not len(order):
-                missing["pointing"] = "the images are of fewer than four classes, of which mosaics are made"
-                groups = []
-            if not groups:
-                continue
+        for mosaics, own in groups.items():
             job = Job(
                 model=source,
                 options=options,
@@ -177,15 +170,33 @@ def faithfulness(
                 shape=tuple(pixels.shape),
                 mosaics=mosaics,
                 double=large is not None,
-                work=Work(
-                    url, tuple(groups), _of_mosaics(size) if mosaics else size, store.identity["threads"], skip_bad
-                ),
+                work=Work(url, own, _of_mosaics(size) if mosaics else size, store.identity["threads"], skip_bad),
             )
             _add_groups(store, job, large if mosaics and large else lens)
             jobs.append(job)
         outcome = _measure(jobs, store, lens, large, twin, engine, cluster, workers, renew, report)
-    scores, curves = tables(url, statistics or Statistics())
-    return Faithfulness(scores, curves, missing, outcome, statistics or Statistics())
+    return Faithfulness(*tables(url, how), missing, outcome, how)
+
+
+def _groups(
+    metrics: tuple[Metric, ...], methods: tuple[Asked, ...], missing: dict[str, str], *, mosaics: bool
+) -> dict[bool, tuple[str, ...]]:
+    """The groups that are measured on images (False) and on mosaics (True); raises ClasslensError where none is."""
+    found: dict[bool, tuple[str, ...]] = {}
+    for metric in metrics:
+        if metric.mosaics and not mosaics:
+            missing[metric.name] = "the images are of fewer than four classes, of which mosaics are made"
+            continue
+        names = tuple(group_of(metric, method) for method in methods if metric.takes(method))
+        if names:
+            found[metric.mosaics] = found.get(metric.mosaics, ()) + names
+    if not found:
+        why = "; ".join(f"{name}: {why}" for name, why in missing.items())
+        raise ClasslensError(
+            f"nothing of {', '.join(metric.name for metric in metrics)} can be measured of "
+            f"{', '.join(method.text for method in methods)}{f' ({why})' if why else ''}: ask for other ones"
+        )
+    return dict(sorted(found.items()))
 
 
 def _measure(
@@ -226,11 +237,11 @@ def _measure(
 
 
 def _tell(
-    report: Callable[[Progress], None], started: float, images: int, before: int, elsewhere: int, now: Progress
+    report: Callable[[Progress], None], started: float, images: int, before: int, others: int, now: Progress
 ) -> None:
-    """The progress of one job as that of all, of which ``elsewhere`` are done in others."""
+    """The progress of one job as that of all, of which ``others`` are done elsewhere."""
     seconds = time.perf_counter() - started
-    report(replace(now, done=elsewhere + now.done, images=images, before=before, seconds=seconds))
+    report(replace(now, done=others + now.done, images=images, before=before, seconds=seconds))
 
 
 def tables(store: str, how: Statistics) -> tuple[pd.DataFrame, pd.DataFrame]:
