@@ -103,6 +103,10 @@ def test_tables(whole: tuple[Path, Faithfulness]) -> None:
     assert whole[1].outcome.images == IMAGES + 68
 
 
+def test_it_is_no_store_of_measurements(whole: tuple[Path, Faithfulness]) -> None:
+    refused(lambda: classlens.analyse(whole[0] / STORE), STORE, "`classlens faithful`", "results")
+
+
 def test_stopped_and_gone_on_with(data: str, whole: tuple[Path, Faithfulness], tmp_path: Path) -> None:
     out = tmp_path / "run"
     told: list[Progress] = []

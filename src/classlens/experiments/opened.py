@@ -55,6 +55,11 @@ class Opened:
         self._names = groups_of(self.url)
         self._groups: dict[str, xr.Dataset] = {}
         clean = self.group(CLEAN)
+        if clean is None and any("." in name for name in self._names):  # metric and method, of faithfulness
+            raise ClasslensError(
+                f"store {self.url!r} is one of `classlens faithful`, whose tables stand in results beside it: "
+                "give a store of `classlens measure`"
+            )
         if clean is None:
             raise ClasslensError(
                 f"store {self.url!r} has no condition 'clean', against which all others are set: measure it with "
