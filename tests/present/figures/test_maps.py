@@ -74,16 +74,15 @@ def test_a_map_lies_where_the_model_saw_and_what_it_did_not_see_has_no_colour() 
     photo = Image.new("RGB", (130, 90), (200, 100, 50))
     # The input begins above the photo, as a crop that padded it.
     canvas = Canvas(photo, Window(Box(40, -10, 104, 38), Box(40, 0, 104, 38)))
-    grid = np.arange(1.0, 13.0).reshape(3, 4)
+    grid = np.arange(8.0, 20.0).reshape(3, 4)
     large = upsampled(grid, canvas)
     assert large.shape == (90, 130)
     # Centres of tokens: rows -2, 14, 30, columns 48, 64, 80, 96; between pixels, hence the mean of four.
     for row, y in enumerate((-2, 14, 30)):
         for column, x in enumerate((48, 64, 80, 96)):
             if y > 0:
-                assert large[y - 1 : y + 1, x - 1 : x + 1].mean() == pytest.approx(
-                    grid[row, column], abs=0.15
-                )  # the kink at a centre
+                around = large[y - 1 : y + 1, x - 1 : x + 1].mean()
+                assert around == pytest.approx(grid[row, column], abs=0.15), "but for the kink at a centre"
     for signed in (True, False):
         pixels = np.asarray(overlay(canvas, grid, signed=signed)).astype(int)
         coloured = np.ptp(pixels, axis=2) > 8
