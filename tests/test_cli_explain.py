@@ -45,7 +45,7 @@ def test_all_methods_of_two_photos(photos: list[Path], tmp_path: Path) -> None:
             np.testing.assert_allclose(one["maps"][name], trace.map("ship", method=name)[image], atol=1e-6)
     with Image.open(tmp_path / "out" / "01-legrad.webp") as animation:
         assert getattr(animation, "n_frames", 1) == 6
-        assert min(animation.size) >= 448
+        assert animation.size == (480, 360), "small pictures enlarged by a whole number"
 
 
 def test_one_class_against_another(photos: list[Path], tmp_path: Path) -> None:
@@ -54,6 +54,11 @@ def test_one_class_against_another(photos: list[Path], tmp_path: Path) -> None:
     found = json.loads((tmp_path / "out" / "explain.json").read_text())["images"][0]["maps"]["class_gradient"]
     trace = classlens.load("builtin:cifar10").trace(photos[:1])
     np.testing.assert_allclose(found, trace.map("cat", against="dog")[0], atol=1e-6)
+    pixels = np.asarray(Image.open(tmp_path / "out" / "01-class_gradient.png")).astype(int)
+    bluer = pixels[..., 2] - pixels[..., 0]
+    assert np.min(found) < 0 < np.max(found)
+    assert bluer.min() < -20, "orange for the one"
+    assert bluer.max() > 20, "blue for the other"
     again = run(photos[0], "--out", tmp_path / "out")
     assert again.exit_code == 0, "an earlier result is replaced"
     (tmp_path / "out" / "mine.txt").write_text("mine")
@@ -69,6 +74,8 @@ def test_one_class_against_another(photos: list[Path], tmp_path: Path) -> None:
         (("--against", "dgo"), "did you mean 'dog'"),
         (("--loss", "hinge"), "loss 'hinge' is not known"),
         (("--class", "catt"), "did you mean 'cat'"),
+        (("--animate", "--format", "mp4"), "--format 'mp4' is not known: give webp or gif"),
+        (("--format", "gif"), "--format gif goes with --animate"),
     ],
 )
 def test_mistakes(photos: list[Path], tmp_path: Path, args: tuple[str, ...], says: str) -> None:
@@ -80,3 +87,29 @@ def test_mistakes(photos: list[Path], tmp_path: Path, args: tuple[str, ...], say
 
 def test_a_photo_that_is_not_there(tmp_path: Path) -> None:
     assert "does not exist" in run(tmp_path / "none.png", "--out", tmp_path / "out").stderr
+
+
+def test_an_animation_as_gif(photos: list[Path], tmp_path: Path) -> None:
+    result = run(photos[0], "--method", "class_rank", "--animate", "--format", "gif", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    names = {"01-class_rank.png", "01-class_rank.gif", "01-methods.png", "explain.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    with Image.open(tmp_path / "out" / "01-class_rank.gif") as animation:
+        assert getattr(animation, "n_frames", 1) == 6
+        assert animation.info["loop"] == 0, "over and over"
+        assert animation.info["duration"] == 400
+
+
+def test_the_photo_itself_is_shown(tmp_path: Path) -> None:
+    picture(0, (451, 300)).save(tmp_path / "photo.png")
+    result = run(tmp_path / "photo.png", "--method", "random", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "out" / "explain.json").read_text())["images"][0]
+    assert record["resolution"] == "photo"
+    # builtin:cifar10: the shorter side to 32, the other to 48, of which columns 8 to 39 remain.
+    assert record["frame"] == pytest.approx([8 * 451 / 48, 0, 40 * 451 / 48, 300], abs=1e-3)
+    pixels = np.asarray(Image.open(tmp_path / "out" / "01-random.png")).astype(int)
+    assert pixels.shape == (300, 451, 3)
+    coloured = (np.ptp(pixels, axis=2) > 0).mean(axis=0)
+    assert coloured[:75].max() == coloured[376:].max() == 0
+    assert coloured[75:376].min() > 0.9

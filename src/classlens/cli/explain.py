@@ -33,7 +33,8 @@ def explain(
     ] = None,
     loss: Annotated[str | None, typer.Option(help="cross_entropy, logit or double_softmax (class_gradient).")] = None,
     contour: Annotated[bool, typer.Option("--contour", help="Contours at a quarter, half and three quarters.")] = False,
-    animate: Annotated[bool, typer.Option("--animate", help="Also an animation over blocks, as WebP.")] = False,
+    animate: Annotated[bool, typer.Option("--animate", help="Also an animation over blocks.")] = False,
+    format_: Annotated[str, typer.Option("--format", help="webp or gif (--animate).")] = "webp",
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("classlens-explain"),
     checkpoint: Annotated[Path | None, typer.Option(help="Weights: safetensors or state dict.")] = None,
     head: Annotated[Path | None, typer.Option(help="File of a linear head for a backbone of timm.")] = None,
@@ -45,7 +46,7 @@ def explain(
     """Show which parts of a photo speak for a class: overlays of one method or many, and the numbers."""
     from classlens.explain.methods import METHODS, method_of
     from classlens.lens.lens import load
-    from classlens.present.explanation import explanation_json, write_explanations
+    from classlens.present.explanation import Animation, explanation_json, write_explanations
     from classlens.present.folder import EXPLANATION, check_replaceable, replacing
 
     check_replaceable(out, EXPLANATION)
@@ -59,6 +60,13 @@ def explain(
     for option in options:
         if not any(option in METHODS[name].options for name in methods):
             raise ClasslensError(f"--{option} goes with class_gradient, not with {', '.join(methods)}: leave it out")
+    animation: Animation | None = "gif" if format_ == "gif" else "webp"
+    if format_ != animation:
+        raise ClasslensError(f"--format {format_!r} is not known: give webp or gif")
+    if not animate:
+        if format_ != "webp":
+            raise ClasslensError(f"--format {format_} goes with --animate: give both, or leave it out")
+        animation = None
     check_images(images)
     with waiting("loading the model") as progress, replacing(out, EXPLANATION) as folder:
         lens = load(model, **loading(model, checkpoint, head, classes, templates, transform, device))
@@ -68,9 +76,18 @@ def explain(
         records: list[dict[str, Any]] = []
         for start in range(0, len(images), _BATCH):
             progress("explaining", start, len(images))
-            trace = lens.trace(images[start : start + _BATCH], batch_size=_BATCH)
+            some = images[start : start + _BATCH]
+            trace = lens.trace(some, batch_size=_BATCH)
             records += write_explanations(
-                trace, target, methods, folder, first=start + 1, contour=contour, animate=animate, **options
+                trace,
+                target,
+                methods,
+                folder,
+                photos=some,
+                first=start + 1,
+                contour=contour,
+                animate=animation,
+                **options,
             )
         text = explanation_json(records, model=lens.view.name, version=__version__)
         (folder / "explain.json").write_text(text, encoding="utf-8")

@@ -24,6 +24,7 @@ from classlens.lens.facts import FactsTable, Integers, blocks_of, sites_of
 from classlens.lens.labels import Coordinates, array, class_coords, image_names, target_coords, token_coords, told_of
 from classlens.lens.target import Target, indices
 from classlens.models.classes import Classes
+from classlens.models.geometry import Window, window
 from classlens.models.transforms import Preprocessing
 from classlens.models.view import Site
 
@@ -58,6 +59,14 @@ class Trace:
     def picture(self, image: int) -> Image.Image:
         """An image as the model saw it, after resizing and cropping."""
         return self._preprocessing.picture(self._pixels[image])
+
+    def window(self, photo: Image.Image) -> Window | None:
+        """Where in a photo lies what the model saw of it, in pixels of the photo.
+
+        ``trace.window(photo).seen``; None where the transform has steps beside torchvision's resizes and centre crops.
+        """
+        size, transform = (photo.height, photo.width), self._preprocessing.transform
+        return None if transform is None else window(size, transform)
 
     @property
     def output(self) -> xr.DataArray:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
 from classlens.explain.methods import METHODS
-from classlens.lens.target import Target
+from classlens.lens.target import Target, indices
 from classlens.lens.trace import Trace
-from classlens.present.figures.maps import frames, overlay, side_by_side
-from classlens.present.figures.style import save
+from classlens.models.images import ImageLike, read_pictures
+from classlens.present.figures.maps import Canvas, frames, overlay, side_by_side
+from classlens.present.figures.style import plain, save
 
-# Small pictures are shown larger, every pixel a square.
-_LEAST = 448
+Animation = Literal["webp", "gif"]
+# The longer side of files, of smaller pictures (every pixel a square), and of side by side and animated ones.
+_LONGEST = 2048
+_SMALL, _ENLARGED = 256, 448
+_PANEL = 800
 _FRAME = 400  # milliseconds
 
 
@@ -27,9 +31,10 @@ def write_explanations(
     methods: Sequence[str],
     folder: Path,
     *,
+    photos: Sequence[ImageLike] | None = None,
     first: int = 1,
     contour: bool = False,
-    animate: bool = False,
+    animate: Animation | None = None,
     **options: Any,
 ) -> list[dict[str, Any]]:
     """Write the pictures of every image of a trace, numbered from ``first``; returns the record of each.
@@ -37,8 +42,9 @@ def write_explanations(
         write_explanations(lens.trace(["cat.png"]), "cat", ["class_gradient", "rollout"], Path("out"))
 
     ``01-class_gradient.png``: the map over the picture, at the picture's resolution. ``01-methods.png``: all methods
-    side by side. ``01-class_gradient.webp``, with ``animate``: block after block, on one scale, for methods that tell
-    blocks apart. ``options`` go to the methods that take them.
+    side by side. ``01-class_gradient.webp`` or ``.gif``, with ``animate``: block after block, on one scale, for methods
+    that tell blocks apart. ``photos`` are what the trace was made of: maps are laid over them rather than over what the
+    model saw, where it is known what that is of them. ``options`` go to the methods that take them.
     """
     found = {
         method: trace.explain(
@@ -47,41 +53,78 @@ def write_explanations(
         for method in methods
     }
     rows, columns = trace.recording.tokens.grid
+    against = _against(trace, options)
     records = []
     for image, name in enumerate(trace.names):
-        picture = _large(trace.picture(image))
+        canvas, record = _canvas(trace, image, None if photos is None else photos[image])
+        small = _within(canvas, _PANEL)
         number = f"{first + image:02d}"
         maps = {}
-        record: dict[str, Any] = {"name": name, "maps": {}}
+        record = {"name": name, **record, "maps": {}}
         for method, values in found.items():
             own, signed = values[image], METHODS[method].signed
             grid = own.sum([dim for dim in own.dims if dim != "token"]).values.reshape(rows, columns)
-            maps[method] = (grid, signed)
             record["target"] = str(values.target_name.values[image])
             record["maps"][method] = np.asarray(grid, dtype=float).round(6).tolist()
-            overlay(picture, grid, signed=signed).save(folder / f"{number}-{method}.png")
-            if animate and "block" in own.dims:
+            maps[_label(method, record["target"], against is not None)] = (grid, signed)
+            overlay(canvas, grid, signed=signed).save(folder / f"{number}-{method}.png")
+            if animate is not None and "block" in own.dims:
                 blocks = own.sum([dim for dim in own.dims if dim == "head"]).values.reshape(-1, rows, columns)
-                pictures = list(frames(picture, blocks, signed=signed))
-                pictures[0].save(
-                    folder / f"{number}-{method}.webp",
-                    save_all=True,
-                    append_images=pictures[1:],
-                    duration=_FRAME,
-                    loop=0,
-                    lossless=True,
-                )
-        title = f"{record['target']} in {Path(name).name}"
-        save(side_by_side(picture, maps, title, contour=contour), folder / f"{number}-methods.png")
+                pictures = list(frames(small, blocks, signed=signed))
+                _animate(pictures, folder / f"{number}-{method}.{animate}")
+        title = plain(record["target"])
+        if against is not None:
+            record["against"] = against[image]
+            title += f" rather than {plain(against[image])}"
+        title += f" in {plain(Path(name).name)}"
+        save(side_by_side(small, maps, title, contour=contour), folder / f"{number}-methods.png")
         records.append(record)
     return records
 
 
-def _large(picture: Image.Image) -> Image.Image:
-    times = -(-_LEAST // min(picture.size))
-    if times <= 1:
-        return picture
-    return picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
+def _against(trace: Trace, options: Mapping[str, Any]) -> list[str] | None:
+    """The name of the other class of each image."""
+    if options.get("against") is None:
+        return None
+    return [trace.classes.names[index] for index in indices(trace.classes, options["against"], len(trace)).tolist()]
+
+
+def _label(method: str, target: str, contrast: bool) -> str:
+    """A method's name, with the one class that it explains where the title speaks of two."""
+    name, known = method.replace("_", " "), METHODS[method]
+    return f"{name}: {target} alone" if contrast and known.of_class and "against" not in known.options else name
+
+
+def _canvas(trace: Trace, image: int, photo: ImageLike | None) -> tuple[Canvas, dict[str, Any]]:
+    """What to lay the maps of an image over, and what to record of that."""
+    if photo is not None:
+        picture = read_pictures(photo)[0].image
+        window = trace.window(picture)
+        if window is not None:
+            seen = [round(side, 3) for side in window.frame]
+            return _within(Canvas(picture, window), _LONGEST), {"resolution": "photo", "frame": seen}
+    return _within(Canvas(trace.picture(image)), _LONGEST), {"resolution": "model"}
+
+
+def _within(canvas: Canvas, longest: int) -> Canvas:
+    """Not larger than ``longest``, and not too small to look at."""
+    size = max(canvas.picture.size)
+    if size > longest:
+        return canvas.sized(longest, Image.Resampling.LANCZOS)
+    if size < _SMALL:
+        return canvas.sized(size * -(-_ENLARGED // size), Image.Resampling.NEAREST)
+    return canvas
+
+
+def _animate(pictures: Sequence[Image.Image], path: Path) -> None:
+    """One picture after another, over and over."""
+    if path.suffix == ".gif":
+        # A palette of its own for every picture: the colours of weak and of strong maps hardly meet.
+        pictures = [one.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG) for one in pictures]
+        options: dict[str, Any] = {"optimize": False}
+    else:
+        options = {"lossless": True}
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=_FRAME, loop=0, **options)
 
 
 def explanation_json(records: Sequence[dict[str, Any]], *, model: str, version: str) -> str:

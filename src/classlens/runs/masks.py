@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 from torch import Tensor
-from torchvision import transforms
-from torchvision.transforms._presets import ImageClassification
 
+from classlens.models.geometry import Resized, stages
 from classlens.models.transforms import Transform
 from classlens.runs.variables import Array
 
-# Steps that leave every pixel where it is, by the name of their class.
-_STILL = frozenset(
-    [
-        *("ToTensor", "PILToTensor", "MaybeToTensor", "MaybePILToTensor", "ToNumpy", "ToImage"),
-        *("ToDtype", "ConvertImageDtype", "Normalize", "_convert_to_rgb"),  # the last is OpenCLIP's
-    ]
-)
 Places = Array
 """The row (or column) of the original mask of each row (or column) of the image that the model sees; -1 for padding."""
 
@@ -55,54 +44,21 @@ def _nearest(size: int, count: int) -> Array:
 
 def _places(shape: tuple[int, int], transform: Transform | None) -> tuple[Places, Places] | None:
     """Where each row and column that the model sees comes from; None for a transform with other steps."""
+    found = stages(shape, transform)
+    if found is None:
+        return None
     sides = [np.arange(size) for size in shape]
-    for step in [] if transform is None else _steps(transform):
-        if getattr(step, "__name__", type(step).__name__) in _STILL:
-            continue
-        change = _CHANGES.get(type(step))
-        if change is None:
-            return None
-        sides = change(step, sides)
+    for stage in found:
+        if isinstance(stage, Resized):
+            sides = [side[_nearest(len(side), size)] for side, size in zip(sides, stage.size, strict=True)]
+        else:
+            sides = [_crop(*each) for each in zip(sides, stage.start, stage.size, strict=True)]
     return sides[0], sides[1]
 
 
-def _steps(transform: Any) -> list[Any]:
-    """The steps of a chain, also of chains within it."""
-    if type(transform) is ImageClassification:
-        return [transforms.Resize(transform.resize_size), transforms.CenterCrop(transform.crop_size)]
-    if isinstance(transform, transforms.Compose):
-        return [each for step in transform.transforms for each in _steps(step)]
-    return [transform]
-
-
-def _resized(step: Any, sides: list[Array]) -> list[Array]:
-    height, width = (len(side) for side in sides)
-    size = [step.size] if isinstance(step.size, int) else list(step.size)
-    if len(size) == 1:  # the shorter side, the other in proportion, as torchvision counts it
-        short = min(height, width)
-        long = int(size[0] * max(height, width) / short)
-        if step.max_size is not None and long > step.max_size:
-            size[0], long = int(step.max_size * size[0] / long), step.max_size
-        size = [long, size[0]] if height > width else [size[0], long]
-    return [side[_nearest(len(side), count)] for side, count in zip(sides, size, strict=True)]
-
-
-def _cropped(step: Any, sides: list[Array]) -> list[Array]:
-    return [_crop(side, size) for side, size in zip(sides, step.size, strict=True)]
-
-
-def _crop(side: Array, size: int) -> Array:
-    if len(side) < size:
-        before = (size - len(side)) // 2
-        side = np.pad(side, (before, size - len(side) - before), constant_values=-1)
-    start = round((len(side) - size) / 2.0)
-    return side[start : start + size]
-
-
-_CHANGES: dict[type, Callable[[Any, list[Array]], list[Array]]] = {
-    transforms.Resize: _resized,
-    transforms.CenterCrop: _cropped,
-}
+def _crop(side: Array, start: int, size: int) -> Array:
+    inside = side[max(start, 0) : start + size]
+    return np.pad(inside, (max(-start, 0), size - len(inside) - max(-start, 0)), constant_values=-1)
 
 
 def _through(mask: Bool[np.ndarray, "height width"], transform: Transform) -> Bool[np.ndarray, "height width"]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,37 +16,84 @@ from matplotlib.ticker import FixedLocator
 from numpy.typing import NDArray
 from PIL import Image
 
+from classlens.models.geometry import Box, Window
 from classlens.present.figures.style import SIGNED, plain
 
 Floats = NDArray[np.floating[Any]]
+Bools = NDArray[np.bool_]
 
 _OPACITY = 0.72
+# What the model never saw keeps little contrast: neither as dark as nothing in an unsigned map, nor as lively as in a
+# signed one.
+_UNSEEN = (0.3, 0.3)
 # Levels of contours, as shares of the largest value.
 _LEVELS = (0.25, 0.5, 0.75)
 
 
-def upsampled(grid: Floats, size: tuple[int, int]) -> Floats:
-    """A grid of tokens at the resolution of a picture (width, height), bilinearly between the centres of tokens."""
-    picture = Image.fromarray(np.asarray(grid, dtype=np.float32)).resize(size, Image.Resampling.BILINEAR)
-    return np.asarray(picture, dtype=np.float64)
+@dataclass(frozen=True)
+class Canvas:
+    """A picture to lay maps over, and where in it the model's input lies: all of it when ``window`` is left out."""
+
+    picture: Image.Image
+    window: Window | None = None
+
+    @property
+    def frame(self) -> Box:
+        return Box(0, 0, *self.picture.size) if self.window is None else self.window.frame
+
+    @property
+    def unseen(self) -> Bools:
+        """The pixels ``[row, column]`` that the model never saw."""
+        if self.window is None:
+            return np.zeros((self.picture.height, self.picture.width), dtype=bool)
+        left, top, right, bottom = self.window.seen
+        rows, columns = np.arange(self.picture.height) + 0.5, np.arange(self.picture.width) + 0.5
+        seen: Bools = ((rows > top) & (rows < bottom))[:, None] & (columns > left) & (columns < right)
+        return ~seen
+
+    def sized(self, longest: int, resample: Image.Resampling) -> Canvas:
+        """The same with a longer side of ``longest`` pixels."""
+        width, height = self.picture.size
+        times = longest / max(width, height)
+        size = (max(1, round(width * times)), max(1, round(height * times)))
+        window = None if self.window is None else self.window.scaled(size[0] / width, size[1] / height)
+        return Canvas(self.picture.resize(size, resample), window)
 
 
-def overlay(picture: Image.Image, grid: Floats, *, signed: bool, largest: float | None = None) -> Image.Image:
+def upsampled(grid: Floats, canvas: Canvas) -> Floats:
+    """A grid of tokens at the resolution of a picture, bilinearly between the centres of tokens; beyond the outermost
+    centres their values go on."""
+    left, top, right, bottom = canvas.frame
+    rows = _weights(grid.shape[0], top, bottom, canvas.picture.height)
+    columns = _weights(grid.shape[1], left, right, canvas.picture.width)
+    large: Floats = rows.T @ np.asarray(grid, dtype=np.float64) @ columns
+    return large
+
+
+def _weights(tokens: int, start: float, stop: float, pixels: int) -> Floats:
+    """How much of each token each pixel shows, ``[token, pixel]``, where the tokens lie between start and stop."""
+    places = (np.arange(pixels) + 0.5 - start) / (stop - start) * tokens - 0.5
+    return np.stack([np.interp(places, np.arange(tokens), one) for one in np.eye(tokens)])
+
+
+def overlay(canvas: Canvas, grid: Floats, *, signed: bool, largest: float | None = None) -> Image.Image:
     """A map laid over its picture at the picture's own resolution.
 
-        overlay(trace.picture(0), trace.map("cat").values[0], signed=True).save("cat.png")
+        overlay(Canvas(trace.picture(0)), trace.map("cat").values[0], signed=True).save("cat.png")
 
     Unsigned maps go from 0 to ``largest`` (the map's own when left out) in a perceptually even colour map; signed ones
     from minus to plus that, blue against and orange for the class, and nothing where the map is 0. The stronger the
-    value the more of the colour shows.
+    value the more of the colour shows. What the model never saw is pale and without colour.
     """
-    values = upsampled(grid, picture.size)
+    values = upsampled(grid, canvas)
     limit = (float(np.abs(grid).max()) if largest is None else largest) or 1.0
     strength = np.clip(np.abs(values) / limit, 0, 1)[..., None]
     colour = _colours(signed)(_norm(signed, limit)(values))[..., :3]
-    grey = np.asarray(picture.convert("L"), dtype=np.float64)[..., None] / 255 * 0.72 + 0.2
+    grey = np.asarray(canvas.picture.convert("L"), dtype=np.float64)[..., None] / 255
     opacity = _OPACITY * strength if signed else np.full_like(strength, _OPACITY)
-    mixed = grey * (1 - opacity) + colour * opacity
+    mixed = (grey * 0.72 + 0.2) * (1 - opacity) + colour * opacity
+    unseen = canvas.unseen
+    mixed[unseen] = grey[unseen] * _UNSEEN[0] + _UNSEEN[1]
     return Image.fromarray((255 * np.clip(mixed, 0, 1)).round().astype(np.uint8))
 
 
@@ -57,15 +106,17 @@ def _norm(signed: bool, limit: float) -> Normalize:
 
 
 def side_by_side(
-    picture: Image.Image, maps: Mapping[str, tuple[Floats, bool]], title: str, *, contour: bool = False
+    canvas: Canvas, maps: Mapping[str, tuple[Floats, bool]], title: str, *, contour: bool = False
 ) -> Figure:
-    """The picture and one map a method, each with a scale of its own; ``maps`` by method: its grid, and if it is
-    signed."""
+    """The picture and one map a method, each with a scale of its own; ``maps`` by the name to show: its grid, and if it
+    is signed."""
     count = len(maps) + 1
     columns = min(count, 5)
     rows = -(-count // columns)
-    height, width = picture.height, picture.width
-    figure = Figure(figsize=(2.25 * columns, rows * (2.1 * height / width + 0.55) + 0.35), layout="constrained")
+    picture = canvas.picture
+    # A tower would make a figure that no screen shows.
+    tall = min(picture.height / picture.width, 2)
+    figure = Figure(figsize=(2.25 * columns, rows * (2.1 * tall + 0.55) + 0.35), layout="constrained")
     panels = [axes for row in figure.subplots(rows, columns, squeeze=False) for axes in row]
     for axes in panels:
         axes.set_axis_off()
@@ -74,11 +125,12 @@ def side_by_side(
     panels[0].set_title("image", fontsize=9)
     for axes, (name, (grid, signed)) in zip(panels[1:], maps.items(), strict=False):
         limit = float(np.abs(grid).max()) or 1.0
-        axes.imshow(overlay(picture, grid, signed=signed), interpolation=smooth)
+        axes.imshow(overlay(canvas, grid, signed=signed), interpolation=smooth)
         if contour:
             levels = [limit * level for level in _LEVELS]
-            axes.contour(upsampled(grid, picture.size), levels=levels, colors="white", linewidths=0.8)
-        axes.set_title(name.replace("_", " "), fontsize=9)
+            seen = np.ma.masked_array(upsampled(grid, canvas), canvas.unseen)
+            axes.contour(seen, levels=levels, colors="white", linewidths=0.8)
+        axes.set_title(textwrap.fill(plain(name), 30), fontsize=9, parse_math=False)
         bar = figure.colorbar(
             ScalarMappable(_norm(signed, limit), _colours(signed)),
             ax=axes,
@@ -90,12 +142,14 @@ def side_by_side(
         bar.locator = FixedLocator([-limit, 0, limit] if signed else [0, limit])
         bar.formatter.set_powerlimits((-2, 3))  # type: ignore[attr-defined]
         bar.update_ticks()
-    figure.suptitle(plain(title), fontsize=11, x=0.01, ha="left", parse_math=False)
+    # A name that lacks spaces is not cut: figures grow with their title.
+    wrapped = textwrap.fill(title, 26 * columns, break_long_words=False)
+    figure.suptitle(wrapped, fontsize=11, x=0.01, ha="left", parse_math=False)
     return figure
 
 
-def frames(picture: Image.Image, grids: Floats, *, signed: bool) -> Iterator[Image.Image]:
+def frames(canvas: Canvas, grids: Floats, *, signed: bool) -> Iterator[Image.Image]:
     """An overlay for each block, all on one scale, for an animation; ``grids`` is ``[block, row, column]``."""
     limit = float(np.abs(grids).max()) or 1.0
     for grid in grids:
-        yield overlay(picture, grid, signed=signed, largest=limit)
+        yield overlay(canvas, grid, signed=signed, largest=limit)
