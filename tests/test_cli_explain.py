@@ -98,6 +98,8 @@ def test_an_animation_as_gif(photos: list[Path], tmp_path: Path) -> None:
         assert getattr(animation, "n_frames", 1) == 6
         assert animation.info["loop"] == 0, "over and over"
         assert animation.info["duration"] == 400
+    again = run(photos[0], "--method", "class_rank", "--animate", "--format", "gif", "--out", tmp_path / "out")
+    assert again.exit_code == 0, "an earlier result is replaced"
 
 
 def test_the_photo_itself_is_shown(tmp_path: Path) -> None:
