@@ -111,8 +111,8 @@ def side_by_side(
     """The picture and one map a method, each with a scale of its own; ``maps`` by the name to show: its grid, and if it
     is signed."""
     count = len(maps) + 1
-    columns = min(count, 5)
-    rows = -(-count // columns)
+    rows = -(-count // 5)
+    columns = -(-count // rows)
     picture = canvas.picture
     # A tower would make a figure that no screen shows.
     tall = min(picture.height / picture.width, 2)
@@ -139,6 +139,7 @@ def side_by_side(
             aspect=14,
         )
         bar.ax.tick_params(labelsize=6.5)
+        bar.ax.xaxis.get_offset_text().set_fontsize(6.5)
         bar.locator = FixedLocator([-limit, 0, limit] if signed else [0, limit])
         bar.formatter.set_powerlimits((-2, 3))  # type: ignore[attr-defined]
         bar.update_ticks()
