@@ -48,7 +48,7 @@ def test_public_names() -> None:
     describing = {"BlockView", "ClassSpace", "ModelView", "Norm", "Output", "Point", "Readout"}
     editing = {"AblateHeads", "AblateNeurons", "AblateSublayer", "CutAttention", "KeepTokens", "NoCls", "Patch"}
     using = {"ClasslensError", "Lens", "SelfOnly", "Trace", "__version__", "load", "measure", "open_store"}
-    analysing = {"Analysis", "Statistics", "analyse"}
+    analysing = {"Analysis", "Faithfulness", "Statistics", "analyse", "faithfulness"}
     assert set(classlens.__all__) == using | describing | editing | analysing
     assert set(classlens.__all__) <= set(dir(classlens))
     for name in classlens.__all__:

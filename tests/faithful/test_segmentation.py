@@ -92,3 +92,10 @@ def test_a_flat_map_is_background_everywhere() -> None:
     assert found["union"].tolist() == [[384, 288]]
     # Two steps: 384 pixels that are called background, 96 of them are, then the other half of both, 288 wanted of 384.
     assert found["average_precision"][0] == pytest.approx(96 / 384 * 96 / 384 + 288 / 384 * 384 / 768)
+
+
+def test_masks_that_never_show_the_class_leave_no_score() -> None:
+    found, _ = measured(np.zeros((2, 24 * 16), dtype=np.int8), 2)
+    scores = list(Segmentation().scores(as_data(found), Statistics(resamples=10)))
+    assert [score.images for score in scores] == [0, 0, 0]
+    assert np.isnan([score.value for score in scores]).all()

@@ -80,13 +80,8 @@ class Segmentation:
 
     def scores(self, data: xr.Dataset, how: Statistics) -> Iterator[Score]:
         data = data.isel(image=data["pixels"].values >= 0)
-        counts = np.concatenate(
-            [
-                data[name].values.reshape(data.sizes["image"], -1)
-                for name in ("hits", "pixels", "intersection", "union")
-            ],
-            axis=1,
-        ).astype(float)
+        kinds = ("hits", "pixels", "intersection", "union")
+        counts = np.column_stack([data[name].values for name in kinds]).astype(float)
 
         def statistic(drawn: Floats) -> Floats:
             hits, pixels, *parts = (drawn @ counts).T
