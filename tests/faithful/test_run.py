@@ -158,7 +158,7 @@ def test_a_store_of_something_else(data: str, whole: tuple[Path, Faithfulness], 
         ({"methods": ["deeplift"]}, ("'deeplift'",)),
         ({"engine": "dask"}, ("'dask'",)),
         ({"metrics": ["completeness"]}, ("nothing of completeness", "rollout")),
-        ({"metrics": ["pointing"], "limit": 3}, ("nothing of pointing", "fewer than four classes")),
+        ({"metrics": ["pointing"], "limit": 3}, ("'pointing'", "fewer than four classes", "leave it out")),
         ({"statistics": Statistics(resamples=0)}, ("resamples 0",)),
     ],
 )

@@ -149,7 +149,7 @@ def faithfulness(
         "permutations": settings.permutations,
     }
     order = quadruples(labels, seed)
-    groups = _groups(measured, wanted, missing, mosaics=len(order) > 0)
+    groups = _groups(measured, wanted, missing, mosaics=len(order) > 0, every=metrics is None)
     large = larger(source, lens, options) if any(metric.mosaics for metric in measured) else None
     with only_writer(url, local=True) as renew:
         store = existing(url)
@@ -179,13 +179,16 @@ def faithfulness(
 
 
 def _groups(
-    metrics: tuple[Metric, ...], methods: tuple[Asked, ...], missing: dict[str, str], *, mosaics: bool
+    metrics: tuple[Metric, ...], methods: tuple[Asked, ...], missing: dict[str, str], *, mosaics: bool, every: bool
 ) -> dict[bool, tuple[str, ...]]:
     """The groups that are measured on images (False) and on mosaics (True); raises ClasslensError where none is."""
     found: dict[bool, tuple[str, ...]] = {}
     for metric in metrics:
         if metric.mosaics and not mosaics:
-            missing[metric.name] = "the images are of fewer than four classes, of which mosaics are made"
+            why = "the images are of fewer than four classes, of which mosaics are made"
+            if not every:
+                raise ClasslensError(f"metric {metric.name!r} cannot be measured: {why}; leave it out")
+            missing[metric.name] = why
             continue
         names = tuple(group_of(metric, method) for method in methods if metric.takes(method))
         if names:
