@@ -60,6 +60,13 @@ def test_a_folder_of_results(data: str, tmp_path: Path) -> None:
     assert len(pd.read_csv(out / "results" / "scores.csv")) == len(scores)
 
 
+def test_no_picture_is_promised_where_nothing_is_drawn(data: str, tmp_path: Path) -> None:
+    result = run(*MODEL, "--data", data, "--out", tmp_path / "out", *QUICK, "--metrics", "pointing")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == f"Summary: {tmp_path}/out/results/summary.md"
+    assert not list((tmp_path / "out" / "results").glob("*.png"))
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
