@@ -11,8 +11,11 @@ import torch
 from safetensors.torch import save_file
 
 import classlens
+from classlens import faithfulness
 from classlens.faithful.job import larger
 from tests import zoo
+from tests.refusals import refused
+from tests.runs.data import folder
 
 TINY = "vit_tiny_patch16_224"
 
@@ -56,3 +59,16 @@ def test_models_of_one_size_and_of_any() -> None:
     assert larger(fixed.view, fixed, {}) is None
     dynamic = classlens.load(zoo.build("cls_dynamic"))
     assert larger(dynamic.view, dynamic, {}) is dynamic
+
+
+@pytest.mark.slow
+def test_mosaics_of_two_sizes_do_not_meet_in_one_store(weights: Path, tmp_path: Path) -> None:
+    names = [f"class {number}" for number in range(7)]
+    options: dict[str, Any] = {"checkpoint": weights, "class_names": names}
+    data, out = folder(tmp_path / "images", 4, names), tmp_path / "out"
+    faithfulness(TINY, data, out, methods=["rollout"], metrics=["pointing"], **options)
+    lens = classlens.load(TINY, **options)
+    refused(lambda: faithfulness(lens, data, out, methods=["random"], metrics=["pointing"]), "twice", "as a lens")
+    # What needs no mosaics is added to it all the same.
+    found = faithfulness(lens, data, out, methods=["random"], metrics=["masking"])
+    assert set(found.scores["metric"]) == {"masking", "pointing"}

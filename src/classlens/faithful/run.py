@@ -31,7 +31,7 @@ from classlens.runs.datasets import open_dataset
 from classlens.runs.identity import identity_of, probe, told_of
 from classlens.runs.lock import only_writer
 from classlens.runs.matching import match
-from classlens.runs.store import Store, create, existing, require_same
+from classlens.runs.store import Store, create, existing, groups_of, open_store, require_same
 from classlens.runs.work import (
     Engine,
     Outcome,
@@ -157,6 +157,8 @@ def faithfulness(
             about = {"classlens": "faithful", "threads": torch.get_num_threads()}
             store = create(url, {**identity, **told_of(lens, dataset), **about})
         require_same(url, store.identity, identity)
+        if any(metric.mosaics for metric in measured):
+            _check_mosaics(store, double=large is not None)
         store.clear_leftovers()
         jobs: list[Job] = []
         for mosaics, own in groups.items():
@@ -251,8 +253,6 @@ def tables(store: str, how: Statistics) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores and curves of everything that a store holds, from the images that were measured and have a class."""
     import pandas as pd
 
-    from classlens.runs.store import groups_of, open_store
-
     scores, curves = [], []
     for group in sorted(groups_of(store), key=_place):
         name, _, method = group.partition(".")
@@ -312,6 +312,18 @@ def _usable(methods: tuple[Asked, ...], lens: Lens, missing: dict[str, str], *, 
 def _of_mosaics(batch_size: int) -> int:
     """Images in a batch of mosaics, about as many tokens as in one of images: four are one, of four times the size."""
     return max(QUARTERS, batch_size // QUARTERS * QUARTERS)
+
+
+def _check_mosaics(store: Store, *, double: bool) -> None:
+    """A model by its name sees mosaics at twice the size, and the same one as a lens at its own: not in one table."""
+    for group in groups_of(store.url):
+        before = open_store(store.url, group).attrs.get("double")
+        if METRICS[group.partition(".")[0]].mosaics and before not in (None, double):
+            raise ClasslensError(
+                f"store {store.url!r} was begun with mosaics of {'twice' if before else 'once'} the model's size, not "
+                f"{'twice' if double else 'once'}: give the model in the same way, by name or as a lens, or another "
+                "--out"
+            )
 
 
 def _add_groups(store: Store, job: Job, seer: Lens) -> None:
