@@ -13,6 +13,8 @@ import torch
 
 import classlens
 from classlens import Statistics, faithfulness, open_store
+from classlens.faithful.asked import asked
+from classlens.faithful.masking import Masking
 from classlens.faithful.pointing import quadruples
 from classlens.faithful.run import STORE, Faithfulness
 from classlens.models.transforms import paper_transform
@@ -21,6 +23,7 @@ from classlens.runs.datasets import open_dataset
 from classlens.runs.matching import match
 from classlens.runs.work import Progress
 from tests import zoo
+from tests.faithful.seen import seen
 from tests.refusals import refused
 from tests.runs.data import assert_same, folder, imagenet_s
 
@@ -244,6 +247,20 @@ def test_randomisation_falls_for_a_trained_model(data: str, tmp_path: Path) -> N
     np.testing.assert_allclose(store[:, 0], 1, atol=1e-6)  # attention knows of no head
     last = found.curves[(found.curves.method == "class_gradient") & (found.curves.x == 1.0)]
     assert abs(float(last["value"].iloc[0])) < 0.2
+
+
+def test_the_random_map_is_that_of_the_seed(data: str, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"metrics": ["masking"], "methods": ["random"], "limit": 4, "seed": 3}
+    faithfulness(MODEL, data, tmp_path / "run", **given)
+    stored = open_store(tmp_path / "run" / STORE, "masking.random")["correct"].values
+    lens = classlens.load(MODEL)
+    dataset = open_dataset(data, limit=4)
+    pixels = torch.stack([lens.preprocessing(dataset.picture(image), "") for image in range(4)])
+    target = torch.as_tensor(match(dataset, lens.classes, model_name=MODEL), dtype=torch.int64)
+    (plain,) = asked("random")
+    third = Masking().measure(seen(lens, pixels, target), replace(plain, options={"seed": 3}))["correct"]
+    assert (stored == third).all()
+    assert (stored != Masking().measure(seen(lens, pixels, target), plain)["correct"]).any()
 
 
 @pytest.mark.slow
