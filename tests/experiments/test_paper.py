@@ -89,3 +89,16 @@ def test_token_removal_where_the_paper_has_it(data: str, tmp_path: Path, monkeyp
     assert store["kept"].values.tolist() == list(range(64, 0, -1))
     without = reproduce([data], ["builtin:cifar10"], tmp_path / "stores", per_class=1, statistics=QUICK)
     assert without.removal == {}
+
+
+def test_a_removal_that_fails_leaves_what_was_measured(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("classlens.experiments.paper.REMOVAL_MODELS", ("builtin:cifar10",))
+    blocked = tmp_path / "stores" / "builtin-cifar10-removal"
+    blocked.mkdir(parents=True)
+    (blocked / "letter.txt").write_text("dear")
+    made = reproduce([data], ["builtin:cifar10"], tmp_path / "stores", per_class=1, statistics=QUICK, removal=True)
+    assert [store["name"] for store in made.analysis.stores] == ["builtin:cifar10"]
+    assert "other things" in made.problems["builtin:cifar10"]
+    assert made.removal == {}

@@ -90,13 +90,11 @@ def reproduce(
     for name in names:
         loading = {"checkpoint": weights[name]} if name in weights else {}
         try:
-            outcome = _measured(name, sets, stores, memories, partial(report, name), loading | options)
+            made.append(_measured(name, sets, stores, memories, partial(report, name), loading | options).store)
             if removal and name in REMOVAL_MODELS:
                 removed[name] = _removal(name, sets, stores, statistics, partial(report, name), loading | options)
         except ClasslensError as error:
             problems[name] = str(error)
-        else:
-            made.append(outcome.store)
     if not made:
         first = next(iter(problems))
         raise ClasslensError(f"none of {len(names)} models could be measured; the first, {first!r}: {problems[first]}")
