@@ -104,7 +104,7 @@ class ClassSensitivity:
 
 @dataclass(frozen=True)
 class Completeness:
-    """What is missing between the sum of all contributions and the logit, relative to the logit's size (law 3)."""
+    """What is missing between the sum of all contributions and the logit, in logits (law 3)."""
 
     name: str = "completeness"
     mosaics: bool = False
