@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import zarr
 
 import classlens
 from classlens import Statistics, faithfulness, open_store
 from classlens.faithful.asked import asked
 from classlens.faithful.masking import Masking
 from classlens.faithful.pointing import quadruples
-from classlens.faithful.run import STORE, Faithfulness
+from classlens.faithful.run import STORE, Faithfulness, tables
 from classlens.models.transforms import paper_transform
 from classlens.runs.cluster import Cluster
 from classlens.runs.datasets import open_dataset
@@ -104,6 +106,13 @@ def test_tables(whole: tuple[Path, Faithfulness]) -> None:
     assert set(scores[scores.method == "random"]["metric"]) == {"removal", "masking", "pointing"}
     assert whole[1].missing == {}
     assert whole[1].outcome.images == IMAGES + 68
+
+
+def test_a_group_that_a_killed_run_left_behind(whole: tuple[Path, Faithfulness], tmp_path: Path) -> None:
+    shutil.copytree(whole[0] / STORE, tmp_path / STORE)
+    zarr.open_group(str(tmp_path / STORE)).create_group("removal.chefer")
+    scores, _ = tables(str(tmp_path / STORE), Statistics())
+    pd.testing.assert_frame_equal(scores, whole[1].scores)
 
 
 def test_it_is_no_store_of_measurements(whole: tuple[Path, Faithfulness]) -> None:

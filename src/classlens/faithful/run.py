@@ -258,6 +258,8 @@ def tables(store: str, how: Statistics) -> tuple[pd.DataFrame, pd.DataFrame]:
     for group in sorted(groups_of(store), key=_place):
         name, _, method = group.partition(".")
         data = open_store(store, group)
+        if "measured" not in data:  # left behind by a run that was killed while it made the group
+            continue
         data = data.isel(image=(data["measured"].values == 1) & (data["label"].values >= 0)).load()
         if not data.sizes["image"]:
             continue
