@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import classlens
+from classlens.models.digest import weights_digest
 from classlens.models.transforms import Preprocessing, paper_transform
-from classlens.runs.identity import probe, transform_digest, weights_digest
+from classlens.runs.identity import probe, transform_digest
 from tests import zoo
 
 

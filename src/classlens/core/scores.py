@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Literal, NamedTuple
 
 import torch
@@ -56,11 +56,19 @@ class BlockFacts:
     added up one ``[rows, classes]`` buffer; all else is a few MiB, whatever the number of classes and rows.
     """
 
-    def __init__(self, space: ClassSpace, target: Int[Tensor, " rows"], sites: Collection[str]) -> None:
+    def __init__(
+        self,
+        space: ClassSpace,
+        target: Int[Tensor, " rows"],
+        sites: Collection[str],
+        reading: Callable[[str, int], ClassSpace] | None = None,
+    ) -> None:
+        """``reading`` gives the space of a site and block where it is not ``space`` everywhere."""
         self._space = space
         self._target = target
         self._sites = frozenset(sites)
-        self._folded = space.fold()
+        self._reading = reading
+        self._folded = space.fold() if reading is None else None
         # With one sublayer or none of interest, projecting the stream itself is fewer products.
         sums = self._sites & {"resid_pre", "resid_mid", "resid_post"}
         self._linear = self._folded is not None and {"attn_out", "mlp_out"} <= self._sites and bool(sums)
@@ -100,6 +108,8 @@ class BlockFacts:
         """Facts of ``x`` where they are wanted; its products join those of the stream if it is ``added`` to it."""
         if site not in self._sites:
             return
+        if self._reading is not None:
+            self._space = self._reading(site, self._block)
         found = [
             self._rows(x[start : start + self._step], slice(start, start + self._step), added=added)
             for start in range(0, len(x), self._step)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -51,6 +51,10 @@ class ClassSpace:
             if isinstance(step, Projection):
                 weight = weight @ step.weight.to(weight.dtype)
         return weight
+
+    def behind(self, step: Map) -> ClassSpace:
+        """The same space for tokens that pass ``step`` first."""
+        return replace(self, before=(step, *self.before))
 
     def _in(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         dtype = compute_dtype(dtype)

@@ -74,8 +74,8 @@ def legrad(recording: Recording, target: Int[Tensor, " image"]) -> Float[Tensor,
     def found(part: slice) -> Tensor:
         graph = differentiable(view, recording.pixels[part], ("resid_post",))
         blocks = []
-        for weights, state in zip(graph.attention, graph.states["resid_post"], strict=True):
-            own = view.logits(state).gather(1, target[part, None].to(state.device)).sum()
+        for number, (weights, state) in enumerate(zip(graph.attention, graph.states["resid_post"], strict=True)):
+            own = view.after(number, state).gather(1, target[part, None].to(state.device)).sum()
             gradient = torch.cat(_gradients(own, weights), dim=1).to(recording.dtype)
             blocks.append(gradient.clamp_min(0).mean(dim=2)[:, :, grid])
         return torch.stack(blocks, dim=1) / (len(blocks) * blocks[0].shape[1])

@@ -149,7 +149,7 @@ def _walk(
         raise ClasslensError("loss 'double_softmax' is not folded over all classes: give logit or cross_entropy")
     view, grid = recording.view, recording.tokens.image
     for asked in queries_of(recording, query):
-        folded = [Folded.of(asked.space, block.attn, classes) for block in view.blocks]
+        folded = [Folded.of(asked.at(view, number), block.attn, classes) for number, block in enumerate(view.blocks)]
         for part in parts(recording, asked):
             for number, block in enumerate(view.blocks):
                 added = recording.states("attn_out", number)[part, asked.places]
@@ -169,7 +169,7 @@ def _walk(
                 if loss == "cross_entropy":
                     # What the softmax adds: the same for every class.
                     target = torch.zeros(images, dtype=torch.int64, device=added.device)
-                    logits = asked.space.project(added)
+                    logits = asked.at(view, number).project(added)
                     common = loss_gradient(logits, target, "cross_entropy") - loss_gradient(logits, target, "logit")
                     shift(part, number, of_block(recording, asked, number, part, common), asked.weight)
 
@@ -189,7 +189,7 @@ def _one_by_one(recording: Recording, asked: Queries, block: int, part: slice, c
     gradient = hot.to(added.dtype).repeat(len(added) // count, 1)[:, None].expand(-1, added.shape[1], -1)
     pulled = gradient_of_heads(
         attn,
-        asked.space.vjp(added, gradient),
+        asked.at(recording.view, block).vjp(added, gradient),
         raw=repeated(recording.inside("attn_raw", block, part, asked.places)),
         joined=repeated(recording.inside("attn_joined", block, part, asked.places)),
     )

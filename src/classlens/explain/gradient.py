@@ -56,7 +56,7 @@ def explain_block(
 ) -> Float[Tensor, "image head token"]:
     """The share of some queries in the map of one block, for some images; on the CPU."""
     added = recording.states("attn_out", block)[part, asked.places]
-    logits = asked.space.project(added)
+    logits = asked.at(recording.view, block).project(added)
     wanted = target[part].to(logits.device)
     gradient = (
         loss_gradient(logits, wanted, loss)
@@ -71,7 +71,7 @@ def of_block(
 ) -> Float[Tensor, "image head token"]:
     """``class_gradient`` of one block of a recording, for the derivative of a loss by the logits of its queries."""
     return class_gradient(
-        asked.space,
+        asked.at(recording.view, block),
         recording.view.blocks[block].attn,
         added=recording.states("attn_out", block)[part, asked.places],
         raw=recording.inside("attn_raw", block, part, asked.places),

@@ -23,6 +23,10 @@ class Queries(NamedTuple):
     places: slice
     weight: float
 
+    def at(self, view: ModelView, block: int) -> ClassSpace:
+        """The class space as it reads what the attention of a block adds."""
+        return view.at(self.space, "attn_out", block)
+
 
 def queries_of(recording: Recording, query: Query) -> list[Queries]:
     """The queries of an explanation; raises ClasslensError for a token that is not there."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +13,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from classlens.core.memories import Memories, agree_by_class, agree_by_value, match_top1, memories, strongest
+from classlens.core.probes import LinearProbes
 from classlens.core.scores import BlockFacts, Facts
 from classlens.core.space import ClassSpace
 from classlens.hooks.capture import Receiver, evaluating, watching
+from classlens.hooks.states import read_states
 from classlens.models.view import ModelView
 
 Put = Callable[[str, int, Tensor | slice, Facts], None]
@@ -80,7 +82,8 @@ def reduce(
     for space, group in view.spaces(size.count):
         rows = partial(_rows, count=size.count if isinstance(group, slice) else len(group), device=view.device)
         control = None if memorised is None else rows(memorised.control)
-        groups.append(_Group(space, group, rows(target), control, sites, put, memorised))
+        facts = BlockFacts(space, rows(target), sites, view.reading(space))
+        groups.append(_Group(space, group, facts, rows(target), control, put, memorised))
 
     def feed(name: Literal["embed", "attn_out", "mlp_out"], block: int, x: Tensor) -> None:
         if name == "embed" and block > 0:
@@ -105,6 +108,23 @@ def reduce(
         return view.run(pixels.to(view.device, view.dtype))
 
 
+def reduce_by_probes(
+    view: ModelView,
+    pixels: Float[Tensor, "image channel height width"],
+    target: Int[Tensor, " image"],
+    sites: Collection[str],
+    put: Put,
+    probes: Callable[[str, int], Sequence[LinearProbes]],
+) -> Float[Tensor, "image category"]:
+    """``reduce`` with the scores of probes, ``probes(site, block)``, in the place of class logits."""
+
+    def receive(site: str, block: int, x: Tensor) -> None:
+        for one in probes(site, block):
+            put(site, block, one.tokens, one.facts(x, target))
+
+    return read_states(view, pixels, sites, receive)
+
+
 def _rows(images: Tensor, *, count: int, device: torch.device) -> Tensor:
     return images.to(device).repeat_interleave(count)
 
@@ -116,15 +136,14 @@ class _Group:
         self,
         space: ClassSpace,
         tokens: Tensor | slice,
+        facts: BlockFacts,
         target: Tensor,
         control: Tensor | None,
-        sites: Collection[str],
         put: Put,
         memorised: Memorised | None,
     ) -> None:
         self._space, self._tokens, self._target, self._control = space, tokens, target, control
-        self._facts = BlockFacts(space, target, sites)
-        self._put, self._memorised = put, memorised
+        self._facts, self._put, self._memorised = facts, put, memorised
         self._used: dict[tuple[Sublayer, int], Tensor] = {}
 
     def feed(self, name: Literal["embed", "attn_out", "mlp_out"], x: Tensor) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +27,7 @@ from classlens.lens.facts import FactsTable, sites_of
 from classlens.lens.labels import Coordinates, array, image_names, target_coords, token_coords, told_of
 from classlens.lens.target import Target, indices
 from classlens.lens.trace import Trace
+from classlens.lens.translators import Translators, read_translators
 from classlens.lens.verify import check_laws
 from classlens.models.check import Checks, require
 from classlens.models.classes import Classes
@@ -264,6 +268,26 @@ class Lens:
         self._same_parameters()
         with editing(self.view, edits):
             yield
+
+    def with_translators(self, translators: str | os.PathLike[str] | Translators) -> Lens:
+        """The same model read through a tuned lens: tokens of a block pass its translator before every projection.
+
+            tuned = lens.with_translators("lens.safetensors")
+            tuned.trace("cat.png").rank("resid_post", "cat")      # beside lens.trace("cat.png").rank(…)
+
+        Ranks, logits, facts and explanations of the blocks are then those of the translated tokens; what is added at
+        a block (``attn_out``, ``mlp_out``) passes the translator of that block, too. The model's own logits, and what
+        they are the sum of, stay as they are. ``translators`` is a file that ``classlens tune`` wrote, or what
+        ``classlens.tune`` returned.
+
+        Raises:
+            ClasslensError: a file that is no tuned lens, or one of other weights or another shape.
+        """
+        if not isinstance(translators, Translators):
+            translators, _ = read_translators(translators, self.view)
+        made = copy(self)
+        made.view = replace(self.view, translators=translators.maps(self.view))
+        return made
 
     def _same_parameters(self) -> None:
         """The class embedding and the outputs of the view are the model's own tensors, as long as these are."""

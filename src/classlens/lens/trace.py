@@ -94,7 +94,7 @@ class Trace:
         for part in self._parts():
             for block, states in self.recording.walk(site, part):
                 for space, rows in spaces:
-                    result[part, block, rows] = space.project(states[:, rows]).cpu()
+                    result[part, block, rows] = view.at(space, site, block).project(states[:, rows]).cpu()
         _finite(result)
         return array(result, ("image", "block", "token", "category"), self._coords(blocks, classes=True), name="logit")
 
@@ -140,7 +140,8 @@ class Trace:
         for part in self._parts():
             for block, states in self.recording.walk(site, part):
                 for space, rows in self._spaces():
-                    found = space.project(states[:, rows]).topk(k, dim=-1)
+                    read = self.recording.view.at(space, site, block)
+                    found = read.project(states[:, rows]).topk(k, dim=-1)
                     index[part, block, rows], logit[part, block, rows] = (
                         found.indices.cpu(),
                         found.values.cpu().to(logit),
@@ -276,7 +277,8 @@ class Trace:
     ) -> Iterator[tuple[str, int, Facts]]:
         """Facts of the tokens of one class space, as rows image by image."""
         embed = self.recording.states("embed", 0)[part, group]
-        made = BlockFacts(space, target[part].repeat_interleave(embed.shape[1]).to(embed.device), sites)
+        rows = target[part].repeat_interleave(embed.shape[1]).to(embed.device)
+        made = BlockFacts(space, rows, sites, self.recording.view.reading(space))
         yield from made.feed("embed", embed.flatten(0, 1))
         for attn, mlp in self.recording.sublayers(part):
             yield from made.feed("attn_out", attn[:, group].flatten(0, 1))

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from classlens.core.attention import Output
+from classlens.core.maps import Map
 from classlens.core.space import ClassSpace
 from classlens.errors import ClasslensError
 
@@ -165,6 +167,9 @@ class ModelView:
     size_option: str | None = None
     """What the model's library calls the option that makes it for another input size."""
 
+    translators: tuple[Map, ...] | None = field(default=None, repr=False)
+    """Of a tuned lens: what the tokens of each block pass before they are projected."""
+
     @property
     def space(self) -> ClassSpace:
         """The class space of the first readout: that of ``[CLS]``, or of the tokens that are averaged."""
@@ -190,6 +195,23 @@ class ModelView:
     def run(self, pixels: Tensor) -> Tensor:
         """The model's own logits ``[image, category]``."""
         return self.logits_of(self.module(pixels))
+
+    def at(self, space: ClassSpace, site: str, block: int) -> ClassSpace:
+        """A class space as it reads a site of a block: with a tuned lens, behind the translator of the block.
+
+        What enters a block is what leaves the one before it, and is read like that; the embeddings are read as they
+        are.
+        """
+        number = block - 1 if site in ("embed", "resid_pre") else block
+        return space if self.translators is None or number < 0 else space.behind(self.translators[number])
+
+    def reading(self, space: ClassSpace) -> Callable[[str, int], ClassSpace] | None:
+        """``at`` for one space; None where every site and block is read in the same way."""
+        return None if self.translators is None else partial(self.at, space)
+
+    def after(self, block: int, states: Tensor) -> Tensor:
+        """The logits that the tokens after a block give, pooled as the model pools those after the last one."""
+        return self.logits(states if self.translators is None else self.translators[block](states))
 
     def logits(self, last: Tensor, kept: Tensor | None = None) -> Tensor:
         """The logits that the last hidden states ``[image, token, width]`` give, pooled as the model does (law 2).

@@ -60,7 +60,7 @@ def _shown(store: str) -> Iterator[tuple[Report, Finished]]:
     def report(now: Progress) -> None:
         nonlocal last
         last = now
-        bar.update(task, description="measuring", total=now.images, completed=now.done, speed=speed(now))
+        bar.update(task, description=now.doing, total=now.images, completed=now.done, speed=speed(now))
 
     def finished(outcome: Outcome) -> None:
         bar.stop()
@@ -81,10 +81,10 @@ def _shown(store: str) -> Iterator[tuple[Report, Finished]]:
             yield report, finished
     except KeyboardInterrupt:
         if last is not None:
-            print(
-                f"{last.done} of {last.images} images are saved in {store}; the same command goes on there.",
-                file=sys.stderr,
+            saved = (
+                f"{last.done} of {last.images} images are" if last.doing == Progress.doing else "What is finished is"
             )
+            print(f"{saved} saved in {store}; the same command goes on there.", file=sys.stderr)
         raise
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from jaxtyping import Bool
 from torch import Tensor
@@ -12,6 +13,7 @@ from classlens.errors import ClasslensError, near
 from classlens.hooks.edits import Edit, KeepTokens, NoCls, SelfOnly
 from classlens.models.view import ModelView
 
+Subject = Literal["model", "twin", "tuned", "probe"]
 _NOTHING: Callable[[Tensor], tuple[Edit, ...]] = lambda _: ()  # noqa: E731
 
 
@@ -25,17 +27,18 @@ class Condition:
 
     note: str
     edits: Callable[[Bool[Tensor, "image token"]], tuple[Edit, ...]] = _NOTHING
-    twin: bool = False
-    """The random twin in place of the model."""
+    subject: Subject = "model"
+    """What is measured: the model, its random twin, the model through a tuned lens, or by probes."""
     keeps: bool | None = None
     """True: image tokens that show the class; False: the others; None: all, and no masks are needed."""
     cls: bool = False
     """Whether the model needs a ``[CLS]`` token."""
 
 
+CLEAN = "clean"
 CONDITIONS: dict[str, Condition] = {
-    "clean": Condition("the model as it is"),
-    "random_init": Condition("the random twin: the architecture as its library initialises it", twin=True),
+    CLEAN: Condition("the model as it is"),
+    "random_init": Condition("the random twin: the architecture as its library initialises it", subject="twin"),
     "self_only": Condition("every image token attends to itself alone", lambda _: (SelfOnly(),)),
     "no_cls": Condition("image tokens do not see [CLS]; rows are not renormalised", lambda _: (NoCls(),), cls=True),
     "context_removed": Condition(
@@ -48,10 +51,18 @@ CONDITIONS: dict[str, Condition] = {
         lambda kept: (KeepTokens(kept),),
         keeps=False,
     ),
+    "tuned": Condition("tokens pass the translators of a tuned lens before they are projected", subject="tuned"),
+    "probe": Condition("scores of linear probes, one of each token, site and block", subject="probe"),
+    "probe_pooled": Condition("scores of linear probes, one of all image tokens of a site and block", subject="probe"),
+    "probe_logistic": Condition("scores of logistic probes of each token, site and block", subject="probe"),
 }
+READINGS: tuple[str, ...] = tuple(name for name, each in CONDITIONS.items() if each.subject in ("tuned", "probe"))
+"""Conditions that read the same states in another way than by the class embedding."""
 
 
-def check_conditions(names: Sequence[str], view: ModelView, *, masks: bool, data: str) -> tuple[str, ...]:
+def check_conditions(
+    names: Sequence[str], view: ModelView, *, masks: bool, data: str, tuned: bool = False, probes: bool = False
+) -> tuple[str, ...]:
     """The conditions in the order of the table; raises ClasslensError for one that cannot be measured here."""
     for name in names:
         if name not in CONDITIONS:
@@ -66,6 +77,16 @@ def check_conditions(names: Sequence[str], view: ModelView, *, masks: bool, data
         if CONDITIONS[name].cls and "cls" not in view.prefix:
             raise ClasslensError(
                 f"condition {name!r} needs a [CLS] token, which model {view.name!r} does not have: leave it out"
+            )
+        if CONDITIONS[name].subject == "tuned" and not tuned:
+            raise ClasslensError(
+                f"condition {name!r} needs a tuned lens: give translators=FILE (--translators), which `classlens tune` "
+                "writes, or leave the condition out"
+            )
+        if CONDITIONS[name].subject == "probe" and not probes:
+            raise ClasslensError(
+                f"condition {name!r} needs probes: give probes=FOLDER (--probes), the --out of `classlens probe`, or "
+                "leave the condition out"
             )
     if not names:
         raise ClasslensError(f"no conditions were given: give some of {', '.join(CONDITIONS)}")

@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from classlens.lens.lens import Lens
+from classlens.models.digest import weights_digest
 from classlens.models.transforms import Preprocessing
-from classlens.models.view import ModelView
 from classlens.runs.dataset import Dataset
 
 
@@ -47,21 +47,6 @@ def told_of(lens: Lens, dataset: Dataset) -> dict[str, Any]:
         "data_note": dataset.note,
         "transform_text": repr(lens.preprocessing.transform)[:2000],
     }
-
-
-def weights_digest(view: ModelView) -> str:
-    """Of every parameter and buffer of a model, and of class embeddings that are none of them."""
-    digest = hashlib.sha256()
-    # Buffers by name as well: a state dict leaves out those that are not persistent.
-    tensors: dict[str, object] = {**view.module.state_dict(), **dict(view.module.named_buffers())}
-    for number, readout in enumerate(view.readouts):
-        tensors[f"readout {number}"] = readout.space.weight
-        tensors[f"readout {number} bias"] = readout.space.bias
-    for name, value in sorted(tensors.items()):
-        if isinstance(value, Tensor):
-            digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def probe(preprocessing: Preprocessing) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,61 @@ from torch import nn
 
 from classlens.hooks.reducing import MemoryTables
 from classlens.lens.lens import Lens, load
+from classlens.lens.probe_files import ProbeFiles
+from classlens.lens.translators import Translators
 from classlens.models.view import ModelView, Tokens
-from classlens.runs.conditions import CONDITIONS
+from classlens.runs.conditions import CLEAN, CONDITIONS
 from classlens.runs.dataset import Dataset
 from classlens.runs.loading import Reader
 from classlens.runs.measuring import Measurer, Subject
 from classlens.runs.twins import random_twin
 from classlens.runs.variables import Array, Axes
 from classlens.runs.work import Work, Worker
+
+
+@dataclass(frozen=True, eq=False)
+class Readings:
+    """What reads the model's states in another way than its class embedding: a tuned lens, and a folder of probes."""
+
+    translators: Translators | None = None
+    probes: Path | None = None
+
+    def files(self, condition: str) -> ProbeFiles:
+        """The probes of a condition; see ``probe_files.KINDS``."""
+        assert self.probes is not None, "conditions are checked before"
+        return ProbeFiles(self.probes / condition)
+
+    def digest(self, condition: str) -> str:
+        """What a condition is read by; empty for the class embedding."""
+        subject = CONDITIONS[condition].subject
+        if subject == "tuned":
+            assert self.translators is not None, "conditions are checked before"
+            return self.translators.digest
+        return self.files(condition).digest if subject == "probe" else ""
+
+
+def subjects_of(
+    conditions: Sequence[str],
+    lens: Lens,
+    twin: Lens | None,
+    readings: Readings,
+    tables: Mapping[bool, MemoryTables],
+) -> dict[str, Subject]:
+    """What is measured under each condition; ``tables`` of the model under False, of its twin under True."""
+    own = Subject(lens, tables.get(False))
+    found = {CLEAN: own}
+    for name in conditions:
+        subject = CONDITIONS[name].subject
+        if subject == "twin":
+            assert twin is not None, "it is made where a condition asks for it"
+            found[name] = Subject(twin, tables.get(True))
+        elif subject == "tuned":
+            assert readings.translators is not None, "conditions are checked before"
+            # Its memories are those of the model: the tables know class spaces, which stay the same.
+            found[name] = Subject(lens.with_translators(readings.translators), tables.get(False))
+        else:
+            found[name] = Subject(lens, probes=readings.files(name)) if subject == "probe" else own
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,21 +82,21 @@ class Job:
     tokens: Tokens
     shape: tuple[int, ...]
     seed: int
+    readings: Readings
     work: Work
 
     def reader(self, lens: Lens) -> Reader:
         return Reader(self.dataset, lens.preprocessing, self.shape, self.tokens.grid)
 
-    def worker_of(self, subjects: Mapping[bool, Subject]) -> Worker:
+    def worker_of(self, subjects: Mapping[str, Subject]) -> Worker:
         measurer = Measurer(subjects, self.axes, self.tokens, self.labels, seed=self.seed)
-        return Worker(self.work, measurer, self.reader(subjects[False].lens))
+        return Worker(self.work, measurer, self.reader(subjects[CLEAN].lens))
 
     def worker(self) -> Worker:
         """A worker that loads the model itself."""
         lens = load(self.model, **self.options)
         lenses = {False: lens}
-        if any(CONDITIONS[name].twin for name in self.work.groups):
+        if any(CONDITIONS[name].subject == "twin" for name in self.work.groups):
             lenses[True] = random_twin(self.model, lens, self.options, self.seed)
-        memories = self.axes.memories
-        subjects = {key: Subject(each, MemoryTables(each.view) if memories else None) for key, each in lenses.items()}
-        return self.worker_of(subjects)
+        tables = {key: MemoryTables(each.view) for key, each in lenses.items()} if self.axes.memories else {}
+        return self.worker_of(subjects_of(self.work.groups, lens, lenses.get(True), self.readings, tables))

@@ -15,6 +15,7 @@ from classlens.errors import ClasslensError, near
 from classlens.hooks.reducing import BY, SUBLAYERS, MemoryTables
 from classlens.lens.labels import image_names, token_coords
 from classlens.lens.lens import Lens, load
+from classlens.lens.translators import Translators, read_translators
 from classlens.models.view import ModelView, Tokens
 from classlens.runs import variables
 from classlens.runs.batch_size import chosen_batch_size
@@ -22,12 +23,11 @@ from classlens.runs.conditions import CONDITIONS, check_conditions
 from classlens.runs.dataset import Dataset
 from classlens.runs.datasets import open_dataset
 from classlens.runs.identity import identity_of, probe, told_of
-from classlens.runs.job import Job
+from classlens.runs.job import Job, Readings, subjects_of
 from classlens.runs.lock import only_writer
 from classlens.runs.matching import match
-from classlens.runs.measuring import Subject
 from classlens.runs.parameters import parameter_facts
-from classlens.runs.store import Labels, Store, as_url, create, existing, is_local, require_same
+from classlens.runs.store import Labels, Store, as_url, create, existing, is_local, open_store, require_same
 from classlens.runs.twins import random_twin
 from classlens.runs.variables import Array, Axes
 from classlens.runs.work import (
@@ -60,6 +60,8 @@ def measure(
     batch_size: int | Literal["auto"] = "auto",
     workers: int | None = None,
     skip_bad: bool = False,
+    translators: str | os.PathLike[str] | Translators | None = None,
+    probes: str | os.PathLike[str] | None = None,
     engine: Engine = "local",
     cluster: Any = None,
     report: Callable[[Progress], None] = lambda _: None,
@@ -81,8 +83,8 @@ def measure(
         data: ``folder:ROOT``, ``list:FILE``, ``imagenet-s:ROOT``, ``cifar10:ROOT``, ``cifar100:ROOT`` or ``hf:NAME``;
             or a ``Dataset``. Its classes are matched to the model's by name, wnid or index.
         out: a local path or a URL of fsspec, such as ``s3://bucket/run.zarr``.
-        conditions: some of ``clean, random_init, self_only, no_cls, context_removed, class_removed``. More may be
-            added to a store later.
+        conditions: some of ``clean, random_init, self_only, no_cls, context_removed, class_removed, tuned`` and the
+            kinds of probes ``probe, probe_pooled, probe_logistic``. More may be added to a store later.
         sites: some of ``embed, attn_out, resid_mid, mlp_out, resid_post``; all when left out.
         memories: also key/value memories: agreement of each token, and the group ``parameters``.
         split, per_class, limit: which images; ``shuffle`` draws ``per_class`` and ``limit`` with ``seed`` where
@@ -91,6 +93,8 @@ def measure(
         batch_size: images in a forward pass: up to 64, or a multiple of 64. Recorded, and kept on resuming.
         workers: processes that decode images (``engine="local"``).
         skip_bad: record and leave out an image that cannot be read, in place of stopping there.
+        translators: for the condition ``tuned``: a file that ``classlens tune`` wrote.
+        probes: for ``probe, probe_pooled, probe_logistic``: the folder that ``classlens probe`` wrote.
         engine: ``"ray"`` spreads the work over a cluster, as ``cluster`` (a ``runs.cluster.Cluster``) says.
         report: called with a ``Progress`` as images are written.
         options: passed to ``classlens.load``: ``checkpoint``, ``transform="paper"``, ``device``, ``dtype`` …
@@ -110,7 +114,15 @@ def measure(
         raise ClasslensError("a lens was given to measure on a cluster: give the model's name, which each worker loads")
     labels = match(dataset, lens.classes, model_name=lens.view.name)
     names = (conditions,) if isinstance(conditions, str) else tuple(conditions)
-    chosen = check_conditions(names, lens.view, masks=dataset.has_masks, data=dataset.spec)
+    chosen = check_conditions(
+        names,
+        lens.view,
+        masks=dataset.has_masks,
+        data=dataset.spec,
+        tuned=translators is not None,
+        probes=probes is not None,
+    )
+    readings = _readings(lens, chosen, translators, probes)
     pixels = probe(lens.preprocessing)
     tokens = lens.view.tokens((int(pixels.shape[1]), int(pixels.shape[2])))
     axes = _axes(lens, dataset, tokens, sites, memories=memories)
@@ -130,8 +142,10 @@ def measure(
         require_same(url, store.identity, identity)
         store.clear_leftovers()
         for name in chosen:
-            about = {"condition": name, "note": CONDITIONS[name].note}
+            read_by = readings.digest(name)
+            about = {"condition": name, "note": CONDITIONS[name].note, "read_by": read_by}
             store.add_group(name, axes.layout, _coords(lens, dataset, tokens, axes), about)
+            _check_read_by(store, name, read_by)
         job = Job(
             model=lens.view if isinstance(model, Lens) else model,
             options=options,
@@ -141,6 +155,7 @@ def measure(
             tokens=tokens,
             shape=tuple(pixels.shape),
             seed=seed,
+            readings=readings,
             work=Work(url, chosen, size, int(store.identity["threads"]), skip_bad),
         )
         todo = lacking(job.work, store)
@@ -150,7 +165,7 @@ def measure(
         tables = {key: MemoryTables(each.view) for key, each in ((False, lens), (True, twin)) if wanted and each}
         if lacks_parameters:
             _write_parameters(store, lens, twin, tables)
-        subjects = {False: Subject(lens, tables.get(False))} | ({True: Subject(twin, tables.get(True))} if twin else {})
+        subjects = subjects_of(chosen, lens, twin, readings, tables)
         made = (
             elsewhere(job, todo, cluster) if engine == "ray" else here(lambda: job.worker_of(subjects), todo, batches)
         )
@@ -166,11 +181,36 @@ def measure(
     )
 
 
+def _readings(
+    lens: Lens,
+    conditions: Sequence[str],
+    translators: str | os.PathLike[str] | Translators | None,
+    probes: str | os.PathLike[str] | None,
+) -> Readings:
+    """What the conditions are read by; raises ClasslensError for what is of another model, or not complete."""
+    if translators is not None and not isinstance(translators, Translators):
+        translators, _ = read_translators(translators, lens.view)
+    found = Readings(translators, None if probes is None else Path(probes).absolute())
+    for name in conditions:
+        if CONDITIONS[name].subject == "probe":
+            found.files(name).check(lens.view)
+    return found
+
+
+def _check_read_by(store: Store, condition: str, digest: str) -> None:
+    """What is read by other translators or probes does not meet in one group."""
+    if digest and open_store(store.url, condition).attrs.get("read_by") != digest:
+        raise ClasslensError(
+            f"store {store.url!r} holds condition {condition!r} read by another tuned lens or other probes: give the "
+            "same to go on, or another --out"
+        )
+
+
 def _twin(
     model: Any, lens: Lens, conditions: Sequence[str], options: Mapping[str, Any], seed: int, *, parameters: bool
 ) -> Lens | None:
     """The random twin where a condition or the parameters ask for it; parameters do without where there is none."""
-    needed = any(CONDITIONS[name].twin for name in conditions)
+    needed = any(CONDITIONS[name].subject == "twin" for name in conditions)
     if not needed and not parameters:
         return None
     try:

@@ -14,29 +14,40 @@ from classlens.core.scores import Facts
 from classlens.errors import ClasslensError
 from classlens.hooks.capture import evaluating
 from classlens.hooks.edits import editing
-from classlens.hooks.reducing import BY, SUBLAYERS, Agreement, Memorised, MemoryTables, Sublayer, reduce
+from classlens.hooks.reducing import (
+    BY,
+    SUBLAYERS,
+    Agreement,
+    Memorised,
+    MemoryTables,
+    Sublayer,
+    reduce,
+    reduce_by_probes,
+)
 from classlens.lens.lens import Lens
+from classlens.lens.probe_files import ProbeFiles
 from classlens.models.view import Tokens
-from classlens.runs.conditions import CONDITIONS
+from classlens.runs.conditions import CLEAN, CONDITIONS
 from classlens.runs.loading import Batch
 from classlens.runs.variables import Array, Axes
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A model with the tables of its memories, where they are wanted."""
+    """A model with the tables of its memories, where they are wanted, or the probes that read it."""
 
     lens: Lens
-    tables: MemoryTables | None
+    tables: MemoryTables | None = None
+    probes: ProbeFiles | None = None
 
 
 class Measurer:
     """Measures batches under every condition that is wanted."""
 
     def __init__(
-        self, subjects: Mapping[bool, Subject], axes: Axes, tokens: Tokens, labels: Array, *, seed: int
+        self, subjects: Mapping[str, Subject], axes: Axes, tokens: Tokens, labels: Array, *, seed: int
     ) -> None:
-        """``subjects``: the model under False, its random twin under True where a condition asks for it."""
+        """``subjects``: what is measured under each condition, and the model under ``clean``."""
         self._axes, self._tokens, self._labels, self._subjects = axes, tokens, labels, subjects
         self._sites = [*axes.sites, *(["embed"] if axes.embed else [])]
         # Drawn for all images at once, so that no image's depends on which are measured.
@@ -48,7 +59,7 @@ class Measurer:
         label = torch.as_tensor(self._labels[batch.images.start : batch.images.stop])
         target = label
         if bool((label < 0).any()):
-            view = self._subjects[False].lens.view
+            view = self._subjects[CLEAN].lens.view
             with evaluating(view.module):
                 predicted = view.run(batch.pixels.to(view.device, view.dtype)).argmax(dim=1).cpu()
             target = torch.where(label < 0, predicted, label)
@@ -56,7 +67,7 @@ class Measurer:
 
     def _one(self, name: str, batch: Batch, label: Tensor, target: Tensor) -> dict[str, Array]:
         condition = CONDITIONS[name]
-        subject = self._subjects[condition.twin]
+        subject = self._subjects[name]
         view, count = subject.lens.view, len(batch.images)
         collected = _Collected(self._axes, count, view.device)
         control = (target + self._offsets[batch.images.start : batch.images.stop]) % self._axes.classes
@@ -68,7 +79,11 @@ class Measurer:
             void |= torch.as_tensor((batch.shows < 0).any(axis=1))
         with editing(view, condition.edits(kept | void[:, None])):
             try:
-                logits = reduce(view, batch.pixels, target, self._sites, collected.put, memorised)
+                logits = (
+                    reduce(view, batch.pixels, target, self._sites, collected.put, memorised)
+                    if subject.probes is None
+                    else reduce_by_probes(view, batch.pixels, target, self._sites, collected.put, subject.probes.at)
+                )
             except ClasslensError as error:
                 first, last = batch.images[0], batch.images[-1]
                 raise ClasslensError(f"images {first} to {last} under condition {name!r}: {error}") from None

@@ -33,6 +33,7 @@ class Progress:
     before: int
     skipped: int
     seconds: float
+    doing: str = "measuring"
 
     @property
     def rate(self) -> float:

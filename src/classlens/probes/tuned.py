@@ -1,0 +1,369 @@
+"""Training a tuned lens: one affine translator a block, whose projection is to match the model's output."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from classlens.core.maps import Projection
+from classlens.errors import ClasslensError, reason_of
+from classlens.hooks.capture import evaluating
+from classlens.lens.lens import Lens, load
+from classlens.lens.translators import Translators, read_translators, write_translators
+from classlens.lens.whole import writing
+from classlens.models.view import ModelView
+from classlens.probes.states import States
+from classlens.runs.batch_size import chosen_batch_size
+from classlens.runs.dataset import Dataset
+from classlens.runs.datasets import open_dataset
+from classlens.runs.identity import identity_of, probe
+from classlens.runs.memory import bytes_of
+from classlens.runs.work import Progress
+
+Which = Literal["all", "pooled"]
+# What the objective of a block must fall by, as a share, to count as better.
+_BETTER = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """A tuned lens, and how near it comes to the model's output: KL divergences in nats, means over held-out images."""
+
+    file: Path
+    translators: Translators
+    blocks: list[dict[str, float]]
+    """Of each block ``block, plain, tuned``: the divergence from the model's output of its projection without and with
+    its translator, and ``epoch``, from which the translator is (0: none was better than the identity)."""
+    constant: float
+    """The divergence of one answer for all images: the mean output over the training images."""
+    epochs: int
+    images: int
+    held_out: int
+    seconds: float
+
+
+@dataclass(eq=False)
+class _State:
+    """Everything that a run which goes on needs."""
+
+    weight: list[Tensor]
+    bias: list[Tensor]
+    best: Translators
+    least: list[float]
+    """The least objective of each block on held-out images so far."""
+    plain: list[float]
+    tuned: list[float]
+    chosen: list[int]
+    epoch: int = 0
+    waited: int = 0
+    optimizer: dict[str, Any] = field(default_factory=dict)
+
+
+def tune(
+    model: str | Path | nn.Module | ModelView | Lens,
+    data: str | Dataset,
+    out: str | os.PathLike[str],
+    *,
+    tokens: Which = "all",
+    epochs: int = 30,
+    patience: int = 4,
+    learning_rate: float = 1e-3,
+    held_out: float = 0.1,
+    control: bool = False,
+    memory: int | str = "8GB",
+    split: str | None = None,
+    limit: int | None = None,
+    shuffle: bool = False,
+    seed: int = 0,
+    batch_size: int | Literal["auto"] = "auto",
+    workers: int | None = None,
+    skip_bad: bool = False,
+    report: Callable[[Progress], None] = lambda _: None,
+    **options: Any,
+) -> Tuned:
+    """Train a tuned lens on unlabelled images and write it to a file that ``lens.with_translators`` reads.
+
+        found = classlens.tune("builtin:cifar10", "cifar10:/data", "lens.safetensors", split="train", limit=5000)
+        tuned = classlens.load("builtin:cifar10").with_translators("lens.safetensors")
+
+    The translator of a block, ``x -> W x + b``, begins as the identity and is trained (Adam, cosine schedule) to lower
+    ``KL(p ‖ q)``: ``p`` is what the model answers at its end, ``q`` what its own head reads from the block's tokens
+    behind the translator. Each block keeps the epoch with the least divergence on held-out images, so none gets worse
+    than the plain projection; at the last block the identity is the best there can be. Source: Belrose et al.,
+    *Eliciting Latent Predictions from Transformers with the Tuned Lens*, 2023 (for language models); design, section 6.
+
+    Args:
+        model: as for ``classlens.load``, or a lens.
+        data: as for ``classlens.measure``; labels are not looked at.
+        out: the file, ending in ``.safetensors``. A run that was stopped goes on after its last whole epoch.
+        tokens: ``"pooled"``: the tokens that the head pools (``[CLS]``), read as the head reads them. ``"all"``: half
+            of the objective is that, half is the mean over all tokens, of which each is to say what it says after the
+            last block.
+        epochs: at most; ``patience``: epochs without a block that gets better, after which it ends.
+        learning_rate: of Adam, at its start.
+        held_out: the share of images by which epochs are chosen.
+        control: each image is to match the output for another image; a lens that merely has room to learn would lower
+            its divergence from the model's output as well.
+        memory: for the states of all images, so that the model runs once; where they need more, it runs every epoch.
+        split, limit, shuffle, seed, batch_size, workers, skip_bad, report: as for ``classlens.measure``; ``seed`` is
+            also that of the order of images and of those held out.
+        options: passed to ``classlens.load``.
+
+    Raises:
+        ClasslensError: numbers that cannot be used, too few images, a file of another run, and what
+            ``classlens.measure`` raises for data and model.
+    """
+    _check(tokens, epochs, patience, learning_rate, held_out)
+    room = bytes_of(memory)
+    path = Path(out)
+    if path.suffix != ".safetensors" or path.is_dir():
+        raise ClasslensError(f"output {str(path)!r} is no name of a tuned lens: give a file ending in .safetensors")
+    dataset = data
+    if not isinstance(dataset, Dataset):
+        dataset = open_dataset(str(data), split=split, limit=limit, seed=seed if shuffle else None)
+    lens = model if isinstance(model, Lens) else load(model, **options)
+    if lens.view.translators is not None:
+        raise ClasslensError("the lens has translators already: give the one that lens.with_translators was called on")
+    pixels = probe(lens.preprocessing)
+    count = lens.view.tokens((int(pixels.shape[1]), int(pixels.shape[2]))).count
+    batch = chosen_batch_size(batch_size, None, lens.view, count)
+    identity = json.dumps(
+        {
+            **identity_of(lens, dataset, pixels, batch_size=batch, seed=seed),
+            "tokens": tokens,
+            "epochs": epochs,
+            "patience": patience,
+            "learning_rate": learning_rate,
+            "held_out": held_out,
+            "control": control,
+        },
+        sort_keys=True,
+    )
+    started = time.perf_counter()
+    done = _finished(path, lens.view, identity)
+    if done is not None:
+        return done
+    order = np.random.default_rng(seed).permutation(len(dataset))
+    apart = max(1, round(held_out * len(dataset)))
+    if len(dataset) - apart < 1:
+        raise ClasslensError(f"data {dataset.spec!r} has {len(dataset)} images: give at least 2, better thousands")
+    states = States(lens, dataset, tuple(pixels.shape), batch, workers, skip_bad, room, prefix_only=tokens == "pooled")
+    tuner = _Tuner(lens, states, order[apart:], order[:apart], tokens, control, seed)
+    kept = path.with_name(f"{path.name}.training")
+    state = _resumed(kept, identity, lens.view) or tuner.begin()
+    total = epochs * len(dataset)
+    while state.epoch < epochs and state.waited < patience:
+
+        def told(images: int, epoch: int = state.epoch) -> None:
+            doing = f"epoch {epoch + 1} of at most {epochs}"
+            report(Progress(epoch * len(dataset) + images, total, 0, 0, time.perf_counter() - started, doing))
+
+        tuner.epoch(state, epochs, learning_rate, told)
+        _keep(kept, identity, state)
+    found = Tuned(
+        path,
+        state.best,
+        [
+            {"block": block, "plain": plain, "tuned": tuned, "epoch": epoch}
+            for block, (plain, tuned, epoch) in enumerate(zip(state.plain, state.tuned, state.chosen, strict=True))
+        ],
+        tuner.constant(),
+        state.epoch,
+        len(order) - apart,
+        apart,
+        time.perf_counter() - started,
+    )
+    about = {"blocks": found.blocks, "constant": found.constant, "epochs": found.epochs, "images": found.images}
+    note = {**about, "held_out": found.held_out, "seconds": found.seconds, "data": dataset.spec}
+    write_translators(path, state.best, lens.view, {"training": identity, "found": json.dumps(note)})
+    kept.unlink(missing_ok=True)
+    return found
+
+
+class _Tuner:
+    """The objective, and one epoch of training on it."""
+
+    def __init__(
+        self,
+        lens: Lens,
+        states: States,
+        train: Any,
+        held: Any,
+        tokens: Which,
+        control: bool,
+        seed: int,
+    ) -> None:
+        self._view, self._states = lens.view, states
+        self._train, self._held = train, held
+        self._tokens, self._control, self._seed = tokens, control, seed
+
+    def begin(self) -> _State:
+        """The identity, and how far each block is from the model's output with it."""
+        first = Translators.identity(self._view)
+        weight = [one.clone().to(self._view.device) for one in first.weight]
+        bias = [one.clone().to(self._view.device) for one in first.bias]
+        objective, plain = self._measured(weight, bias)
+        return _State(weight, bias, first, objective, plain, list(plain), [0] * len(plain))
+
+    def epoch(self, state: _State, epochs: int, learning_rate: float, told: Callable[[int], None]) -> None:
+        """Go over the training images once, and keep what has become better."""
+        parameters = [*state.weight, *state.bias]
+        for one in parameters:
+            one.requires_grad_()
+        optimizer = torch.optim.Adam(parameters, lr=learning_rate)
+        if state.optimizer:
+            optimizer.load_state_dict(state.optimizer)
+        order = np.random.default_rng([self._seed, state.epoch]).permutation(self._train)
+        steps = -(-len(order) // self._states.batch_size)
+        images = 0
+        for step, blocks in enumerate(self._states.batches(order)):
+            through = (state.epoch + step / steps) / epochs
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * (1 + np.cos(np.pi * through)) / 2
+            with evaluating(self._view.module), torch.enable_grad():
+                for number, (x, target) in enumerate(self._pairs(blocks)):
+                    own = state.weight[number], state.bias[number]
+                    losses = self._divergences(Projection(*own)(x), target)
+                    # By name, since pools of the model have parameters of their own, which are to get no gradient.
+                    for parameter, gradient in zip(own, torch.autograd.grad(self._objective(losses), own), strict=True):
+                        parameter.grad = gradient
+            optimizer.step()
+            images += len(blocks[0])
+            told(images)
+        for one in parameters:
+            one.requires_grad_(False).grad = None
+        state.optimizer = optimizer.state_dict()
+        objective, divergence = self._measured(state.weight, state.bias)
+        state.epoch += 1
+        better = False
+        for block, value in enumerate(objective):
+            if value < state.least[block] * (1 - _BETTER):
+                state.least[block], state.tuned[block], state.chosen[block] = value, divergence[block], state.epoch
+                state.best.weight[block], state.best.bias[block] = state.weight[block], state.bias[block]
+                better = True
+        state.waited = 0 if better else state.waited + 1
+        told(len(self._train) + len(self._held))
+
+    @torch.no_grad()
+    def _measured(self, weight: list[Tensor], bias: list[Tensor]) -> tuple[list[float], list[float]]:
+        """On held-out images, of each block: the objective, and the divergence of the pooled reading from the end."""
+        objective = np.zeros(len(weight))
+        divergence = np.zeros(len(weight))
+        images = 0
+        for blocks in self._states.batches(self._held):
+            with evaluating(self._view.module):
+                for number, ((x, target), (_, own)) in enumerate(
+                    zip(self._pairs(blocks), self._pairs(blocks, control=False), strict=True)
+                ):
+                    moved = Projection(weight[number], bias[number])(x)
+                    objective[number] += float(self._objective(self._divergences(moved, target))) * len(x)
+                    divergence[number] += float(_divergence(self._view.logits(moved), own[0]).sum())
+            images += len(blocks[0])
+        return list(objective / images), list(divergence / images)
+
+    @torch.no_grad()
+    def constant(self) -> float:
+        """The divergence of held-out outputs from the mean output of the training images."""
+
+        def outputs(images: Any) -> Tensor:
+            found = []
+            for blocks in self._states.batches(images):
+                with evaluating(self._view.module):
+                    found.append(self._view.logits(blocks[-1]).double())
+            return torch.cat(found)
+
+        mean = outputs(self._train).softmax(dim=-1).mean(dim=0)
+        held = outputs(self._held)
+        return float(_divergence(mean.log().expand_as(held), held).mean())
+
+    def _pairs(self, blocks: list[Tensor], *, control: bool | None = None) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """The tokens of each block with the logits that are to be matched: pooled, then of each class space."""
+        last = blocks[-1]
+        if self._control if control is None else control:
+            last = last.roll(1, dims=0)
+        with torch.no_grad():
+            target = [self._view.logits(last), *self._each(last)]
+        for x in blocks:
+            yield x, target
+
+    def _divergences(self, x: Tensor, target: list[Tensor]) -> list[Tensor]:
+        found = [self._view.logits(x), *self._each(x)]
+        return [_divergence(one, other) for one, other in zip(found, target, strict=True)]
+
+    def _each(self, x: Tensor) -> list[Tensor]:
+        """What each token says by itself; nothing where only pooled tokens count."""
+        if self._tokens == "pooled":
+            return []
+        return [space.project(x[:, group]).flatten(0, 1) for space, group in self._view.spaces(x.shape[1])]
+
+    def _objective(self, losses: list[Tensor]) -> Tensor:
+        pooled, *each = losses
+        return pooled.mean() if not each else (pooled.mean() + torch.cat(each).mean()) / 2
+
+
+def _divergence(found: Tensor, wanted: Tensor) -> Tensor:
+    """``KL(softmax(wanted) ‖ softmax(found))`` of each row."""
+    return F.kl_div(found.log_softmax(-1), wanted.log_softmax(-1), reduction="none", log_target=True).sum(-1)
+
+
+def _finished(path: Path, view: ModelView, identity: str) -> Tuned | None:
+    """The tuned lens that lies there already; raises ClasslensError for that of another run."""
+    if not path.exists():
+        return None
+    translators, about = read_translators(path, view)
+    if about.get("training") != identity:
+        raise ClasslensError(f"tuned lens {str(path)!r} is of other images or settings: give another --out")
+    found = json.loads(about["found"])
+    found.pop("data")
+    return Tuned(path, translators, **found)
+
+
+def _keep(file: Path, identity: str, state: _State) -> None:
+    """Write down where the run is, whole or not at all."""
+    record = {**vars(state), "best": [state.best.weight, state.best.bias], "identity": identity}
+    try:
+        with writing(file) as made:
+            torch.save(record, made)
+    except OSError as error:
+        raise ClasslensError(
+            f"{str(file)!r} cannot be written ({reason_of(error)}): make room or give another --out"
+        ) from None
+
+
+def _resumed(file: Path, identity: str, view: ModelView) -> _State | None:
+    """Where a run that was stopped is; raises ClasslensError for one of other images or settings."""
+    if not file.exists():
+        return None
+    try:
+        record: Mapping[str, Any] = torch.load(file, map_location=view.device, weights_only=True)
+        same = record["identity"] == identity
+    except Exception as error:  # what else lies there is not bounded
+        raise ClasslensError(f"{str(file)!r} cannot be gone on with ({reason_of(error)}): remove it") from None
+    if not same:
+        raise ClasslensError(
+            f"{str(file)!r} is of a run with other images or settings: give the same to go on, or remove it"
+        )
+    best = Translators(*(one.cpu() for one in record["best"]))
+    return _State(**{key: value for key, value in record.items() if key not in ("identity", "best")}, best=best)
+
+
+def _check(tokens: str, epochs: int, patience: int, learning_rate: float, held_out: float) -> None:
+    if tokens not in ("all", "pooled"):
+        raise ClasslensError(f"tokens {tokens!r} are not known: give all or pooled")
+    for name, value in (("epochs", epochs), ("patience", patience)):
+        if value < 1:
+            raise ClasslensError(f"{name} is {value}: give at least 1")
+    if not learning_rate > 0:
+        raise ClasslensError(f"learning rate {learning_rate} cannot be used: give a number above 0, such as 0.001")
+    if not 0 < held_out < 1:
+        raise ClasslensError(f"held_out {held_out} is no share: give a number between 0 and 1, such as 0.1")
