@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     )
     from classlens.lens.lens import Lens, load
     from classlens.lens.trace import Trace
+    from classlens.lens.translators import Translators
     from classlens.models.view import BlockView, ModelView, Point, Readout
+    from classlens.probes.run import Probed, probe
+    from classlens.probes.tuned import Tuned, tune
     from classlens.runs.measure import measure
     from classlens.runs.store import open_store
 
@@ -46,16 +49,21 @@ __all__ = [
     "Output",
     "Patch",
     "Point",
+    "Probed",
     "Readout",
     "SelfOnly",
     "Statistics",
     "Trace",
+    "Translators",
+    "Tuned",
     "__version__",
     "analyse",
     "faithfulness",
     "load",
     "measure",
     "open_store",
+    "probe",
+    "tune",
 ]
 
 _HOMES = {
@@ -70,6 +78,9 @@ _HOMES = {
     "open_store": "classlens.runs.store",
     **dict.fromkeys(("Analysis", "analyse"), "classlens.experiments.analyse"),
     **dict.fromkeys(("Faithfulness", "faithfulness"), "classlens.faithful.run"),
+    **dict.fromkeys(("Probed", "probe"), "classlens.probes.run"),
+    **dict.fromkeys(("Tuned", "tune"), "classlens.probes.tuned"),
+    "Translators": "classlens.lens.translators",
     "Statistics": "classlens.core.stats",
     # What describes a model of one's own.
     **dict.fromkeys(("BlockView", "ModelView", "Point", "Readout"), "classlens.models.view"),

@@ -2,6 +2,6 @@
 
 # isort: skip_file
 from classlens.cli.app import app
-from classlens.cli import inspect, explain, check, memories, measure, faithful, analyse
+from classlens.cli import inspect, explain, check, memories, measure, faithful, probe, tune, analyse
 
-__all__ = ["analyse", "app", "check", "explain", "faithful", "inspect", "measure", "memories"]
+__all__ = ["analyse", "app", "check", "explain", "faithful", "inspect", "measure", "memories", "probe", "tune"]

@@ -32,6 +32,9 @@ def faithful(
         ),
     ] = None,
     steps: Annotated[str, typer.Option(help="Numbers of tokens kept in token removal, or all, as published.")] = "25",
+    ranks: Annotated[
+        Path | None, typer.Option(help="Store of probe or measure, for methods stored_rank:condition=NAME.")
+    ] = None,
     permutations: Annotated[int, typer.Option(help="Random orders in token removal.")] = 10,
     split: given.Split = None,
     per_class: given.PerClass = None,
@@ -80,6 +83,7 @@ def faithful(
             metrics=None if metrics is None else listed(metrics),
             steps=None if steps == "all" else int(steps),
             permutations=permutations,
+            ranks=ranks,
             split=split,
             per_class=per_class,
             limit=limit,

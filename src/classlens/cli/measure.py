@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,7 +20,10 @@ def measure(
     out: Annotated[str, typer.Option(help="The store: a path ending in .zarr, or a URL of fsspec.")],
     conditions: Annotated[
         str,
-        typer.Option(help="With commas: clean, random_init, self_only, no_cls, context_removed, class_removed."),
+        typer.Option(
+            help="With commas: clean, random_init, self_only, no_cls, context_removed, class_removed, tuned, probe, "
+            "probe_pooled, probe_logistic."
+        ),
     ] = "clean",
     sites: Annotated[
         str | None, typer.Option(help="With commas: embed, attn_out, resid_mid, mlp_out, resid_post; all if left out.")
@@ -33,6 +37,8 @@ def measure(
     batch_size: given.BatchSize = "auto",
     workers: given.Workers = None,
     skip_bad: given.SkipBad = False,
+    translators: given.Translators = None,
+    probes: Annotated[Path | None, typer.Option(help="Folder that `classlens probe` wrote; conditions probe….")] = None,
     checkpoint: given.Checkpoint = None,
     head: given.Head = None,
     classes: given.Classes = None,
@@ -67,6 +73,8 @@ def measure(
             batch_size=given.batch_size_of(batch_size),  # type: ignore[arg-type]
             workers=workers,
             skip_bad=skip_bad,
+            translators=translators,
+            probes=probes,
             engine=engine,  # type: ignore[arg-type]
             cluster=Cluster(address, actors, gpus),
             report=report,

@@ -14,6 +14,7 @@ from classlens.errors import require
 from classlens.experiments.experiment import Experiment, Found
 from classlens.experiments.opened import Opened, Part, open_all
 from classlens.experiments.registry import chosen
+from classlens.runs.conditions import CLEAN, CONDITIONS
 
 
 class Missing(NamedTuple):
@@ -140,7 +141,7 @@ def _about(store: Opened) -> dict[str, Any]:
     }
 
 
-_OTHERS = ("random_init", "self_only", "no_cls", "context_removed", "class_removed")
+_OTHERS = tuple(name for name in CONDITIONS if name != CLEAN)
 
 
 def require_libraries() -> None:

@@ -149,6 +149,8 @@ class Opened:
         return None
 
     def _can_have_mid(self) -> bool:
+        if "has_mid" in self.attrs:
+            return bool(self.attrs["has_mid"])
         # All sites but this one: the model has it not. Fewer sites: nobody knows.
         return not {"attn_out", "mlp_out", "resid_post"} <= set(self.attrs["sites"])
 

@@ -20,6 +20,7 @@ from classlens.experiments import (
     identifiability,
     key_value_agreement,
     mean_evolution,
+    readouts,
 )
 from classlens.experiments.experiment import Experiment
 
@@ -40,6 +41,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         agreement_by_class,
         agreement_accuracy,
         compositionality,
+        readouts,
     )
 }
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy import ndarray
 from torch import Tensor
 
 from classlens.errors import ClasslensError
 from classlens.explain.methods import METHODS, Method, method_of
+from classlens.faithful import stored
 from classlens.lens.trace import Trace
 
 
@@ -22,6 +24,8 @@ class Asked:
     text: str
     name: str
     options: Mapping[str, str | int]
+    stored: Float[ndarray, "image token"] | None = None
+    """Of ``stored_rank``: the importance of all images, read from a store before anything runs."""
 
     @property
     def method(self) -> Method:
@@ -57,6 +61,16 @@ def asked(methods: str | Collection[str]) -> tuple[Asked, ...]:
     return tuple(_asked(text) for text in dict.fromkeys(texts))
 
 
+def _of_store(text: str, options: Mapping[str, str | int]) -> Mapping[str, str | int]:
+    unknown = [option for option in options if option not in stored.OPTIONS]
+    if unknown or "condition" not in options:
+        raise ClasslensError(
+            f"method {text!r} is not one of a store: write it as {stored.NAME}:condition=probe, with :site=attn_out "
+            "for another site than resid_post"
+        )
+    return options
+
+
 def _asked(text: str) -> Asked:
     name, *parts = text.split(":")
     options: dict[str, str | int] = {}
@@ -65,6 +79,8 @@ def _asked(text: str) -> Asked:
         if not (option and equals and value):
             raise ClasslensError(f"method {text!r} is not NAME:OPTION=VALUE: write it as class_gradient:loss=logit")
         options[option] = int(value) if value.isdecimal() else value
+    if name == stored.NAME:
+        return Asked(text, name, _of_store(text, options))
     method_of(name, options)
     for option in ("against", "query", "seed"):
         if option in options:

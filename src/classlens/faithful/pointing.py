@@ -43,7 +43,7 @@ class Pointing:
         return None
 
     def takes(self, method: Asked) -> bool:
-        return True
+        return method.stored is None  # a store has single images
 
     def shape(self, lens: Lens, tokens: Tokens, method: Asked, settings: Settings) -> Shape:
         note = "share of the positive importance for the image's class inside its quarter of the mosaic"

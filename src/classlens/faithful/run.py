@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Callable, Collection
@@ -16,6 +17,7 @@ from torch import nn
 from classlens.core.stats import Statistics, check_statistics
 from classlens.errors import ClasslensError, require
 from classlens.explain.methods import METHODS
+from classlens.faithful import stored
 from classlens.faithful.asked import Asked, asked
 from classlens.faithful.job import Job, group_of, larger, twin_of
 from classlens.faithful.metric import Metric
@@ -32,6 +34,7 @@ from classlens.runs.identity import identity_of, probe, told_of
 from classlens.runs.lock import only_writer
 from classlens.runs.matching import match
 from classlens.runs.store import Store, create, existing, groups_of, open_store, require_same
+from classlens.runs.variables import Array
 from classlens.runs.work import (
     Engine,
     Outcome,
@@ -73,6 +76,7 @@ def faithfulness(
     metrics: Collection[str] | None = None,
     steps: int | None = 25,
     permutations: int = 10,
+    ranks: str | os.PathLike[str] | None = None,
     split: str | None = None,
     per_class: int | None = None,
     limit: int | None = None,
@@ -105,6 +109,8 @@ def faithfulness(
             all that model and data allow when left out.
         steps: numbers of tokens kept in token removal, spread evenly; None for every number, as published.
         permutations: random orders in token removal.
+        ranks: a store of ``classlens.probe`` or ``classlens.measure`` of the same images, whose ranks are importance as
+            well: ``stored_rank:condition=probe`` among the methods; with ``"all"`` that of every probe and tuned lens.
         split, per_class, limit, shuffle, batch_size, workers, skip_bad, engine, report: as for ``classlens.measure``.
         seed: of random orders, mosaics, other classes, the random twin and of drawn subsets.
         statistics: resamples, confidence and seed of the intervals.
@@ -120,7 +126,10 @@ def faithfulness(
     how = statistics or Statistics()
     check_statistics(how)
     # Masking, segmentation and pointing see one random order: that of the run's seed.
-    wanted = tuple(replace(one, options={"seed": seed}) if one.name == "random" else one for one in asked(methods))
+    wanted = asked(methods)
+    if methods == "all" and ranks is not None:
+        wanted += asked([f"{stored.NAME}:condition={name}" for name in stored.conditions_of(ranks)])
+    wanted = tuple(replace(one, options={"seed": seed}) if one.name == "random" else one for one in wanted)
     folder = Path(out)
     url = str(folder / STORE)
     begun = existing(url)
@@ -138,6 +147,7 @@ def faithfulness(
         raise ClasslensError(
             f"data {dataset.spec!r} has no labels, which faithfulness is measured by: give labelled images"
         )
+    wanted = _with_ranks(wanted, ranks, dataset, lens, labels)
     twin = _twin(source, lens, options, seed) if metrics is None or "randomisation" in metrics else None
     measured, missing = chosen(metrics, lens, masks=dataset.has_masks, twin=twin is not None)
     wanted = _usable(wanted, lens, missing, every=methods == "all")
@@ -277,7 +287,7 @@ def _place(group: str) -> tuple[int, int, str]:
     """Metrics and methods in the order of their tables."""
     name, _, text = group.partition(".")
     method = text.partition(":")[0]
-    return list(METRICS).index(name), list(METHODS).index(method), text
+    return list(METRICS).index(name), [*METHODS, stored.NAME].index(method), text
 
 
 def _settings(steps: int | None, permutations: int, seed: int) -> Settings:
@@ -301,6 +311,9 @@ def _usable(methods: tuple[Asked, ...], lens: Lens, missing: dict[str, str], *, 
     trace = lens.trace(pixels)
     found = []
     for method in methods:
+        if method.stored is not None:
+            found.append(method)
+            continue
         try:
             method.importance(trace, torch.zeros(1, dtype=torch.int64))
         except ClasslensError as error:
@@ -310,6 +323,24 @@ def _usable(methods: tuple[Asked, ...], lens: Lens, missing: dict[str, str], *, 
         else:
             found.append(method)
     return tuple(found)
+
+
+def _with_ranks(
+    methods: tuple[Asked, ...],
+    ranks: str | os.PathLike[str] | None,
+    dataset: Dataset,
+    lens: Lens,
+    labels: Array,
+) -> tuple[Asked, ...]:
+    """Methods with what they take from a store."""
+    if ranks is None and any(one.name == stored.NAME for one in methods):
+        raise ClasslensError(f"method {stored.NAME!r} needs a store of ranks: give ranks=STORE (--ranks)")
+    return tuple(
+        replace(one, stored=stored.stored_importance(ranks, dataset, lens, labels, **one.options))  # type: ignore[arg-type]
+        if one.name == stored.NAME and ranks is not None
+        else one
+        for one in methods
+    )
 
 
 def _of_mosaics(batch_size: int) -> int:
@@ -333,5 +364,12 @@ def _add_groups(store: Store, job: Job, seer: Lens) -> None:
     names = image_names(job.dataset.names)
     for group in job.work.groups:
         layout, coords = job.layout(group, seer)
-        about = {"metric": group.partition(".")[0], "method": group.partition(".")[2], "double": job.double}
+        _, method = job.wanted(group)
+        about = {"metric": group.partition(".")[0], "method": method.text, "double": job.double}
+        if method.stored is not None:
+            about["ranks"] = hashlib.sha256(method.stored.tobytes()).hexdigest()
         store.add_group(group, layout, {"image": ("image", names), **coords}, about)
+        if open_store(store.url, group).attrs.get("ranks") != about.get("ranks"):
+            raise ClasslensError(
+                f"store {store.url!r} holds {group!r} of other ranks: give the same --ranks to go on, or another --out"
+            )

@@ -39,7 +39,7 @@ class Randomisation:
         return None if twin else f"model {lens.view.name!r} has no random twin, as no library makes it anew by its name"
 
     def takes(self, method: Asked) -> bool:
-        return method.name != "random"
+        return method.name != "random" and method.stored is None
 
     def shape(self, lens: Lens, tokens: Tokens, method: Asked, settings: Settings) -> Shape:
         stages = len(lens.view.blocks) + 2
@@ -81,7 +81,7 @@ class ClassSensitivity:
         return None
 
     def takes(self, method: Asked) -> bool:
-        return method.name != "random"
+        return method.name != "random" and method.stored is None
 
     def shape(self, lens: Lens, tokens: Tokens, method: Asked, settings: Settings) -> Shape:
         return Shape({"correlation": Variable(("image",), np.dtype("float32"), np.nan, _CORRELATION)}, {}, {})

@@ -72,7 +72,10 @@ class Seen:
     def importance(self, method: Asked) -> Float[Tensor, "image token"]:
         """The map of each image for its class, made once for all measures."""
         if method.text not in self._maps:
-            self._maps[method.text] = method.importance(self.trace, self.target)
+            if method.stored is None:
+                self._maps[method.text] = method.importance(self.trace, self.target)
+            else:
+                self._maps[method.text] = torch.from_numpy(method.stored[self.first : self.first + len(self)])
         return self._maps[method.text]
 
     @cached_property

@@ -31,6 +31,13 @@ def watched(lines: TextIO | None, store: str) -> Iterator[tuple[Report, Finished
 
 
 @contextmanager
+def watched_steps(lines: TextIO | None, store: str) -> Iterator[Report]:
+    """``watched`` for what ends in another way than with an ``Outcome``."""
+    with watched(lines, store) as (report, _):
+        yield report
+
+
+@contextmanager
 def _logged(lines: TextIO) -> Iterator[tuple[Report, Finished]]:
     def say(event: str, **values: object) -> None:
         print(json.dumps({"event": event, "time": round(time.time(), 3), **values}), file=lines, flush=True)

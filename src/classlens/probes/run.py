@@ -376,7 +376,8 @@ def _alpha(alpha: float | str, kind: str) -> float | Literal["loo"]:
 
 def _check_apart(train: Dataset, test: Dataset) -> None:
     """Probes that are tested on what they were trained on tell nothing."""
-    both = set(train.names) & set(test.names) if train.spec == test.spec else set()
+    same = (train.spec, train.split) == (test.spec, test.split)
+    both = set(train.names) & set(test.names) if same else set()
     if both:
         raise ClasslensError(
             f"{len(both)} images of data {test.spec!r} are both for training and test, such as {min(both)!r}: give "

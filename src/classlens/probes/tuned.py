@@ -33,6 +33,8 @@ from classlens.runs.work import Progress
 Which = Literal["all", "pooled"]
 # What the objective of a block must fall by, as a share, to count as better.
 _BETTER = 1e-4
+# Below this a divergence is rounding, as that of the last block's identity is: Adam would make steps of its noise.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,6 +234,8 @@ class _Tuner:
                 group["lr"] = learning_rate * (1 + np.cos(np.pi * through)) / 2
             with evaluating(self._view.module), torch.enable_grad():
                 for number, (x, target) in enumerate(self._pairs(blocks)):
+                    if state.least[number] < _ROUNDING:
+                        continue
                     own = state.weight[number], state.bias[number]
                     losses = self._divergences(Projection(*own)(x), target)
                     # By name, since pools of the model have parameters of their own, which are to get no gradient.

@@ -42,6 +42,7 @@ def told_of(lens: Lens, dataset: Dataset) -> dict[str, Any]:
         "family": lens.view.family,
         "pooling": lens.view.pooling,
         "num_classes": lens.view.num_classes,
+        "has_mid": lens.view.has_mid,
         "data": dataset.spec,
         "split": dataset.split,
         "data_note": dataset.note,
