@@ -1,8 +1,8 @@
 """Makes the numbers of the page on probes: ``python docs/probes.py cifar10:FOLDER [WORK]``.
 
 Trains tuned lenses on 5,000 of the training images without their labels, probes on the same images with them, and
-measures both on the 2,000 test images of the page on faithfulness. Figures and summaries go to ``docs/probes``. ``WORK``
-keeps what was trained and measured, so that a run goes on where it stopped.
+measures both on the 2,000 test images of the page on faithfulness. Figures and summaries go to ``docs/probes``.
+``WORK`` keeps what was trained and measured, so that a run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from faithful import MODEL, halves
 from PIL import Image
 
 import classlens
@@ -23,6 +22,7 @@ from classlens.present.faithful import write_faithfulness
 from classlens.runs.dataset import Dataset
 from classlens.runs.datasets import open_dataset
 from classlens.runs.work import Progress
+from faithful import MODEL, halves
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE / "probes"
