@@ -25,7 +25,8 @@ def accuracy_table(store: str) -> Table:
     there = groups_of(store)
     conditions = [name for name in (CLEAN, *READINGS) if name in there]
     found = {name: dict(_shares(store, name)) for name in conditions}
-    site = str(open_store(store)["site"].values[-1])
+    data = open_store(store)
+    site = str(data["site"].values[-1]) if "rank" in data else "embed"
     table = Table(title=f"Share with the class on top, {site}", title_justify="left")
     table.add_column("block", justify="right")
     kinds = list(dict.fromkeys(kind for values in found.values() for kind in values))
@@ -41,7 +42,9 @@ def accuracy_table(store: str) -> Table:
 
 def _shares(store: str, condition: str) -> Iterator[tuple[str, Array]]:
     data = open_store(store, condition)
-    rank = data["rank"].isel(site=-1).values[data["measured"].values == MEASURED]
+    # The embeddings have one block, which is no dim of theirs.
+    rank = data["rank"].isel(site=-1).values if "rank" in data else data["embed_rank"].values[:, None]
+    rank = rank[data["measured"].values == MEASURED]
     kinds = data["token_kind"].values.astype(object)
     for kind in ("cls", "image"):
         own = rank[:, :, kinds == kind]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -89,7 +89,9 @@ class RidgeSums:
     def leave_one_out(self, alphas: Sequence[float]) -> LeaveOneOut:
         """What the choice of ``alpha`` by leave-one-out needs; the sums themselves are not needed any longer."""
         rows = self._checked(alphas)
-        return LeaveOneOut(self.count / rows, rows, [self._centred(place) for place in range(self.shape[0])], alphas)
+        places = self.shape[0]
+        # One after another: each takes as much as the sums of two places.
+        return LeaveOneOut(self.count / rows, rows, places, map(self._centred, range(places)), alphas)
 
     def _centred(self, place: int) -> tuple[Tensor, Tensor, Tensor]:
         """Mean, ``XᵀX`` and ``XᵀY`` of one place, features and targets about their means."""
@@ -130,10 +132,15 @@ class LeaveOneOut:
     """
 
     def __init__(
-        self, share: Tensor, rows: int, centred: Sequence[tuple[Tensor, Tensor, Tensor]], alphas: Sequence[float]
+        self,
+        share: Tensor,
+        rows: int,
+        places: int,
+        centred: Iterable[tuple[Tensor, Tensor, Tensor]],
+        alphas: Sequence[float],
     ) -> None:
         self.alphas = tuple(alphas)
-        self.errors = torch.zeros(len(alphas), len(centred), dtype=torch.float64)
+        self.errors = torch.zeros(len(alphas), places, dtype=torch.float64)
         """Summed over rows and classes, ``[alpha, place]``."""
         self._rows, self._middle = rows, 2 * share - 1
         self._means, self._values, self._vectors, self._along = [], [], [], []

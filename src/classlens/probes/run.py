@@ -34,7 +34,7 @@ from classlens.runs.lock import only_writer
 from classlens.runs.matching import match
 from classlens.runs.measure import measure
 from classlens.runs.memory import bytes_of
-from classlens.runs.store import require_same
+from classlens.runs.store import SHARD, require_same
 from classlens.runs.variables import Array
 from classlens.runs.work import Outcome, Progress, reading
 
@@ -191,7 +191,7 @@ def probe(
         conditions=conditions,
         sites=wanted,
         seed=seed,
-        batch_size=batch_size,
+        batch_size=_for_probes(batch_size, lens.view),
         workers=workers,
         skip_bad=skip_bad,
         translators=translators,
@@ -372,6 +372,11 @@ def _alpha(alpha: float | str, kind: str) -> float | Literal["loo"]:
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not alpha > 0:
         raise ClasslensError(f"alpha {alpha!r} cannot be used: give a number above 0, or loo")
     return float(alpha)
+
+
+def _for_probes(batch_size: int | Literal["auto"], view: ModelView) -> int | Literal["auto"]:
+    """More images at once than elsewhere: every batch goes through the weights of all probes."""
+    return SHARD if batch_size == "auto" and view.device.type == "cpu" else batch_size
 
 
 def _check_apart(train: Dataset, test: Dataset) -> None:

@@ -134,8 +134,6 @@ def tune(
     if not isinstance(dataset, Dataset):
         dataset = open_dataset(str(data), split=split, limit=limit, seed=seed if shuffle else None)
     lens = model if isinstance(model, Lens) else load(model, **options)
-    if lens.view.translators is not None:
-        raise ClasslensError("the lens has translators already: give the one that lens.with_translators was called on")
     pixels = probe(lens.preprocessing)
     count = lens.view.tokens((int(pixels.shape[1]), int(pixels.shape[2]))).count
     batch = chosen_batch_size(batch_size, None, lens.view, count)

@@ -14,6 +14,7 @@ import torchvision
 from PIL import Image
 from torch import Tensor
 
+from classlens.errors import ClasslensError
 from classlens.lens.lens import Lens
 from classlens.models.digest import weights_digest
 from classlens.models.transforms import Preprocessing
@@ -21,7 +22,15 @@ from classlens.runs.dataset import Dataset
 
 
 def identity_of(lens: Lens, dataset: Dataset, pixels: Tensor, *, batch_size: int, seed: int) -> dict[str, Any]:
-    """What a store that is gone on with must have in common with the run; ``pixels`` are those of ``probe``."""
+    """What a store that is gone on with must have in common with the run; ``pixels`` are those of ``probe``.
+
+    Raises ClasslensError for a lens with translators, whose readings would pass for those of the class embedding.
+    """
+    if lens.view.translators is not None:
+        raise ClasslensError(
+            "the lens reads through translators: give the one that lens.with_translators was called on, and the tuned "
+            "lens as translators="
+        )
     return {
         "dtype": str(lens.view.dtype).removeprefix("torch."),
         "device": lens.view.device.type,
