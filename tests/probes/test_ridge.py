@@ -125,3 +125,18 @@ def test_what_cannot_be_solved() -> None:
     features, label = made("well-conditioned")
     refused(lambda: summed(features, label).solve(0.0), "alpha is 0.0")
     refused(lambda: RidgeSums(1, 2, 3).merge(RidgeSums(1, 2, 4)), "(1, 2, 4)", "(1, 2, 3)")
+
+
+def test_features_that_tell_nothing_give_chance() -> None:
+    """As those of ``[CLS]`` before the first block: were all classes alike, each would be on top of every image."""
+    label = torch.arange(60) % CLASSES
+    features = torch.full((60, PLACES, 7), 3.3, dtype=torch.float64)
+    choice = summed(features, label).leave_one_out([1.0, 10.0])
+    choice.update(features, label)
+    for probes in (summed(features, label).solve(), choice.solve()[0]):
+        assert not probes.weight.any()
+        rank = probes.facts(features.float(), label).rank.view(60, PLACES)
+        assert (rank == 0).float().mean() == 1 / CLASSES
+    few = label.clone()
+    few[:30] = 2
+    assert (summed(features, few).solve().project(features.float()).argmax(dim=-1) == 2).all()

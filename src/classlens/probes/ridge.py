@@ -15,6 +15,9 @@ from classlens.errors import ClasslensError
 _SCRATCH = 2**24
 # Columns of ``XᵀX`` in a strip. Of each strip only what lies on and below the diagonal is kept.
 _STRIP = 64
+# Of the mean square, what is left of features that do not vary.
+_ALIKE = 1e-10
+_ORDER = 1e-6
 
 
 class RidgeSums:
@@ -72,7 +75,11 @@ class RidgeSums:
         return made
 
     def solve(self, alpha: float = 1.0, *, dtype: torch.dtype = torch.float32) -> LinearProbes:
-        """The probes of ``scikit-learn``'s ``Ridge(alpha)`` with an intercept on targets of ±1, place by place."""
+        """The probes of ``scikit-learn``'s ``Ridge(alpha)`` with an intercept on targets of ±1, place by place.
+
+        Where features are the same for all rows, a probe knows the shares of classes alone, and equal ones come in the
+        order of the classes.
+        """
         rows = self._checked([alpha])
         places, width, classes = self.shape
         weight = torch.empty(places, width, classes, dtype=dtype)
@@ -80,10 +87,10 @@ class RidgeSums:
         target = 2 * self.count / rows - 1
         for place in range(places):
             mean, gram, cross = self._centred(place)
+            known = _varies(gram.trace(), mean, rows)
             gram.diagonal().add_(alpha)
             found = torch.cholesky_solve(cross, torch.linalg.cholesky(gram))
-            weight[place] = found
-            bias[place] = target - mean @ found
+            weight[place], bias[place] = _probe(found, mean, target, known)
         return LinearProbes(weight, bias)
 
     def leave_one_out(self, alphas: Sequence[float]) -> LeaveOneOut:
@@ -169,18 +176,36 @@ class LeaveOneOut:
             for number, alpha in enumerate(self.alphas):
                 shrunk = turned / (self._values[place] + alpha)
                 missing = (target - shrunk @ self._along[place]).view(*groups, target.shape[1])
-                leverage = shrunk.view_as(own) @ own.mT + 1 / self._rows
-                self.errors[number, place] += torch.linalg.solve(same - leverage, missing).square().sum()
+                if rows_an_image == 1:
+                    left = missing / (1 - 1 / self._rows - (shrunk * turned).sum(dim=1)).view(-1, 1, 1)
+                else:
+                    leverage = shrunk.view_as(own) @ own.mT + 1 / self._rows
+                    left = torch.linalg.solve(same - leverage, missing)
+                self.errors[number, place] += left.square().sum()
 
     def solve(self, *, dtype: torch.dtype = torch.float32) -> tuple[LinearProbes, Float[Tensor, " place"]]:
         """The probes by the ``alpha`` of the least error at each place, and these."""
         alpha = torch.tensor(self.alphas, dtype=torch.float64)[self.errors.argmin(dim=0)]
         weight, bias = [], []
         for place, vectors in enumerate(self._vectors):
-            found = vectors @ (self._along[place] / (self._values[place] + alpha[place])[:, None])
-            weight.append(found.to(dtype))
-            bias.append((self._middle - self._means[place] @ found).to(dtype))
+            mean, values = self._means[place], self._values[place]
+            found = vectors @ (self._along[place] / (values + alpha[place])[:, None])
+            own, shift = _probe(found, mean, self._middle, _varies(values.sum(), mean, self._rows))
+            weight.append(own.to(dtype))
+            bias.append(shift.to(dtype))
         return LinearProbes(torch.stack(weight), torch.stack(bias)), alpha
+
+
+def _varies(spread: Tensor, mean: Tensor, rows: int) -> bool:
+    """Whether features differ at all beyond rounding; ``[CLS]`` before the first block is the same for all images."""
+    return bool(spread > _ALIKE * rows * mean @ mean)
+
+
+def _probe(weight: Tensor, mean: Tensor, middle: Tensor, known: bool) -> tuple[Tensor, Tensor]:
+    """Weight and bias. Where features tell nothing, classes are put in order: all of them alike would all be on top."""
+    if known:
+        return weight, middle - mean @ weight
+    return torch.zeros_like(weight), middle - _ORDER * torch.arange(len(middle))
 
 
 def _strips(width: int) -> list[tuple[int, int]]:
