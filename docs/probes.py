@@ -79,7 +79,7 @@ def few(train: Dataset, test: Dataset, work: Path) -> None:
     print(rows.pivot(index="block", columns="tokens", values="value").round(3).to_string())
 
 
-def report(test: Dataset, work: Path) -> None:
+def report(data: str, test: Dataset, work: Path) -> None:
     """The figures: what is read by block, and token removal by each."""
     OUT.mkdir(exist_ok=True)
     store = work / "probes" / "probes.zarr"
@@ -102,7 +102,7 @@ def report(test: Dataset, work: Path) -> None:
     write_faithfulness(found, work / "faithful" / "results", version=classlens.__version__)
     for name, folder in (("readouts", "analysis"), ("removal", "faithful/results")):
         text = (work / folder / "summary.md").read_text(encoding="utf-8")
-        (OUT / f"{name}.md").write_text(text, encoding="utf-8")
+        (OUT / f"{name}.md").write_text(text.replace(data, "cifar10:FOLDER"), encoding="utf-8")
     pictures = [work / "analysis" / "figures" / f"readouts_{tokens}.png" for tokens in ("cls", "image")]
     for picture in (*pictures, work / "faithful" / "results" / "curves.png"):
         with Image.open(picture) as figure:
@@ -115,7 +115,7 @@ def main(data: str, work: Path) -> None:
     lenses(train, work)
     probes(train, test, work)
     few(train, test, work)
-    report(test, work)
+    report(data, test, work)
 
 
 def _told(now: Progress) -> None:

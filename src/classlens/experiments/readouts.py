@@ -53,9 +53,9 @@ def compute(store: Opened, found: Found, how: Statistics) -> pd.DataFrame:
     return table.join(pd.DataFrame(changes, columns=columns, index=table.index))
 
 
-def _chart(tokens: str) -> Lines:
+def _chart(tokens: str, name: str) -> Lines:
     return Lines(
-        value="share with the class on top",
+        value=f"{name} with the class on top",
         suffix=tokens,
         where={"measure": ("share_on_top",), "tokens": (tokens,)},
         rows="site",
@@ -77,7 +77,7 @@ EXPERIMENT = Experiment(
         Need(sites=("attn_out", "mlp_out"), optional=True),
         Need(cls=True, optional=True),
     ),
-    charts=(_chart("image"), _chart("cls")),
+    charts=(_chart("image", "image tokens"), _chart("cls", "[CLS]")),
     update=update,
     compute=compute,
 )

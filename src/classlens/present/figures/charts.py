@@ -21,6 +21,7 @@ from classlens.present.figures.style import CLS_COLOUR, IMAGE_COLOUR, MUTED, pla
 
 # Of Okabe and Ito's palette for all kinds of colour vision; those of `[CLS]` and image tokens speak for them alone.
 _PALETTE = ("#0072b2", "#d55e00", "#e69f00", "#56b4e9", "#8c6d1f", "#5b5b5b", "#a23b72", "#1b7f8c")
+_READINGS = {"tuned": "#e69f00", "probe": "#d55e00", "probe_pooled": "#a23b72", "probe_logistic": "#1b7f8c"}
 _FIXED: Mapping[str, str] = {
     "cls": CLS_COLOUR,
     "image": IMAGE_COLOUR,
@@ -30,10 +31,7 @@ _FIXED: Mapping[str, str] = {
     "self_only": "#d55e00",
     "no_cls": "#e69f00",
     "random_init": "#8a8f98",
-    "tuned": "#e69f00",
-    "probe": "#d55e00",
-    "probe_pooled": "#a23b72",
-    "probe_logistic": "#1b7f8c",
+    **_READINGS,
     "random": "#8a8f98",
     "class_gradient": "#14171b",
     "attn": "#0072b2",
@@ -44,6 +42,7 @@ _FIXED: Mapping[str, str] = {
     "by_random_class": "#8a8f98",
     "none": "#14171b",
     "mean": "#14171b",
+    **{f"stored_rank:condition={name}": colour for name, colour in _READINGS.items()},
 }
 _MOST_CLASSES = 30
 _SMALL = 8.5
