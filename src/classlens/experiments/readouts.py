@@ -77,7 +77,17 @@ EXPERIMENT = Experiment(
         Need(sites=("attn_out", "mlp_out"), optional=True),
         Need(cls=True, optional=True),
     ),
-    charts=(_chart("image", "image tokens"), _chart("cls", "[CLS]")),
+    charts=(
+        _chart("image", "image tokens"),
+        _chart("cls", "[CLS]"),
+        Lines(
+            value="class identifiability",
+            suffix="identifiability",
+            where={"measure": ("identifiability",), "site": ("resid_post",)},
+            rows="tokens",
+            colour="condition",
+        ),
+    ),
     update=update,
     compute=compute,
 )
