@@ -52,8 +52,6 @@ class RidgeSums:
         width = features.shape[2]
         label = label.cpu()
         self.count += torch.bincount(label, minlength=len(self.count))
-        # Classes of these rows, of which there are few, and then one sum over their rows.
-        classes, where = label.unique(return_inverse=True)
         step = max(1, _SCRATCH // max(1, width * len(features)))
         for start in range(0, features.shape[1], step):
             part = slice(start, start + step)
@@ -61,8 +59,7 @@ class RidgeSums:
             for number, strip in enumerate(self._strips):
                 first = number * _STRIP
                 strip[part].baddbmm_(x[:, :, first:].mT, x[:, :, first : first + _STRIP])
-            own = torch.zeros(len(x), len(classes), width, dtype=torch.float64).index_add_(1, where, x)
-            self._sums[part, classes] += own
+            self._sums[part].index_add_(1, label, x)
 
     def merge(self, other: RidgeSums) -> RidgeSums:
         """The sums of both; neither is changed."""

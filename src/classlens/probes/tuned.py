@@ -271,6 +271,8 @@ class _Tuner:
                     objective[number] += float(self._objective(self._divergences(moved, target))) * len(x)
                     divergence[number] += float(_divergence(self._view.logits(moved), own[0]).sum())
             images += len(blocks[0])
+        if not images:
+            raise ClasslensError("no held-out image can be read: give more images, or mend those that cannot")
         return list(objective / images), list(divergence / images)
 
     @torch.no_grad()
