@@ -42,7 +42,13 @@ def test_all_methods_of_two_photos(photos: list[Path], tmp_path: Path) -> None:
         assert one["target"] == "ship"
         for name in METHODS:
             # Rounded to six digits.
-            np.testing.assert_allclose(one["maps"][name], trace.map("ship", method=name)[image], atol=1e-6)
+            np.testing.assert_allclose(one["maps"][name], trace.map("ship", method=name)[image], rtol=1e-5)
+        assert one["target_index"] == 8
+        assert one["options"]["class_gradient"] == {"loss": "cross_entropy"}
+        assert one["options"]["random"] == {"seed": 0}
+    assert record["checkpoint"] is None
+    assert record["transform"].startswith("Compose(")
+    assert record["dtype"] == "float32"
     with Image.open(tmp_path / "out" / "01-legrad.webp") as animation:
         assert getattr(animation, "n_frames", 1) == 6
         assert animation.size == (480, 360), "small pictures enlarged by a whole number"
@@ -53,7 +59,7 @@ def test_one_class_against_another(photos: list[Path], tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "out" / "explain.json").read_text())["images"][0]["maps"]["class_gradient"]
     trace = classlens.load("builtin:cifar10").trace(photos[:1])
-    np.testing.assert_allclose(found, trace.map("cat", against="dog")[0], atol=1e-6)
+    np.testing.assert_allclose(found, trace.map("cat", against="dog")[0], rtol=1e-5)
     pixels = np.asarray(Image.open(tmp_path / "out" / "01-class_gradient.png")).astype(int)
     bluer = pixels[..., 2] - pixels[..., 0]
     assert np.min(found) < 0 < np.max(found)

@@ -37,8 +37,13 @@ class Method:
 
     @property
     def options(self) -> tuple[str, ...]:
+        return tuple(self.defaults)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Each option with its value where it is left out."""
         parameters = inspect.signature(self.run).parameters.values()
-        return tuple(one.name for one in parameters if one.kind is one.KEYWORD_ONLY)
+        return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
 
 
 def logit_attribution(recording: Recording, target: Int[Tensor, " image"]) -> Tensor:

@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from PIL import Image
 
+from classlens.explain.gradient import chosen_loss
 from classlens.explain.methods import METHODS
+from classlens.lens.lens import Lens
 from classlens.lens.target import Target, indices
 from classlens.lens.trace import Trace
 from classlens.models.images import ImageLike, read_pictures
-from classlens.present.figures.maps import Canvas, frames, overlay, side_by_side
+from classlens.present.figures.maps import Canvas, Floats, frames, overlay, side_by_side
 from classlens.present.figures.style import plain, save
 
 Animation = Literal["webp", "gif"]
@@ -46,12 +47,10 @@ def write_explanations(
     that tell blocks apart. ``photos`` are what the trace was made of: maps are laid over them rather than over what the
     model saw, where it is known what that is of them. ``options`` go to the methods that take them.
     """
-    found = {
-        method: trace.explain(
-            target, method=method, **{k: v for k, v in options.items() if k in METHODS[method].options}
-        )
-        for method in methods
+    chosen = {
+        method: {key: value for key, value in options.items() if key in METHODS[method].options} for method in methods
     }
+    found = {method: trace.explain(target, method=method, **own) for method, own in chosen.items()}
     rows, columns = trace.recording.tokens.grid
     against = _against(trace, options)
     records = []
@@ -60,13 +59,15 @@ def write_explanations(
         small = _within(canvas, _PANEL)
         number = f"{first + image:02d}"
         maps = {}
-        record = {"name": name, **record, "maps": {}}
+        record = {"name": name, **record, "options": {}, "maps": {}}
         for method, values in found.items():
             own, signed = values[image], METHODS[method].signed
             grid = own.sum([dim for dim in own.dims if dim != "token"]).values.reshape(rows, columns)
             record["target"] = str(values.target_name.values[image])
-            record["maps"][method] = np.asarray(grid, dtype=float).round(6).tolist()
-            maps[_label(method, record["target"], against is not None)] = (grid, signed)
+            record["target_index"] = int(values.target.values[image])
+            record["options"][method] = _options(method, chosen[method], against[image] if against else None)
+            record["maps"][method] = significant(grid)
+            maps[_label(method, chosen[method], record["target"], against is not None)] = (grid, signed)
             overlay(canvas, grid, signed=signed).save(folder / f"{number}-{method}.png")
             if animate is not None and "block" in own.dims:
                 blocks = own.sum([dim for dim in own.dims if dim == "head"]).values.reshape(-1, rows, columns)
@@ -89,10 +90,29 @@ def _against(trace: Trace, options: Mapping[str, Any]) -> list[str] | None:
     return [trace.classes.names[index] for index in indices(trace.classes, options["against"], len(trace)).tolist()]
 
 
-def _label(method: str, target: str, contrast: bool) -> str:
-    """A method's name, with the one class that it explains where the title speaks of two."""
+def _options(method: str, given: Mapping[str, Any], against: str | None) -> dict[str, Any]:
+    """All options of a method as they were, those that were left out, too; another class by its name."""
+    found = {**METHODS[method].defaults, **given}
+    if method == "class_gradient":
+        found["loss"] = chosen_loss(found["loss"], found["against"])
+        found["against"] = against
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _label(method: str, given: Mapping[str, Any], target: str, contrast: bool) -> str:
+    """A method's name with its options, and with the one class that it explains where the title speaks of two."""
     name, known = method.replace("_", " "), METHODS[method]
-    return f"{name}: {target} alone" if contrast and known.of_class and "against" not in known.options else name
+    usual = {**known.defaults, "loss": "cross_entropy"}
+    for key, value in given.items():
+        # Two classes have one loss.
+        if key != "against" and value != usual[key] and not (key == "loss" and contrast):
+            name += f", {key} {str(value).replace('_', ' ')}"
+    return f"{name}: {plain(target)} alone" if contrast and known.of_class and "against" not in known.options else name
+
+
+def significant(grid: Floats) -> list[list[float]]:
+    """Six digits of each number, however small it is."""
+    return [[float(f"{value:.6g}") for value in row] for row in grid.tolist()]
 
 
 def _canvas(trace: Trace, image: int, photo: ImageLike | None) -> tuple[Canvas, dict[str, Any]]:
@@ -127,6 +147,16 @@ def _animate(pictures: Sequence[Image.Image], path: Path) -> None:
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=_FRAME, loop=0, **options)
 
 
-def explanation_json(records: Sequence[dict[str, Any]], *, model: str, version: str) -> str:
-    """The numbers behind the pictures: of every image and method, the map row by row."""
-    return json.dumps({"classlens": version, "model": model, "images": list(records)}, allow_nan=False)
+def explanation_json(records: Sequence[dict[str, Any]], lens: Lens, *, checkpoint: str | None, version: str) -> str:
+    """The numbers behind the pictures: of every image and method, the map row by row; and what made them.
+
+    Numbers have six digits. ``checkpoint`` is the file that the weights are of, None for the model's own.
+    """
+    about = {
+        "classlens": version,
+        "model": lens.view.name,
+        "checkpoint": checkpoint,
+        "transform": repr(lens.preprocessing.transform)[:2000],
+        "dtype": str(lens.view.dtype).removeprefix("torch."),
+    }
+    return json.dumps({**about, "images": list(records)}, allow_nan=False)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from classlens.models.geometry import Box, Window
-from classlens.present.figures.style import SIGNED, plain
+from classlens.present.figures.style import SIGNED
 
 Floats = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]
@@ -130,7 +130,7 @@ def side_by_side(
             levels = [limit * level for level in _LEVELS]
             seen = np.ma.masked_array(upsampled(grid, canvas), canvas.unseen)
             axes.contour(seen, levels=levels, colors="white", linewidths=0.8)
-        axes.set_title(textwrap.fill(plain(name), 30), fontsize=9, parse_math=False)
+        axes.set_title(textwrap.fill(name, 30), fontsize=9, parse_math=False)
         bar = figure.colorbar(
             ScalarMappable(_norm(signed, limit), _colours(signed)),
             ax=axes,
