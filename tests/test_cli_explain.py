@@ -51,7 +51,7 @@ def test_all_methods_of_two_photos(photos: list[Path], tmp_path: Path) -> None:
     assert record["dtype"] == "float32"
     with Image.open(tmp_path / "out" / "01-legrad.webp") as animation:
         assert getattr(animation, "n_frames", 1) == 6
-        assert animation.size == (480, 360), "small pictures enlarged by a whole number"
+        assert animation.size == (480, 360 + 46), "small pictures enlarged by a whole number, and the scale below"
 
 
 def test_one_class_against_another(photos: list[Path], tmp_path: Path) -> None:
@@ -103,7 +103,11 @@ def test_an_animation_as_gif(photos: list[Path], tmp_path: Path) -> None:
     with Image.open(tmp_path / "out" / "01-class_rank.gif") as animation:
         assert getattr(animation, "n_frames", 1) == 6
         assert animation.info["loop"] == 0, "over and over"
-        assert animation.info["duration"] == 400
+        durations = []
+        for frame in range(6):
+            animation.seek(frame)
+            durations.append(animation.info["duration"])
+        assert durations == [400, 400, 400, 400, 400, 1600], "the last one rests"
     again = run(photos[0], "--method", "class_rank", "--animate", "--format", "gif", "--out", tmp_path / "out")
     assert again.exit_code == 0, "an earlier result is replaced"
 

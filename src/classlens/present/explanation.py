@@ -15,7 +15,7 @@ from classlens.lens.lens import Lens
 from classlens.lens.target import Target, indices
 from classlens.lens.trace import Trace
 from classlens.models.images import ImageLike, read_pictures
-from classlens.present.figures.maps import Canvas, Floats, frames, overlay, side_by_side
+from classlens.present.figures.maps import STRIP, Canvas, Floats, frames, overlay, side_by_side
 from classlens.present.figures.style import plain, save
 
 Animation = Literal["webp", "gif"]
@@ -23,7 +23,7 @@ Animation = Literal["webp", "gif"]
 _LONGEST = 2048
 _SMALL, _ENLARGED = 256, 448
 _PANEL = 800
-_FRAME = 400  # milliseconds
+_FRAME, _LAST = 400, 1600  # milliseconds, of a frame and of the last one
 
 
 def write_explanations(
@@ -44,8 +44,9 @@ def write_explanations(
 
     ``01-class_gradient.png``: the map over the picture, at the picture's resolution. ``01-methods.png``: all methods
     side by side. ``01-class_gradient.webp`` or ``.gif``, with ``animate``: block after block, on one scale, for methods
-    that tell blocks apart. ``photos`` are what the trace was made of: maps are laid over them rather than over what the
-    model saw, where it is known what that is of them. ``options`` go to the methods that take them.
+    that tell blocks apart. All of them have lines of equal value with ``contour``. ``photos`` are what the trace was
+    made of: maps are laid over them rather than over what the model saw, where it is known what that is of them.
+    ``options`` go to the methods that take them.
     """
     chosen = {
         method: {key: value for key, value in options.items() if key in METHODS[method].options} for method in methods
@@ -68,10 +69,11 @@ def write_explanations(
             record["options"][method] = _options(method, chosen[method], against[image] if against else None)
             record["maps"][method] = significant(grid)
             maps[_label(method, chosen[method], record["target"], against is not None)] = (grid, signed)
-            overlay(canvas, grid, signed=signed).save(folder / f"{number}-{method}.png")
+            overlay(canvas, grid, signed=signed, contour=contour).save(folder / f"{number}-{method}.png")
             if animate is not None and "block" in own.dims:
                 blocks = own.sum([dim for dim in own.dims if dim == "head"]).values.reshape(-1, rows, columns)
-                pictures = list(frames(small, blocks, signed=signed))
+                numbers = own.block.values.tolist()
+                pictures = list(frames(small, blocks, numbers, signed=signed, contour=contour))
                 _animate(pictures, folder / f"{number}-{method}.{animate}")
         title = plain(record["target"])
         if against is not None:
@@ -137,14 +139,27 @@ def _within(canvas: Canvas, longest: int) -> Canvas:
 
 
 def _animate(pictures: Sequence[Image.Image], path: Path) -> None:
-    """One picture after another, over and over."""
+    """One picture after another, over and over, with a rest on the last."""
+    duration = [_FRAME] * (len(pictures) - 1) + [_LAST]
     if path.suffix == ".gif":
-        # A palette of its own for every picture: the colours of weak and of strong maps hardly meet.
-        pictures = [one.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG) for one in pictures]
+        pictures = [_with_palette(one) for one in pictures]
         options: dict[str, Any] = {"optimize": False}
     else:
         options = {"lossless": True}
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=_FRAME, loop=0, **options)
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=duration, loop=0, **options)
+
+
+def _with_palette(picture: Image.Image) -> Image.Image:
+    """A frame with a palette of its own: the colours of weak and of strong maps hardly meet.
+
+    Half of what it is chosen by is the scale, which would else have a few colours only.
+    """
+    width, height = picture.size
+    sample = Image.new("RGB", (width, 2 * height))
+    sample.paste(picture, (0, 0))
+    sample.paste(picture.crop((0, height - STRIP, width, height)).resize((width, height)), (0, height))
+    palette = sample.quantize(256, Image.Quantize.MEDIANCUT)
+    return picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
 
 
 def explanation_json(records: Sequence[dict[str, Any]], lens: Lens, *, checkpoint: str | None, version: str) -> str:
