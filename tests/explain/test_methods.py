@@ -13,7 +13,7 @@ from torch import nn
 
 import classlens
 from classlens.explain import passes
-from classlens.explain.methods import METHODS
+from classlens.explain.methods import METHODS, written
 from tests import zoo
 from tests.explain import methods_twin as twins
 from tests.refusals import refused
@@ -137,13 +137,46 @@ def test_class_rank_counts_classes_ahead() -> None:
         np.testing.assert_allclose(found[image], 1 - ahead / zoo.CLASSES)
 
 
+@pytest.mark.parametrize(
+    ("method", "option", "values", "says"),
+    [
+        ("grad_cam", "block", [3, -1, "1", "abc", 1.0, True, [1]], "a whole number from 0 to 2"),
+        ("random", "seed", [-1, "a", 1.5, 2**70, None], f"a whole number from 0 to {2**63 - 1}"),
+        ("class_gradient", "query", [1.5, 7, -1, True], "a whole number from 0 to 4"),
+        ("rollout", "query", [(3,), (1.5, 2), (2, 0), (0, -1), [0, 1, 1], ("cls", 1)], "within the grid of 2 by 2"),
+        ("class_gradient", "loss", ["hinge", 3, ["logit"]], "give one of cross_entropy"),
+    ],
+)
+def test_options_of_another_kind(method: str, option: str, values: list[object], says: str) -> None:
+    trace = classlens.load(zoo.build("cls")).trace(zoo.pixels("cls"))
+    for value in values:
+        refused(lambda value=value: trace.explain(0, method=method, **{option: value}), f"{option} ", says)  # type: ignore[misc]
+
+
+def test_places_as_lists_and_as_numbers_of_numpy() -> None:
+    trace = classlens.load(zoo.build("cls")).trace(zoo.pixels("cls"))
+    for method in ("class_gradient", "rollout"):
+        expected = trace.explain(0, method=method, query=(1, 0)).values
+        for query in ([1, 0], (np.int64(1), np.int32(0)), 3, np.int64(3)):
+            np.testing.assert_array_equal(trace.explain(0, method=method, query=query).values, expected)
+
+
+def test_methods_as_they_are_written() -> None:
+    assert written("class_gradient:loss=logit:query=3") == ("class_gradient", {"loss": "logit", "query": 3})
+    assert written("rollout") == ("rollout", {})
+    refused(lambda: written("class_gradient:loss=logit:loss=cross_entropy"), "the option 'loss' twice")
+    refused(lambda: written("class_gradient:loss"), "NAME:OPTION=VALUE")
+    refused(lambda: written("chefer:loss=logit"), "'chefer' has no option 'loss'")
+
+
 def test_refusals() -> None:
     trace = classlens.load(zoo.build("cls")).trace(zoo.pixels("cls"))
     refused(lambda: trace.explain(0, method="gradcam"), "did you mean 'grad_cam'")
     refused(lambda: trace.explain(0, method="rollout", loss="logit"), "has no option 'loss'", "it takes query")
     refused(lambda: trace.explain(0, method="legrad", query="cls"), "it takes none")
-    refused(lambda: trace.explain(0, method="grad_cam", block=3), "blocks 0 to 2")
-    refused(lambda: trace.explain(method="random", seed=-1), "seed -1")
     refused(lambda: trace.explain("all", method="chefer"), "one class at a time")
+    refused(lambda: trace.explain(0, method=["rollout"]), "method ['rollout'] is not known")  # type: ignore[arg-type]
+    for step in (0, 1.5, "3"):
+        refused(lambda step=step: next(trace.explain_classes(step)), "a whole number of at least 1")  # type: ignore[misc]
     refused(lambda: trace.explain(0, loss="hinge"), "loss 'hinge' is not known")
     refused(lambda: trace.explain(0, against=1, loss="cross_entropy"), "difference of two logits")

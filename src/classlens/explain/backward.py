@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from classlens.errors import ClasslensError
+from classlens.explain.options import whole
 from classlens.explain.passes import over_images
 from classlens.explain.queries import Query, rows_of
 from classlens.hooks.attending import Graph, differentiable
@@ -46,9 +46,7 @@ def grad_cam(
     equations 1 and 2, the grid of tokens in the place of a feature map.
     """
     blocks, grid = len(recording.view.blocks), recording.tokens.image
-    place = blocks - 1 if block is None else block
-    if not 0 <= place < blocks:
-        raise ClasslensError(f"block {place} is not there: the model has blocks 0 to {blocks - 1}")
+    place = blocks - 1 if block is None else whole("block", block, 0, blocks - 1)
 
     def found(part: slice) -> Tensor:
         graph = differentiable(recording.view, recording.pixels[part], ("resid_pre",))
