@@ -14,6 +14,7 @@ from torch import nn
 import classlens
 from classlens.explain import passes
 from classlens.explain.methods import METHODS, written
+from classlens.lens.translators import Translators
 from tests import zoo
 from tests.explain import methods_twin as twins
 from tests.refusals import refused
@@ -24,6 +25,7 @@ TWINS: dict[str, Callable[..., list[float]]] = {
     "chefer": twins.chefer,
     "grad_cam": twins.grad_cam,
     "legrad": twins.legrad,
+    "legrad:pool=head": twins.legrad_by_head,
 }
 SOME = (*zoo.KINDS, "cls_registers", "cls_not_square", "cls_qk_norm", "avg", "avg_post_norm")
 
@@ -42,13 +44,14 @@ def expected(name: str, method: str) -> np.ndarray:
 @pytest.mark.parametrize("name", SOME)
 def test_the_map_is_its_twin_s(name: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     trace = classlens.load(zoo.build(name)).trace(zoo.pixels(name))
-    found = trace.map(zoo.targets(), method=method)
+    called, options = written(method)
+    found = trace.map(zoo.targets(), method=called, **options)
     wanted = expected(name, method).reshape(found.shape)
     assert np.abs(wanted).max() > 1e-3
     # float64, a few thousand operations of order 1.
     np.testing.assert_allclose(found.values, wanted, atol=1e-10)
     monkeypatch.setattr(passes, "_WEIGHTS", 1)
-    np.testing.assert_allclose(trace.map(zoo.targets(), method=method).values, wanted, atol=1e-10)
+    np.testing.assert_allclose(trace.map(zoo.targets(), method=called, **options).values, wanted, atol=1e-10)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -102,7 +105,8 @@ BY_HAND: dict[str, tuple[float, float]] = {
     "rollout": (0.25, 0.25),  # (A + I) / 2
     "chefer": (1.5, 0.0),  # R = I + (∇A ⊙ A)⁺ = I + (3 / 2)⁺ and (-2 / 2)⁺
     "grad_cam": (1.5, 0.0),  # the gradient at p is half a unit vector: (3 / 2)⁺ and (-2 / 2)⁺
-    "legrad": (1.5, 0.0),  # 3⁺ and (-2)⁺, the mean over two queries, of which one has a gradient
+    "legrad": (1.5, 0.0),  # the mean over two tokens, so (3 / 2)⁺ and (-2 / 2)⁺ at both queries
+    "legrad:pool=head": (1.5, 0.0),  # 3⁺ and (-2)⁺, the mean over two queries, of which one has a gradient
     "logit_attribution": (1.5, -1.0),  # A · v
     "log_odds": (2.5, -2.5),  # of two classes the other is the only rival: 1.5 - -1, and -1 - 1.5
     "class_rank": (1.0, 0.5),  # p after the block: p + (c + p) / 2 = (5, -3): class 0 is ahead
@@ -112,10 +116,33 @@ BY_HAND: dict[str, tuple[float, float]] = {
 @pytest.mark.parametrize("method", BY_HAND)
 def test_two_tokens_and_one_head_by_hand(method: str) -> None:
     trace = classlens.load(by_hand()).trace(torch.zeros(1, 3, 4, 4))
+    called, options = written(method)
     for target, value in enumerate(BY_HAND[method]):
-        assert trace.map(target, method=method).values.tolist() == [[[pytest.approx(value, abs=1e-6)]]]
+        assert trace.map(target, method=called, **options).values.tolist() == [[[pytest.approx(value, abs=1e-6)]]]
     for target, value in enumerate((3.0, -2.0)):
         assert trace.map(target, loss="logit").values.tolist() == [[[pytest.approx(value, abs=1e-6)]]]
+
+
+@pytest.mark.parametrize("pool", ["mean", "head"])
+def test_legrad_reads_blocks_through_the_translators_of_a_tuned_lens(pool: str) -> None:
+    generator = torch.Generator().manual_seed(3)
+    model, pixels = zoo.build("cls"), zoo.pixels("cls")
+    plain = classlens.load(model)
+    width = plain.view.blocks[0].attn.weight.shape[0]
+    weight = torch.eye(width) + 0.3 * torch.randn(3, width, width, generator=generator)
+    bias = torch.randn(3, width, generator=generator)
+    lens = plain.with_translators(Translators(weight.double(), bias.double()))
+    found = lens.trace(pixels).explain(zoo.targets(), method="legrad", pool=pool)
+    for image, target in enumerate(zoo.targets().tolist()):
+        made = twins.written_out(model, pixels[image : image + 1])
+        for block, (weights, x) in enumerate(zip(made.attention, made.after, strict=True)):
+            translated = x @ weight[block].double().T + bias[block].double()
+            token = translated.mean(dim=1) if pool == "mean" else translated[:, 0]
+            (gradient,) = torch.autograd.grad(model.head(model.norm(token))[0, target], weights, retain_graph=True)
+            heads, queries = gradient.shape[1:3]
+            wanted = gradient[0].clamp_min(0).sum(dim=1)[:, 1:] / (3 * heads * queries)
+            np.testing.assert_allclose(found[image, block], wanted, atol=1e-10)
+    assert float(found.max()) > 1e-3
 
 
 def test_random_is_one_order_for_all_images() -> None:
@@ -173,7 +200,9 @@ def test_refusals() -> None:
     trace = classlens.load(zoo.build("cls")).trace(zoo.pixels("cls"))
     refused(lambda: trace.explain(0, method="gradcam"), "did you mean 'grad_cam'")
     refused(lambda: trace.explain(0, method="rollout", loss="logit"), "has no option 'loss'", "it takes query")
-    refused(lambda: trace.explain(0, method="legrad", query="cls"), "it takes none")
+    refused(lambda: trace.explain(0, method="chefer", block=1), "it takes query")
+    refused(lambda: trace.explain(0, method="class_rank", query="cls"), "it takes none")
+    refused(lambda: trace.explain(0, method="legrad", pool="cls"), "pool 'cls' is not known", "mean, head")
     refused(lambda: trace.explain("all", method="chefer"), "one class at a time")
     refused(lambda: trace.explain(0, method=["rollout"]), "method ['rollout'] is not known")  # type: ignore[arg-type]
     for step in (0, 1.5, "3"):

@@ -176,7 +176,7 @@ class Trace:
             options: of the method. ``loss`` (class_gradient): ``"cross_entropy"`` (the paper), ``"logit"``, or
                 ``"double_softmax"`` (the published code). ``against`` (class_gradient): another class; why the one
                 rather than the other. ``query`` (class_gradient, attention, rollout, chefer): whose attention,
-                ``"cls"`` or ``(row, column)``. ``block`` (grad_cam), ``seed`` (random).
+                ``"cls"`` or ``(row, column)``. ``block`` (grad_cam), ``pool`` (legrad), ``seed`` (random).
 
         Raises:
             ClasslensError: an unknown method, class or token, or an option that the method does not take.
