@@ -42,10 +42,16 @@ def test_all_methods_of_two_photos(photos: list[Path], tmp_path: Path) -> None:
         assert one["target"] == "ship"
         for name in METHODS:
             # Rounded to six digits.
-            np.testing.assert_allclose(one["maps"][name], trace.map("ship", method=name)[image], atol=1e-6)
+            np.testing.assert_allclose(one["maps"][name], trace.map("ship", method=name)[image], rtol=1e-5)
+        assert one["target_index"] == 8
+        assert one["options"]["class_gradient"] == {"loss": "cross_entropy"}
+        assert one["options"]["random"] == {"seed": 0}
+    assert record["checkpoint"] is None
+    assert record["transform"].startswith("Compose(")
+    assert record["dtype"] == "float32"
     with Image.open(tmp_path / "out" / "01-legrad.webp") as animation:
         assert getattr(animation, "n_frames", 1) == 6
-        assert animation.size == (480, 360), "small pictures enlarged by a whole number"
+        assert animation.size == (480, 360 + 46), "small pictures enlarged by a whole number, and the scale below"
 
 
 def test_one_class_against_another(photos: list[Path], tmp_path: Path) -> None:
@@ -53,7 +59,7 @@ def test_one_class_against_another(photos: list[Path], tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "out" / "explain.json").read_text())["images"][0]["maps"]["class_gradient"]
     trace = classlens.load("builtin:cifar10").trace(photos[:1])
-    np.testing.assert_allclose(found, trace.map("cat", against="dog")[0], atol=1e-6)
+    np.testing.assert_allclose(found, trace.map("cat", against="dog")[0], rtol=1e-5)
     pixels = np.asarray(Image.open(tmp_path / "out" / "01-class_gradient.png")).astype(int)
     bluer = pixels[..., 2] - pixels[..., 0]
     assert np.min(found) < 0 < np.max(found)
@@ -97,7 +103,11 @@ def test_an_animation_as_gif(photos: list[Path], tmp_path: Path) -> None:
     with Image.open(tmp_path / "out" / "01-class_rank.gif") as animation:
         assert getattr(animation, "n_frames", 1) == 6
         assert animation.info["loop"] == 0, "over and over"
-        assert animation.info["duration"] == 400
+        durations = []
+        for frame in range(6):
+            animation.seek(frame)
+            durations.append(animation.info["duration"])
+        assert durations == [400, 400, 400, 400, 400, 1600], "the last one rests"
     again = run(photos[0], "--method", "class_rank", "--animate", "--format", "gif", "--out", tmp_path / "out")
     assert again.exit_code == 0, "an earlier result is replaced"
 

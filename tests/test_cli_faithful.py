@@ -72,6 +72,8 @@ def test_no_picture_is_promised_where_nothing_is_drawn(data: str, tmp_path: Path
     [
         (("--steps", "few"), "steps 'few' is no number"),
         (("--methods", "gradcam"), "did you mean 'grad_cam'"),
+        (("--methods", "grad_cam:block=abc"), "block 'abc' cannot be used: give a whole number from 0 to 5"),
+        (("--methods", "class_gradient:loss=logit:loss=logit"), "has the option 'loss' twice"),
         (("--metrics", "auc"), "metric 'auc' is not known"),
         (("--data", "folder:/nowhere"), "is not a folder"),
         (("--batch-size", "many"), "batch size 'many' cannot be used"),

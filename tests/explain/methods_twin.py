@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -104,11 +105,22 @@ def grad_cam(model: Any, pixels: Tensor, target: int, pooled: tuple[int, ...], i
 
 def legrad(model: Any, pixels: Tensor, target: int, pooled: tuple[int, ...], image: list[int]) -> list[float]:
     """Bousselham et al. 2025: the mean over layers, heads and queries of the positive gradient of each layer's
-    logit."""
+    logit, which is that of the mean over all its tokens."""
+    return _legrad(model, pixels, target, image, lambda x: model.head(model.fc_norm(model.norm(x.mean(dim=1)))))
+
+
+def legrad_by_head(model: Any, pixels: Tensor, target: int, pooled: tuple[int, ...], image: list[int]) -> list[float]:
+    """The same with the logit of a layer as the model's own head makes it."""
+    return _legrad(model, pixels, target, image, lambda x: model.forward_head(model.norm(x)))
+
+
+def _legrad(
+    model: Any, pixels: Tensor, target: int, image: list[int], logits: Callable[[Tensor], Tensor]
+) -> list[float]:
     made = written_out(model, pixels)
     total = [0.0] * len(image)
     for weights, x in zip(made.attention, made.after, strict=True):
-        own = model.forward_head(model.norm(x))[0, target]
+        own = logits(x)[0, target]
         (gradient,) = torch.autograd.grad(own, weights, retain_graph=True)
         g = gradient[0].tolist()
         for place, token in enumerate(image):

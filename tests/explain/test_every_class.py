@@ -101,4 +101,4 @@ def test_refusals() -> None:
     refused(lambda: trace.explain(0, query=7), "0 to 6")
     refused(lambda: trace.explain("all", loss="double_softmax"), "is not folded")
     refused(lambda: trace.explain("all", against=2), "no option 'against'")
-    refused(lambda: next(trace.explain_classes(step=0)), "step is 0")
+    refused(lambda: next(trace.explain_classes(step=0)), "step 0 cannot be used")

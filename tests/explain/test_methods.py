@@ -13,7 +13,8 @@ from torch import nn
 
 import classlens
 from classlens.explain import passes
-from classlens.explain.methods import METHODS
+from classlens.explain.methods import METHODS, written
+from classlens.lens.translators import Translators
 from tests import zoo
 from tests.explain import methods_twin as twins
 from tests.refusals import refused
@@ -24,6 +25,7 @@ TWINS: dict[str, Callable[..., list[float]]] = {
     "chefer": twins.chefer,
     "grad_cam": twins.grad_cam,
     "legrad": twins.legrad,
+    "legrad:pool=head": twins.legrad_by_head,
 }
 SOME = (*zoo.KINDS, "cls_registers", "cls_not_square", "cls_qk_norm", "avg", "avg_post_norm")
 
@@ -42,13 +44,14 @@ def expected(name: str, method: str) -> np.ndarray:
 @pytest.mark.parametrize("name", SOME)
 def test_the_map_is_its_twin_s(name: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     trace = classlens.load(zoo.build(name)).trace(zoo.pixels(name))
-    found = trace.map(zoo.targets(), method=method)
+    called, options = written(method)
+    found = trace.map(zoo.targets(), method=called, **options)
     wanted = expected(name, method).reshape(found.shape)
     assert np.abs(wanted).max() > 1e-3
     # float64, a few thousand operations of order 1.
     np.testing.assert_allclose(found.values, wanted, atol=1e-10)
     monkeypatch.setattr(passes, "_WEIGHTS", 1)
-    np.testing.assert_allclose(trace.map(zoo.targets(), method=method).values, wanted, atol=1e-10)
+    np.testing.assert_allclose(trace.map(zoo.targets(), method=called, **options).values, wanted, atol=1e-10)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -102,7 +105,8 @@ BY_HAND: dict[str, tuple[float, float]] = {
     "rollout": (0.25, 0.25),  # (A + I) / 2
     "chefer": (1.5, 0.0),  # R = I + (∇A ⊙ A)⁺ = I + (3 / 2)⁺ and (-2 / 2)⁺
     "grad_cam": (1.5, 0.0),  # the gradient at p is half a unit vector: (3 / 2)⁺ and (-2 / 2)⁺
-    "legrad": (1.5, 0.0),  # 3⁺ and (-2)⁺, the mean over two queries, of which one has a gradient
+    "legrad": (1.5, 0.0),  # the mean over two tokens, so (3 / 2)⁺ and (-2 / 2)⁺ at both queries
+    "legrad:pool=head": (1.5, 0.0),  # 3⁺ and (-2)⁺, the mean over two queries, of which one has a gradient
     "logit_attribution": (1.5, -1.0),  # A · v
     "log_odds": (2.5, -2.5),  # of two classes the other is the only rival: 1.5 - -1, and -1 - 1.5
     "class_rank": (1.0, 0.5),  # p after the block: p + (c + p) / 2 = (5, -3): class 0 is ahead
@@ -112,10 +116,33 @@ BY_HAND: dict[str, tuple[float, float]] = {
 @pytest.mark.parametrize("method", BY_HAND)
 def test_two_tokens_and_one_head_by_hand(method: str) -> None:
     trace = classlens.load(by_hand()).trace(torch.zeros(1, 3, 4, 4))
+    called, options = written(method)
     for target, value in enumerate(BY_HAND[method]):
-        assert trace.map(target, method=method).values.tolist() == [[[pytest.approx(value, abs=1e-6)]]]
+        assert trace.map(target, method=called, **options).values.tolist() == [[[pytest.approx(value, abs=1e-6)]]]
     for target, value in enumerate((3.0, -2.0)):
         assert trace.map(target, loss="logit").values.tolist() == [[[pytest.approx(value, abs=1e-6)]]]
+
+
+@pytest.mark.parametrize("pool", ["mean", "head"])
+def test_legrad_reads_blocks_through_the_translators_of_a_tuned_lens(pool: str) -> None:
+    generator = torch.Generator().manual_seed(3)
+    model, pixels = zoo.build("cls"), zoo.pixels("cls")
+    plain = classlens.load(model)
+    width = plain.view.blocks[0].attn.weight.shape[0]
+    weight = torch.eye(width) + 0.3 * torch.randn(3, width, width, generator=generator)
+    bias = torch.randn(3, width, generator=generator)
+    lens = plain.with_translators(Translators(weight.double(), bias.double()))
+    found = lens.trace(pixels).explain(zoo.targets(), method="legrad", pool=pool)
+    for image, target in enumerate(zoo.targets().tolist()):
+        made = twins.written_out(model, pixels[image : image + 1])
+        for block, (weights, x) in enumerate(zip(made.attention, made.after, strict=True)):
+            translated = x @ weight[block].double().T + bias[block].double()
+            token = translated.mean(dim=1) if pool == "mean" else translated[:, 0]
+            (gradient,) = torch.autograd.grad(model.head(model.norm(token))[0, target], weights, retain_graph=True)
+            heads, queries = gradient.shape[1:3]
+            wanted = gradient[0].clamp_min(0).sum(dim=1)[:, 1:] / (3 * heads * queries)
+            np.testing.assert_allclose(found[image, block], wanted, atol=1e-10)
+    assert float(found.max()) > 1e-3
 
 
 def test_random_is_one_order_for_all_images() -> None:
@@ -137,13 +164,48 @@ def test_class_rank_counts_classes_ahead() -> None:
         np.testing.assert_allclose(found[image], 1 - ahead / zoo.CLASSES)
 
 
+@pytest.mark.parametrize(
+    ("method", "option", "values", "says"),
+    [
+        ("grad_cam", "block", [3, -1, "1", "abc", 1.0, True, [1]], "a whole number from 0 to 2"),
+        ("random", "seed", [-1, "a", 1.5, 2**70, None], f"a whole number from 0 to {2**63 - 1}"),
+        ("class_gradient", "query", [1.5, 7, -1, True], "a whole number from 0 to 4"),
+        ("rollout", "query", [(3,), (1.5, 2), (2, 0), (0, -1), [0, 1, 1], ("cls", 1)], "within the grid of 2 by 2"),
+        ("class_gradient", "loss", ["hinge", 3, ["logit"]], "give one of cross_entropy"),
+    ],
+)
+def test_options_of_another_kind(method: str, option: str, values: list[object], says: str) -> None:
+    trace = classlens.load(zoo.build("cls")).trace(zoo.pixels("cls"))
+    for value in values:
+        refused(lambda value=value: trace.explain(0, method=method, **{option: value}), f"{option} ", says)  # type: ignore[misc]
+
+
+def test_places_as_lists_and_as_numbers_of_numpy() -> None:
+    trace = classlens.load(zoo.build("cls")).trace(zoo.pixels("cls"))
+    for method in ("class_gradient", "rollout"):
+        expected = trace.explain(0, method=method, query=(1, 0)).values
+        for query in ([1, 0], (np.int64(1), np.int32(0)), 3, np.int64(3)):
+            np.testing.assert_array_equal(trace.explain(0, method=method, query=query).values, expected)
+
+
+def test_methods_as_they_are_written() -> None:
+    assert written("class_gradient:loss=logit:query=3") == ("class_gradient", {"loss": "logit", "query": 3})
+    assert written("rollout") == ("rollout", {})
+    refused(lambda: written("class_gradient:loss=logit:loss=cross_entropy"), "the option 'loss' twice")
+    refused(lambda: written("class_gradient:loss"), "NAME:OPTION=VALUE")
+    refused(lambda: written("chefer:loss=logit"), "'chefer' has no option 'loss'")
+
+
 def test_refusals() -> None:
     trace = classlens.load(zoo.build("cls")).trace(zoo.pixels("cls"))
     refused(lambda: trace.explain(0, method="gradcam"), "did you mean 'grad_cam'")
     refused(lambda: trace.explain(0, method="rollout", loss="logit"), "has no option 'loss'", "it takes query")
-    refused(lambda: trace.explain(0, method="legrad", query="cls"), "it takes none")
-    refused(lambda: trace.explain(0, method="grad_cam", block=3), "blocks 0 to 2")
-    refused(lambda: trace.explain(method="random", seed=-1), "seed -1")
+    refused(lambda: trace.explain(0, method="chefer", block=1), "it takes query")
+    refused(lambda: trace.explain(0, method="class_rank", query="cls"), "it takes none")
+    refused(lambda: trace.explain(0, method="legrad", pool="cls"), "pool 'cls' is not known", "mean, head")
     refused(lambda: trace.explain("all", method="chefer"), "one class at a time")
+    refused(lambda: trace.explain(0, method=["rollout"]), "method ['rollout'] is not known")  # type: ignore[arg-type]
+    for step in (0, 1.5, "3"):
+        refused(lambda step=step: next(trace.explain_classes(step)), "a whole number of at least 1")  # type: ignore[misc]
     refused(lambda: trace.explain(0, loss="hinge"), "loss 'hinge' is not known")
     refused(lambda: trace.explain(0, against=1, loss="cross_entropy"), "difference of two logits")

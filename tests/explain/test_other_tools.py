@@ -4,9 +4,8 @@ Both were made for feature maps: image tokens become a grid, channels first. A p
 output of the module before it. Maps are compared before they are scaled to 0…1, and pytorch-grad-cam's pictures after.
 
 Neither package has Chefer's method; pytorch-grad-cam's positive gradient times attention is all but its last line.
-torchcam's LeGrad takes torch's ``MultiheadAttention`` alone, thus torchvision's models. Left to itself it reads a
-block's logit from the mean of all tokens, where classlens reads it as the model's own head does: torchcam is told so,
-or timm's model with the same weights has a head that pools all tokens.
+torchcam's LeGrad takes torch's ``MultiheadAttention`` alone, thus torchvision's models. Left to themselves both read a
+block's logit from the mean of all tokens; for a logit of ``[CLS]`` both are told so.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ import pytest
 import torch
 import torchvision
 from numpy.typing import NDArray
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import classlens
@@ -157,20 +155,6 @@ def test_chefer_from_the_positive_gradient_times_attention_of_pytorch_grad_cam(n
 
 
 TORCHVISION: dict[str, int] = {"num_layers": 3, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 32, "num_classes": 7}
-TIMM_NAMES = {
-    "class_token": "cls_token",
-    "conv_proj": "patch_embed.proj",
-    "encoder.pos_embedding": "pos_embed",
-    "encoder.layers.encoder_layer_": "blocks.",
-    "encoder.ln.": "fc_norm.",
-    "heads.head": "head",
-    "self_attention.in_proj_": "attn.qkv.",
-    "self_attention.out_proj": "attn.proj",
-    "ln_1": "norm1",
-    "ln_2": "norm2",
-    "mlp.0": "mlp.fc1",
-    "mlp.3": "mlp.fc2",
-}
 
 
 def torchvision_model(seed: int) -> Any:
@@ -179,40 +163,19 @@ def torchvision_model(seed: int) -> Any:
     return model.double().eval()
 
 
-def pooling_all_tokens(model: Any) -> VisionTransformer:
-    """timm's model with the weights of torchvision's, and a head that pools all tokens, ``[CLS]`` among them."""
-    made = VisionTransformer(
-        img_size=24,
-        patch_size=8,
-        embed_dim=16,
-        depth=3,
-        num_heads=2,
-        mlp_ratio=2,
-        num_classes=7,
-        global_pool="avg",
-        pool_include_prefix=True,
-    )
-    weights = {}
-    for name, value in model.state_dict().items():
-        for one, other in TIMM_NAMES.items():
-            name = name.replace(one, other)
-        weights[name] = value
-    made.load_state_dict(weights)
-    return made.double().eval()
-
-
 def cls_logits(model: Any, tokens: Tensor) -> Tensor:
     made: Tensor = model.heads(model.encoder.ln(tokens)[:, 0])
     return made
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("pooled", ["cls", "all"])
-def test_legrad_is_that_of_torchcam(pooled: str, seed: int, torchcam: Any) -> None:
+@pytest.mark.parametrize("pool", ["mean", "head"])
+def test_legrad_is_that_of_torchcam(pool: str, seed: int, torchcam: Any) -> None:
     model, pixels, targets = torchvision_model(seed), multihead.pixels(3, (24, 24)), torch.tensor([2, 6, 0])
     # A logit of [CLS] depends on one row of its block's attention, one of all tokens on every row.
-    project = partial(cls_logits, model) if pooled == "cls" else None
-    trace = classlens.load(torchvision_model(seed) if project else pooling_all_tokens(model)).trace(pixels)
+    project = partial(cls_logits, model) if pool == "head" else None
+    trace = classlens.load(torchvision_model(seed)).trace(pixels)
+    own = {} if pool == "mean" else {"pool": pool}
 
     def legrad(blocks: list[nn.Module]) -> NDArray[np.float64]:
         with torchcam.LeGrad(model, blocks, score_projection=project) as cam:
@@ -221,8 +184,8 @@ def test_legrad_is_that_of_torchcam(pooled: str, seed: int, torchcam: Any) -> No
         return made
 
     blocks = list(model.encoder.layers)
-    same(trace.map(targets, method="legrad"), legrad(blocks))
-    by_block = trace.explain(targets, method="legrad").sum("head") * len(blocks)
+    same(trace.map(targets, method="legrad", **own), legrad(blocks))
+    by_block = trace.explain(targets, method="legrad", **own).sum("head") * len(blocks)
     for number, block in enumerate(blocks):
         same(by_block.sel(block=number), legrad([block]).reshape(3, 9))
 

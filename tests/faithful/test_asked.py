@@ -38,6 +38,7 @@ def test_importance_is_the_map_of_the_image() -> None:
         ([], ("no methods", "class_gradient")),
         (["gradcam"], ("'gradcam'", "did you mean 'grad_cam'")),
         (["chefer:loss=logit"], ("'chefer'", "'loss'")),
+        (["class_gradient:loss=logit:loss=cross_entropy"], ("'loss' twice",)),
         (["class_gradient:loss"], ("'class_gradient:loss'", "NAME:OPTION=VALUE")),
         (["class_gradient:query=cls"], ("'class_gradient:query=cls'", "query")),
         (["class_gradient:against=3"], ("'class_gradient:against=3'", "against")),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -18,26 +21,49 @@ from tests.faithful.seen import lens_of, seen
 NAME = "cls_not_square"
 
 
-def bilinear(grid: np.ndarray[tuple[int, int], np.dtype[np.float64]], height: int, width: int) -> list[float]:
-    """Between the centres of tokens, and flat beyond the outer ones, pixel by pixel."""
-    rows, columns = grid.shape
+def bilinear(grid: list[list[float]], height: int, width: int) -> list[Fraction]:
+    """Between the centres of tokens, and flat beyond the outer ones, pixel by pixel, without any rounding."""
+    rows, columns = len(grid), len(grid[0])
+    exact = [[Fraction(value) for value in row] for row in grid]
+    half = Fraction(1, 2)
     found = []
     for y in range(height):
         for x in range(width):
-            v = min(max((y + 0.5) * rows / height - 0.5, 0), rows - 1)
-            u = min(max((x + 0.5) * columns / width - 0.5, 0), columns - 1)
+            v = min(max((y + half) * rows / height - half, Fraction(0)), Fraction(rows - 1))
+            u = min(max((x + half) * columns / width - half, Fraction(0)), Fraction(columns - 1))
             i, j = min(int(v), rows - 2), min(int(u), columns - 2)
             a, b = v - i, u - j
-            top = (1 - b) * grid[i, j] + b * grid[i, j + 1]
-            bottom = (1 - b) * grid[i + 1, j] + b * grid[i + 1, j + 1]
+            top = (1 - b) * exact[i][j] + b * exact[i][j + 1]
+            bottom = (1 - b) * exact[i + 1][j] + b * exact[i + 1][j + 1]
             found.append((1 - a) * top + a * bottom)
     return found
+
+
+def rounded(values: list[Fraction], largest: float) -> list[Fraction]:
+    """To whole multiples of 2^-20 of the next power of two above the largest."""
+    unit = Fraction(2) ** (math.frexp(largest)[1] - 20)
+    return [round(value / unit) * unit for value in values]
 
 
 def test_maps_are_laid_over_pixels_bilinearly() -> None:
     grid = torch.randn(1, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = upsampled(grid, (3, 2), (24, 16))[0].flatten()
-    torch.testing.assert_close(found, torch.tensor(bilinear(grid[0].view(3, 2).numpy(), 24, 16), dtype=torch.float64))
+    expected = torch.tensor([float(value) for value in bilinear(grid.view(3, 2).tolist(), 24, 16)]).double()
+    # Half of 2^-18, the unit for a largest value between 2 and 4.
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-12, 1e12])
+@pytest.mark.parametrize("size", [(24, 16), (42, 42), (56, 84), (50, 31)])
+def test_pixels_of_equal_value_are_equal(size: tuple[int, int], scale: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    for dtype in (torch.float32, torch.float64):
+        grid = torch.randn(1, 3, 4, generator=generator, dtype=dtype) * scale
+        exact = rounded(bilinear(grid[0].tolist(), *size), float(grid.abs().max()))
+        assert upsampled(grid.flatten(1), (3, 4), size).flatten().tolist() == [float(value) for value in exact]
+    flat = upsampled(torch.full((1, 12), 0.1 * scale), (3, 4), size)
+    assert not (flat > flat.mean()).any()
+    assert not upsampled(torch.zeros(1, 12), (3, 4), size).any()
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -53,10 +79,9 @@ def test_against_painting_pixels_one_by_one(known: bool) -> None:
     assert found.shape == (2, 2, 10)
     importance = method.importance(lens.trace(pixels), target)
     for image in range(2):
-        # Near the border many pixels are alike but for rounding: which comes first is up to what is compared.
-        values = upsampled(importance[image : image + 1], (3, 2), (24, 16)).flatten().tolist()
-        np.testing.assert_allclose(values, bilinear(importance[image].view(3, 2).numpy(), 24, 16), rtol=1e-4, atol=1e-7)
-        ranked = sorted(range(24 * 16), key=lambda place: -values[place])
+        exact = rounded(bilinear(importance[image].view(3, 2).tolist(), 24, 16), float(importance[image].abs().max()))
+        # Pixels of equal value in their own order.
+        ranked = sorted(range(24 * 16), key=lambda place: -exact[place])
         for direction, order in enumerate((ranked[::-1], ranked)):
             for tenth in range(10):
                 painted = pixels[image].clone()

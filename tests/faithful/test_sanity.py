@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from classlens.faithful.asked import asked
 from classlens.faithful.cascade import Cascade
 from classlens.faithful.sanity import ClassSensitivity, Completeness, Randomisation, rank_correlation
 from classlens.faithful.seen import Settings
+from classlens.lens.lens import Lens
 from classlens.runs.twins import random_twin
 from tests import zoo
 from tests.faithful.seen import lens_of, seen
@@ -53,24 +55,54 @@ def test_stages_of_a_cascade() -> None:
     assert all(torch.equal(value, trained[key]) for key, value in lens.view.module.state_dict().items())
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if not name.startswith("timm")] + ["timm cls_registers"])
-def test_without_a_random_stage_it_is_the_model_itself(name: str) -> None:
-    """In every library: what the maps are made of is all put back."""
-    lens = classlens.load(MODELS[name]().double())
-    twin = classlens.load(MODELS[name]().double())
+FAMILIES = [name for name in MODELS if not name.startswith("timm")] + ["timm cls_registers", "timm avg_post_norm"]
+
+
+def three(name: str) -> tuple[Lens, Lens, Lens]:
+    """A model, and twice another one that differs in every tensor, loaded when it had its own weights."""
+    module = MODELS[name]().double()
+    other = deepcopy(module)
     with torch.no_grad():
-        for value in twin.view.module.parameters():
-            value.add_(0.3)
+        for number, value in enumerate((*other.parameters(), *other.buffers())):
+            if value.is_floating_point():
+                generator = torch.Generator().manual_seed(number)
+                value.add_(0.3 * torch.rand(value.shape, generator=generator, dtype=torch.float64))
+    return classlens.load(module), classlens.load(other), classlens.load(deepcopy(other))
+
+
+def last_states(lens: Lens, pixels: torch.Tensor) -> torch.Tensor:
+    return lens.trace(pixels).recording.state("resid_post", len(lens.view.blocks) - 1, slice(None))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_without_a_random_stage_it_is_the_model_itself(name: str) -> None:
+    """In every library: what the maps are made of is all put back, for those of the module's own logits, too."""
+    lens, twin, drawn = three(name)
     pixels = torch.rand(2, lens.view.channels, *lens.view.input_size, dtype=torch.float64)
     cascade = Cascade(lens, twin)
-    cascade.at(cascade.stages)
-    again = cascade.at(0)
     target = torch.tensor([0, 1])
-    for method in ("class_gradient", "class_rank"):
-        found, expected = (each.trace(pixels).explain(target, method=method) for each in (again, lens))
-        np.testing.assert_allclose(found.values, expected.values, rtol=0, atol=1e-9)
-    stages = set(cascade._stage.values())
-    assert stages == set(range(cascade.stages))
+    for stages, wanted in ((cascade.stages, drawn), (0, lens)):
+        again = cascade.at(stages)
+        for method in ("class_gradient", "class_rank", "chefer", "grad_cam"):
+            found, expected = (each.trace(pixels).explain(target, method=method) for each in (again, wanted))
+            np.testing.assert_allclose(found.values, expected.values, rtol=0, atol=1e-9)
+    assert set(cascade._stage.values()) == set(range(cascade.stages))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_head_is_what_acts_after_the_last_block(name: str) -> None:
+    lens, twin, drawn = three(name)
+    pixels = torch.rand(2, lens.view.channels, *lens.view.input_size, dtype=torch.float64)
+    cascade = Cascade(lens, twin)
+    for stages in range(cascade.stages + 1):
+        now = cascade.at(stages)
+        now.check(pixels)
+        with torch.no_grad():
+            # The other model's head on what comes out of these blocks.
+            head = (drawn if stages else lens).view.logits(last_states(now, pixels))
+            torch.testing.assert_close(now.view.run(pixels), head, rtol=0, atol=1e-9)
+            if stages == 1:
+                torch.testing.assert_close(last_states(now, pixels), last_states(lens, pixels), rtol=0, atol=0)
 
 
 def test_correlation_at_each_stage() -> None:

@@ -50,6 +50,35 @@ def test_photos_keep_their_resolution_within_limits(
     Image.open(tmp_path / "01-methods.png").load()
 
 
+def test_small_maps_keep_their_digits(tmp_path: Path) -> None:
+    module = classlens.load("builtin:cifar10").view.module
+    with torch.no_grad():
+        module.head.weight.mul_(1e-8)
+    trace = classlens.load(module).trace(torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    (record,) = write_explanations(trace, 3, ["class_gradient"], tmp_path, loss="logit")
+    expected = trace.map(3, loss="logit").values[0]
+    assert 1e-10 < np.abs(expected).max() < 1e-6
+    # Six digits.
+    np.testing.assert_allclose(record["maps"]["class_gradient"], expected, rtol=5e-6)
+    assert len(str(max(record["maps"]["class_gradient"][0]))) < 13
+
+
+def test_options_are_in_the_record_and_in_titles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(explanation, "save", lambda figure, path: figures.append(figure))
+    trace = classlens.load("builtin:cifar10").trace(torch.zeros(1, 3, 32, 32))
+    methods = ["class_gradient", "rollout"]
+    for options in ({"loss": "double_softmax", "query": (1, 2)}, {"loss": "logit", "against": "dog"}, {}):
+        (record,) = write_explanations(trace, "cat", methods, tmp_path, **options)
+        loss = options.get("loss", "cross_entropy")
+        assert record["options"]["class_gradient"] == {**options, "loss": loss}
+        assert record["options"]["rollout"] == {k: v for k, v in options.items() if k == "query"}
+        assert (record["target"], record["target_index"]) == ("cat", 3)
+    titles = [[axes.get_title().replace("\n", " ") for axes in figure.axes if axes.get_title()] for figure in figures]
+    assert titles[0][1:] == ["class gradient, loss double softmax, query (1, 2)", "rollout, query (1, 2)"]
+    assert titles[1][1:] == titles[2][1:] == ["class gradient", "rollout"]
+
+
 def test_titles_name_both_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures: list[Figure] = []
     monkeypatch.setattr(explanation, "save", lambda figure, path: figures.append(figure))

@@ -89,7 +89,9 @@ def explain(
                 animate=animation,
                 **options,
             )
-        text = explanation_json(records, model=lens.view.name, version=__version__)
+        text = explanation_json(
+            records, lens, checkpoint=None if checkpoint is None else str(checkpoint), version=__version__
+        )
         (folder / "explain.json").write_text(text, encoding="utf-8")
     console = Console(emoji=False, highlight=False, soft_wrap=True)
     for number, record in enumerate(records, start=1):

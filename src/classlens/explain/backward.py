@@ -6,11 +6,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from classlens.errors import ClasslensError
+from classlens.errors import ClasslensError, near
+from classlens.explain.options import whole
 from classlens.explain.passes import over_images
 from classlens.explain.queries import Query, rows_of
 from classlens.hooks.attending import Graph, differentiable
 from classlens.hooks.recording import Recording
+from classlens.models.view import ModelView
+
+_POOLS = ("mean", "head")
 
 
 def chefer(recording: Recording, target: Int[Tensor, " image"], *, query: Query = None) -> Float[Tensor, "image token"]:
@@ -46,9 +50,7 @@ def grad_cam(
     equations 1 and 2, the grid of tokens in the place of a feature map.
     """
     blocks, grid = len(recording.view.blocks), recording.tokens.image
-    place = blocks - 1 if block is None else block
-    if not 0 <= place < blocks:
-        raise ClasslensError(f"block {place} is not there: the model has blocks 0 to {blocks - 1}")
+    place = blocks - 1 if block is None else whole("block", block, 0, blocks - 1)
 
     def found(part: slice) -> Tensor:
         graph = differentiable(recording.view, recording.pixels[part], ("resid_pre",))
@@ -60,27 +62,43 @@ def grad_cam(
     return over_images(recording, found)
 
 
-def legrad(recording: Recording, target: Int[Tensor, " image"]) -> Float[Tensor, "image block head token"]:
+def legrad(
+    recording: Recording, target: Int[Tensor, " image"], *, pool: str = "mean"
+) -> Float[Tensor, "image block head token"]:
     """LeGrad: the positive gradient of each block's own class logit with respect to its attention, mean over queries.
 
-    ``trace.explain("cat", method="legrad").sum(("block", "head"))``. The logit of block ``b`` is that of
-    ``resid_post[b]``, pooled and projected as the model's last block is; ``(∂z_b/∂A_b)⁺ / (queries · heads ·
-    blocks)``, so that the sum over blocks and heads is the published mean, before its scaling to 0…1. At least 0.
-    Source: Bousselham et al., *LeGrad: An Explainability Method for Vision Transformers via Feature Formation
-    Sensitivity*, ICCV 2025, section 3.
+    ``trace.explain("cat", method="legrad").sum(("block", "head"))``. The logit of block ``b`` is that of the mean over
+    all tokens of ``resid_post[b]``, prefix tokens among them, through the final norm and the head (``pool="mean"``, as
+    in the authors' code, also for ``[CLS]`` models), or of these tokens pooled as the model's own head pools those
+    after the last block (``pool="head"``). A model with several readouts has the weighted sum of their logits.
+    ``(∂z_b/∂A_b)⁺ / (queries · heads · blocks)``, so that the sum over blocks and heads is the published mean, before
+    its scaling to 0…1. At least 0. Raises ClasslensError for another ``pool``. Source: Bousselham et al., *LeGrad: An
+    Explainability Method for Vision Transformers via Feature Formation Sensitivity*, ICCV 2025, section 3.
     """
     view, grid = recording.view, recording.tokens.image
+    if pool not in _POOLS:
+        raise ClasslensError(f"pool {pool!r} is not known{near(str(pool), _POOLS)}; give one of {', '.join(_POOLS)}")
+    logits = _of_mean if pool == "mean" else ModelView.after
 
     def found(part: slice) -> Tensor:
         graph = differentiable(view, recording.pixels[part], ("resid_post",))
         blocks = []
         for number, (weights, state) in enumerate(zip(graph.attention, graph.states["resid_post"], strict=True)):
-            own = view.after(number, state).gather(1, target[part, None].to(state.device)).sum()
+            own = logits(view, number, state).gather(1, target[part, None].to(state.device)).sum()
             gradient = torch.cat(_gradients(own, weights), dim=1).to(recording.dtype)
             blocks.append(gradient.clamp_min(0).mean(dim=2)[:, :, grid])
         return torch.stack(blocks, dim=1) / (len(blocks) * blocks[0].shape[1])
 
     return over_images(recording, found)
+
+
+def _of_mean(
+    view: ModelView, block: int, states: Float[Tensor, "image token width"]
+) -> Float[Tensor, "image category"]:
+    """The logits of the mean over all tokens after a block."""
+    mean = states.mean(dim=1)
+    spaces = [(view.at(readout.space, "resid_post", block), readout.weight) for readout in view.readouts]
+    return torch.stack([weight * space.project(mean) for space, weight in spaces]).sum(dim=0)
 
 
 def _logit(graph: Graph, target: Int[Tensor, " image"]) -> Tensor:

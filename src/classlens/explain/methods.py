@@ -37,8 +37,13 @@ class Method:
 
     @property
     def options(self) -> tuple[str, ...]:
+        return tuple(self.defaults)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Each option with its value where it is left out."""
         parameters = inspect.signature(self.run).parameters.values()
-        return tuple(one.name for one in parameters if one.kind is one.KEYWORD_ONLY)
+        return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
 
 
 def logit_attribution(recording: Recording, target: Int[Tensor, " image"]) -> Tensor:
@@ -79,9 +84,35 @@ METHODS: Mapping[str, Method] = {
 }
 
 
+def written(text: str) -> tuple[str, dict[str, str | int]]:
+    """Name and options of a method as it is written on the command line.
+
+        written("class_gradient:loss=logit")   # ("class_gradient", {"loss": "logit"})
+
+    Raises ClasslensError for another form, an option that is there twice, and all that ``method_of`` refuses.
+    """
+    name, options = taken_apart(text)
+    method_of(name, options)
+    return name, options
+
+
+def taken_apart(text: str) -> tuple[str, dict[str, str | int]]:
+    """``written`` for any name."""
+    name, *parts = text.split(":")
+    options: dict[str, str | int] = {}
+    for part in parts:
+        option, equals, value = part.partition("=")
+        if not (option and equals and value):
+            raise ClasslensError(f"method {text!r} is not NAME:OPTION=VALUE: write it as class_gradient:loss=logit")
+        if option in options:
+            raise ClasslensError(f"method {text!r} has the option {option!r} twice: leave one out")
+        options[option] = int(value) if value.isdecimal() else value
+    return name, options
+
+
 def method_of(name: str, options: Mapping[str, Any]) -> Method:
     """The method of this name; raises ClasslensError for an unknown one, and for options that it does not take."""
-    if name not in METHODS:
+    if str(name) not in METHODS:
         raise ClasslensError(
             f"method {name!r} is not known{near(str(name), METHODS)}; give one of {', '.join(METHODS)}"
         )

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from classlens.core.space import ClassSpace
 from classlens.errors import ClasslensError, near
+from classlens.explain.options import is_whole, whole
 from classlens.hooks.recording import Recording
 from classlens.models.view import ModelView, Tokens
 
-Query = str | int | tuple[int, int] | None
+Query = str | int | tuple[int, int] | list[int] | None
 """A prefix token's name, a place in the sequence, row and column of an image token, or None for what the head pools."""
 
 
@@ -40,7 +41,8 @@ def queries_of(recording: Recording, query: Query) -> list[Queries]:
     raise AssertionError("every token has a class space")
 
 
-def place_of(tokens: Tokens, query: str | int | tuple[int, int], view: ModelView) -> int:
+def place_of(tokens: Tokens, query: str | int | tuple[int, int] | list[int], view: ModelView) -> int:
+    """Where a token stands; raises ClasslensError for one that is not there."""
     rows, columns = tokens.grid
     if isinstance(query, str):
         if query not in tokens.prefix:
@@ -50,15 +52,13 @@ def place_of(tokens: Tokens, query: str | int | tuple[int, int], view: ModelView
                 f"{names}, and image tokens are given as (row, column)"
             )
         return tokens.prefix.index(query)
-    if isinstance(query, tuple):
-        if not (0 <= query[0] < rows and 0 <= query[1] < columns):
+    if isinstance(query, tuple | list):
+        if len(query) != 2 or not all(map(is_whole, query)) or not (0 <= query[0] < rows and 0 <= query[1] < columns):
             raise ClasslensError(
                 f"query {query} is no image token: give (row, column) within the grid of {rows} by {columns}"
             )
-        return len(tokens.prefix) + query[0] * columns + query[1]
-    if not 0 <= query < tokens.count:
-        raise ClasslensError(f"query {query} is no token: give 0 to {tokens.count - 1}, or (row, column)")
-    return query
+        return int(len(tokens.prefix) + query[0] * columns + query[1])
+    return whole("query", query, 0, tokens.count - 1, hint=", a prefix token's name, or (row, column)")
 
 
 def rows_of(

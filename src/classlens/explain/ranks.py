@@ -7,9 +7,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from classlens.core.scores import facts, identifiability
-from classlens.errors import ClasslensError
+from classlens.explain.options import whole
 from classlens.hooks.recording import Recording
 
+# What torch and NumPy both take.
+_LARGEST_SEED = 2**63 - 1
 # Logits held at once.
 _SCRATCH = 2**22
 
@@ -40,8 +42,7 @@ def random(recording: Recording, target: Int[Tensor, " image"], *, seed: int = 0
 
     ``trace.explain(method="random", seed=3)``: the baseline of every measure of faithfulness.
     """
-    if seed < 0:
-        raise ClasslensError(f"seed {seed} is negative: give 0 or more")
+    seed = whole("seed", seed, 0, _LARGEST_SEED)
     grid = recording.tokens.image
     order = torch.randperm(grid.stop - grid.start, generator=torch.Generator().manual_seed(seed))
     return (order.to(recording.dtype) / len(order)).expand(len(recording), -1).clone()

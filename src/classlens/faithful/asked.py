@@ -12,7 +12,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from classlens.errors import ClasslensError
-from classlens.explain.methods import METHODS, Method, method_of
+from classlens.explain.methods import METHODS, Method, method_of, taken_apart
 from classlens.faithful import stored
 from classlens.lens.trace import Trace
 
@@ -72,13 +72,7 @@ def _of_store(text: str, options: Mapping[str, str | int]) -> Mapping[str, str |
 
 
 def _asked(text: str) -> Asked:
-    name, *parts = text.split(":")
-    options: dict[str, str | int] = {}
-    for part in parts:
-        option, equals, value = part.partition("=")
-        if not (option and equals and value):
-            raise ClasslensError(f"method {text!r} is not NAME:OPTION=VALUE: write it as class_gradient:loss=logit")
-        options[option] = int(value) if value.isdecimal() else value
+    name, options = taken_apart(text)
     if name == stored.NAME:
         return Asked(text, name, _of_store(text, options))
     method_of(name, options)

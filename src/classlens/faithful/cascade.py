@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from classlens.errors import ClasslensError
+from classlens.hooks.capture import evaluating, watching
 from classlens.lens.lens import Lens
 from classlens.models.view import ModelView
+
+# The names of class embeddings that are no tensors of the module.
+_READOUT = "readout "
 
 
 class Cascade:
@@ -56,21 +64,52 @@ def _tensors(view: ModelView) -> dict[str, Tensor]:
     for number, readout in enumerate(view.readouts):
         for name, value in (("weight", readout.space.weight), ("bias", readout.space.bias)):
             if value is not None and value.data_ptr() not in there:
-                found[f"readout {number}.{name}"] = value
+                found[f"{_READOUT}{number}.{name}"] = value
     return {name: value for name, value in found.items() if value.numel()}
 
 
 def _stages(view: ModelView, tensors: dict[str, Tensor]) -> dict[str, int]:
-    """The stage of each tensor: 0 for what comes after the blocks, then the last block, and so on down."""
+    """The stage of each tensor: 0 for what acts after the blocks, then the last block, and so on down.
+
+    Names do not tell what acts when: OpenCLIP holds its text embeddings, their scale and the last projection before the
+    blocks.
+    """
     names = {id(module): name for name, module in view.module.named_modules()}
     blocks = [f"{names[id(block.points['resid_post'].module)]}." for block in view.blocks]
+    late = _after_blocks(view)
     found: dict[str, int] = {}
-    passed = False
-    for name in tensors:
+    for name, value in tensors.items():
         number = next((number for number, block in enumerate(blocks) if name.startswith(block)), None)
-        passed = passed or number is not None
         if number is not None:
             found[name] = len(blocks) - number
         else:
-            found[name] = 0 if passed else len(blocks) + 1
+            is_head = value.data_ptr() in late or name.startswith(_READOUT)
+            found[name] = 0 if is_head else len(blocks) + 1
     return found
+
+
+def _after_blocks(view: ModelView) -> set[int]:
+    """Where the tensors lie that a forward pass uses once the last block has passed."""
+    used = _Used()
+    passed = {"resid_post": lambda block, _: used.now(block == len(view.blocks) - 1)}
+    pixels = torch.zeros(1, view.channels, *view.input_size, device=view.device, dtype=view.dtype)
+    with evaluating(view.module), watching(view, passed), used:
+        view.run(pixels)
+    return used.places
+
+
+class _Used(TorchDispatchMode):
+    """Every tensor that an operation takes, from ``now(True)`` on."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.places: set[int] = set()
+        self._counts = False
+
+    def now(self, counts: bool) -> None:
+        self._counts = counts
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self._counts:
+            self.places |= {x.data_ptr() for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        return func(*args, **(kwargs or {}))

@@ -23,6 +23,8 @@ from classlens.runs.variables import Array, Variable
 
 # Tenths: 0, 0.1 … 0.9 of the pixels.
 _TENTHS = range(10)
+# Of a rounded map: 2^-20 is 1e-6.
+_BITS = 20
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,16 @@ class Masking:
 def upsampled(
     importance: Float[Tensor, "image token"], grid: tuple[int, int], size: tuple[int, int]
 ) -> Float[Tensor, "image height width"]:
-    """Maps at the resolution of the pixels, bilinearly between the centres of tokens."""
-    maps = importance.view(len(importance), 1, *grid)
-    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)[:, 0]
+    """Maps at the resolution of the pixels, bilinearly between the centres of tokens, in float64.
+
+        upsampled(maps, (7, 7), (224, 224))
+
+    Values are rounded to about six digits of the largest of their map: many pixels, as all beyond the outermost
+    centres, have equal values, which come out of the interpolation equal but for its rounding. That is another one on
+    another machine, and would decide the order of the pixels.
+    """
+    maps = importance.double().view(len(importance), 1, *grid)
+    large = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)[:, 0]
+    # A power of two: sums of rounded values, such as those of a mean, are exact.
+    unit = torch.exp2(torch.frexp(maps.abs().amax(dim=(1, 2, 3))).exponent.double() - _BITS)[:, None, None]
+    return (large / unit).round() * unit

@@ -54,7 +54,7 @@ class Segmentation:
         return Shape(variables, {"part": len(_PARTS)}, {"part": np.array(_PARTS)})
 
     def measure(self, seen: Seen, method: Asked) -> dict[str, Array]:
-        maps = upsampled(seen.importance(method), seen.grid, seen.size).flatten(1).double().numpy()
+        maps = upsampled(seen.importance(method), seen.grid, seen.size).flatten(1).numpy()
         found: dict[str, Array] = {
             "hits": np.full(len(seen), -1, np.int32),
             "pixels": np.full(len(seen), -1, np.int32),

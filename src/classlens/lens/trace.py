@@ -19,6 +19,7 @@ from classlens.errors import ClasslensError, not_finite
 from classlens.explain.attribution import attribute
 from classlens.explain.every_class import explain_classes, explain_every_class
 from classlens.explain.methods import method_of
+from classlens.explain.options import whole
 from classlens.hooks.recording import Recording
 from classlens.lens.facts import FactsTable, Integers, blocks_of, sites_of
 from classlens.lens.labels import Coordinates, array, class_coords, image_names, target_coords, token_coords, told_of
@@ -175,7 +176,7 @@ class Trace:
             options: of the method. ``loss`` (class_gradient): ``"cross_entropy"`` (the paper), ``"logit"``, or
                 ``"double_softmax"`` (the published code). ``against`` (class_gradient): another class; why the one
                 rather than the other. ``query`` (class_gradient, attention, rollout, chefer): whose attention,
-                ``"cls"`` or ``(row, column)``. ``block`` (grad_cam), ``seed`` (random).
+                ``"cls"`` or ``(row, column)``. ``block`` (grad_cam), ``pool`` (legrad), ``seed`` (random).
 
         Raises:
             ClasslensError: an unknown method, class or token, or an option that the method does not take.
@@ -208,8 +209,7 @@ class Trace:
         token`` of ``step`` classes each. ``loss`` is ``"logit"`` when left out, or ``"cross_entropy"``; ``query`` as in
         ``explain``. Source: design, section 4.
         """
-        if step < 1:
-            raise ClasslensError(f"step is {step}: give at least 1 class")
+        step = whole("step", step, 1)
         options.setdefault("loss", "logit")
         chosen, told = _checked(options), told_of("class_gradient", options)
         coords = self._coords(self._blocks("attn_out"), classes=True, image_only=True)

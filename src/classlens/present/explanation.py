@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from PIL import Image
 
+from classlens.explain.gradient import chosen_loss
 from classlens.explain.methods import METHODS
+from classlens.lens.lens import Lens
 from classlens.lens.target import Target, indices
 from classlens.lens.trace import Trace
 from classlens.models.images import ImageLike, read_pictures
-from classlens.present.figures.maps import Canvas, frames, overlay, side_by_side
+from classlens.present.figures.maps import STRIP, Canvas, Floats, frames, overlay, side_by_side
 from classlens.present.figures.style import plain, save
 
 Animation = Literal["webp", "gif"]
@@ -22,7 +23,7 @@ Animation = Literal["webp", "gif"]
 _LONGEST = 2048
 _SMALL, _ENLARGED = 256, 448
 _PANEL = 800
-_FRAME = 400  # milliseconds
+_FRAME, _LAST = 400, 1600  # milliseconds, of a frame and of the last one
 
 
 def write_explanations(
@@ -43,15 +44,14 @@ def write_explanations(
 
     ``01-class_gradient.png``: the map over the picture, at the picture's resolution. ``01-methods.png``: all methods
     side by side. ``01-class_gradient.webp`` or ``.gif``, with ``animate``: block after block, on one scale, for methods
-    that tell blocks apart. ``photos`` are what the trace was made of: maps are laid over them rather than over what the
-    model saw, where it is known what that is of them. ``options`` go to the methods that take them.
+    that tell blocks apart. All of them have lines of equal value with ``contour``. ``photos`` are what the trace was
+    made of: maps are laid over them rather than over what the model saw, where it is known what that is of them.
+    ``options`` go to the methods that take them.
     """
-    found = {
-        method: trace.explain(
-            target, method=method, **{k: v for k, v in options.items() if k in METHODS[method].options}
-        )
-        for method in methods
+    chosen = {
+        method: {key: value for key, value in options.items() if key in METHODS[method].options} for method in methods
     }
+    found = {method: trace.explain(target, method=method, **own) for method, own in chosen.items()}
     rows, columns = trace.recording.tokens.grid
     against = _against(trace, options)
     records = []
@@ -60,17 +60,20 @@ def write_explanations(
         small = _within(canvas, _PANEL)
         number = f"{first + image:02d}"
         maps = {}
-        record = {"name": name, **record, "maps": {}}
+        record = {"name": name, **record, "options": {}, "maps": {}}
         for method, values in found.items():
             own, signed = values[image], METHODS[method].signed
             grid = own.sum([dim for dim in own.dims if dim != "token"]).values.reshape(rows, columns)
             record["target"] = str(values.target_name.values[image])
-            record["maps"][method] = np.asarray(grid, dtype=float).round(6).tolist()
-            maps[_label(method, record["target"], against is not None)] = (grid, signed)
-            overlay(canvas, grid, signed=signed).save(folder / f"{number}-{method}.png")
+            record["target_index"] = int(values.target.values[image])
+            record["options"][method] = _options(method, chosen[method], against[image] if against else None)
+            record["maps"][method] = significant(grid)
+            maps[_label(method, chosen[method], record["target"], against is not None)] = (grid, signed)
+            overlay(canvas, grid, signed=signed, contour=contour).save(folder / f"{number}-{method}.png")
             if animate is not None and "block" in own.dims:
                 blocks = own.sum([dim for dim in own.dims if dim == "head"]).values.reshape(-1, rows, columns)
-                pictures = list(frames(small, blocks, signed=signed))
+                numbers = own.block.values.tolist()
+                pictures = list(frames(small, blocks, numbers, signed=signed, contour=contour))
                 _animate(pictures, folder / f"{number}-{method}.{animate}")
         title = plain(record["target"])
         if against is not None:
@@ -89,10 +92,29 @@ def _against(trace: Trace, options: Mapping[str, Any]) -> list[str] | None:
     return [trace.classes.names[index] for index in indices(trace.classes, options["against"], len(trace)).tolist()]
 
 
-def _label(method: str, target: str, contrast: bool) -> str:
-    """A method's name, with the one class that it explains where the title speaks of two."""
+def _options(method: str, given: Mapping[str, Any], against: str | None) -> dict[str, Any]:
+    """All options of a method as they were, those that were left out, too; another class by its name."""
+    found = {**METHODS[method].defaults, **given}
+    if method == "class_gradient":
+        found["loss"] = chosen_loss(found["loss"], found["against"])
+        found["against"] = against
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _label(method: str, given: Mapping[str, Any], target: str, contrast: bool) -> str:
+    """A method's name with its options, and with the one class that it explains where the title speaks of two."""
     name, known = method.replace("_", " "), METHODS[method]
-    return f"{name}: {target} alone" if contrast and known.of_class and "against" not in known.options else name
+    usual = {**known.defaults, "loss": "cross_entropy"}
+    for key, value in given.items():
+        # Two classes have one loss.
+        if key != "against" and value != usual[key] and not (key == "loss" and contrast):
+            name += f", {key} {str(value).replace('_', ' ')}"
+    return f"{name}: {plain(target)} alone" if contrast and known.of_class and "against" not in known.options else name
+
+
+def significant(grid: Floats) -> list[list[float]]:
+    """Six digits of each number, however small it is."""
+    return [[float(f"{value:.6g}") for value in row] for row in grid.tolist()]
 
 
 def _canvas(trace: Trace, image: int, photo: ImageLike | None) -> tuple[Canvas, dict[str, Any]]:
@@ -117,16 +139,39 @@ def _within(canvas: Canvas, longest: int) -> Canvas:
 
 
 def _animate(pictures: Sequence[Image.Image], path: Path) -> None:
-    """One picture after another, over and over."""
+    """One picture after another, over and over, with a rest on the last."""
+    duration = [_FRAME] * (len(pictures) - 1) + [_LAST]
     if path.suffix == ".gif":
-        # A palette of its own for every picture: the colours of weak and of strong maps hardly meet.
-        pictures = [one.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG) for one in pictures]
+        pictures = [_with_palette(one) for one in pictures]
         options: dict[str, Any] = {"optimize": False}
     else:
         options = {"lossless": True}
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=_FRAME, loop=0, **options)
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=duration, loop=0, **options)
 
 
-def explanation_json(records: Sequence[dict[str, Any]], *, model: str, version: str) -> str:
-    """The numbers behind the pictures: of every image and method, the map row by row."""
-    return json.dumps({"classlens": version, "model": model, "images": list(records)}, allow_nan=False)
+def _with_palette(picture: Image.Image) -> Image.Image:
+    """A frame with a palette of its own: the colours of weak and of strong maps hardly meet.
+
+    Half of what it is chosen by is the scale, which would else have a few colours only.
+    """
+    width, height = picture.size
+    sample = Image.new("RGB", (width, 2 * height))
+    sample.paste(picture, (0, 0))
+    sample.paste(picture.crop((0, height - STRIP, width, height)).resize((width, height)), (0, height))
+    palette = sample.quantize(256, Image.Quantize.MEDIANCUT)
+    return picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+
+
+def explanation_json(records: Sequence[dict[str, Any]], lens: Lens, *, checkpoint: str | None, version: str) -> str:
+    """The numbers behind the pictures: of every image and method, the map row by row; and what made them.
+
+    Numbers have six digits. ``checkpoint`` is the file that the weights are of, None for the model's own.
+    """
+    about = {
+        "classlens": version,
+        "model": lens.view.name,
+        "checkpoint": checkpoint,
+        "transform": repr(lens.preprocessing.transform)[:2000],
+        "dtype": str(lens.view.dtype).removeprefix("torch."),
+    }
+    return json.dumps({**about, "images": list(records)}, allow_nan=False)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from classlens.models.geometry import Box, Window
-from classlens.present.figures.maps import Canvas, frames, overlay, side_by_side, upsampled
+from classlens.present.figures.maps import Canvas, _scale, frames, overlay, side_by_side, upsampled
 
 GREY = Canvas(Image.new("RGB", (64, 48), (120, 120, 120)))
 CORNER = np.zeros((3, 4))
@@ -42,6 +42,63 @@ def test_signed_maps_show_nothing_where_they_are_0(sign: int) -> None:
     assert r == g == b, "the picture itself, in grey"
 
 
+def test_weak_values_have_the_hue_of_strong_ones_and_no_haze() -> None:
+    """A share ``s`` of the largest value moves the picture's grey by ``s`` of the way to the colour of its sign."""
+    base = colour(overlay(GREY, 0 * CORNER, signed=True), 0, 0)
+    for sign, end in ((1, (0xD5, 0x5E, 0x00)), (-1, (0x00, 0x72, 0xB2))):
+        for share in (0.1, 0.25, 0.5, 1.0):
+            grid = np.full((3, 4), sign * share)
+            found = colour(overlay(GREY, grid, signed=True, largest=1.0), 1, 1)
+            expected = [b + 0.72 * share * (e - b) for b, e in zip(base, end, strict=True)]
+            assert found == pytest.approx(expected, abs=1), "rounded twice"
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_the_bar_has_the_colours_of_the_map(signed: bool) -> None:
+    """Those over middle grey, for values from the one end to the other."""
+    bar = _scale(signed, 3.0)
+    grey = Canvas(Image.new("L", (16, 16), 128).convert("RGB"))
+    for value in (-3.0, -1.0, 0.0, 0.5, 3.0) if signed else (0.0, 0.5, 3.0):
+        shown = overlay(grey, np.full((1, 1), value), signed=signed, largest=3.0).getpixel((8, 8))
+        # 256 steps of the bar, and half of 255 is no whole number.
+        assert 255 * bar.to_rgba(np.array([value]))[0, :3] == pytest.approx(shown, abs=3)
+    assert bar.get_clim() == ((-3.0 if signed else 0.0), 3.0)
+
+
+def ramp(low: float, high: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    return np.tile(np.linspace(low, high, 64), (2, 1))
+
+
+def lines_of(grid: np.ndarray[tuple[int, ...], np.dtype[np.float64]], signed: bool) -> list[tuple[int, float]]:
+    """Columns of the overlay that contours change, each with its share of changed rows."""
+    canvas = Canvas(Image.new("RGB", (640, 480), (90, 90, 90)))
+    bare, lined = (np.asarray(overlay(canvas, grid, signed=signed, contour=c)).astype(int) for c in (False, True))
+    changed = np.abs(lined - bare).max(axis=2) > 60
+    assert changed.mean() < 0.05, "the photo is not hidden"
+    return [(column, float(share)) for column, share in enumerate(changed.mean(axis=0)) if share > 0.2]
+
+
+def test_contours_stand_on_overlays_and_are_dashed_below_0() -> None:
+    # 64 columns of tokens, 10 pixels each, their centres from 5 to 635.
+    for signed, low, levels in ((False, 0.0, (0.25, 0.5, 0.75)), (True, -1.0, (-0.75, -0.5, -0.25, 0.25, 0.5, 0.75))):
+        found = lines_of(ramp(low, 1.0), signed)
+        places = [5 + 630 * (level - low) / (1 - low) for level in levels]
+        for place, level in zip(places, levels, strict=True):
+            share = max(share for column, share in found if abs(column - place) < 3)
+            assert share > 0.95 if level > 0 else 0.4 < share < 0.9
+        assert all(min(abs(column - place) for place in places) < 3 for column, _ in found), "and nowhere else"
+    flat = np.full((3, 4), 2.0)
+    assert overlay(GREY, flat, signed=False, contour=True) == overlay(GREY, flat, signed=False)
+
+
+def test_frames_have_contours_too() -> None:
+    canvas = Canvas(Image.new("RGB", (640, 480), (90, 90, 90)))
+    grids = np.stack([ramp(0, 0.4), ramp(0, 1)])
+    for grid, frame in zip(grids, frames(canvas, grids, [0, 1], signed=False, contour=True), strict=True):
+        wanted = overlay(canvas, grid, signed=False, largest=1.0, contour=True)
+        np.testing.assert_array_equal(np.asarray(frame)[:480], np.asarray(wanted))
+
+
 def test_unsigned_maps_are_darkest_at_0_and_brightest_at_their_largest() -> None:
     picture = overlay(GREY, CORNER, signed=False)
     assert sum(colour(picture, 0, 0)) > 300
@@ -55,10 +112,17 @@ def test_a_map_of_zeros_can_be_shown() -> None:
 
 
 def test_frames_share_one_scale() -> None:
-    weak, strong = frames(GREY, np.stack([0.1 * CORNER, CORNER]), signed=True)
-    assert colour(strong, 0, 0) == colour(overlay(GREY, CORNER, signed=True), 0, 0)
-    apart = [max(pixel) - min(pixel) for pixel in (colour(weak, 0, 0), colour(strong, 0, 0))]
-    assert apart[0] < apart[1] / 3
+    weak, strong = (np.asarray(one) for one in frames(GREY, np.stack([0.1 * CORNER, CORNER]), [4, 5], signed=True))
+    whole = np.asarray(overlay(GREY, CORNER, signed=True))
+    # A narrow picture stands in the middle, so that what is below it can be read.
+    assert weak.shape == strong.shape == (48 + 46, 300, 3)
+    np.testing.assert_array_equal(strong[:48, 118:182], whole)
+    np.testing.assert_array_equal(weak[:48, 118:182], overlay(GREY, 0.1 * CORNER, signed=True, largest=2.0))
+    assert (np.delete(strong[:48], np.s_[118:182], axis=1) == 255).all()
+    # The number of the block differs, and the scale is the same.
+    assert (weak[48:, :120] != strong[48:, :120]).any()
+    np.testing.assert_array_equal(weak[48:, 130:], strong[48:, 130:])
+    assert (np.ptp(strong[48:, 130:].astype(int), axis=2) > 80).mean() > 0.05, "a bar in the map's colours"
 
 
 @pytest.mark.parametrize("count", [1, 9])

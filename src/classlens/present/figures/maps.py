@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Colormap, Normalize
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import Colormap, ListedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator
 from numpy.typing import NDArray
 from PIL import Image
 
 from classlens.models.geometry import Box, Window
-from classlens.present.figures.style import SIGNED, plain
+from classlens.present.figures.style import OPPOSES, SUPPORTS
 
 Floats = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]
@@ -28,6 +32,10 @@ _OPACITY = 0.72
 _UNSEEN = (0.3, 0.3)
 # Levels of contours, as shares of the largest value.
 _LEVELS = (0.25, 0.5, 0.75)
+# Pixels of a picture's longer side for one of a contour's width, and what is put below a frame of an animation.
+_CONTOUR = 450
+STRIP, _NARROWEST = 46, 300
+_DPI = 100
 
 
 @dataclass(frozen=True)
@@ -76,33 +84,97 @@ def _weights(tokens: int, start: float, stop: float, pixels: int) -> Floats:
     return np.stack([np.interp(places, np.arange(tokens), one) for one in np.eye(tokens)])
 
 
-def overlay(canvas: Canvas, grid: Floats, *, signed: bool, largest: float | None = None) -> Image.Image:
+def overlay(
+    canvas: Canvas, grid: Floats, *, signed: bool, largest: float | None = None, contour: float = 0
+) -> Image.Image:
     """A map laid over its picture at the picture's own resolution.
 
         overlay(Canvas(trace.picture(0)), trace.map("cat").values[0], signed=True).save("cat.png")
 
     Unsigned maps go from 0 to ``largest`` (the map's own when left out) in a perceptually even colour map; signed ones
-    from minus to plus that, blue against and orange for the class, and nothing where the map is 0. The stronger the
-    value the more of the colour shows. What the model never saw is pale and without colour.
+    from minus to plus that, blue against and orange for the class, the more opaque the stronger, and nothing where the
+    map is 0. What the model never saw is pale and without colour. ``contour`` adds lines at a quarter, half and three
+    quarters of ``largest``, dashed below 0, as many times as wide as they are by themselves.
     """
     values = upsampled(grid, canvas)
     limit = (float(np.abs(grid).max()) if largest is None else largest) or 1.0
-    strength = np.clip(np.abs(values) / limit, 0, 1)[..., None]
-    colour = _colours(signed)(_norm(signed, limit)(values))[..., :3]
-    grey = np.asarray(canvas.picture.convert("L"), dtype=np.float64)[..., None] / 255
-    opacity = _OPACITY * strength if signed else np.full_like(strength, _OPACITY)
-    mixed = (grey * 0.72 + 0.2) * (1 - opacity) + colour * opacity
+    grey = np.asarray(canvas.picture.convert("L"), dtype=np.float64) / 255
+    mixed = _mixed(grey, values / limit, signed)
     unseen = canvas.unseen
-    mixed[unseen] = grey[unseen] * _UNSEEN[0] + _UNSEEN[1]
+    mixed[unseen] = grey[unseen, None] * _UNSEEN[0] + _UNSEEN[1]
+    if contour:
+        lines = _contours(np.ma.masked_array(values, unseen), limit, signed, contour)
+        mixed = mixed * (1 - lines[..., 3:]) + lines[..., :3] * lines[..., 3:]
     return Image.fromarray((255 * np.clip(mixed, 0, 1)).round().astype(np.uint8))
 
 
-def _colours(signed: bool) -> Colormap:
-    return SIGNED if signed else colormaps["inferno"]
+def _mixed(grey: Floats, share: Floats, signed: bool) -> Floats:
+    """The colours ``[…, 3]`` of shares of the largest value over the greys of a picture."""
+    if signed:
+        # The hue tells the sign and the opacity how much: were both to fade, weak values would be a whitish haze.
+        colour = np.where(share[..., None] > 0, to_rgb(SUPPORTS), to_rgb(OPPOSES))
+        opacity = _OPACITY * np.clip(np.abs(share), 0, 1)[..., None]
+    else:
+        colour = colormaps["inferno"](np.clip(share, 0, 1))[..., :3]
+        opacity = np.full((*share.shape, 1), _OPACITY)
+    mixed: Floats = (grey[..., None] * 0.72 + 0.2) * (1 - opacity) + colour * opacity
+    return mixed
 
 
-def _norm(signed: bool, limit: float) -> Normalize:
-    return Normalize(-limit, limit) if signed else Normalize(0, limit)
+def _scale(signed: bool, limit: float) -> ScalarMappable:
+    """The colours of a map over middle grey, for its bar."""
+    share = np.linspace(-1 if signed else 0, 1, 256)
+    colours: Colormap = ListedColormap(_mixed(np.full(256, 0.5), share, signed))
+    return ScalarMappable(Normalize(-limit if signed else 0, limit), colours)
+
+
+def _bar(figure: Figure, signed: bool, limit: float, **place: Any) -> Colorbar:
+    """A horizontal colour bar with the largest value, 0, and in signed maps the smallest."""
+    bar = figure.colorbar(_scale(signed, limit), orientation="horizontal", **place)
+    bar.ax.tick_params(labelsize=6.5)
+    bar.ax.xaxis.get_offset_text().set_fontsize(6.5)
+    bar.locator = FixedLocator([-limit, 0, limit] if signed else [0, limit])
+    bar.formatter.set_powerlimits((-2, 3))  # type: ignore[attr-defined]
+    bar.update_ticks()
+    return bar
+
+
+def _contours(values: np.ma.MaskedArray[Any, Any], limit: float, signed: bool, times: float) -> Floats:
+    """Lines of equal value as a layer ``[row, column, rgba]``: thin and white with a dark seam, to be seen anywhere."""
+    height, width = values.shape
+    figure, axes = _blank(width, height)
+    axes.set_xlim(-0.5, width - 0.5)
+    axes.set_ylim(height - 0.5, -0.5)
+    pixels = times * max(1.2, max(height, width) / _CONTOUR)
+    for sign in (1, -1) if signed else (1,):
+        inside = [sign * limit * level for level in _LEVELS if values.min() < sign * limit * level < values.max()]
+        if inside:
+            lines = axes.contour(
+                values,
+                levels=sorted(inside),
+                colors="white",
+                linewidths=pixels * 72 / _DPI,
+                linestyles="solid" if sign > 0 else "dashed",
+                alpha=0.9,
+            )
+            seam = withStroke(linewidth=2.2 * pixels * 72 / _DPI, foreground="black", alpha=0.35)
+            lines.set(path_effects=[seam])
+    return _drawn(figure)
+
+
+def _blank(width: int, height: int) -> tuple[Figure, Axes]:
+    """A figure of so many pixels without anything on it, and axes that fill it."""
+    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
+    figure.patch.set_alpha(0)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    return figure, axes
+
+
+def _drawn(figure: Figure) -> Floats:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba(), dtype=np.float64) / 255  # type: ignore[no-untyped-call]
 
 
 def side_by_side(
@@ -125,32 +197,37 @@ def side_by_side(
     panels[0].set_title("image", fontsize=9)
     for axes, (name, (grid, signed)) in zip(panels[1:], maps.items(), strict=False):
         limit = float(np.abs(grid).max()) or 1.0
-        axes.imshow(overlay(canvas, grid, signed=signed), interpolation=smooth)
-        if contour:
-            levels = [limit * level for level in _LEVELS]
-            seen = np.ma.masked_array(upsampled(grid, canvas), canvas.unseen)
-            axes.contour(seen, levels=levels, colors="white", linewidths=0.8)
-        axes.set_title(textwrap.fill(plain(name), 30), fontsize=9, parse_math=False)
-        bar = figure.colorbar(
-            ScalarMappable(_norm(signed, limit), _colours(signed)),
-            ax=axes,
-            orientation="horizontal",
-            pad=0.02,
-            aspect=14,
-        )
-        bar.ax.tick_params(labelsize=6.5)
-        bar.ax.xaxis.get_offset_text().set_fontsize(6.5)
-        bar.locator = FixedLocator([-limit, 0, limit] if signed else [0, limit])
-        bar.formatter.set_powerlimits((-2, 3))  # type: ignore[attr-defined]
-        bar.update_ticks()
+        # Panels are smaller than what is drawn on them.
+        axes.imshow(overlay(canvas, grid, signed=signed, contour=1.7 * contour), interpolation=smooth)
+        axes.set_title(textwrap.fill(name, 30), fontsize=9, parse_math=False)
+        _bar(figure, signed, limit, ax=axes, pad=0.02, aspect=14)
     # A name that lacks spaces is not cut: figures grow with their title.
     wrapped = textwrap.fill(title, 26 * columns, break_long_words=False)
     figure.suptitle(wrapped, fontsize=11, x=0.01, ha="left", parse_math=False)
     return figure
 
 
-def frames(canvas: Canvas, grids: Floats, *, signed: bool) -> Iterator[Image.Image]:
-    """An overlay for each block, all on one scale, for an animation; ``grids`` is ``[block, row, column]``."""
+def frames(
+    canvas: Canvas, grids: Floats, blocks: Sequence[int], *, signed: bool, contour: bool = False
+) -> Iterator[Image.Image]:
+    """An overlay for each block, all on one scale, for an animation; ``grids`` is ``[block, row, column]``.
+
+    Below each stand the number of the block and the scale.
+    """
     limit = float(np.abs(grids).max()) or 1.0
-    for grid in grids:
-        yield overlay(canvas, grid, signed=signed, largest=limit)
+    width, height = canvas.picture.size
+    whole = max(width, _NARROWEST)
+    for grid, block in zip(grids, blocks, strict=True):
+        frame = Image.new("RGB", (whole, height + STRIP), "white")
+        frame.paste(overlay(canvas, grid, signed=signed, largest=limit, contour=contour), ((whole - width) // 2, 0))
+        frame.paste(_strip(whole, f"block {block} of {blocks[0]}–{blocks[-1]}", signed, limit), (0, height))
+        yield frame
+
+
+def _strip(width: int, text: str, signed: bool, limit: float) -> Image.Image:
+    figure, axes = _blank(width, STRIP)
+    figure.patch.set(alpha=1, facecolor="white")
+    axes.text(10 / width, 0.5, text, fontsize=9.5, va="center")
+    start = 140 / width
+    _bar(figure, signed, limit, cax=figure.add_axes((start, 0.55, 1 - start - 36 / width, 0.28)))
+    return Image.fromarray((255 * _drawn(figure)[..., :3]).round().astype(np.uint8))
