@@ -77,7 +77,7 @@ class RidgeSums:
         places, width, classes = self.shape
         weight = torch.empty(places, width, classes, dtype=dtype)
         bias = torch.empty(places, classes, dtype=dtype)
-        target = 2 * self.count / rows - 1
+        target = 2 * self.count.double() / rows - 1
         for place in range(places):
             mean, gram, cross = self._centred(place)
             gram.diagonal().add_(alpha)
@@ -89,7 +89,9 @@ class RidgeSums:
     def leave_one_out(self, alphas: Sequence[float]) -> LeaveOneOut:
         """What the choice of ``alpha`` by leave-one-out needs; the sums themselves are not needed any longer."""
         rows = self._checked(alphas)
-        return LeaveOneOut(self.count / rows, rows, [self._centred(place) for place in range(self.shape[0])], alphas)
+        return LeaveOneOut(
+            self.count.double() / rows, rows, [self._centred(place) for place in range(self.shape[0])], alphas
+        )
 
     def _centred(self, place: int) -> tuple[Tensor, Tensor, Tensor]:
         """Mean, ``XᵀX`` and ``XᵀY`` of one place, features and targets about their means."""
