@@ -81,7 +81,13 @@ class RidgeSums:
         for place in range(places):
             mean, gram, cross = self._centred(place)
             gram.diagonal().add_(alpha)
-            found = torch.cholesky_solve(cross, torch.linalg.cholesky(gram))
+            try:
+                factor = torch.linalg.cholesky(gram)
+            except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+                raise ClasslensError(
+                    f"alpha {alpha} is too small for these features, some of which are sums of others: give more"
+                ) from None
+            found = torch.cholesky_solve(cross, factor)
             weight[place] = found
             bias[place] = target - mean @ found
         return LinearProbes(weight, bias)
