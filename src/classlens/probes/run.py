@@ -32,7 +32,7 @@ from classlens.runs.identity import probe as probed_pixels
 from classlens.runs.loading import Reader, split
 from classlens.runs.lock import only_writer
 from classlens.runs.matching import match
-from classlens.runs.measure import measure
+from classlens.runs.measure import check_plain, measure
 from classlens.runs.memory import bytes_of
 from classlens.runs.store import require_same
 from classlens.runs.variables import Array
@@ -142,6 +142,9 @@ def probe(
     )
     _check_apart(learnt, tested)
     lens = model if isinstance(model, Lens) else load(model, **options)
+    check_plain(lens)
+    if translators is not None:
+        lens.with_translators(translators)  # what does not fit is refused before anything is trained
     wanted = check_sites(sites, lens.view)
     pixels = probed_pixels(lens.preprocessing)
     size = lens.view.tokens((int(pixels.shape[1]), int(pixels.shape[2])))

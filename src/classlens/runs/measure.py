@@ -112,6 +112,7 @@ def measure(
     lens = model if isinstance(model, Lens) else load(model, **options)
     if isinstance(model, Lens) and engine != "local":
         raise ClasslensError("a lens was given to measure on a cluster: give the model's name, which each worker loads")
+    check_plain(lens)
     labels = match(dataset, lens.classes, model_name=lens.view.name)
     names = (conditions,) if isinstance(conditions, str) else tuple(conditions)
     chosen = check_conditions(
@@ -181,6 +182,15 @@ def measure(
     )
 
 
+def check_plain(lens: Lens) -> None:
+    """Raises ClasslensError for a lens with translators, whose readings would stand there as the model's own."""
+    if lens.view.translators is not None:
+        raise ClasslensError(
+            "the lens has translators already: give the one that lens.with_translators was called on, and the "
+            "translators for the condition 'tuned'"
+        )
+
+
 def _readings(
     lens: Lens,
     conditions: Sequence[str],
@@ -190,6 +200,8 @@ def _readings(
     """What the conditions are read by; raises ClasslensError for what is of another model, or not complete."""
     if translators is not None and not isinstance(translators, Translators):
         translators, _ = read_translators(translators, lens.view)
+    if translators is not None:
+        translators.maps(lens.view)
     found = Readings(translators, None if probes is None else Path(probes).absolute())
     for name in conditions:
         if CONDITIONS[name].subject == "probe":
