@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge, RidgeCV
 from torch import Tensor
 
-from classlens.probes.ridge import RidgeSums
+from classlens.probes.ridge import LeaveOneOut, RidgeSums
 from tests.refusals import refused
 
 # images, width, what is done to the features
@@ -103,6 +103,62 @@ def test_leaving_one_out_is_training_without_it() -> None:
         missing = torch.as_tensor(signs(label[image : image + 1])) - probes.project(features[image : image + 1])[0]
         total += missing.square().sum(dim=1)
     torch.testing.assert_close(found, total, rtol=1e-6, atol=0)
+
+
+def test_leaving_out_an_image_of_several_rows_is_training_without_it() -> None:
+    """As pooled probes have them: the rows of an image follow one another, and go together."""
+    images, rows, width = 12, 3, 8
+    label = torch.arange(images) % CLASSES
+    features = (
+        torch.randn(images, rows, width, dtype=torch.float64) + torch.nn.functional.one_hot(label, width)[:, None]
+    )
+    sums = RidgeSums(1, width, CLASSES)
+    sums.update(features.flatten(0, 1)[:, None], label.repeat_interleave(rows))
+    alphas = [0.3, 5.0]
+    choice = sums.leave_one_out(alphas)
+    for part in (slice(0, 5), slice(5, None)):
+        some = features[part].flatten(0, 1)[:, None]
+        choice.update(some, label[part].repeat_interleave(rows), rows_an_image=rows)
+    for number, alpha in enumerate(alphas):
+        total = 0.0
+        for image in range(images):
+            rest = torch.arange(images) != image
+            ridge = Ridge(alpha, solver="cholesky").fit(
+                features[rest].flatten(0, 1).numpy(), signs(label[rest].repeat_interleave(rows))
+            )
+            missing = signs(label[image : image + 1]) - ridge.predict(features[image].numpy())
+            total += float((missing**2).sum())
+        # Thirty-six sums of squares through an eigendecomposition in float64.
+        assert float(choice.errors[number, 0]) == pytest.approx(total, rel=1e-9)
+
+
+@pytest.mark.parametrize("case", ["well-conditioned", "more features than images", "a large mean"])
+def test_the_alpha_of_the_least_error_is_solved_for(case: str) -> None:
+    features, label = made(case)
+    # At one place the classes show, at another there is noise alone, which wants a large alpha.
+    features[:, 1] = torch.randn_like(features[:, 1])
+    alphas = [1e-3, 1.0, 1e3, 1e6]
+    sums = summed(features, label)
+    choice = sums.leave_one_out(alphas)
+    choice.update(features, label)
+    probes, alpha = choice.solve(dtype=torch.float64)
+    for place in range(PLACES):
+        errors = choice.errors[:, place].tolist()
+        assert alpha[place] == alphas[errors.index(min(errors))]
+        x = features[:, place].numpy()
+        ridge = Ridge(float(alpha[place]), solver="cholesky").fit(x, signs(label))
+        np.testing.assert_allclose(probes.weight[place].T.numpy(), ridge.coef_, rtol=0, atol=1e-7)
+        np.testing.assert_allclose(probes.bias[place].numpy(), ridge.intercept_, rtol=0, atol=1e-5)
+    assert len(set(alpha.tolist())) > 1 or case != "well-conditioned"
+    assert choice.solve()[0].weight.dtype == torch.float32
+
+
+def test_memory_of_leaving_one_out_is_what_it_says() -> None:
+    sums = RidgeSums(3, 9, 5)
+    sums.update(torch.randn(20, 3, 9), torch.arange(20) % 5)
+    choice = sums.leave_one_out([1.0])
+    held = sum(one.nbytes for one in (*choice._vectors, *choice._along))
+    assert LeaveOneOut.bytes_of(3, 9, 5) == held
 
 
 def test_places_one_by_one_and_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,8 +83,8 @@ def left_of(places: Iterable[Place], done: Collection[Place]) -> list[Place]:
 def plan(
     places: Sequence[Place], memory: int, *, each: int, features: int, least: int, pooled: bool, images: int
 ) -> Plan:
-    """Share places out to as few passes as the memory allows: ``⌈need / memory⌉``, and one more where no room is left
-    for the features of ``least`` images.
+    """Share places out to as few passes as the memory allows: ``⌈need / memory⌉``, and more where no room is left for
+    the features of ``least`` images.
 
     ``each`` is the memory of one probe while it is trained, ``features`` that of the features of one image at its
     tokens. Raises ClasslensError where not even one probe fits.

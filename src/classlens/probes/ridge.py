@@ -81,13 +81,18 @@ class RidgeSums:
         places, width, classes = self.shape
         weight = torch.empty(places, width, classes, dtype=dtype)
         bias = torch.empty(places, classes, dtype=dtype)
-        target = 2 * self.count / rows - 1
+        target = 2 * self.count.double() / rows - 1
         for place in range(places):
             mean, gram, cross = self._centred(place)
             known = _varies(gram.trace(), mean, rows)
             gram.diagonal().add_(alpha)
-            found = torch.cholesky_solve(cross, torch.linalg.cholesky(gram))
-            weight[place], bias[place] = _probe(found, mean, target, known)
+            try:
+                factor = torch.linalg.cholesky(gram)
+            except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+                raise ClasslensError(
+                    f"alpha {alpha} is too small for these features, some of which are sums of others: give more"
+                ) from None
+            weight[place], bias[place] = _probe(torch.cholesky_solve(cross, factor), mean, target, known)
         return LinearProbes(weight, bias)
 
     def leave_one_out(self, alphas: Sequence[float]) -> LeaveOneOut:
@@ -95,7 +100,7 @@ class RidgeSums:
         rows = self._checked(alphas)
         places = self.shape[0]
         # One after another: each takes as much as the sums of two places.
-        return LeaveOneOut(self.count / rows, rows, places, map(self._centred, range(places)), alphas)
+        return LeaveOneOut(self.count.double() / rows, rows, places, map(self._centred, range(places)), alphas)
 
     def _centred(self, place: int) -> tuple[Tensor, Tensor, Tensor]:
         """Mean, ``XᵀX`` and ``XᵀY`` of one place, features and targets about their means."""

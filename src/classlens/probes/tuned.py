@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -227,9 +228,11 @@ class _Tuner:
         steps = -(-len(order) // self._states.batch_size)
         images = 0
         for step, blocks in enumerate(self._states.batches(order)):
+            if self._control and len(blocks[0]) == 1:  # there is no other image to match
+                continue
             through = (state.epoch + step / steps) / epochs
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate * (1 + np.cos(np.pi * through)) / 2
+                group["lr"] = learning_rate * (1 + math.cos(math.pi * through)) / 2
             with evaluating(self._view.module), torch.enable_grad():
                 for number, (x, target) in enumerate(self._pairs(blocks)):
                     if state.least[number] < _ROUNDING:
@@ -242,6 +245,11 @@ class _Tuner:
             optimizer.step()
             images += len(blocks[0])
             told(images)
+        if not images:
+            raise ClasslensError(
+                "no image to train on can be read, or has another beside it to match (control): give more images, "
+                "another seed or a larger batch size"
+            )
         for one in parameters:
             one.requires_grad_(False).grad = None
         state.optimizer = optimizer.state_dict()
@@ -261,19 +269,25 @@ class _Tuner:
         """On held-out images, of each block: the objective, and the divergence of the pooled reading from the end."""
         objective = np.zeros(len(weight))
         divergence = np.zeros(len(weight))
-        images = 0
+        images = matched = 0
         for blocks in self._states.batches(self._held):
             with evaluating(self._view.module):
                 for number, ((x, target), (_, own)) in enumerate(
                     zip(self._pairs(blocks), self._pairs(blocks, control=False), strict=True)
                 ):
                     moved = Projection(weight[number], bias[number])(x)
-                    objective[number] += float(self._objective(self._divergences(moved, target))) * len(x)
+                    if not self._control or len(x) > 1:
+                        objective[number] += float(self._objective(self._divergences(moved, target))) * len(x)
                     divergence[number] += float(_divergence(self._view.logits(moved), own[0]).sum())
             images += len(blocks[0])
-        if not images:
-            raise ClasslensError("no held-out image can be read: give more images, or mend those that cannot")
-        return list(objective / images), list(divergence / images)
+            matched += len(blocks[0]) if not self._control or len(blocks[0]) > 1 else 0
+        if not matched:
+            raise ClasslensError(
+                "no image that is held out can be read, or has another beside it to match (control): give more images, "
+                "another seed or a larger batch size"
+            )
+        # Numbers of Python's own: those of numpy are not read back by `_resumed`.
+        return (objective / matched).tolist(), (divergence / images).tolist()
 
     @torch.no_grad()
     def constant(self) -> float:

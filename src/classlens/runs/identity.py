@@ -28,8 +28,8 @@ def identity_of(lens: Lens, dataset: Dataset, pixels: Tensor, *, batch_size: int
     """
     if lens.view.translators is not None:
         raise ClasslensError(
-            "the lens reads through translators: give the one that lens.with_translators was called on, and the tuned "
-            "lens as translators="
+            "the lens has translators already: give the one that lens.with_translators was called on, and the "
+            "translators for the condition 'tuned'"
         )
     return {
         "dtype": str(lens.view.dtype).removeprefix("torch."),

@@ -190,6 +190,8 @@ def _readings(
     """What the conditions are read by; raises ClasslensError for what is of another model, or not complete."""
     if translators is not None and not isinstance(translators, Translators):
         translators, _ = read_translators(translators, lens.view)
+    if translators is not None:
+        translators.maps(lens.view)
     found = Readings(translators, None if probes is None else Path(probes).absolute())
     for name in conditions:
         if CONDITIONS[name].subject == "probe":
