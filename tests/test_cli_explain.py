@@ -71,6 +71,43 @@ def test_one_class_against_another(photos: list[Path], tmp_path: Path) -> None:
     assert run(photos[0], "--out", tmp_path / "out").exit_code == 2
 
 
+def test_methods_with_options_of_their_own(photos: list[Path], tmp_path: Path) -> None:
+    methods = "class_gradient,class_gradient:loss=logit,grad_cam:block=2,legrad:pool=head,class_gradient:against=dog"
+    args = ("--class", "cat", "--method", methods, "--animate", "--out", tmp_path / "out")
+    assert run(photos[0], *args).exit_code == 0
+    assert run(photos[0], *args).exit_code == 0, "an earlier result is replaced"
+    record = json.loads((tmp_path / "out" / "explain.json").read_text())["images"][0]
+    trace = classlens.load("builtin:cifar10").trace(photos[:1])
+    for text, name, options in (
+        ("class_gradient", "class_gradient", {"loss": "cross_entropy"}),
+        ("class_gradient:loss=logit", "class_gradient", {"loss": "logit"}),
+        ("class_gradient:against=dog", "class_gradient", {"loss": "logit", "against": "dog"}),
+        ("grad_cam:block=2", "grad_cam", {"block": 2}),
+        ("legrad:pool=head", "legrad", {"pool": "head"}),
+    ):
+        assert record["options"][text] == options
+        expected = trace.map("cat", method=name, **options)[0]
+        np.testing.assert_allclose(record["maps"][text], expected, rtol=1e-5, atol=1e-12)
+        assert (tmp_path / "out" / f"01-{text.replace(':', '-')}.png").exists()
+    assert (tmp_path / "out" / "01-legrad-pool=head.webp").exists()
+
+
+@pytest.mark.parametrize(("typed", "query"), [("cls", "cls"), ("3,5", (3, 5)), ("7", 7)])
+def test_another_query_and_another_precision(
+    photos: list[Path], tmp_path: Path, typed: str, query: str | int | tuple[int, int]
+) -> None:
+    args = ("--class", "cat", "--method", "class_gradient,rollout", "--query", typed, "--dtype", "float64")
+    result = run(photos[0], *args, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "out" / "explain.json").read_text())
+    assert record["dtype"] == "float64"
+    trace = classlens.load("builtin:cifar10", dtype="float64").trace(photos[:1])
+    for method in ("class_gradient", "rollout"):
+        expected = trace.map("cat", method=method, query=query)[0]
+        np.testing.assert_allclose(record["images"][0]["maps"][method], expected, rtol=1e-5)
+        assert record["images"][0]["options"][method]["query"] == (list(query) if isinstance(query, tuple) else query)
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
@@ -80,6 +117,14 @@ def test_one_class_against_another(photos: list[Path], tmp_path: Path) -> None:
         (("--against", "dgo"), "did you mean 'dog'"),
         (("--loss", "hinge"), "loss 'hinge' is not known"),
         (("--class", "catt"), "did you mean 'cat'"),
+        (("--class", "zzzz"), "give an index from 0 to 9, or a name such as 'airplane', 'automobile', 'bird'"),
+        (("--query", "3,x"), "--query '3,x' is no token"),
+        (("--query", "dist"), "query 'dist' is no prefix token"),
+        (("--query", "cls", "--method", "legrad"), "--query goes with class_gradient, attention, rollout, chefer, not"),
+        (("--loss", "logit", "--method", "chefer,class_gradient:loss=logit"), "has a loss of its own"),
+        (("--method", "class_gradient:loss=hinge"), "loss 'hinge' is not known"),
+        (("--method", "chefer:loss=logit"), "method 'chefer' has no option 'loss'"),
+        (("--dtype", "float31"), "float31"),
         (("--animate", "--format", "mp4"), "--format 'mp4' is not known: give webp or gif"),
         (("--format", "gif"), "--format gif goes with --animate"),
     ],

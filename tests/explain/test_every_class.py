@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 import classlens
 from classlens.explain import every_class, gradient
+from classlens.hooks.attending import attention_weights
 from tests import zoo
+from tests.models.test_timm_families import FAMILIES
 from tests.refusals import refused
 
 
@@ -92,6 +96,26 @@ def test_another_query(query: object, place: int) -> None:
         np.testing.assert_allclose(every[image, target], wanted[image].sum(dim=(0, 1)), atol=1e-9)
     raw = trace.explain(method="attention", query=query)
     np.testing.assert_array_less(raw.sum("token"), 1)
+
+
+@pytest.mark.parametrize("method", ["attention", "rollout", "chefer"])
+@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.pooling == "map"])
+def test_a_head_that_pools_by_attention_needs_a_query(name: str, method: str) -> None:
+    """A plain mean over all rows is not what such a head reads."""
+    module: Any = FAMILIES[name].make()
+    zoo.randomise(module)
+    trace = classlens.load(module.double().eval()).trace(torch.randn(2, 3, 32, 32, dtype=torch.float64))
+    refused(
+        lambda: trace.explain(0, method=method), "query=(row, column)", "use class_gradient", "attention of its own"
+    )
+    rows = trace.recording.tokens.image
+    place = rows.start + trace.recording.tokens.grid[1]
+    weights = attention_weights(trace.recording.view, trace.recording.pixels)
+    found = trace.explain(0, method=method, query=(1, 0))
+    if method == "attention":
+        np.testing.assert_allclose(found, weights[-1].mean(dim=1)[:, place, rows], atol=1e-12)
+    assert float(found.max()) > 0
+    assert float(trace.explain(0).max()) > 0
 
 
 def test_refusals() -> None:

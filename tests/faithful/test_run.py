@@ -231,7 +231,7 @@ def test_masks_and_a_model_without_a_twin(tmp_path: Path) -> None:
 
 
 def test_a_method_that_a_model_does_not_have(tmp_path: Path) -> None:
-    """Attention pooling has no attribution: left out of all, refused when asked for."""
+    """Attention pooling has no attribution and no rows of its own: left out of all, refused when asked for."""
     import timm
 
     model = timm.create_model(
@@ -244,6 +244,10 @@ def test_a_method_that_a_model_does_not_have(tmp_path: Path) -> None:
     refused(lambda: faithfulness(lens, spec, tmp_path / "no", methods=["logit_attribution"], **given), "attribution")
     found = faithfulness(lens, spec, tmp_path / "run", **given)
     assert "logit_attribution" in found.missing
+    for method in ("attention", "rollout", "chefer"):
+        assert "weighs its tokens by an attention of its own" in found.missing[method]
+        assert method not in set(found.scores["method"])
+        refused(lambda method=method: faithfulness(lens, spec, tmp_path / "no", methods=[method], **given), "query=")  # type: ignore[misc]
     assert "class_gradient" in set(found.scores["method"])
     assert "logit_attribution" not in set(found.scores["method"])
 

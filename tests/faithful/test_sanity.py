@@ -21,6 +21,7 @@ from classlens.lens.lens import Lens
 from classlens.runs.twins import random_twin
 from tests import zoo
 from tests.faithful.seen import lens_of, seen
+from tests.models import test_timm_families
 from tests.models.test_coefficients import MODELS
 
 NAME = "cls_not_square"
@@ -56,11 +57,13 @@ def test_stages_of_a_cascade() -> None:
 
 
 FAMILIES = [name for name in MODELS if not name.startswith("timm")] + ["timm cls_registers", "timm avg_post_norm"]
+FAMILIES += [f"family {name}" for name in ("DeiT distilled", "SigLIP", "BEiT", "EVA-02", "parallel branches (18x2)")]
 
 
 def three(name: str) -> tuple[Lens, Lens, Lens]:
     """A model, and twice another one that differs in every tensor, loaded when it had its own weights."""
-    module = MODELS[name]().double()
+    family = name.removeprefix("family ")
+    module = (MODELS[name]() if family == name else test_timm_families.FAMILIES[family].make()).double()
     other = deepcopy(module)
     with torch.no_grad():
         for number, value in enumerate((*other.parameters(), *other.buffers())):
@@ -83,8 +86,9 @@ def test_without_a_random_stage_it_is_the_model_itself(name: str) -> None:
     target = torch.tensor([0, 1])
     for stages, wanted in ((cascade.stages, drawn), (0, lens)):
         again = cascade.at(stages)
-        for method in ("class_gradient", "class_rank", "chefer", "grad_cam"):
-            found, expected = (each.trace(pixels).explain(target, method=method) for each in (again, wanted))
+        for method in ("class_gradient", "class_rank", "legrad", "grad_cam", "chefer"):
+            options = {"query": (0, 0)} if method == "chefer" else {}
+            found, expected = (each.trace(pixels).explain(target, method=method, **options) for each in (again, wanted))
             np.testing.assert_allclose(found.values, expected.values, rtol=0, atol=1e-9)
     assert set(cascade._stage.values()) == set(range(cascade.stages))
 

@@ -75,6 +75,10 @@ def test_options_are_in_the_record_and_in_titles(tmp_path: Path, monkeypatch: py
         assert record["options"]["rollout"] == {k: v for k, v in options.items() if k == "query"}
         assert (record["target"], record["target_index"]) == ("cat", 3)
     titles = [[axes.get_title().replace("\n", " ") for axes in figure.axes if axes.get_title()] for figure in figures]
+    # Of one method, what the title does not say.
+    write_explanations(trace, "cat", ["class_gradient:against=dog", "chefer", "grad_cam:block=2"], tmp_path)
+    own = [axes.get_title().replace("\n", " ") for axes in figures[-1].axes if axes.get_title()]
+    assert own[1:] == ["class gradient: rather than dog", "chefer", "grad cam, block 2"]
     assert titles[0][1:] == ["class gradient, loss double softmax, query (1, 2)", "rollout, query (1, 2)"]
     assert titles[1][1:] == titles[2][1:] == ["class gradient", "rollout"]
 

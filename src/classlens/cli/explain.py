@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from classlens import __version__
+from classlens.cli import options as given
 from classlens.cli.app import app, check_images, listed, loading, reporting, waiting
 from classlens.errors import ClasslensError
 
@@ -25,13 +26,17 @@ def explain(
         str,
         typer.Option(
             help="With commas: class_gradient, attention, rollout, chefer, grad_cam, legrad, class_rank, "
-            "logit_attribution, log_odds, random; or all."
+            "logit_attribution, log_odds, random; options as class_gradient:loss=logit; or all."
         ),
     ] = "class_gradient",
     against: Annotated[
         str | None, typer.Option(help="Another class: why the one and not this (class_gradient).")
     ] = None,
     loss: Annotated[str | None, typer.Option(help="cross_entropy, logit or double_softmax (class_gradient).")] = None,
+    query: Annotated[
+        str | None,
+        typer.Option(help="Whose attention: cls, or ROW,COLUMN (class_gradient, attention, rollout, chefer)."),
+    ] = None,
     contour: Annotated[bool, typer.Option("--contour", help="Contours at a quarter, half and three quarters.")] = False,
     animate: Annotated[bool, typer.Option("--animate", help="Also an animation over blocks.")] = False,
     format_: Annotated[str, typer.Option("--format", help="webp or gif (--animate).")] = "webp",
@@ -42,9 +47,10 @@ def explain(
     templates: Annotated[Path | None, typer.Option(help="File of prompts for an OpenCLIP model.")] = None,
     transform: Annotated[str | None, typer.Option(help='"paper" for the transform of the paper.')] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps.")] = None,
+    dtype: given.Dtype = None,
 ) -> None:
     """Show which parts of a photo speak for a class: overlays of one method or many, and the numbers."""
-    from classlens.explain.methods import METHODS, method_of
+    from classlens.explain.methods import METHODS, written
     from classlens.lens.lens import load
     from classlens.present.explanation import Animation, explanation_json, write_explanations
     from classlens.present.folder import EXPLANATION, check_replaceable, replacing
@@ -53,13 +59,16 @@ def explain(
     methods = tuple(METHODS) if method == "all" else listed(method)
     if not methods:
         raise ClasslensError(f"no method was given: give some of {', '.join(METHODS)}, or all")
-    given: dict[str, Any] = {"against": against, "loss": loss}
-    options = {key: value for key, value in given.items() if value is not None}
-    for name in methods:
-        method_of(name, {})
+    names = [written(text)[0] for text in methods]
+    wanted: dict[str, Any] = {"against": against, "loss": loss, "query": None if query is None else _query(query)}
+    options = {key: value for key, value in wanted.items() if value is not None}
     for option in options:
-        if not any(option in METHODS[name].options for name in methods):
-            raise ClasslensError(f"--{option} goes with class_gradient, not with {', '.join(methods)}: leave it out")
+        if not any(option in METHODS[name].options for name in names):
+            takers = ", ".join(name for name, known in METHODS.items() if option in known.options)
+            raise ClasslensError(f"--{option} goes with {takers}, not with {', '.join(methods)}: leave it out")
+        twice = next((text for text in methods if option in written(text)[1]), None)
+        if twice is not None:
+            raise ClasslensError(f"--{option} was given, and method {twice!r} has a {option} of its own: leave one out")
     animation: Animation | None = "gif" if format_ == "gif" else "webp"
     if format_ != animation:
         raise ClasslensError(f"--format {format_!r} is not known: give webp or gif")
@@ -69,7 +78,7 @@ def explain(
         animation = None
     check_images(images)
     with waiting("loading the model") as progress, replacing(out, EXPLANATION) as folder:
-        lens = load(model, **loading(model, checkpoint, head, classes, templates, transform, device))
+        lens = load(model, **loading(model, checkpoint, head, classes, templates, transform, device), dtype=dtype)
         target: int | str = class_ if class_ == "predicted" else lens.classes.index(class_)
         if against is not None:
             options["against"] = lens.classes.index(against)
@@ -96,3 +105,15 @@ def explain(
     console = Console(emoji=False, highlight=False, soft_wrap=True)
     for number, record in enumerate(records, start=1):
         console.print(f"{record['name']}: {record['target']}: {out / f'{number:02d}-methods.png'}", markup=False)
+
+
+def _query(text: str) -> str | int | tuple[int, int]:
+    """A token as it is typed."""
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) == 1:
+        return int(text) if text.isdecimal() else text
+    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
+        raise ClasslensError(
+            f"--query {text!r} is no token: give the name of a prefix token, such as cls, or ROW,COLUMN"
+        )
+    return int(parts[0]), int(parts[1])

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from classlens.explain.passes import over_images
-from classlens.explain.queries import Query, rows_of
+from classlens.explain.queries import Query, check_rows, rows_of
 from classlens.hooks.attending import attention_weights
 from classlens.hooks.recording import Recording
 
@@ -17,8 +17,11 @@ def attention(
 ) -> Float[Tensor, "image token"]:
     """Raw attention of the last block, mean over heads: ``mean_h A[h, q, j]``, at least 0.
 
-    ``trace.explain(method="attention")``. ``q`` is ``[CLS]``, or the mean over the tokens that the head pools.
+    ``trace.explain(method="attention")``. ``q`` is ``[CLS]``, or the mean over the tokens that the head pools. Raises
+    ClasslensError for a head that pools by attention, unless ``query`` is given. Source: Chefer, Gur and
+    Wolf, *Generic Attention-model Explainability*, ICCV 2021, section 4 (raw attention, a baseline).
     """
+    check_rows(recording, query)
     return over_images(recording, lambda part: rows_of(recording, query, _weights(recording, part)[-1]))
 
 
@@ -28,8 +31,9 @@ def rollout(
     """Attention rollout: ``R = Π_b (mean_h A_b + I) / 2``, the later blocks to the left; the row of the query.
 
     ``trace.explain(method="rollout")``. Rows sum to 1 over all tokens. Source: Abnar and Zuidema, *Quantifying
-    Attention Flow in Transformers*, ACL 2020, section 3.
+    Attention Flow in Transformers*, ACL 2020, section 3. Raises ClasslensError as ``attention`` does.
     """
+    check_rows(recording, query)
 
     def rolled(part: slice) -> Tensor:
         found: Tensor | None = None

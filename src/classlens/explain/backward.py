@@ -9,7 +9,7 @@ from torch import Tensor
 from classlens.errors import ClasslensError, near
 from classlens.explain.options import whole
 from classlens.explain.passes import over_images
-from classlens.explain.queries import Query, rows_of
+from classlens.explain.queries import Query, check_rows, rows_of
 from classlens.hooks.attending import Graph, differentiable
 from classlens.hooks.recording import Recording
 from classlens.models.view import ModelView
@@ -22,8 +22,10 @@ def chefer(recording: Recording, target: Int[Tensor, " image"], *, query: Query 
 
     ``trace.explain("cat", method="chefer")``. ``∇A`` is the gradient of the class logit; the row of the query is the
     map, at least 0. Source: Chefer, Gur and Wolf, *Generic Attention-model Explainability*, ICCV 2021, equations 5
-    and 6 for self-attention. This is not the LRP-based method of the same authors (CVPR 2021).
+    and 6 for self-attention. This is not the LRP-based method of the same authors (CVPR 2021). Raises ClasslensError
+    for a head that pools by attention, unless ``query`` is given.
     """
+    check_rows(recording, query)
 
     def found(part: slice) -> Tensor:
         graph = differentiable(recording.view, recording.pixels[part])

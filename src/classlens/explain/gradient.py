@@ -31,8 +31,9 @@ def explain(
     ``logit`` or ``double_softmax`` (the published code). ``against`` asks why the class rather than another: the
     difference of the two logits, for which there is the loss ``logit`` alone. ``query`` puts another token in the place
     of ``q``: a prefix token's name, a place, or row and column. A model with several readouts (two heads, or one in two
-    halves) is explained by their weighted sum, each with its own class space and queries. Source: the paper, section
-    4.1; the closed form of the design, section 4.
+    halves) is explained by their weighted sum, each with its own class space and queries. Source: Vilas,
+    Schaumlöffel and Roig, *Analyzing Vision Transformers for Image Classification in Class Embedding Space*, NeurIPS
+    2023, section 4.1; the closed form is classlens's own, and derived in the documentation ("The method").
     """
     chosen = chosen_loss(loss, against)
     view, grid = recording.view, recording.tokens.image

@@ -49,7 +49,13 @@ class Method:
 def logit_attribution(recording: Recording, target: Int[Tensor, " image"]) -> Tensor:
     """What each image token adds to the class logit through the attention of every head, exactly (law 3).
 
-    ``trace.explain("cat", method="logit_attribution")``, in logits. Source: design, section 1.
+    ``trace.explain("cat", method="logit_attribution")``, in logits, of either sign:
+    ``Σ_q w_q A[h, q, j] (v[h, j] W_O[h]) · d``, LayerScale within ``W_O``. ``q`` are the tokens that the head pools,
+    and ``d`` and ``w`` make the logit the linear function ``Σ_q w_q x_q · d + constant`` of the last hidden states
+    while the scale of every norm is held at its value. With the embeddings, MLPs and biases (``trace.attribution``) the
+    sum over blocks, heads and all tokens is the logit. Raises ClasslensError for a head that pools by attention.
+    Source: the direct path of Elhage et al., *A Mathematical Framework for Transformer Circuits*, 2021
+    (transformer-circuits.pub).
     """
     found = attribute(recording, target.to(recording.view.device)).attention
     return found[..., recording.tokens.image]
@@ -60,8 +66,8 @@ def log_odds(recording: Recording, target: Int[Tensor, " image"]) -> Tensor:
 
     ``trace.explain("cat", method="log_odds")``, in units of ``log p/(1-p)``: the attribution of ``z_c - Σ_k q_k z_k``,
     where ``q`` is the model's softmax over all other classes, so that close rivals count most. Source: classlens; the
-    weights are the slopes of the log odds by the logits, and each logit is attributed exactly (law 3). How it was found
-    and how faithful it is stands in the documentation.
+    weights are the slopes of the log odds by the logits, and each logit is attributed exactly, as by
+    ``logit_attribution``. How it was found and how faithful it is stands in the documentation.
     """
     logits = recording.logits.to(recording.dtype)
     own = F.one_hot(target.to(logits.device), logits.shape[1])

@@ -61,10 +61,25 @@ def place_of(tokens: Tokens, query: str | int | tuple[int, int] | list[int], vie
     return whole("query", query, 0, tokens.count - 1, hint=", a prefix token's name, or (row, column)")
 
 
+def check_rows(recording: Recording, query: Query) -> None:
+    """Raises ClasslensError where no mean over rows is what the head reads, or for a token that is not there."""
+    view = recording.view
+    if query is None and any(readout.space.pool is not None for readout in view.readouts):
+        raise ClasslensError(
+            f"the head of model {view.name!r} weighs its tokens by an attention of its own, so that a plain mean over "
+            "their rows is not what it reads: give attention, rollout and chefer query=(row, column), or use "
+            "class_gradient"
+        )
+    queries_of(recording, query)
+
+
 def rows_of(
     recording: Recording, query: Query, matrix: Float[Tensor, "*batch query token"]
 ) -> Float[Tensor, "*batch token"]:
-    """What the queries say of each image token: the mean over them, weighted where a model has several readouts."""
+    """What the queries say of each image token: the mean over them, weighted where a model has several readouts.
+
+    ``check_rows`` tells where that can be said.
+    """
     grid = recording.tokens.image
     parts = [one.weight * matrix[..., one.places, grid].mean(dim=-2) for one in queries_of(recording, query)]
     return sum(parts[1:], parts[0])

@@ -19,7 +19,8 @@ _SCRATCH = 2**22
 def class_rank(recording: Recording, target: Int[Tensor, " image"]) -> Float[Tensor, "image block token"]:
     """Class identifiability of each image token after each block: ``1 - rank / C`` of ``resid_post``, in (0, 1].
 
-    ``trace.explain("cat", method="class_rank").sum("block")``. Source: the paper, section 4.
+    ``trace.explain("cat", method="class_rank").sum("block")``. Source: Vilas, Schaumlöffel and
+    Roig, *Analyzing Vision Transformers for Image Classification in Class Embedding Space*, NeurIPS 2023, section 4.
     """
     view, tokens = recording.view, recording.tokens
     result = torch.empty(len(recording), len(view.blocks), tokens.count, dtype=recording.dtype)

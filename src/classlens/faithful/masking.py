@@ -34,7 +34,8 @@ class Masking:
 
     The map is laid over the pixels bilinearly; masked pixels get the mean colour of the model's normalisation (that of
     the image where the transform has none). Source: the perturbation test of Chefer, Gur and Wolf, *Transformer
-    Interpretability Beyond Attention Visualization*, CVPR 2021, section 4.
+    Interpretability Beyond Attention Visualization*, CVPR 2021, section 4; their code paints pixels black (0 before
+    normalisation), which lies further from what a model has seen, so their numbers are not the same measurement.
     """
 
     name: str = "masking"

@@ -181,7 +181,8 @@ class Trace:
         Raises:
             ClasslensError: an unknown method, class or token, or an option that the method does not take.
 
-        Source: design, section 4, and of each method its own docstring in ``classlens.explain``.
+        Source: Vilas, Schaumlöffel and Roig, NeurIPS 2023, section 4.1 (class_gradient); of each method its own
+        docstring in ``classlens.explain``.
         """
         if isinstance(target, str) and target == "all":
             if method != "class_gradient":

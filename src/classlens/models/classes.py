@@ -57,8 +57,13 @@ class Classes:
             return self.index(int(name))
         raise ClasslensError(
             f"class {name!r} is not one of this model's {len(self.names)} classes"
-            f"{near(name, self._known) or '; see the class names with lens.classes.names'}"
+            f"{near(name, self._known) or self._hint}"
         )
+
+    @property
+    def _hint(self) -> str:
+        some = ", ".join(repr(name[:40]) for name in self.names[:3])
+        return f": give an index from 0 to {len(self.names) - 1}, or a name such as {some}"
 
 
 def classes_of(num_classes: int, names: Sequence[str] | None) -> Classes:

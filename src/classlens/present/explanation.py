@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from PIL import Image
 
 from classlens.explain.gradient import chosen_loss
-from classlens.explain.methods import METHODS
+from classlens.explain.methods import METHODS, written
 from classlens.lens.lens import Lens
 from classlens.lens.target import Target, indices
 from classlens.lens.trace import Trace
@@ -46,14 +48,14 @@ def write_explanations(
     side by side. ``01-class_gradient.webp`` or ``.gif``, with ``animate``: block after block, on one scale, for methods
     that tell blocks apart. All of them have lines of equal value with ``contour``. ``photos`` are what the trace was
     made of: maps are laid over them rather than over what the model saw, where it is known what that is of them.
-    ``options`` go to the methods that take them.
+    ``options`` go to the methods that take them; those of one alone stand behind its name, such as
+    ``class_gradient:loss=logit``.
     """
-    chosen = {
-        method: {key: value for key, value in options.items() if key in METHODS[method].options} for method in methods
-    }
-    found = {method: trace.explain(target, method=method, **own) for method, own in chosen.items()}
+    chosen = [_chosen(text, options) for text in dict.fromkeys(methods)]
+    found = [trace.explain(target, method=one.name, **one.options) for one in chosen]
     rows, columns = trace.recording.tokens.grid
     against = _against(trace, options)
+    rivals = [_against(trace, one.options) for one in chosen]
     records = []
     for image, name in enumerate(trace.names):
         canvas, record = _canvas(trace, image, None if photos is None else photos[image])
@@ -61,20 +63,21 @@ def write_explanations(
         number = f"{first + image:02d}"
         maps = {}
         record = {"name": name, **record, "options": {}, "maps": {}}
-        for method, values in found.items():
-            own, signed = values[image], METHODS[method].signed
+        for one, values, others in zip(chosen, found, rivals, strict=True):
+            own, signed = values[image], METHODS[one.name].signed
             grid = own.sum([dim for dim in own.dims if dim != "token"]).values.reshape(rows, columns)
             record["target"] = str(values.target_name.values[image])
             record["target_index"] = int(values.target.values[image])
-            record["options"][method] = _options(method, chosen[method], against[image] if against else None)
-            record["maps"][method] = significant(grid)
-            maps[_label(method, chosen[method], record["target"], against is not None)] = (grid, signed)
-            overlay(canvas, grid, signed=signed, contour=contour).save(folder / f"{number}-{method}.png")
+            rival, shown = (None if each is None else each[image] for each in (others, against))
+            record["options"][one.text] = _options(one, rival)
+            record["maps"][one.text] = significant(grid)
+            maps[_label(one, record["target"], rival, shown)] = (grid, signed)
+            overlay(canvas, grid, signed=signed, contour=contour).save(folder / f"{number}-{one.file}.png")
             if animate is not None and "block" in own.dims:
                 blocks = own.sum([dim for dim in own.dims if dim == "head"]).values.reshape(-1, rows, columns)
                 numbers = own.block.values.tolist()
                 pictures = list(frames(small, blocks, numbers, signed=signed, contour=contour))
-                _animate(pictures, folder / f"{number}-{method}.{animate}")
+                _animate(pictures, folder / f"{number}-{one.file}.{animate}")
         title = plain(record["target"])
         if against is not None:
             record["against"] = against[image]
@@ -92,24 +95,47 @@ def _against(trace: Trace, options: Mapping[str, Any]) -> list[str] | None:
     return [trace.classes.names[index] for index in indices(trace.classes, options["against"], len(trace)).tolist()]
 
 
-def _options(method: str, given: Mapping[str, Any], against: str | None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Chosen:
+    """A method as it was asked for, with all options that it was given."""
+
+    text: str
+    name: str
+    options: dict[str, Any]
+
+    @property
+    def file(self) -> str:
+        """The text in what any file system takes."""
+        return re.sub(r"[^\w=.-]+", "_", self.text.replace(":", "-"))
+
+
+def _chosen(text: str, options: Mapping[str, Any]) -> _Chosen:
+    name, own = written(text)
+    return _Chosen(text, name, {key: one for key, one in options.items() if key in METHODS[name].options} | own)
+
+
+def _options(chosen: _Chosen, rival: str | None) -> dict[str, Any]:
     """All options of a method as they were, those that were left out, too; another class by its name."""
-    found = {**METHODS[method].defaults, **given}
-    if method == "class_gradient":
+    found = {**METHODS[chosen.name].defaults, **chosen.options}
+    if "against" in found:
         found["loss"] = chosen_loss(found["loss"], found["against"])
-        found["against"] = against
+        found["against"] = rival
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _label(method: str, given: Mapping[str, Any], target: str, contrast: bool) -> str:
-    """A method's name with its options, and with the one class that it explains where the title speaks of two."""
-    name, known = method.replace("_", " "), METHODS[method]
-    usual = {**known.defaults, "loss": "cross_entropy"}
-    for key, value in given.items():
-        # Two classes have one loss.
-        if key != "against" and value != usual[key] and not (key == "loss" and contrast):
-            name += f", {key} {str(value).replace('_', ' ')}"
-    return f"{name}: {plain(target)} alone" if contrast and known.of_class and "against" not in known.options else name
+def _label(chosen: _Chosen, target: str, rival: str | None, shown: str | None) -> str:
+    """A method's name with its options, and with its classes where they are not those of the title.
+
+    ``rival`` is the other class that it speaks of, ``shown`` that of the title.
+    """
+    label, known = chosen.name.replace("_", " "), METHODS[chosen.name]
+    usual = {**known.defaults, "loss": "cross_entropy" if rival is None else "logit"}
+    for key, value in chosen.options.items():
+        if key != "against" and value != usual[key]:
+            label += f", {key} {str(value).replace('_', ' ')}"
+    if rival != shown and known.of_class:
+        label += f": {plain(target)} alone" if rival is None else f": rather than {plain(rival)}"
+    return label
 
 
 def significant(grid: Floats) -> list[list[float]]:

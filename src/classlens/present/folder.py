@@ -25,7 +25,7 @@ class Contents(NamedTuple):
 ANALYSIS = Contents(
     "analysis.json", r"analysis\.json|summary\.md|tables/[a-z_]+\.(parquet|csv)|figures/[a-z_]+\.(png|svg)"
 )
-EXPLANATION = Contents("explain.json", r"explain\.json|\d{2,}-[a-z_]+\.(png|webp|gif)")
+EXPLANATION = Contents("explain.json", r"explain\.json|\d{2,}-[a-z_]+(-[a-z]+=[\w.-]+)*\.(png|webp|gif)")
 FAITHFULNESS = Contents(
     "faithful.json", r"faithful\.json|scores\.csv|curves(_randomisation)?\.(csv|png|svg)|summary\.md"
 )
