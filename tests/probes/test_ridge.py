@@ -181,3 +181,9 @@ def test_what_cannot_be_solved() -> None:
     features, label = made("well-conditioned")
     refused(lambda: summed(features, label).solve(0.0), "alpha is 0.0")
     refused(lambda: RidgeSums(1, 2, 3).merge(RidgeSums(1, 2, 4)), "(1, 2, 4)", "(1, 2, 3)")
+
+
+def test_an_alpha_that_is_lost_in_rounding() -> None:
+    sums = RidgeSums(1, 64, 5)
+    sums.update(10 * torch.randn(20, 1, 64), torch.arange(20) % 5)
+    refused(lambda: sums.solve(1e-15), "alpha 1e-15 is too small", "give more")
