@@ -18,14 +18,15 @@ _KINDS = {"cls": r"\[CLS]", "image": "image tokens"}
 
 
 def accuracy_table(store: str) -> Table:
-    """How often the class is on top at ``resid_post`` (or the last site that was probed) of each block.
+    """How often the class is on top at ``resid_post`` (or the last site that was probed, or ``embed``) of each block.
 
     Console().print(accuracy_table("probes/probes.zarr"))
     """
     there = groups_of(store)
     conditions = [name for name in (CLEAN, *READINGS) if name in there]
     found = {name: dict(_shares(store, name)) for name in conditions}
-    site = str(open_store(store)["site"].values[-1])
+    first = open_store(store)
+    site = str(first["site"].values[-1]) if "rank" in first else "embed"
     table = Table(title=f"Share with the class on top, {site}", title_justify="left")
     table.add_column("block", justify="right")
     kinds = list(dict.fromkeys(kind for values in found.values() for kind in values))
@@ -41,7 +42,8 @@ def accuracy_table(store: str) -> Table:
 
 def _shares(store: str, condition: str) -> Iterator[tuple[str, Array]]:
     data = open_store(store, condition)
-    rank = data["rank"].isel(site=-1).values[data["measured"].values == MEASURED]
+    every = data["rank"].isel(site=-1).values if "rank" in data else data["embed_rank"].values[:, None]
+    rank = every[data["measured"].values == MEASURED]
     kinds = data["token_kind"].values.astype(object)
     for kind in ("cls", "image"):
         own = rank[:, :, kinds == kind]
