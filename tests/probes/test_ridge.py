@@ -196,3 +196,9 @@ def test_features_that_tell_nothing_give_chance() -> None:
     few = label.clone()
     few[:30] = 2
     assert (summed(features, few).solve().project(features.float()).argmax(dim=-1) == 2).all()
+
+
+def test_an_alpha_that_is_lost_in_rounding() -> None:
+    sums = RidgeSums(1, 64, 5)
+    sums.update(10 * torch.randn(20, 1, 64), torch.arange(20) % 5)
+    refused(lambda: sums.solve(1e-15), "alpha 1e-15 is too small", "give more")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from classlens.core.probes import LinearProbes
 from classlens.errors import ClasslensError, reason_of
-from classlens.lens.whole import writing
+from classlens.lens.whole import PARTIAL, writing
 from classlens.models.digest import weights_digest
 from classlens.models.view import ModelView
 
@@ -77,6 +77,11 @@ class ProbeFiles:
     def begin(self, note: Mapping[str, Any]) -> None:
         """Write down what they are about to be trained on."""
         self._write(_NOTE, lambda made: made.write_text(json.dumps(note, indent=1), encoding="utf-8"))
+
+    def clear_leftovers(self) -> None:
+        """Remove what a killed run had half-written; for the one writer alone."""
+        for path in self.folder.glob(f".*{PARTIAL}"):
+            path.unlink(missing_ok=True)
 
     def places(self) -> list[Place]:
         """What is trained already."""

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
+PARTIAL = ".partial"
+"""Ending of a file that is being written."""
+
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
@@ -17,7 +20,7 @@ def writing(path: Path) -> Iterator[Path]:
         made.write_bytes(...)
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".partial", delete=False) as temporary:
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL, delete=False) as temporary:
         made = Path(temporary.name)
     try:
         yield made

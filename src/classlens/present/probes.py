@@ -18,7 +18,7 @@ _KINDS = {"cls": r"\[CLS]", "image": "image tokens"}
 
 
 def accuracy_table(store: str) -> Table:
-    """How often the class is on top at ``resid_post`` (or the last site that was probed) of each block.
+    """How often the class is on top at ``resid_post`` (or the last site that was probed, or ``embed``) of each block.
 
     Console().print(accuracy_table("probes/probes.zarr"))
     """

@@ -179,6 +179,7 @@ def probe(
             files.begin(note)
         else:
             require_same(str(files.folder), begun, {key: one for key, one in note.items() if key != "model"})
+        files.clear_leftovers()
         trainer = _Trainer(lens, learnt, labels, kind, chosen, files, batch, workers, skip_bad, tuple(pixels.shape))
         # The passes are those of an undisturbed run, less what is done: sums in other groups differ in the last digits.
         every, done = places_of(lens.view, wanted, span), files.places()
