@@ -144,7 +144,8 @@ def test_its_figures(tmp_path: Path) -> None:
     made = Made(conditions=("clean", *READINGS), images=20)
     table, _ = made_table(tmp_path, made, NAME)
     names = []
-    for chart in EXPERIMENTS[NAME].charts:
+    *shares, both = EXPERIMENTS[NAME].charts
+    for chart in shares:
         figure = draw(chart, table, "title")
         assert figure is not None
         names.append(chart.suffix)
@@ -158,6 +159,14 @@ def test_its_figures(tmp_path: Path) -> None:
                 assert len(own) == made.blocks
                 assert own["value"].tolist() in lines
     assert names == ["image", "cls"]
+    figure = draw(both, table, "title")
+    assert figure is not None
+    for tokens, axes in zip(("cls", "image"), figure.axes, strict=True):
+        lines = [list(line.get_ydata()) for line in axes.get_lines()]  # type: ignore[arg-type]
+        for condition in ("clean", *READINGS):
+            where = {"site": "resid_post", "condition": condition, "tokens": tokens, "measure": "identifiability"}
+            own = table[(table[list(where)] == pd.Series(where)).all(axis=1)]
+            assert own["value"].tolist() in lines
     alone, _ = made_table(tmp_path / "alone", Made(conditions=("clean", "probe"), prefix=()), NAME)
     assert draw(EXPERIMENTS[NAME].charts[0], alone, "title") is not None
     assert draw(EXPERIMENTS[NAME].charts[1], alone, "title") is None

@@ -177,7 +177,8 @@ def test_class_rank_and_legrad_read_translated_tokens(name: str) -> None:
     own = torch.stack([logits[image, ..., int(index)] for image, index in enumerate(target)])
     share = 1 - (logits > own[..., None]).sum(dim=-1) / zoo.CLASSES
     np.testing.assert_allclose(trace.explain(target, method="class_rank"), share, rtol=0, atol=1e-6)
-    found = trace.explain(target, method="legrad")
+    found = trace.explain(target, method="legrad", pool="head")
+    mean = trace.explain(target, method="legrad")
     heads = 3
     for image in range(len(pixels)):
         passed = written_out(model, pixels[image : image + 1])
@@ -187,6 +188,11 @@ def test_class_rank_and_legrad_read_translated_tokens(name: str) -> None:
             (gradient,) = torch.autograd.grad(logit, weights, retain_graph=True)
             expected = gradient[0].clamp_min(0).mean(dim=1)[:, prefix:] / (heads * BLOCKS)
             np.testing.assert_allclose(found.isel(image=image, block=block), expected, rtol=0, atol=1e-10)
+            # All tokens are pooled before the norms.
+            pooled = model.fc_norm(model.norm(moved.mean(dim=1)))
+            (gradient,) = torch.autograd.grad(model.head(pooled)[0, int(target[image])], weights, retain_graph=True)
+            expected = gradient[0].clamp_min(0).mean(dim=1)[:, prefix:] / (heads * BLOCKS)
+            np.testing.assert_allclose(mean.isel(image=image, block=block), expected, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -17,7 +17,8 @@ _SCRATCH = 2**24
 _STRIP = 64
 # Of the mean square, what is left of features that do not vary.
 _ALIKE = 1e-10
-_ORDER = 1e-6
+# Twice what tells numbers about 1 apart in float32.
+_ORDER = 2.0**-22
 
 
 class RidgeSums:
