@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
+from timm.models.vision_transformer import Block, ResPostBlock, VisionTransformer
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import classlens
 from classlens.explain import every_class, gradient
 from classlens.hooks.attending import attention_weights
 from tests import zoo
+from tests.models.test_linear_head import backbone_of, linear
 from tests.models.test_timm_families import FAMILIES
 from tests.refusals import refused
 
@@ -36,6 +40,82 @@ def test_every_class_is_each_class(name: str, loss: str, monkeypatch: pytest.Mon
         assert part.dims == ("image", "category", "block", "head", "token")
         for c in part.category.values:
             np.testing.assert_allclose(part.sel(category=c), single[int(c)], atol=1e-9)
+
+
+def two_readouts(name: str) -> tuple[Any, dict[str, Any]]:
+    """A model of two heads, and one head in two halves, with what it is loaded with."""
+    if name == "two heads":
+        module: Any = FAMILIES["DeiT distilled"].make()
+        zoo.randomise(module)
+        return module.double().eval(), {}
+    return backbone_of("vit_small_patch14_reg4_dinov2"), {"head": linear(48)}
+
+
+@pytest.mark.parametrize("loss", ["logit", "cross_entropy"])
+@pytest.mark.parametrize("name", ["two heads", "two halves"])
+def test_every_class_of_a_model_with_two_readouts(name: str, loss: str) -> None:
+    """Also what the softmax adds has the weight of its readout."""
+    module, options = two_readouts(name)
+    lens = classlens.load(module, **options)
+    assert len(lens.view.readouts) == 2
+    pixels = torch.randn(2, 3, *lens.view.input_size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    trace = lens.trace(pixels)
+    every = trace.explain("all", loss=loss)
+    some = list(trace.explain_classes(step=3, loss=loss))
+    for c in range(lens.view.num_classes):
+        single = trace.explain(c, loss=loss)
+        assert np.abs(single).max() > 1e-4
+        np.testing.assert_allclose(every.sel(category=c), single.sum(("block", "head")), atol=1e-10)
+        (part,) = (part for part in some if c in part.category)
+        np.testing.assert_allclose(part.sel(category=c), single, atol=1e-10)
+
+
+class Largest(TorchDispatchMode):
+    """Sizes of the tensors that operations make anew, in numbers; views and what is written in place are none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        there = {x.untyped_storage().data_ptr() for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)}
+        made = (x for x in tree_leaves(result) if isinstance(x, torch.Tensor))
+        self.sizes += [x.numel() for x in made if x.untyped_storage().data_ptr() not in there]
+        return result
+
+
+@pytest.mark.parametrize("loss", ["logit", "cross_entropy"])
+@pytest.mark.parametrize(("pool", "post_norm"), [("token", False), ("avg", False), ("token", True)])
+def test_a_thousand_classes_need_little_beside_the_result(
+    pool: Literal["token", "avg"], post_norm: bool, loss: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No second tensor as large as the result, nor any near it, whether matrices are folded or not."""
+    model: Any = VisionTransformer(
+        img_size=32,
+        patch_size=8,
+        embed_dim=32,
+        depth=2,
+        num_heads=2,
+        num_classes=1000,
+        global_pool=pool,
+        block_fn=ResPostBlock if post_norm else Block,
+    )
+    zoo.randomise(model)
+    images, tokens, classes, width = 32, 16, 1000, 32
+    trace = classlens.load(model.eval()).trace(torch.rand(images, 3, 32, 32))
+    monkeypatch.setattr(every_class, "_SCRATCH", 2**16)
+    monkeypatch.setattr(gradient, "_ROWS", tokens)
+    with Largest() as seen:
+        found = trace.explain("all", loss=loss)
+    result = images * tokens * classes
+    assert found.size == result
+    largest = sorted(seen.sizes)[::-1]
+    assert largest.count(result) == 1
+    # The scratch, one matrix a block for all classes, and logits of the queries of one image, with some air.
+    allowed = max(2**16, classes * width, tokens * classes)
+    assert allowed < result / 7
+    assert largest[1] <= 1.5 * allowed, largest[:4]
 
 
 def test_few_images_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

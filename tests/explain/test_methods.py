@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from classlens.explain.methods import METHODS, written
 from classlens.lens.translators import Translators
 from tests import zoo
 from tests.explain import methods_twin as twins
+from tests.models.test_timm_families import FAMILIES
 from tests.refusals import refused
 
 TWINS: dict[str, Callable[..., list[float]]] = {
@@ -121,6 +123,89 @@ def test_two_tokens_and_one_head_by_hand(method: str) -> None:
         assert trace.map(target, method=called, **options).values.tolist() == [[[pytest.approx(value, abs=1e-6)]]]
     for target, value in enumerate((3.0, -2.0)):
         assert trace.map(target, loss="logit").values.tolist() == [[[pytest.approx(value, abs=1e-6)]]]
+
+
+FIRST, SECOND = [[1 / 4, 3 / 4], [2 / 5, 3 / 5]], [[1 / 3, 2 / 3], [1 / 2, 1 / 2]]
+
+
+def two_blocks_by_hand() -> Any:
+    """Two blocks that attend as ``FIRST`` and ``SECOND`` say, whatever else the tokens hold.
+
+    The first two channels say which token it is, and queries and keys read those alone; values are the last two, the
+    contents ``c = (1, -2)`` and ``p = (3, 2)``, and each is the logit of a class. No norms, no MLP.
+    """
+    model: Any = VisionTransformer(
+        img_size=4, patch_size=4, embed_dim=4, depth=2, num_heads=1, mlp_ratio=1, num_classes=2, final_norm=False
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.pos_embed.copy_(torch.tensor([[[1.0, 0.0, 1.0, -2.0], [0.0, 1.0, 3.0, 2.0]]]))
+        for block, weights in zip(model.blocks, (FIRST, SECOND), strict=True):
+            block.norm1, block.norm2 = nn.Identity(), nn.Identity()
+            query, key, value = block.attn.qkv.weight.view(3, 4, 4)
+            query[:2, :2] = torch.eye(2)
+            key[:2, :2] = 2 * torch.tensor(weights).log()  # halved by the square root of four channels
+            value[2:, 2:] = torch.eye(2)
+            block.attn.proj.weight.copy_(torch.eye(4))
+        model.head.weight[:, 2:] = torch.eye(2)
+    return model.eval()
+
+
+TWO_BLOCKS: dict[str, tuple[float, float]] = {
+    # The second block's row of c.
+    "attention": (2 / 3, 2 / 3),
+    # (A + I) / 2 are [5/8 3/8; 1/5 4/5] and [2/3 1/3; 1/4 3/4]; the later to the left. The other way it is 47/96.
+    "rollout": (2 / 3 * 3 / 8 + 1 / 3 * 4 / 5,) * 2,
+    # After the first block c is 7/2 and p 26/5 for class 0, -1 and 12/5 for class 1. With the gradients (1 + 1/3) c,
+    # (1 + 1/3) p, 2/3 c, 2/3 p at the first block the positive products are [1/3 3; 4/15 6/5] and [0 2; 0 4/5], at the
+    # second [7/6 52/15; 0 0] and [0 8/5; 0 0]. R = (I + second)(I + first); the other way it is 3.6 for class 1.
+    "chefer": (3 + 7 / 6 * 3 + 52 / 15 * (1 + 6 / 5), 2 + 8 / 5 * (1 + 4 / 5)),
+    # Half of p at either query, as it enters each of two blocks.
+    "legrad": ((3 + 26 / 5) / 2 / 2, (2 + 12 / 5) / 2 / 2),
+}
+
+
+@pytest.mark.parametrize("method", TWO_BLOCKS)
+def test_two_blocks_by_hand(method: str) -> None:
+    trace = classlens.load(two_blocks_by_hand()).trace(torch.zeros(1, 3, 4, 4))
+    for target, value in enumerate(TWO_BLOCKS[method]):
+        # float32, numbers of order 10.
+        assert trace.map(target, method=method).item() == pytest.approx(value, abs=1e-5)
+
+
+def test_two_heads_weigh_their_own_rows() -> None:
+    """A distilled model: the mean of what [CLS] and [DIST] say, whose logits are the mean of two heads."""
+    module: Any = FAMILIES["DeiT distilled"].make()
+    zoo.randomise(module)
+    module = module.double().eval()
+    pixels, target = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64), 3
+    trace = classlens.load(module).trace(pixels)
+    weights: list[torch.Tensor] = []
+    after: list[torch.Tensor] = []
+    with ExitStack() as hooks:
+        for block in module.blocks:
+            block.attn.fused_attn = False
+            hooks.enter_context(block.attn.attn_drop.register_forward_hook(lambda _, __, out: weights.append(out)))
+            hooks.enter_context(block.register_forward_hook(lambda _, __, out: after.append(out)))
+        logits = module(pixels.requires_grad_())[:, target].sum()
+    rolled = relevance = torch.eye(6, dtype=torch.float64)
+    for one, gradient in zip(weights, torch.autograd.grad(logits, weights, retain_graph=True), strict=True):
+        rolled = (one.mean(dim=1) + torch.eye(6)) / 2 @ rolled
+        relevance = relevance + (one * gradient).clamp_min(0).mean(dim=1) @ relevance
+    for method, matrix in (("attention", weights[-1].mean(dim=1)), ("rollout", rolled), ("chefer", relevance)):
+        wanted = (0.5 * matrix[:, 0, 2:] + 0.5 * matrix[:, 1, 2:]).detach()
+        np.testing.assert_allclose(trace.explain(target, method=method), wanted, atol=1e-12)
+        assert (matrix[:, 0, 2:] - matrix[:, 1, 2:]).abs().max() > 1e-2
+        dist = trace.explain(target, method=method, query="dist")
+        np.testing.assert_allclose(dist, matrix[:, 1, 2:].detach(), atol=1e-12)
+    found = trace.explain(target, method="legrad")
+    for number, (one, x) in enumerate(zip(weights, after, strict=True)):
+        mean = module.norm(x.mean(dim=1))
+        own = (module.head(mean) + module.head_dist(mean))[:, target].sum() / 2
+        (gradient,) = torch.autograd.grad(own, one, retain_graph=True)
+        # Three heads, two blocks.
+        np.testing.assert_allclose(found[:, number], gradient.clamp_min(0).mean(dim=2)[..., 2:] / 6, atol=1e-12)
 
 
 @pytest.mark.parametrize("pool", ["mean", "head"])

@@ -94,6 +94,33 @@ def test_a_flat_map_is_background_everywhere() -> None:
     assert found["average_precision"][0] == pytest.approx(96 / 384 * 96 / 384 + 288 / 384 * 384 / 768)
 
 
+def test_a_map_that_is_largest_where_the_mask_does_not_tell() -> None:
+    """Scale and cut are those of the whole map; only the scores leave the pixels out."""
+    lens, pixels, target = lens_of(), zoo.pixels(NAME, 1), zoo.targets(1)
+    shows = np.zeros((1, 24 * 16), dtype=np.int8)
+    shows.reshape(24, 16)[12:] = 1  # the lower half
+    importance = torch.tensor([[9.0, 1.0, 2.0, 0.0, 1.0, 3.0]], dtype=torch.float64)
+    shows.reshape(24, 16)[:10, :10] = -1  # around the first token
+    batch = seen(lens, pixels, target, shows=shows)
+    (method,) = asked("grad_cam")
+    batch._maps[method.text] = importance
+    found = Segmentation().measure(batch, method)
+    values = upsampled(importance, (3, 2), (24, 16)).flatten().numpy()
+    known = shows[0] >= 0
+    assert values.argmax() in np.flatnonzero(~known)
+    truth = shows[0][known] == 1
+    both = np.concatenate([1 - values / 9, values / 9])
+    wanted = np.concatenate([~truth, truth])
+    expected = average_precision_score(wanted, both[np.tile(known, 2)])
+    assert found["average_precision"][0] == pytest.approx(expected, abs=1e-6)
+    scaled = values[known] / values[known].max()
+    other = average_precision_score(wanted, np.concatenate([1 - scaled, scaled]))
+    assert abs(other - expected) > 0.01, "else the case would not tell"
+    cut = (values > values.mean())[known]
+    assert found["hits"].tolist() == [(cut == truth).sum()]
+    assert (cut != (values[known] > values[known].mean())).any()
+
+
 def test_masks_that_never_show_the_class_leave_no_score() -> None:
     found, _ = measured(np.zeros((2, 24 * 16), dtype=np.int8), 2)
     scores = list(Segmentation().scores(as_data(found), Statistics(resamples=10)))
