@@ -49,7 +49,8 @@ def test_public_names() -> None:
     editing = {"AblateHeads", "AblateNeurons", "AblateSublayer", "CutAttention", "KeepTokens", "NoCls", "Patch"}
     using = {"ClasslensError", "Lens", "SelfOnly", "Trace", "__version__", "load", "measure", "open_store"}
     analysing = {"Analysis", "Faithfulness", "Statistics", "analyse", "faithfulness"}
-    assert set(classlens.__all__) == using | describing | editing | analysing
+    reading = {"Probed", "Translators", "Tuned", "probe", "tune"}
+    assert set(classlens.__all__) == using | describing | editing | analysing | reading
     assert set(classlens.__all__) <= set(dir(classlens))
     for name in classlens.__all__:
         assert getattr(classlens, name) is not None

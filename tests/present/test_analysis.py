@@ -22,7 +22,7 @@ from tests.experiments.stores import Made, write_store
 from tests.refusals import refused
 
 QUICK = Statistics(permutations=50, resamples=20)
-ALL = ("clean", "random_init", "self_only", "no_cls", "context_removed", "class_removed")
+ALL = ("clean", "random_init", "self_only", "no_cls", "context_removed", "class_removed", "tuned", "probe")
 
 
 @pytest.fixture(scope="module")
