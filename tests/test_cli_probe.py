@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from typer.testing import CliRunner, Result
 
 import classlens
@@ -150,6 +152,12 @@ def test_places_that_cannot_be_written(train: str, test: str, tmp_path: Path) ->
     assert (tmp_path / "file").read_text() == "dear"
 
 
+def trained_with(lens: Path) -> dict[str, Any]:
+    with safe_open(lens, framework="np") as opened:
+        found: dict[str, Any] = json.loads(opened.metadata()["training"])
+    return found
+
+
 def test_a_tuned_lens_from_a_command(train: str, test: str, lens: Path, tmp_path: Path) -> None:
     again = run("tune", *MODEL, "--data", train, "--out", lens, "--epochs", "1", "--workers", "0")
     assert again.exit_code == 0, again.output
@@ -166,6 +174,14 @@ def test_a_tuned_lens_from_a_command(train: str, test: str, lens: Path, tmp_path
     assert (last["file"], last["images"], last["held_out"]) == (str(tmp_path / "new.safetensors"), 18, 2)
     assert len(last["blocks"]) == BLOCKS
     assert last["blocks"][0]["tuned"] < last["blocks"][0]["plain"]
+    asked = trained_with(tmp_path / "new.safetensors")
+    assert (asked["tokens"], asked["seed"], asked["epochs"], asked["control"]) == ("pooled", 5, 2, False)
+    more = ("--control", "--epochs", "1", "--learning-rate", "0.01", "--held-out", "0.3", "--patience", "2")
+    other = tmp_path / "control.safetensors"
+    assert run("tune", *MODEL, "--data", train, "--out", other, "--workers", "0", *more).exit_code == 0
+    asked = trained_with(other)
+    wanted = {"tokens": "all", "control": True, "learning_rate": 0.01, "held_out": 0.3, "patience": 2, "seed": 0}
+    assert {key: asked[key] for key in wanted} == wanted
     tuned = classlens.load("builtin:cifar10").with_translators(lens)
     measured = run(
         *("measure", *MODEL, "--data", test, "--out", tmp_path / "run.zarr", "--limit", "8"),

@@ -11,6 +11,7 @@ import pytest
 from classlens.core.stats import Statistics
 from classlens.experiments.analyse import analyse
 from classlens.experiments.registry import EXPERIMENTS
+from classlens.runs.conditions import READINGS
 from tests.experiments.stores import Made, write_store
 from tests.experiments.twins import QUICK, split_into_shards
 from tests.refusals import refused
@@ -21,7 +22,7 @@ ALL = ("clean", "random_init", "self_only", "no_cls", "context_removed", "class_
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("stores")
-    write_store(folder / "full.zarr", Made(masks=True, conditions=ALL, images=70, model="full"))
+    write_store(folder / "full.zarr", Made(masks=True, conditions=(*ALL, *READINGS), images=70, model="full"))
     write_store(folder / "bare.zarr", Made(conditions=("clean",), memories=False, prefix=(), model="bare", blocks=2))
     return [folder / "full.zarr", folder / "bare.zarr"]
 
@@ -55,6 +56,7 @@ def test_what_is_missing_is_told_with_its_flag(stores: list[Path]) -> None:
         "agreement_by_class",
         "agreement_accuracy",
         "compositionality",
+        "readouts",
     }
     assert whole["attention_edits"].endswith("add --conditions self_only,no_cls")
     part = {(one.experiment, one.reason) for one in found.missing if not one.whole}
@@ -78,6 +80,8 @@ def test_all_that_three_stores_lack(tmp_path: Path) -> None:
     twin, removed = add("random_init"), neither(*ALL[4:], *ALL[4:])
     masks = "the images have no masks: measure a data set that has them, such as --data imagenet-s:ROOT"
     labels = "the images have no labels: measure a data set that has them"
+    readings = "neither condition tuned nor probe nor probe_pooled nor probe_logistic was measured: add --conditions "
+    readings += "tuned,probe,probe_pooled,probe_logistic"
     embed = "site embed was not measured: measure anew with --sites that name it, or without --sites"
     memories = "memories were not measured: measure anew with --memories"
     parameters = "the random twin's parameters were not looked at: measure a model by its name with --memories"
@@ -94,6 +98,7 @@ def test_all_that_three_stores_lack(tmp_path: Path) -> None:
         ("no twin", "class_value_agreement", False, parameters),
         ("no twin", "key_value_agreement", False, twin),
         ("no twin", "compositionality", False, twin),
+        ("no twin", "readouts", True, readings),
         ("no masks", "identifiability", False, labels),
         ("no masks", "change_rate", False, embed),
         ("no masks", "class_vs_context", True, masks),
@@ -103,6 +108,7 @@ def test_all_that_three_stores_lack(tmp_path: Path) -> None:
         ("no masks", "building", False, embed),
         ("no masks", "composition", False, embed),
         ("no masks", "agreement_accuracy", True, labels),
+        ("no masks", "readouts", True, readings),
         ("parallel", "attention_edits", True, neither("self_only", "no_cls", "self_only", "no_cls")),
         ("parallel", "context_removal", False, add("context_removed")),
         ("parallel", "building", False, "blocks with parallel branches have no resid_mid"),
@@ -111,8 +117,9 @@ def test_all_that_three_stores_lack(tmp_path: Path) -> None:
         ("parallel", "agreement_by_class", True, memories),
         ("parallel", "agreement_accuracy", True, memories),
         ("parallel", "compositionality", True, memories),
+        ("parallel", "readouts", True, readings),
     ]
-    assert list(found.tables) == list(EXPERIMENTS)
+    assert list(found.tables) == [name for name in EXPERIMENTS if name != "readouts"]
     assert set(found.tables["context_removal"]["condition"]) == {"class_removed"}
 
 

@@ -105,6 +105,7 @@ def test_nothing_is_left_of_what_is_done_and_more() -> None:
     place = Place("attn_out", 1, 0, 5)
     assert left_of([place], [place._replace(stop=9)]) == []
     assert left_of([place], [place._replace(block=2), place._replace(site="mlp_out")]) == [place]
+    assert left_of([place], [place, place._replace(start=1, stop=2)]) == []
     assert left_of([place], [place._replace(start=1, stop=2)]) == [
         place._replace(stop=1),
         place._replace(start=2),

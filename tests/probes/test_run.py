@@ -11,10 +11,12 @@ import pytest
 import torch
 from safetensors import safe_open
 from sklearn.linear_model import LogisticRegression, RidgeCV
+from timm.models.vision_transformer import VisionTransformer
 
 import classlens
 from classlens import open_store, probe
 from classlens.lens.probe_files import Place, ProbeFiles
+from classlens.models.transforms import paper_transform
 from classlens.probes.ridge import RidgeSums
 from classlens.probes.run import ALPHAS, STORE
 from classlens.runs.datasets import open_dataset
@@ -452,6 +454,17 @@ def test_other_settings_do_not_go_on(data: Data, undisturbed: Path, changes: dic
     message = refused(lambda: probe(lens_of(), *data, undisturbed, **{**FEW, **changes}))
     assert next(iter(changes)).replace("_", " ").replace("train limit", "data fingerprint") in message
     assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")} == before
+
+
+def test_as_many_other_tokens_do_not_go_on(data: Data, tmp_path: Path) -> None:
+    """Four prefix tokens, and four image tokens."""
+    module = VisionTransformer(
+        img_size=16, patch_size=8, embed_dim=24, depth=1, num_heads=3, num_classes=len(NAMES), reg_tokens=3
+    )
+    lens = classlens.load(module.eval(), class_names=list(NAMES), transform=paper_transform((16, 16)))
+    given: dict[str, Any] = {"sites": "resid_post", **ALONE}
+    probe(lens, *data, tmp_path, tokens="prefix", **given)
+    refused(lambda: probe(lens, *data, tmp_path, tokens="image", **given), "tokens")
 
 
 def test_another_model_does_not_go_on(data: Data, undisturbed: Path) -> None:

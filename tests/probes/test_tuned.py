@@ -146,6 +146,18 @@ def test_it_comes_nearer_to_the_output_at_every_block_but_the_last(trained: clas
     assert not torch.equal(trained.translators.weight[0], torch.eye(24))
 
 
+@pytest.mark.parametrize("model", ["cls", "cls_layer_scale", "avg_includes_prefix"])
+def test_the_last_block_stays_the_identity_in_float32(data: str, tmp_path: Path, model: str) -> None:
+    """Rounding of a divergence of zero is no progress, whichever its sign."""
+    found = tune(
+        lens_of(model, torch.float32), data, tmp_path / "lens.safetensors", **{**GIVEN, "batch_size": 10, "epochs": 8}
+    )
+    assert found.blocks[-1]["epoch"] == 0
+    assert torch.equal(found.translators.weight[-1], torch.eye(24))
+    assert torch.equal(found.translators.bias[-1], torch.zeros(24))
+    assert found.blocks[0]["tuned"] < found.blocks[0]["plain"]
+
+
 def test_one_answer_for_all_images(trained: classlens.Tuned, data: str) -> None:
     lens = lens_of()
     last = states_of(lens, data)["resid_post"][-1][:, 0]
