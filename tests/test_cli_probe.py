@@ -169,7 +169,11 @@ def test_a_tuned_lens_from_a_command(train: str, test: str, lens: Path, tmp_path
     assert logged.exit_code == 0, logged.output
     records = [json.loads(line) for line in logged.stdout.splitlines()]
     assert [one["event"] for one in records] == ["progress"] * (len(records) - 1) + ["finished"]
-    assert {one["doing"] for one in records[:-1]} == {"epoch 1 of at most 2", "epoch 2 of at most 2"}
+    assert {one["doing"] for one in records[:-1]} == {
+        "running the model",
+        "epoch 1 of at most 2",
+        "epoch 2 of at most 2",
+    }
     last = records[-1]
     assert (last["file"], last["images"], last["held_out"]) == (str(tmp_path / "new.safetensors"), 18, 2)
     assert len(last["blocks"]) == BLOCKS

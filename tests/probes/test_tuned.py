@@ -244,7 +244,7 @@ def test_stopped_and_gone_on_with(data: str, short: Path, tmp_path: Path, images
     out = tmp_path / "new" / "lens.safetensors"
 
     def stop(now: Progress) -> None:
-        if now.done >= images:
+        if now.doing != "running the model" and now.done >= images:
             raise Stopped
 
     with pytest.raises(Stopped):
@@ -253,7 +253,11 @@ def test_stopped_and_gone_on_with(data: str, short: Path, tmp_path: Path, images
     seen: list[Progress] = []
     found = tune(lens_of(), data, out, **SHORT, report=seen.append)
     assert found.epochs == 4
-    assert seen[0].doing == ("epoch 1 of at most 4" if images == 10 else "epoch 4 of at most 4")
+    running = [now for now in seen if now.doing == "running the model"]
+    assert [now.done for now in running] == sorted(now.done for now in running)
+    assert running[-1].done == running[-1].images == IMAGES
+    assert seen[: len(running)] == running
+    assert seen[len(running)].doing == ("epoch 1 of at most 4" if images == 10 else "epoch 4 of at most 4")
     assert seen[-1].done == seen[-1].images == 4 * IMAGES
     assert [path.name for path in out.parent.iterdir()] == ["lens.safetensors"]
     assert_same_lens(out, short)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -38,10 +38,12 @@ class States:
         memory: int,
         *,
         prefix_only: bool,
+        report: Callable[[int], None] = lambda _: None,
     ) -> None:
+        """``report`` is called with the images that are done while the states of all are made."""
         view = lens.view
         self._lens, self._data, self._shape = lens, data, shape
-        self.batch_size, self._workers, self._skip_bad = batch_size, workers, skip_bad
+        self.batch_size, self._workers, self._skip_bad, self._report = batch_size, workers, skip_bad, report
         tokens = view.tokens((shape[1], shape[2]))
         prefix = len(tokens.prefix)
         pooled = [range(*readout.pooled.indices(tokens.count)) for readout in view.readouts]
@@ -69,6 +71,7 @@ class States:
         blocks, tokens, width = self._size
         kept = [torch.empty(len(self._data), tokens, width, dtype=self._dtype) for _ in range(blocks)]
         for places, found in self._made(range(len(self._data))):
+            self._report(int(places[-1]) + 1)
             for block, x in zip(kept, found, strict=True):
                 block[places] = x.cpu()
             self._there[places] = True

@@ -158,7 +158,13 @@ def tune(
     apart = max(1, round(held_out * len(dataset)))
     if len(dataset) - apart < 1:
         raise ClasslensError(f"data {dataset.spec!r} has {len(dataset)} images: give at least 2, better thousands")
-    states = States(lens, dataset, tuple(pixels.shape), batch, workers, skip_bad, room, prefix_only=tokens == "pooled")
+
+    def running(images: int) -> None:
+        report(Progress(images, len(dataset), 0, 0, time.perf_counter() - started, "running the model"))
+
+    alone = tokens == "pooled"
+    shape = tuple(pixels.shape)
+    states = States(lens, dataset, shape, batch, workers, skip_bad, room, prefix_only=alone, report=running)
     tuner = _Tuner(lens, states, order[apart:], order[:apart], tokens, control, seed)
     kept = path.with_name(f"{path.name}.training")
     state = _resumed(kept, identity, lens.view) or tuner.begin()
