@@ -30,7 +30,7 @@ def analyse(
 
     Experiments: identifiability, evolution, mean_evolution, change_rate, class_vs_context, attention_edits,
     context_removal, building, composition, class_value_agreement, key_value_agreement, agreement_by_class,
-    agreement_accuracy, compositionality.
+    agreement_accuracy, compositionality, readouts.
     """
     from classlens.core.stats import Statistics
     from classlens.experiments.analyse import analyse as run
