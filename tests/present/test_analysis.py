@@ -18,6 +18,7 @@ from classlens.experiments.analyse import Analysis, analyse
 from classlens.experiments.registry import EXPERIMENTS
 from classlens.present.analysis import figure_name, known_tables, write_analysis, write_figures
 from classlens.present.summary import markdown, p_value, summary
+from classlens.runs.conditions import READINGS
 from tests.experiments.stores import Made, write_store
 from tests.refusals import refused
 
@@ -29,7 +30,7 @@ ALL = ("clean", "random_init", "self_only", "no_cls", "context_removed", "class_
 def analysis(tmp_path_factory: pytest.TempPathFactory) -> Analysis:
     """Three models, of which the second lacks masks, memories and `[CLS]`."""
     folder = tmp_path_factory.mktemp("stores")
-    write_store(folder / "a.zarr", Made(masks=True, conditions=ALL, model="first | odd", images=20))
+    write_store(folder / "a.zarr", Made(masks=True, conditions=(*ALL, *READINGS), model="first | odd", images=20))
     write_store(folder / "b.zarr", Made(model="second", prefix=(), memories=False, blocks=5))
     write_store(folder / "c.zarr", Made(model="third"))
     return analyse([folder / f"{name}.zarr" for name in "abc"], statistics=QUICK)
