@@ -450,3 +450,18 @@ def test_images_that_cannot_be_read(tmp_path: Path) -> None:
         found = tune(lens_of(), spec, tmp_path / f"{memory}.safetensors", **SHORT, memory=memory, skip_bad=True)
         assert all(np.isfinite(row["tuned"]) for row in found.blocks)
         assert found.blocks[0]["epoch"] > 0
+
+
+def test_two_writers_and_what_a_killed_one_left(data: str, tmp_path: Path) -> None:
+    out = tmp_path / "lens.safetensors"
+    left = tmp_path / ".lens.safetensors.training.abc.partial"
+    left.write_bytes(b"half")
+    other = tmp_path / ".another.safetensors.abc.partial"
+    other.write_bytes(b"another run's")
+
+    def meanwhile(_: Progress) -> None:
+        assert not left.exists()
+        refused(lambda: tune(lens_of(), data, out, **SHORT), "lens.safetensors", "another process")
+
+    tune(lens_of(), data, out, **SHORT, report=meanwhile)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, out.name]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from classlens.core.probes import LinearProbes
 from classlens.errors import ClasslensError, reason_of
-from classlens.lens.whole import PARTIAL, writing
+from classlens.lens.whole import clear_leftovers, writing
 from classlens.models.digest import weights_digest
 from classlens.models.view import ModelView
 
@@ -80,8 +80,7 @@ class ProbeFiles:
 
     def clear_leftovers(self) -> None:
         """Remove what a killed run had half-written; for the one writer alone."""
-        for path in self.folder.glob(f".*{PARTIAL}"):
-            path.unlink(missing_ok=True)
+        clear_leftovers(self.folder)
 
     def places(self) -> list[Place]:
         """What is trained already."""

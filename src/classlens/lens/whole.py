@@ -8,8 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-PARTIAL = ".partial"
-"""Ending of a file that is being written."""
+_PARTIAL = ".partial"
+
+
+def clear_leftovers(folder: Path, names: str = ".*") -> None:
+    """Remove what a killed writer had half-written; for the one writer alone. ``names`` is a pattern."""
+    for path in folder.glob(f"{names}{_PARTIAL}"):
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -20,7 +25,7 @@ def writing(path: Path) -> Iterator[Path]:
         made.write_bytes(...)
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL, delete=False) as temporary:
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=_PARTIAL, delete=False) as temporary:
         made = Path(temporary.name)
     try:
         yield made

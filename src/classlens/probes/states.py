@@ -63,9 +63,11 @@ class States:
             return
         if self._kept is None:
             self._kept = self._all()
-        order = torch.as_tensor(images)
-        for some in order[self._there[order]].split(self.batch_size):
-            yield [block[some].to(self._lens.view.device) for block in self._kept]
+        # Batches as they are when states are made anew: fewer images where some cannot be read.
+        for some in torch.as_tensor(images).split(self.batch_size):
+            there = some[self._there[some]]
+            if len(there):
+                yield [block[there].to(self._lens.view.device) for block in self._kept]
 
     def _all(self) -> list[Tensor]:
         blocks, tokens, width = self._size

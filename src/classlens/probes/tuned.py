@@ -21,13 +21,14 @@ from classlens.errors import ClasslensError, reason_of
 from classlens.hooks.capture import evaluating
 from classlens.lens.lens import Lens, load
 from classlens.lens.translators import Translators, read_translators, write_translators
-from classlens.lens.whole import writing
+from classlens.lens.whole import clear_leftovers, writing
 from classlens.models.view import ModelView
 from classlens.probes.states import States
 from classlens.runs.batch_size import chosen_batch_size
 from classlens.runs.dataset import Dataset
 from classlens.runs.datasets import open_dataset
 from classlens.runs.identity import identity_of, probe
+from classlens.runs.lock import only_writer
 from classlens.runs.memory import bytes_of
 from classlens.runs.work import Progress
 
@@ -151,50 +152,52 @@ def tune(
         sort_keys=True,
     )
     started = time.perf_counter()
-    done = _finished(path, lens.view, identity)
-    if done is not None:
-        return done
-    order = np.random.default_rng(seed).permutation(len(dataset))
-    apart = max(1, round(held_out * len(dataset)))
-    if len(dataset) - apart < 1:
-        raise ClasslensError(f"data {dataset.spec!r} has {len(dataset)} images: give at least 2, better thousands")
+    with only_writer(str(path), local=True):
+        clear_leftovers(path.parent, f".{path.name}.*")
+        done = _finished(path, lens.view, identity)
+        if done is not None:
+            return done
+        order = np.random.default_rng(seed).permutation(len(dataset))
+        apart = max(1, round(held_out * len(dataset)))
+        if len(dataset) - apart < 1:
+            raise ClasslensError(f"data {dataset.spec!r} has {len(dataset)} images: give at least 2, better thousands")
 
-    def running(images: int) -> None:
-        report(Progress(images, len(dataset), 0, 0, time.perf_counter() - started, "running the model"))
+        def running(images: int) -> None:
+            report(Progress(images, len(dataset), 0, 0, time.perf_counter() - started, "running the model"))
 
-    alone = tokens == "pooled"
-    shape = tuple(pixels.shape)
-    states = States(lens, dataset, shape, batch, workers, skip_bad, room, prefix_only=alone, report=running)
-    tuner = _Tuner(lens, states, order[apart:], order[:apart], tokens, control, seed)
-    kept = path.with_name(f"{path.name}.training")
-    state = _resumed(kept, identity, lens.view) or tuner.begin()
-    total = epochs * len(dataset)
-    while state.epoch < epochs and state.waited < patience:
+        alone = tokens == "pooled"
+        shape = tuple(pixels.shape)
+        states = States(lens, dataset, shape, batch, workers, skip_bad, room, prefix_only=alone, report=running)
+        tuner = _Tuner(lens, states, order[apart:], order[:apart], tokens, control, seed)
+        kept = path.with_name(f"{path.name}.training")
+        state = _resumed(kept, identity, lens.view) or tuner.begin()
+        total = epochs * len(dataset)
+        while state.epoch < epochs and state.waited < patience:
 
-        def told(images: int, epoch: int = state.epoch) -> None:
-            doing = f"epoch {epoch + 1} of at most {epochs}"
-            report(Progress(epoch * len(dataset) + images, total, 0, 0, time.perf_counter() - started, doing))
+            def told(images: int, epoch: int = state.epoch) -> None:
+                doing = f"epoch {epoch + 1} of at most {epochs}"
+                report(Progress(epoch * len(dataset) + images, total, 0, 0, time.perf_counter() - started, doing))
 
-        tuner.epoch(state, epochs, learning_rate, told)
-        _keep(kept, identity, state)
-    found = Tuned(
-        path,
-        state.best,
-        [
-            {"block": block, "plain": plain, "tuned": tuned, "epoch": epoch}
-            for block, (plain, tuned, epoch) in enumerate(zip(state.plain, state.tuned, state.chosen, strict=True))
-        ],
-        tuner.constant(),
-        state.epoch,
-        len(order) - apart,
-        apart,
-        time.perf_counter() - started,
-    )
-    about = {"blocks": found.blocks, "constant": found.constant, "epochs": found.epochs, "images": found.images}
-    note = {**about, "held_out": found.held_out, "seconds": found.seconds, "data": dataset.spec}
-    write_translators(path, state.best, lens.view, {"training": identity, "found": json.dumps(note)})
-    kept.unlink(missing_ok=True)
-    return found
+            tuner.epoch(state, epochs, learning_rate, told)
+            _keep(kept, identity, state)
+        found = Tuned(
+            path,
+            state.best,
+            [
+                {"block": block, "plain": plain, "tuned": tuned, "epoch": epoch}
+                for block, (plain, tuned, epoch) in enumerate(zip(state.plain, state.tuned, state.chosen, strict=True))
+            ],
+            tuner.constant(),
+            state.epoch,
+            len(order) - apart,
+            apart,
+            time.perf_counter() - started,
+        )
+        about = {"blocks": found.blocks, "constant": found.constant, "epochs": found.epochs, "images": found.images}
+        note = {**about, "held_out": found.held_out, "seconds": found.seconds, "data": dataset.spec}
+        write_translators(path, state.best, lens.view, {"training": identity, "found": json.dumps(note)})
+        kept.unlink(missing_ok=True)
+        return found
 
 
 class _Tuner:
