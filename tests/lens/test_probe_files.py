@@ -28,7 +28,7 @@ def probes(count: int) -> LinearProbes:
 
 
 def note(**more: Any) -> dict[str, Any]:
-    return {"weights": weights_digest(VIEW), "model": "tiny", "sites": ["attn_out"], "tokens_each": 5, **more}
+    return {"weights": weights_digest(VIEW), "model": "tiny", "sites": ["attn_out"], "tokens": [0, 5], **more}
 
 
 def written(folder: Path, places: list[Place], **more: Any) -> tuple[ProbeFiles, dict[Place, LinearProbes]]:

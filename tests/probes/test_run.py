@@ -75,6 +75,8 @@ def whole(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done == sorted(done)
     assert done[-1] == IMAGES + 9
     assert {"training images", "measuring"} < {one.doing for one in seen}
+    # Training images are behind when measuring begins, and no part of its rate.
+    assert {one.before for one in seen if one.doing == "measuring"} == {IMAGES}
     return out
 
 

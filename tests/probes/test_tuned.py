@@ -259,6 +259,8 @@ def test_stopped_and_gone_on_with(data: str, short: Path, tmp_path: Path, images
     assert seen[: len(running)] == running
     assert seen[len(running)].doing == ("epoch 1 of at most 4" if images == 10 else "epoch 4 of at most 4")
     assert seen[-1].done == seen[-1].images == 4 * IMAGES
+    # The rate is that of what this run has done.
+    assert {now.before for now in seen[len(running) :]} == {0 if images == 10 else 3 * IMAGES}
     assert [path.name for path in out.parent.iterdir()] == ["lens.safetensors"]
     assert_same_lens(out, short)
 

@@ -123,7 +123,8 @@ class ProbeFiles:
             (site, block) for site in note["sites"] for block in range(1 if site == "embed" else len(view.blocks))
         }
         count = sum(place.stop - place.start for place in self.places())
-        if count < note["tokens_each"] * len(wanted):
+        start, stop = note["tokens"]
+        if count < (stop - start) * len(wanted):
             raise ClasslensError(
                 f"probes {str(self.folder)!r} are not all trained yet: run the same `classlens probe` again to go on"
             )

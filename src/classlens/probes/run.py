@@ -170,7 +170,6 @@ def probe(
         "alpha": chosen,
         "sites": list(wanted),
         "tokens": [span.start, span.stop],
-        "tokens_each": len(span),
     }
     started = time.perf_counter()
     with only_writer(str(files.folder), local=True):
@@ -189,9 +188,10 @@ def probe(
         total = sweeps * len(learnt) + len(tested)
         trainer.train(planned, partial(_of_all, report, started, total))
         seconds = time.perf_counter() - started
+    behind = total - len(tested)
     conditions = [CLEAN, *(["tuned"] if translators is not None else []), CONDITION_OF[kind]]
     outcome = measure(
-        model,
+        lens,
         tested,
         folder / STORE,
         conditions=conditions,
@@ -202,8 +202,7 @@ def probe(
         skip_bad=skip_bad,
         translators=translators,
         probes=folder,
-        report=lambda now: report(replace(now, done=now.done + total - len(tested), images=total)),
-        **options,
+        report=lambda now: report(replace(now, done=now.done + behind, images=total, before=now.before + behind)),
     )
     return Probed(outcome, CONDITION_OF[kind], files, trainer.trained, sweeps, seconds)
 

@@ -145,12 +145,13 @@ def tune(
         tuner = Tuner(lens, states, order[apart:], order[:apart], tokens, control, seed)
         kept = path.with_name(f"{path.name}.training")
         state = _resumed(kept, identity, lens.view) or tuner.begin()
-        total = epochs * len(dataset)
+        total, before = epochs * len(dataset), state.epoch * len(dataset)
         while state.epoch < epochs and state.waited < patience:
 
             def told(images: int, epoch: int = state.epoch) -> None:
                 doing = f"epoch {epoch + 1} of at most {epochs}"
-                report(Progress(epoch * len(dataset) + images, total, 0, 0, time.perf_counter() - started, doing))
+                done = epoch * len(dataset) + images
+                report(Progress(done, total, before, 0, time.perf_counter() - started, doing))
 
             tuner.epoch(state, epochs, learning_rate, told)
             _keep(kept, identity, state)

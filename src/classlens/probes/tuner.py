@@ -124,13 +124,12 @@ class Tuner:
         images = matched = 0
         for blocks in self._states.batches(self._held):
             with evaluating(self._view.module):
-                for number, ((x, target), (_, own)) in enumerate(
-                    zip(self._pairs(blocks), self._pairs(blocks, control=False), strict=True)
-                ):
+                output = self._view.logits(blocks[-1])
+                for number, (x, target) in enumerate(self._pairs(blocks)):
                     moved = Projection(weight[number], bias[number])(x)
                     if not self._control or len(x) > 1:
                         objective[number] += float(self._objective(self._divergences(moved, target))) * len(x)
-                    divergence[number] += float(_divergence(self._view.logits(moved), own[0]).sum())
+                    divergence[number] += float(_divergence(self._view.logits(moved), output).sum())
             images += len(blocks[0])
             matched += len(blocks[0]) if not self._control or len(blocks[0]) > 1 else 0
         if not matched:
@@ -156,10 +155,10 @@ class Tuner:
         held = outputs(self._held)
         return float(_divergence(mean.log().expand_as(held), held).mean())
 
-    def _pairs(self, blocks: list[Tensor], *, control: bool | None = None) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    def _pairs(self, blocks: list[Tensor]) -> Iterator[tuple[Tensor, list[Tensor]]]:
         """The tokens of each block with the logits that are to be matched: pooled, then of each class space."""
         last = blocks[-1]
-        if self._control if control is None else control:
+        if self._control:
             last = last.roll(1, dims=0)
         with torch.no_grad():
             target = [self._view.logits(last), *self._each(last)]
