@@ -34,7 +34,7 @@ for name, number in (pin.split("==") for pin in sys.argv[1:]):
 def pins(extras: list[str]) -> list[str]:
     """``name==lowest`` for every dependency of concern, from the ``>=`` that each must declare."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    # What analyses need is tested at its lowest as well.
+    # What analyzes need is tested at its lowest as well.
     dependencies = project["dependencies"] + project["optional-dependencies"]["analysis"]
     if extras:
         timm = [dependency for dependency in dependencies if dependency.startswith("timm>=")]

@@ -26,7 +26,7 @@ import timm
 import torch
 
 import classlens
-from classlens.explain.methods import METHODS
+from classlens.explain.registry import METHODS
 
 
 def seconds(run: Callable[[], object]) -> float:

@@ -38,11 +38,11 @@ import classlens
 from classlens import KeepTokens, NoCls, SelfOnly
 from classlens.core.memories import strongest
 from classlens.core.scores import Facts
-from classlens.hooks.edits import editing
-from classlens.hooks.reducing import Agreement, Memorised, MemoryTables, Sublayer, reduce
+from classlens.forward.edits.edits import editing
+from classlens.forward.streaming import Agreement, AgreementRequest, MemoryTables, Sublayer, reduce
 from classlens.lens.lens import Lens
 from classlens.models.images import open_picture
-from classlens.runs.store import open_store
+from classlens.store.store import open_store
 
 PAPER = ("attn_out", "mlp_out", "resid_post")
 EVERY = ("embed", "attn_out", "resid_mid", "mlp_out", "resid_post")
@@ -78,7 +78,7 @@ def costs(args: argparse.Namespace) -> dict[str, Any]:
     module: Any = lens.view.module
     pixels = torch.randn(args.batch_size, 3, *lens.view.input_size)
     target = torch.randint(args.classes, (args.batch_size,))
-    memorised = Memorised(MemoryTables(lens.view), target.roll(1), forget_memories)
+    memorized = AgreementRequest(MemoryTables(lens.view), target.roll(1), forget_memories)
     kept = torch.rand(args.batch_size, lens.view.tokens(lens.view.input_size).count) < 0.5
     kept[:, 0] = True
 
@@ -86,7 +86,7 @@ def costs(args: argparse.Namespace) -> dict[str, Any]:
         with torch.no_grad():
             module(pixels)
 
-    def all_of(sites: tuple[str, ...], memories: Memorised | None = memorised) -> None:
+    def all_of(sites: tuple[str, ...], memories: AgreementRequest | None = memorized) -> None:
         reduce(lens.view, pixels, target, sites, forget, memories)
 
     def edited(*edits: Any) -> None:

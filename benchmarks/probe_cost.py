@@ -28,12 +28,12 @@ from PIL import Image
 from torch import Tensor
 
 import classlens
-from classlens.hooks.reducing import reduce_by_probes
-from classlens.lens.probe_files import ProbeFiles
-from classlens.probes.plan import places_of
-from classlens.probes.run import _Trainer
-from classlens.runs.dataset import ClassName, dataset
-from classlens.runs.memory import bytes_of
+from classlens.data.dataset import ClassName, dataset
+from classlens.engine.ram import bytes_of
+from classlens.forward.streaming import reduce_by_probes
+from classlens.store.probe_folder import ProbeFiles
+from classlens.tasks.probes.plan import places_of
+from classlens.tasks.probes.probe import _Trainer
 
 SITES = ("attn_out", "mlp_out", "resid_post")
 

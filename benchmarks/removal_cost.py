@@ -22,10 +22,10 @@ import timm
 import torch
 
 import classlens
-from classlens.faithful.asked import asked
-from classlens.faithful.cascade import Cascade
-from classlens.faithful.removal import Removal, numbers_kept
-from classlens.faithful.seen import Seen, Settings
+from classlens.tasks.evaluation.cascade import Cascade
+from classlens.tasks.evaluation.image_batch import EvaluationBatch, Settings
+from classlens.tasks.evaluation.method_spec import parse_methods
+from classlens.tasks.evaluation.removal import Removal, numbers_kept
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -51,7 +51,7 @@ def main() -> None:
     torch.nn.init.trunc_normal_(module.head.weight, std=0.02)
     lens = classlens.load(module)
     pixels = torch.randn(given.batch_size, 3, *lens.view.input_size)
-    (method,) = asked("class_rank")
+    (method,) = parse_methods("class_rank")
     tokens = lens.view.tokens(lens.view.input_size)
     count = tokens.grid[0] * tokens.grid[1]
 
@@ -61,7 +61,7 @@ def main() -> None:
 
     def removal(trust: bool) -> None:
         target = torch.zeros(given.batch_size, dtype=torch.int64)
-        seen = Seen(lens, Settings(steps=given.steps), pixels, target, np.empty((0, 0)), 0, no_twin, trust)
+        seen = EvaluationBatch(lens, Settings(steps=given.steps), pixels, target, np.empty((0, 0)), 0, no_twin, trust)
         seen.__dict__["trace"] = trace
         seen._maps[method.text] = torch.randn(given.batch_size, count)
         Removal().measure(seen, method)

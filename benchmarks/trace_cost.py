@@ -3,7 +3,7 @@
     python benchmarks/trace_cost.py --model vit_base_patch32_224 --batch-size 16 --repeats 15
 
 Prints JSON. Bare passes and measured ones alternate in one run, and the ratio is the median over pairs of
-neighbours, so that a machine that is busy now and then slows both. Weights are random: cost does not depend on them.
+neighbors, so that a machine that is busy now and then slows both. Weights are random: cost does not depend on them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Makes the numbers and figures of the worked example: ``python docs/example.py cifar10:FOLDER [WORK]``.
 
-Measures the whole test set with the built-in model (about three minutes on two cores), analyses the store, and puts
-the summary and the figures, in few colours, into ``docs/example``. ``WORK`` keeps store and analysis, so that a run
+Measures the whole test set with the built-in model (about three minutes on two cores), analyzes the store, and puts
+the summary and the figures, in few colors, into ``docs/example``. ``WORK`` keeps store and analysis, so that a run
 goes on where it stopped.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 import classlens
-from classlens.present.analysis import write_analysis, write_figures
+from classlens.render.analysis import write_analysis, write_figures
 
 HERE = Path(__file__).resolve().parent
 CONDITIONS = ("clean", "random_init", "self_only", "no_cls")
@@ -35,7 +35,7 @@ FIGURES = (
 
 def main(data: str, work: Path) -> None:
     classlens.measure("builtin:cifar10", data, work / "builtin.zarr", conditions=CONDITIONS, memories=True)
-    write_analysis(classlens.analyse(work / "builtin.zarr"), work / "analysis", version=classlens.__version__)
+    write_analysis(classlens.analyze(work / "builtin.zarr"), work / "analysis", version=classlens.__version__)
     write_figures(work / "analysis", formats=["png"])
     out = HERE / "example"
     out.mkdir(exist_ok=True)

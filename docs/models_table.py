@@ -20,9 +20,9 @@ import torch
 from classlens.lens.verify import verify
 from classlens.models.families import known
 from classlens.models.load import load_model
-from classlens.models.random import redraw_heads
+from classlens.models.redraw import redraw_heads
 from classlens.models.view import ModelView
-from classlens.present.verification import verification
+from classlens.render.terminal.verification import verification
 
 PAGE = Path(__file__).parent / "models.md"
 START, END = "<!-- made by docs/models_table.py -->\n", "<!-- end -->\n"

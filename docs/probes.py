@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from faithfulness import MODEL, halves
 from PIL import Image
 
 import classlens
-from classlens.experiments.analyse import analyse
-from classlens.present.analysis import write_analysis, write_figures
-from classlens.present.faithful import write_faithfulness
-from classlens.runs.dataset import Dataset
-from classlens.runs.datasets import open_dataset
-from classlens.runs.work import Progress
-from faithful import MODEL, halves
+from classlens.analysis.analyze import analyze
+from classlens.data.dataset import Dataset
+from classlens.data.registry import open_dataset
+from classlens.engine.work import Progress
+from classlens.render.analysis import write_analysis, write_figures
+from classlens.render.evaluation import write_evaluation
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE / "probes"
@@ -32,7 +32,7 @@ READ = ("tuned", "probe", "probe_pooled")
 
 def lenses(train: Dataset, work: Path) -> None:
     """Prints the divergence of each block, plain and through lenses that were trained in three ways."""
-    found: dict[str, classlens.Tuned] = {}
+    found: dict[str, classlens.TuneResult] = {}
     kinds: tuple[tuple[str, Literal["all", "pooled"], bool], ...] = (
         ("all", "all", False),
         ("pooled", "pooled", False),
@@ -59,7 +59,7 @@ def probes(train: Dataset, test: Dataset, work: Path) -> None:
             test,
             work / "probes",
             kind=kind,
-            translators=work / "all.safetensors",
+            tuned_lens=work / "all.safetensors",
             batch_size=64,
             workers=0,
             report=_told,
@@ -73,7 +73,7 @@ def few(train: Dataset, test: Dataset, work: Path) -> None:
     found = classlens.probe(
         MODEL, train.subset(np.sort(chosen)), test, work / "few", batch_size=64, workers=0, report=_told
     )
-    table = analyse(found.outcome.store, experiments=["readouts"]).tables["readouts"]
+    table = analyze(found.outcome.store, experiments=["decoders"]).tables["decoders"]
     rows = table.query("condition == 'probe' and site == 'resid_post' and measure == 'share_on_top'")
     print("ten images a class, share with the class on top, residual stream")
     print(rows.pivot(index="block", columns="tokens", values="value").round(3).to_string())
@@ -83,14 +83,14 @@ def report(data: str, test: Dataset, work: Path) -> None:
     """The figures: what is read by block, and token removal by each."""
     OUT.mkdir(exist_ok=True)
     store = work / "probes" / "probes.zarr"
-    analysis = analyse(store, experiments=["readouts"])
+    analysis = analyze(store, experiments=["decoders"])
     write_analysis(analysis, work / "analysis", version=classlens.__version__)
     write_figures(work / "analysis")
     methods = [*METHODS, *(f"stored_rank:condition={name}" for name in READ)]
-    found = classlens.faithfulness(
+    found = classlens.evaluate(
         MODEL,
         test,
-        work / "faithful",
+        work / "evaluation",
         methods=methods,
         metrics=["removal"],
         steps=13,
@@ -99,12 +99,12 @@ def report(data: str, test: Dataset, work: Path) -> None:
         workers=0,
         report=_told,
     )
-    write_faithfulness(found, work / "faithful" / "results", version=classlens.__version__)
-    for name, folder in (("readouts", "analysis"), ("removal", "faithful/results")):
+    write_evaluation(found, work / "evaluation" / "results", version=classlens.__version__)
+    for name, folder in (("decoders", "analysis"), ("removal", "evaluation/results")):
         text = (work / folder / "summary.md").read_text(encoding="utf-8")
         (OUT / f"{name}.md").write_text(text.replace(data, "cifar10:FOLDER"), encoding="utf-8")
-    pictures = [work / "analysis" / "figures" / f"readouts_{tokens}.png" for tokens in ("cls", "image")]
-    for picture in (*pictures, work / "faithful" / "results" / "curves.png"):
+    pictures = [work / "analysis" / "figures" / f"decoders_{tokens}.png" for tokens in ("cls", "image")]
+    for picture in (*pictures, work / "evaluation" / "results" / "curves.png"):
         with Image.open(picture) as figure:
             figure.convert("RGB").quantize(128).save(OUT / picture.name, optimize=True)
 

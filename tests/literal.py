@@ -132,9 +132,9 @@ class FrozenNorm:
         self.module = module
         if isinstance(module, nn.Identity):
             return
-        self.centre = isinstance(module, nn.LayerNorm)
+        self.center = isinstance(module, nn.LayerNorm)
         eps = module.eps if module.eps is not None else torch.finfo(x.dtype).eps
-        second = x.var(dim=-1, unbiased=False, keepdim=True) if self.centre else (x**2).mean(dim=-1, keepdim=True)
+        second = x.var(dim=-1, unbiased=False, keepdim=True) if self.center else (x**2).mean(dim=-1, keepdim=True)
         self.sigma = (second + eps).sqrt()
         torch.testing.assert_close(self(x), module(x), msg="the frozen norm is the norm where it was frozen")
 
@@ -142,7 +142,7 @@ class FrozenNorm:
         """Affine in ``x``."""
         if isinstance(self.module, nn.Identity):
             return x
-        y = (x - x.mean(dim=-1, keepdim=True) if self.centre else x) / self.sigma
+        y = (x - x.mean(dim=-1, keepdim=True) if self.center else x) / self.sigma
         y = y if self.module.weight is None else y * self.module.weight
         return y if getattr(self.module, "bias", None) is None else y + self.module.bias
 

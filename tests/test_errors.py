@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import classlens
-from classlens.errors import ClasslensError, near
+from classlens.errors import ClasslensError, suggestion
 
 
 @pytest.mark.parametrize(
@@ -23,19 +23,19 @@ from classlens.errors import ClasslensError, near
     ],
 )
 def test_near_names(name: str, known: list[str], hint: str) -> None:
-    assert near(name, known) == hint
+    assert suggestion(name, known) == hint
 
 
 def test_the_nearest_name_comes_first_and_few_are_named() -> None:
     known = ["resid_mid", "resid_pre", "resid_post", "resid_posts", "embed"]
-    hint = near("resid_post", known)
+    hint = suggestion("resid_post", known)
     assert hint.startswith("; did you mean 'resid_post' or 'resid_posts' or ")
     assert hint.count(" or ") == 2
-    assert near("resid_post", known, count=1) == "; did you mean 'resid_post'?"
+    assert suggestion("resid_post", known, count=1) == "; did you mean 'resid_post'?"
 
 
 def test_names_may_come_from_any_iterable() -> None:
-    assert near("catt", (word for word in ("cat", "dog"))) == "; did you mean 'cat'?"
+    assert suggestion("catt", (word for word in ("cat", "dog"))) == "; did you mean 'cat'?"
 
 
 def test_one_error_that_programs_can_catch() -> None:
@@ -48,9 +48,9 @@ def test_public_names() -> None:
     describing = {"BlockView", "ClassSpace", "ModelView", "Norm", "Output", "Point", "Readout"}
     editing = {"AblateHeads", "AblateNeurons", "AblateSublayer", "CutAttention", "KeepTokens", "NoCls", "Patch"}
     using = {"ClasslensError", "Lens", "SelfOnly", "Trace", "__version__", "load", "measure", "open_store"}
-    analysing = {"Analysis", "Faithfulness", "Statistics", "analyse", "faithfulness"}
-    reading = {"Probed", "Translators", "Tuned", "probe", "tune"}
-    assert set(classlens.__all__) == using | describing | editing | analysing | reading
+    analyzing = {"Analysis", "EvaluateResult", "Statistics", "analyze", "evaluate"}
+    reading = {"ProbeResult", "TunedLens", "TuneResult", "probe", "tune"}
+    assert set(classlens.__all__) == using | describing | editing | analyzing | reading
     assert set(classlens.__all__) <= set(dir(classlens))
     for name in classlens.__all__:
         assert getattr(classlens, name) is not None

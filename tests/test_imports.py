@@ -26,7 +26,7 @@ class Layout:
 
     package: str
     layers: tuple[frozenset[str], ...]
-    """Lowest first. A part imports itself and any part of an earlier layer, not its neighbours in the same layer."""
+    """Lowest first. A part imports itself and any part of an earlier layer, not its neighbors in the same layer."""
     everywhere: frozenset[str] = frozenset()
     """Parts that any other may import; they import none themselves."""
     barred: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -226,9 +226,9 @@ BREACHES = {
     "relative, pointing up": ("models/a.py", "from ..lens import lens", "models must not import lens"),
     "relative, from a package": ("models/family/__init__.py", "from ... import cli", "models must not import cli"),
     "in a class": ("core/a.py", "class A:\n    from ..models import view", "core must not import models"),
-    "a neighbour": ("probes/a.py", "from classlens.faithful import removal", "probes must not import faithful"),
+    "a neighbor": ("probes/a.py", "from classlens.faithful import removal", "probes must not import faithful"),
     "the public names": ("lens/a.py", "from classlens import __version__", "lens must not import __init__"),
-    "errors import": ("errors.py", "import classlens.runs.cluster", "errors must not import runs"),
+    "errors import": ("errors.py", "import classlens.engine.ray", "errors must not import runs"),
     "matplotlib elsewhere": (
         "present/tables.py",
         "import matplotlib.pyplot",

@@ -96,14 +96,14 @@ def build(name: str, dtype: torch.dtype = torch.float64, *, seed: int = 0, fused
     model: Any = VisionTransformer(**{**shared, "num_classes": CLASSES, **variant.options})
     for part, make in variant.replace.items():
         setattr(model, part, make(24))
-    randomise(model, seed)
+    randomize(model, seed)
     for block in model.blocks:
         block.attn.fused_attn = fused
     made: VisionTransformer = model.to(dtype).eval()
     return made
 
 
-def randomise(model: nn.Module, seed: int = 0) -> None:
+def randomize(model: nn.Module, seed: int = 0) -> None:
     """Draw every parameter anew: logits come out of order 10, attention neither flat nor one-hot."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

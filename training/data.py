@@ -27,7 +27,7 @@ def read_split(root: Path, split: str) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
 
 
-def normalise(pixels: Tensor) -> Tensor:
+def normalize(pixels: Tensor) -> Tensor:
     """uint8 or float images in 0…255 to the model's input."""
     mean = torch.tensor(MEAN).view(1, 3, 1, 1)
     std = torch.tensor(STD).view(1, 3, 1, 1)
@@ -35,7 +35,7 @@ def normalise(pixels: Tensor) -> Tensor:
 
 
 def augment(padded: Tensor, generator: torch.Generator, *, pad: int, cutout: int) -> Tensor:
-    """Random crop of reflect-padded uint8 images, flip, brightness and contrast, one cut-out square; normalised."""
+    """Random crop of reflect-padded uint8 images, flip, brightness and contrast, one cut-out square; normalized."""
     count, side = len(padded), IMAGE_SIZE
     offsets = torch.randint(0, 2 * pad + 1, (count, 2), generator=generator)
     steps = torch.arange(side)
@@ -45,8 +45,8 @@ def augment(padded: Tensor, generator: torch.Generator, *, pad: int, cutout: int
     images = padded[torch.arange(count)[:, None, None, None], torch.arange(3)[None, :, None, None], rows, columns]
     images = images.float()
     brightness, contrast = (0.8 + 0.4 * torch.rand(2, count, 1, 1, 1, generator=generator)).unbind(0)
-    centre = images.mean(dim=(1, 2, 3), keepdim=True)
-    images = normalise((((images - centre) * contrast + centre) * brightness).clamp_(0, 255))
+    center = images.mean(dim=(1, 2, 3), keepdim=True)
+    images = normalize((((images - center) * contrast + center) * brightness).clamp_(0, 255))
     corners = torch.randint(1 - cutout, side, (count, 2), generator=generator)
     inside = (steps >= corners[..., None]) & (steps < corners[..., None] + cutout)
     return images.masked_fill(inside[:, 0, None, :, None] & inside[:, 1, None, None, :], 0.0)

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 import torch
-from data import normalise, read_split
+from data import normalize, read_split
 from safetensors.torch import load_file
 from tqdm import tqdm
 
@@ -30,7 +30,7 @@ def main() -> None:
     if args.weights:
         model.load_state_dict({key: value.float() for key, value in load_file(args.weights).items()}, strict=False)
     images, labels = read_split(args.data, "test")
-    predicted = torch.cat([model(normalise(part)).argmax(1) for part in tqdm(images.split(250), unit="batch")])
+    predicted = torch.cat([model(normalize(part)).argmax(1) for part in tqdm(images.split(250), unit="batch")])
     confusion = torch.zeros(len(CLASS_NAMES), len(CLASS_NAMES), dtype=torch.int64)
     confusion.index_put_((labels, predicted), torch.ones_like(labels), accumulate=True)
     accuracy = confusion.diag() / confusion.sum(1)

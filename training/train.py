@@ -18,7 +18,7 @@ from pathlib import Path
 
 import timm
 import torch
-from data import augment, normalise, pad_reflect, read_split
+from data import augment, normalize, pad_reflect, read_split
 from safetensors.torch import save_file
 from timm.layers import PatchDropout
 from timm.utils import ModelEmaV3
@@ -51,7 +51,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def optimisers(model: nn.Module, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
+def optimizers(model: nn.Module, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the blocks, AdamW for all else; weight decay on matrices only."""
     inner = [p for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
     taken = {id(p) for p in inner}
@@ -74,7 +74,7 @@ def rate(step: int, *, total: int, decay: int, warmup: int = 400) -> float:
 @torch.inference_mode()
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     model.eval()
-    predicted = torch.cat([model(normalise(part)).argmax(1) for part in images.split(250)])
+    predicted = torch.cat([model(normalize(part)).argmax(1) for part in images.split(250)])
     return float((predicted == labels).double().mean())
 
 
@@ -103,7 +103,7 @@ def main() -> None:
 
     model = build(drop_path_rate=0.05)
     ema = ModelEmaV3(model, decay=0.998)
-    optims = optimisers(model, args.lr, args.weight_decay)
+    optims = optimizers(model, args.lr, args.weight_decay)
     steps = len(labels) // args.batch_size
     first = 0
     checkpoint = args.out / "checkpoint.pt"
@@ -111,8 +111,8 @@ def main() -> None:
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
         ema.load_state_dict(state["ema"])
-        for optimiser, saved in zip(optims, state["optimisers"], strict=True):
-            optimiser.load_state_dict(saved)
+        for optimizer, saved in zip(optims, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         first = state["epoch"] + 1
 
     for epoch in range(first, args.epochs):
@@ -129,17 +129,17 @@ def main() -> None:
         for step in bar:
             index = order[step * args.batch_size : (step + 1) * args.batch_size]
             factor = rate(epoch * steps + step, total=args.epochs * steps, decay=args.decay_epochs * steps)
-            for optimiser in optims:
-                for group in optimiser.param_groups:
+            for optimizer in optims:
+                for group in optimizer.param_groups:
                     group["lr"] = args.lr * factor
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 logits = compiled(augment(padded[index], generator, pad=PAD, cutout=CUTOUT))
             loss = F.cross_entropy(logits.float(), labels[index], label_smoothing=0.1)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for optimiser in optims:
-                optimiser.step()
-                optimiser.zero_grad(set_to_none=True)
+            for optimizer in optims:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
             ema.update(model, step=epoch * steps + step)
             total_loss += float(loss.detach())
             if step % 20 == 19:
@@ -149,7 +149,7 @@ def main() -> None:
                 "epoch": epoch,
                 "model": model.state_dict(),
                 "ema": ema.state_dict(),
-                "optimisers": [optimiser.state_dict() for optimiser in optims],
+                "optimizers": [optimizer.state_dict() for optimizer in optims],
             },
             checkpoint,
         )

@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING, Any
 from classlens.errors import ClasslensError
 
 if TYPE_CHECKING:
+    from classlens.analysis.analyze import Analysis, analyze
     from classlens.core.attention import Output
     from classlens.core.maps import Norm
     from classlens.core.space import ClassSpace
     from classlens.core.stats import Statistics
-    from classlens.experiments.analyse import Analysis, analyse
-    from classlens.faithful.run import Faithfulness, faithfulness
-    from classlens.hooks.edits import (
+    from classlens.forward.edits.edits import (
         AblateHeads,
         AblateNeurons,
         AblateSublayer,
@@ -23,12 +22,13 @@ if TYPE_CHECKING:
     )
     from classlens.lens.lens import Lens, load
     from classlens.lens.trace import Trace
-    from classlens.lens.translators import Translators
+    from classlens.lens.tuned_lens import TunedLens
     from classlens.models.view import BlockView, ModelView, Point, Readout
-    from classlens.probes.run import Probed, probe
-    from classlens.probes.tuned import Tuned, tune
-    from classlens.runs.measure import measure
-    from classlens.runs.store import open_store
+    from classlens.store.store import open_store
+    from classlens.tasks.evaluation.evaluate import EvaluateResult, evaluate
+    from classlens.tasks.probes.probe import ProbeResult, probe
+    from classlens.tasks.tokens.measure import measure
+    from classlens.tasks.tuned_lens.tune import TuneResult, tune
 
 __version__ = "0.1.0"
 __all__ = [
@@ -40,7 +40,7 @@ __all__ = [
     "ClassSpace",
     "ClasslensError",
     "CutAttention",
-    "Faithfulness",
+    "EvaluateResult",
     "KeepTokens",
     "Lens",
     "ModelView",
@@ -49,16 +49,16 @@ __all__ = [
     "Output",
     "Patch",
     "Point",
-    "Probed",
+    "ProbeResult",
     "Readout",
     "SelfOnly",
     "Statistics",
     "Trace",
-    "Translators",
-    "Tuned",
+    "TuneResult",
+    "TunedLens",
     "__version__",
-    "analyse",
-    "faithfulness",
+    "analyze",
+    "evaluate",
     "load",
     "measure",
     "open_store",
@@ -72,15 +72,15 @@ _HOMES = {
     "Trace": "classlens.lens.trace",
     **dict.fromkeys(
         ("AblateHeads", "AblateNeurons", "AblateSublayer", "CutAttention", "KeepTokens", "NoCls", "Patch", "SelfOnly"),
-        "classlens.hooks.edits",
+        "classlens.forward.edits.edits",
     ),
-    "measure": "classlens.runs.measure",
-    "open_store": "classlens.runs.store",
-    **dict.fromkeys(("Analysis", "analyse"), "classlens.experiments.analyse"),
-    **dict.fromkeys(("Faithfulness", "faithfulness"), "classlens.faithful.run"),
-    **dict.fromkeys(("Probed", "probe"), "classlens.probes.run"),
-    **dict.fromkeys(("Tuned", "tune"), "classlens.probes.tuned"),
-    "Translators": "classlens.lens.translators",
+    "measure": "classlens.tasks.tokens.measure",
+    "open_store": "classlens.store.store",
+    **dict.fromkeys(("Analysis", "analyze"), "classlens.analysis.analyze"),
+    **dict.fromkeys(("EvaluateResult", "evaluate"), "classlens.tasks.evaluation.evaluate"),
+    **dict.fromkeys(("ProbeResult", "probe"), "classlens.tasks.probes.probe"),
+    **dict.fromkeys(("TuneResult", "tune"), "classlens.tasks.tuned_lens.tune"),
+    "TunedLens": "classlens.lens.tuned_lens",
     "Statistics": "classlens.core.stats",
     # What describes a model of one's own.
     **dict.fromkeys(("BlockView", "ModelView", "Point", "Readout"), "classlens.models.view"),

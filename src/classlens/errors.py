@@ -18,25 +18,31 @@ def not_finite() -> ClasslensError:
     )
 
 
-def near(name: str, known: Iterable[str], *, count: int = 3) -> str:
+def suggestion(name: str, known: Iterable[str], *, count: int = 3) -> str:
     """The names closest to ``name`` as a hint such as ``"; did you mean 'cat' or 'car'?"``, empty if none is near."""
     lower = {str(option).lower(): str(option) for option in known}
     found = [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n=count, cutoff=0.5)]
     return f"; did you mean {' or '.join(repr(option) for option in found)}?" if found else ""
 
 
-def require(extra: str, *libraries: str) -> None:
+def unknown(kind: str, name: object, known: Iterable[str], *, give: str = "one of") -> ClasslensError:
+    """The error for a name that is not among the known ones: ``unknown("loss", "logits", LOSSES)``."""
+    names = list(known)
+    return ClasslensError(f"{kind} {name!r} is not known{suggestion(str(name), names)}; give {give} {', '.join(names)}")
+
+
+def require_extra(extra: str, *libraries: str) -> None:
     """Raises ClasslensError where one of the libraries of an extra cannot be imported."""
     for name in libraries:
         try:
             import_module(name)
         except ImportError as error:
             raise ClasslensError(
-                f"{extra} needs {name}, which cannot be imported ({reason_of(error)}): pip install 'classlens[{extra}]'"
+                f"{extra} needs {name}, which cannot be imported ({cause(error)}): pip install 'classlens[{extra}]'"
             ) from None
 
 
-def reason_of(error: BaseException) -> str:
+def cause(error: BaseException) -> str:
     """What another library's error says, short and without a full stop, to stand within a sentence of ours."""
     first = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
     return first[:200].rstrip(" .:")

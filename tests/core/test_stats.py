@@ -32,7 +32,7 @@ def drawn(*shape: int, seed: int = 0) -> Array:
     return np.asarray(np.random.default_rng(seed).normal(size=shape))
 
 
-def near(p: float, draws: int) -> float:
+def suggestion(p: float, draws: int) -> float:
     """Four standard deviations of a share of so many draws, and the one that is always added."""
     return 4 * math.sqrt(p * (1 - p) / draws) + 2 / draws
 
@@ -124,14 +124,14 @@ def test_flipped_signs_approach_their_enumeration(alternative: Any, count: int) 
         sums, observed = np.abs(sums), np.abs(observed)
     exact = (sums >= observed - 1e-12).mean(axis=0)
     for p, wanted in zip(found, exact, strict=True):
-        assert p == pytest.approx(wanted, abs=near(wanted, 4000))
+        assert p == pytest.approx(wanted, abs=suggestion(wanted, 4000))
 
 
 def test_ties_count_against_the_effect() -> None:
     assert flip_signs(np.zeros((6, 1)), HOW)[0] == 1
     # Sums of 0.1 differ in their last digits by the order in which they are added.
     assert flip_signs(np.full((2, 1), 0.1), Statistics(permutations=4000))[0] == pytest.approx(
-        0.25, abs=near(0.25, 4000)
+        0.25, abs=suggestion(0.25, 4000)
     )
 
 
@@ -139,7 +139,7 @@ def test_differences_that_are_not_there() -> None:
     values = np.array([[np.nan, 1.0], [np.nan, 2.0], [np.nan, np.nan]])
     p = flip_signs(values, Statistics(permutations=4000))
     assert np.isnan(p[0])
-    assert p[1] == pytest.approx(0.25, abs=near(0.25, 4000))
+    assert p[1] == pytest.approx(0.25, abs=suggestion(0.25, 4000))
 
 
 def test_p_is_never_0() -> None:
@@ -165,7 +165,7 @@ def test_an_urn_is_the_same_as_shuffling(alternative: Any) -> None:
         expected = 4 * tokens.mean()
         sums, observed = np.abs(sums - expected), abs(observed - expected)
     exact = float((sums >= observed - 1e-9).mean())
-    assert p == pytest.approx(exact, abs=near(exact, 4000))
+    assert p == pytest.approx(exact, abs=suggestion(exact, 4000))
 
 
 @given(st.lists(st.integers(0, 30), min_size=4, max_size=4), st.integers(0, 9))
@@ -200,7 +200,7 @@ def test_a_million_tokens_of_a_thousand_ranks() -> None:
 def test_singles_are_as_exact_as_doubles() -> None:
     """The identity is a tie of itself, also where sums of float32 would differ in their last digits."""
     values = np.random.default_rng(0).random((6, 300), dtype=np.float32)
-    assert flip_signs(values, Statistics(permutations=2000)).min() > 1 / 64 - near(1 / 64, 2000) * 1.5
+    assert flip_signs(values, Statistics(permutations=2000)).min() > 1 / 64 - suggestion(1 / 64, 2000) * 1.5
 
 
 def test_large_counts_do_not_overflow() -> None:

@@ -1,4 +1,4 @@
-"""Intervals and tests against all resamples, all signs and all labellings, on cases with ties, gaps and odd seeds."""
+"""Intervals and tests against all resamples, all signs and all labelings, on cases with ties, gaps and odd seeds."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ TORCHVISION: dict[str, int] = {"num_layers": 3, "num_heads": 2, "hidden_dim": 16
 
 def torchvision_model(seed: int) -> Any:
     model = torchvision.models.VisionTransformer(image_size=24, patch_size=8, **TORCHVISION)
-    multihead.randomise(model, seed=seed)
+    multihead.randomize(model, seed=seed)
     return model.double().eval()
 
 

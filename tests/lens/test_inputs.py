@@ -15,7 +15,7 @@ from torch import Tensor
 
 import classlens
 from classlens.errors import ClasslensError
-from tests.zoo import randomise
+from tests.zoo import randomize
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def photo(width: int = 48, height: int = 40) -> Image.Image:
 
 def logits(lens: classlens.Lens, images: Any, **options: Any) -> Tensor:
     """The model's own logits of whatever was given."""
-    return torch.from_numpy(lens.trace(images, **options).output.values)
+    return torch.from_numpy(lens.trace(images, **options).model_logits.values)
 
 
 def expected(lens: classlens.Lens, *pictures: Image.Image) -> Tensor:
@@ -71,7 +71,7 @@ def test_many_of_all_kinds_in_order(lens: classlens.Lens, tmp_path: Path) -> Non
         yield from mixed
 
     torch.testing.assert_close(logits(lens, one_by_one()), expected(lens, *pictures))
-    assert [str(name) for name in lens.trace(mixed).output.image.values][1:] == ["image 1", "image 2"]
+    assert [str(name) for name in lens.trace(mixed).model_logits.image.values][1:] == ["image 1", "image 2"]
 
 
 def test_preprocessed_pixels_are_not_touched(lens: classlens.Lens) -> None:
@@ -87,8 +87,11 @@ def test_one_image_of_pixels(lens: classlens.Lens) -> None:
     pixels = torch.randn(3, 32, 32)
     trace = lens.trace(pixels)
     assert len(trace) == 1
-    torch.testing.assert_close(torch.from_numpy(trace.output.values), logits(lens, pixels[None]))
-    assert [str(name) for name in lens.trace(torch.randn(2, 3, 32, 32)).output.image.values] == ["image 0", "image 1"]
+    torch.testing.assert_close(torch.from_numpy(trace.model_logits.values), logits(lens, pixels[None]))
+    assert [str(name) for name in lens.trace(torch.randn(2, 3, 32, 32)).model_logits.image.values] == [
+        "image 0",
+        "image 1",
+    ]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
@@ -194,7 +197,7 @@ def any_size() -> classlens.Lens:
     model = VisionTransformer(
         img_size=16, patch_size=8, embed_dim=24, depth=1, num_heads=3, num_classes=5, dynamic_img_size=True
     )
-    randomise(model)
+    randomize(model)
     return classlens.load(model)
 
 

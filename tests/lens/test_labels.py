@@ -34,7 +34,7 @@ def test_image_tokens_keep_their_own_index() -> None:
     assert coords["column"][1].tolist() == [0, 1]
 
 
-def test_an_array_is_labelled_without_a_copy() -> None:
+def test_an_array_is_labeled_without_a_copy() -> None:
     values = torch.zeros(2, 3)
     made = array(values, ("image", "block"), {"image": ["a", "b"], "head": [0], "row": ("token", [1])}, name="x", k="v")
     assert set(made.coords) == {"image"}
@@ -53,11 +53,11 @@ def test_coordinates_name_every_axis(name: str) -> None:
     logits = trace.logits("mlp_out")
     assert logits.sizes == {"image": 3, "block": 3, "token": prefix + rows * columns, "category": zoo.CLASSES}
     facts = trace.facts(("attn_out", "resid_post"), zoo.targets())
-    for labelled in (logits, facts, trace.rank("embed", 0), trace.top("mlp_out", 2)):
-        assert labelled.image.values.tolist() == ["image 0", "image 1", "image 2"]
-        assert labelled.token_kind.values.tolist() == kinds
+    for labeled in (logits, facts, trace.rank("embed", 0), trace.top("mlp_out", 2)):
+        assert labeled.image.values.tolist() == ["image 0", "image 1", "image 2"]
+        assert labeled.token_kind.values.tolist() == kinds
         grid = [(row, column) for row in range(rows) for column in range(columns)]
-        places = list(zip(labelled.row.values.tolist(), labelled.column.values.tolist(), strict=True))
+        places = list(zip(labeled.row.values.tolist(), labeled.column.values.tolist(), strict=True))
         assert places == [(-1, -1)] * prefix + grid
     assert logits.block.values.tolist() == [0, 1, 2]
     assert logits.class_name.values.tolist() == list(NAMES)
@@ -108,8 +108,8 @@ def test_selection_by_name_is_indexing() -> None:
 
 def test_output_and_predictions_carry_class_names() -> None:
     trace = _trace("cls")
-    assert trace.output.dims == ("image", "category")
-    assert trace.output.class_name.values.tolist() == list(NAMES)
-    best = trace.output.argmax("category")
+    assert trace.model_logits.dims == ("image", "category")
+    assert trace.model_logits.class_name.values.tolist() == list(NAMES)
+    best = trace.model_logits.argmax("category")
     np.testing.assert_array_equal(trace.predictions, best)
     assert trace.predictions.class_name.values.tolist() == [NAMES[index] for index in best.values]

@@ -98,7 +98,7 @@ def test_dropout_does_not_reach_a_measurement() -> None:
     model = _held("cls_layer_scale")
     pixels = zoo.pixels("cls_layer_scale")
     expected = zoo.build("cls_layer_scale")(pixels).detach()
-    torch.testing.assert_close(torch.from_numpy(classlens.load(model).trace(pixels).output.values), expected)
+    torch.testing.assert_close(torch.from_numpy(classlens.load(model).trace(pixels).model_logits.values), expected)
 
 
 @pytest.mark.parametrize("name", zoo.KINDS)
@@ -107,13 +107,13 @@ def test_results_follow_weights_that_are_trained_in_place(name: str) -> None:
     pixels, target = zoo.pixels(name), zoo.targets()
     lens = classlens.load(model)
     before = lens.trace(pixels)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.05)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     for _ in range(2):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         torch.nn.functional.cross_entropy(model(pixels), target).backward()
-        optimiser.step()
-    old, new = before.output, lens.trace(pixels)
-    assert abs(new.output - old).max() > 1e-3
+        optimizer.step()
+    old, new = before.model_logits, lens.trace(pixels)
+    assert abs(new.model_logits - old).max() > 1e-3
     fresh = classlens.load(zoo.build(name))
     fresh.view.module.load_state_dict(model.state_dict())
     expected = fresh.trace(pixels)
@@ -141,7 +141,7 @@ def test_the_self_check_measures_both_laws(name: str) -> None:
     checks = half.check(pixels)
     assert checks.law1 == 0
     # The model's own norm and head round to 8 bits; what it pools is projected without.
-    largest = float(abs(half.trace(pixels).output).max())
+    largest = float(abs(half.trace(pixels).model_logits).max())
     assert 0 < checks.law2 <= 4 * torch.finfo(torch.bfloat16).eps * largest
 
 
@@ -208,7 +208,7 @@ def test_a_batch_holds_an_image(batch_size: int) -> None:
 
 def test_one_image_needs_no_batch_axis() -> None:
     lens, pixels = classlens.load(zoo.build("cls")), zoo.pixels("cls")
-    xr.testing.assert_identical(lens.trace(pixels[0]).output, lens.trace(pixels[:1]).output)
+    xr.testing.assert_identical(lens.trace(pixels[0]).model_logits, lens.trace(pixels[:1]).model_logits)
 
 
 def test_pixels_of_another_size_are_refused_unless_the_model_takes_them() -> None:

@@ -23,7 +23,7 @@ def scaled() -> Lens:
     module = timm.create_model(
         "vit_tiny_patch16_224", img_size=32, embed_dim=12, depth=2, num_heads=3, num_classes=7, init_values=0.5
     )
-    zoo.randomise(module)
+    zoo.randomize(module)
     return classlens.load(module, class_names=[f"kind {number}" for number in range(7)])
 
 

@@ -51,11 +51,11 @@ def _made(kind: str) -> tuple[Any, Lens, list[tuple[Any, tuple[int, ...], float]
     heads: list[Any]
     if kind == "two heads":
         model.second = nn.Linear(WIDTH, CLASSES)
-        zoo.randomise(model)
+        zoo.randomize(model)
         heads = [model.head, model.second]
     else:
         model.both = nn.Linear(2 * WIDTH, CLASSES)
-        zoo.randomise(model)
+        zoo.randomize(model)
         heads = [nn.Linear(WIDTH, CLASSES), nn.Linear(WIDTH, CLASSES)]
         for head, weight in zip(heads, model.both.weight.detach().split(WIDTH, dim=1), strict=True):
             head.load_state_dict({"weight": weight, "bias": model.both.bias.detach()})
@@ -92,7 +92,7 @@ def test_the_readouts_together_give_the_model_s_logits(kind: str) -> None:
     model, lens, _ = _made(kind)
     assert lens.check(PIXELS).law2 < 1e-11
     with torch.no_grad():
-        np.testing.assert_array_equal(lens.trace(PIXELS).output, model(PIXELS))
+        np.testing.assert_array_equal(lens.trace(PIXELS).model_logits, model(PIXELS))
 
 
 @KINDS

@@ -100,7 +100,7 @@ def test_the_last_states_give_the_model_s_logits(name: str, dtype: torch.dtype, 
     with torch.no_grad():
         own = model(pixels)
     assert own.abs().max() > 4
-    np.testing.assert_array_equal(trace.output, own)
+    np.testing.assert_array_equal(trace.model_logits, own)
     np.testing.assert_array_equal(trace.predictions, own.argmax(dim=1))
     if isinstance(model.fc_norm, torch.nn.Identity) or len(variant.pooled) == 1:
         last = trace.logits("resid_post").isel(block=-1, token=list(variant.pooled)).mean("token")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def randomise(model: nn.Module, *, seed: int = 0) -> None:
+def randomize(model: nn.Module, *, seed: int = 0) -> None:
     """Draw every parameter anew, so that none is left at a value that hides a mistake."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

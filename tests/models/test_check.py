@@ -14,10 +14,10 @@ from torch import Tensor, nn
 import classlens
 from classlens.errors import ClasslensError
 from classlens.models import timm as timm_family
-from classlens.models.check import Checks, measure_laws, require
+from classlens.models.check import Checks, measure_laws, require_laws
 from classlens.models.view import ModelView
 from tests.literal import States, states
-from tests.zoo import randomise
+from tests.zoo import randomize
 
 EPS = {torch.float32: 2**-23, torch.float64: 2**-52}
 
@@ -25,7 +25,7 @@ EPS = {torch.float32: 2**-23, torch.float64: 2**-52}
 def tiny(cls: type[VisionTransformer] = VisionTransformer, **options: Any) -> VisionTransformer:
     shared = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3, "num_classes": 5}
     model = cls(**{**shared, **options})
-    randomise(model)
+    randomize(model)
     return model.eval()
 
 
@@ -39,7 +39,9 @@ def passed(dtype: torch.dtype = torch.float32) -> tuple[ModelView, Tensor, State
 
 def measured(view: ModelView, logits: Tensor, found: States) -> Checks:
     names = ("resid_pre", "attn_out", "mlp_out", "resid_post")
-    return require(view, measure_laws(view, logits, view.tokens((16, 16)), **{name: found[name] for name in names}))
+    return require_laws(
+        view, measure_laws(view, logits, view.tokens((16, 16)), **{name: found[name] for name in names})
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

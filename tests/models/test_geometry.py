@@ -39,7 +39,7 @@ SIZES = [(97, 101), (101, 97), (67, 203), (301, 83), (300, 451)]
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_a_bright_square_is_found_again(name: str, size: tuple[int, int]) -> None:
     height, width = size
-    # Off the centre, so that a mirrored or shifted window shows.
+    # Off the center, so that a mirrored or shifted window shows.
     row, column, half = int(height * 0.48), int(width * 0.52), 5
     array = np.zeros((height, width, 3), dtype=np.uint8)
     array[row - half : row + half + 1, column - half : column + half + 1] = 255
@@ -79,12 +79,12 @@ def test_what_is_seen_is_what_changes_the_pixels(name: str, size: tuple[int, int
 @pytest.mark.parametrize("size", [(3, 2), (1, 9), (5, 4)], ids=str)
 @pytest.mark.parametrize("crop", [(30, 24), (31, 44), (60, 20)], ids=str)
 def test_tiny_photos(size: tuple[int, int], crop: tuple[int, int]) -> None:
-    """Without interpolation every pixel is one of the photo's, told by its colour; padding is black."""
+    """Without interpolation every pixel is one of the photo's, told by its color; padding is black."""
     nearest = transforms.InterpolationMode.NEAREST
     transform = transforms.Compose([transforms.Resize(32, nearest, max_size=50), transforms.CenterCrop(crop)])
     rows, columns = np.mgrid[: size[0], : size[1]]
-    colours = np.stack([rows + 1, columns + 1, rows * 0], axis=-1).astype(np.uint8)
-    shown = np.asarray(transform(Image.fromarray(colours))).astype(int)
+    colors = np.stack([rows + 1, columns + 1, rows * 0], axis=-1).astype(np.uint8)
+    shown = np.asarray(transform(Image.fromarray(colors))).astype(int)
     found = window(size, transform)
     assert found is not None
     left, top, right, bottom = found.frame

@@ -24,7 +24,7 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 DEEP = [0, 128, 129, 257, 385, 386, 32767, 32768, 65406, 65407, 65535]
 SHALLOW = [0, 0, 1, 1, 1, 2, 127, 128, 254, 255, 255]
 
-# What keeps colours whole (JPEG: nearly) where a format does not by itself.
+# What keeps colors whole (JPEG: nearly) where a format does not by itself.
 LOSSLESS: dict[str, dict[str, Any]] = {"jpg": {"subsampling": 0, "quality": 95}, "webp": {"lossless": True}}
 
 
@@ -33,7 +33,7 @@ def pixels(picture: Picture) -> np.ndarray[Any, Any]:
     return np.asarray(picture.image)
 
 
-def grey(picture: Picture) -> list[int]:
+def gray(picture: Picture) -> list[int]:
     """The first row of a picture whose three channels agree."""
     values = pixels(picture)
     assert (values == values[..., :1]).all()
@@ -71,10 +71,10 @@ def test_a_name_is_the_path_as_given(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("mode", "colour", "extension", "expected"),
+    ("mode", "color", "extension", "expected"),
     [
         ("RGB", (1, 2, 3), "png", (1, 2, 3)),
-        ("RGBA", (10, 20, 30, 0), "png", (10, 20, 30)),  # the colour under the alpha, not a background
+        ("RGBA", (10, 20, 30, 0), "png", (10, 20, 30)),  # the color under the alpha, not a background
         ("LA", (77, 0), "png", (77, 77, 77)),
         ("L", 77, "png", (77, 77, 77)),
         ("1", 1, "png", WHITE),
@@ -84,9 +84,9 @@ def test_a_name_is_the_path_as_given(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("LAB", (255, 128, 128), "tiff", WHITE),  # L = 100, a = b = 0
     ],
 )
-def test_colour_modes(mode: str, colour: Any, extension: str, expected: tuple[int, int, int], tmp_path: Path) -> None:
+def test_color_modes(mode: str, color: Any, extension: str, expected: tuple[int, int, int], tmp_path: Path) -> None:
     path = tmp_path / f"plain.{extension}"
-    image = Image.new(mode, (8, 8), colour)
+    image = Image.new(mode, (8, 8), color)
     image.save(path)
     tolerance = 2 if extension == "jpg" or mode == "LAB" else 0
     for picture in (open_picture(path), *read_pictures(image)):
@@ -94,7 +94,7 @@ def test_colour_modes(mode: str, colour: Any, extension: str, expected: tuple[in
 
 
 @pytest.mark.parametrize(
-    ("mode", "colour", "expected"),
+    ("mode", "color", "expected"),
     [
         ("RGBa", (50, 100, 10, 128), (99, 199, 19)),  # v · 255 / 128, floored
         ("La", (50, 128), (99, 99, 99)),
@@ -104,14 +104,14 @@ def test_colour_modes(mode: str, colour: Any, extension: str, expected: tuple[in
         ("I;16L", 257 * 5, (5, 5, 5)),
     ],
 )
-def test_modes_that_only_live_in_memory(mode: str, colour: Any, expected: tuple[int, int, int]) -> None:
-    (picture,) = read_pictures(Image.new(mode, (2, 2), colour))
+def test_modes_that_only_live_in_memory(mode: str, color: Any, expected: tuple[int, int, int]) -> None:
+    (picture,) = read_pictures(Image.new(mode, (2, 2), color))
     assert (pixels(picture) == expected).all()
 
 
 @pytest.mark.parametrize("transparency", [None, 0, 1, bytes([0, 128, 255])])
 @pytest.mark.parametrize("extension", ["png", "gif"])
-def test_a_palette_keeps_its_colours_under_transparency(
+def test_a_palette_keeps_its_colors_under_transparency(
     transparency: int | bytes | None, extension: str, tmp_path: Path
 ) -> None:
     image = Image.new("P", (3, 1))
@@ -129,7 +129,7 @@ def test_a_palette_keeps_its_colours_under_transparency(
 
 
 @pytest.mark.parametrize(("mode", "value", "transparency"), [("L", 9, 9), ("RGB", (9, 8, 7), (9, 8, 7)), ("1", 1, 1)])
-def test_a_transparent_colour_stays_a_colour(mode: str, value: Any, transparency: Any, tmp_path: Path) -> None:
+def test_a_transparent_color_stays_a_color(mode: str, value: Any, transparency: Any, tmp_path: Path) -> None:
     path = tmp_path / "key.png"
     Image.new(mode, (2, 1), value).save(path, transparency=transparency)
     with Image.open(path) as image:
@@ -144,16 +144,16 @@ def test_16_bit_grey_is_scaled(extension: str, kind: str, tmp_path: Path) -> Non
     Image.fromarray(np.array([DEEP], kind)).save(path)
     with Image.open(path) as image:
         assert image.mode.startswith("I;16")
-    assert grey(open_picture(path)) == SHALLOW
+    assert gray(open_picture(path)) == SHALLOW
 
 
 def test_a_dark_pgm_of_16_bits_stays_dark(tmp_path: Path) -> None:
     path = tmp_path / "dark.pgm"
     path.write_bytes(b"P5 2 1 65535\n" + struct.pack(">2H", 0, 200))
-    assert grey(open_picture(path)) == [0, 1]  # 200 / 257 = 0.78
+    assert gray(open_picture(path)) == [0, 1]  # 200 / 257 = 0.78
 
 
-def test_16_bit_colour_gives_the_upper_byte(tmp_path: Path) -> None:
+def test_16_bit_color_gives_the_upper_byte(tmp_path: Path) -> None:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -179,8 +179,8 @@ def test_deep_modes(values: np.ndarray[Any, Any], expected: list[int], tmp_path:
     image = Image.fromarray(values)
     assert image.mode in ("I", "F")
     image.save(tmp_path / "deep.tiff")
-    assert grey(open_picture(tmp_path / "deep.tiff")) == expected
-    assert grey(read_pictures(image)[0]) == expected
+    assert gray(open_picture(tmp_path / "deep.tiff")) == expected
+    assert gray(read_pictures(image)[0]) == expected
 
 
 @pytest.mark.parametrize(
@@ -209,11 +209,11 @@ STORED = {1: "RGBW", 2: "GRWB", 3: "WBGR", 4: "BWRG", 5: "RBGW", 6: "GWRB", 7: "
 
 def stored(orientation: int) -> Image.Image:
     """A scene three wide and two high, each of its pixels 16 × 16, as a camera with this orientation stores it."""
-    colour = {"R": RED, "G": GREEN, "B": BLUE, "W": WHITE}
+    color = {"R": RED, "G": GREEN, "B": BLUE, "W": WHITE}
     rows, columns = (2, 3) if orientation < 5 else (3, 2)
     array = np.zeros((rows, columns, 3), np.uint8)
     for corner, letter in zip([(0, 0), (0, -1), (-1, 0), (-1, -1)], STORED[orientation], strict=True):
-        array[corner] = colour[letter]
+        array[corner] = color[letter]
     return Image.fromarray(array.repeat(16, 0).repeat(16, 1))
 
 

@@ -32,7 +32,7 @@ def pixels(picture: Picture) -> np.ndarray[Any, Any]:
     return np.asarray(picture.image)
 
 
-def grey(picture: Picture) -> list[int]:
+def gray(picture: Picture) -> list[int]:
     """The first row of a picture whose three channels agree."""
     values = pixels(picture)
     assert (values == values[..., :1]).all()
@@ -67,9 +67,9 @@ def test_rgb_arrays_survive(array: np.ndarray[Any, Any]) -> None:
     ],
 )
 def test_array_types(array: np.ndarray[Any, Any], expected: list[int]) -> None:
-    assert grey(read_pictures(array)[0]) == expected
-    assert grey(read_pictures(array[..., None])[0]) == expected
-    assert grey(read_pictures(np.stack([array] * 3, -1))[0]) == expected
+    assert gray(read_pictures(array)[0]) == expected
+    assert gray(read_pictures(array[..., None])[0]) == expected
+    assert gray(read_pictures(np.stack([array] * 3, -1))[0]) == expected
 
 
 def test_array_shapes() -> None:

@@ -30,7 +30,7 @@ BACKBONES: dict[str, tuple[dict[str, Any], bool]] = {
 
 def backbone_of(name: str) -> Any:
     module = timm.create_model(name, **BACKBONES[name][0])
-    zoo.randomise(module)
+    zoo.randomize(module)
     return module.double().eval()
 
 
@@ -60,7 +60,7 @@ def test_a_head_of_ones_own(name: str, width: int) -> None:
     lens = classlens.load(backbone, head=head)
     pixels = torch.randn(2, 3, *lens.view.input_size, dtype=torch.float64)
     trace = lens.trace(pixels)
-    np.testing.assert_allclose(trace.output.values, logits_of(backbone, head, pixels), atol=1e-12)
+    np.testing.assert_allclose(trace.model_logits.values, logits_of(backbone, head, pixels), atol=1e-12)
     laws = verify(lens.view, pixels)
     assert all(law.holds for law in laws), laws
     assert [law.name for law in laws if law.error is None] == (["attribution"] if BACKBONES[name][1] else [])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import classlens
 from classlens.errors import ClasslensError
-from tests.zoo import randomise
+from tests.zoo import randomize
 
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 # A real timm architecture, made small by its own arguments: 4 blocks of image tokens.
@@ -29,14 +29,14 @@ def tiny(**options: Any) -> VisionTransformer:
     """A hand-made module, as a user would hold it: no configuration of timm's."""
     shared = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 5}
     model = VisionTransformer(**{**shared, **options})
-    randomise(model)
+    randomize(model)
     return model.eval()
 
 
 def trained(num_classes: int = 7) -> Any:
     """Stands for a model of `NAME` that somebody trained."""
     model: Any = timm.create_model(NAME, num_classes=num_classes, **SMALL)
-    randomise(model)
+    randomize(model)
     return model.eval()
 
 
@@ -177,7 +177,7 @@ def test_a_checkpoint_gives_the_model_that_was_saved(kind: str, tmp_path: Path) 
     pixels = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         expected = source(pixels)
-    torch.testing.assert_close(torch.from_numpy(lens.trace(pixels).output.values), expected)
+    torch.testing.assert_close(torch.from_numpy(lens.trace(pixels).model_logits.values), expected)
 
 
 def test_a_checkpoint_may_be_given_as_text_and_with_its_number_of_classes(tmp_path: Path) -> None:

@@ -21,10 +21,10 @@ from torch.nn import functional as F
 import classlens
 from classlens.core.attention import LOSSES, Loss
 from classlens.errors import ClasslensError
-from classlens.hooks.capture import evaluating, watching
+from classlens.forward.hooks import evaluating, watching
 from classlens.models import open_clip as adapter
 from classlens.models.open_clip import ZeroShotClassifier, classifier
-from tests.models.multihead import attention_gradient, pixels, randomise, seen, snapshot
+from tests.models.multihead import attention_gradient, pixels, randomize, seen, snapshot
 
 open_clip = pytest.importorskip("open_clip")
 
@@ -79,7 +79,7 @@ def build(name: str, dtype: torch.dtype = torch.float64) -> Any:
     if variant.tokens_first:
         transformer = open_clip.transformer.Transformer
         model.visual.transformer = transformer(16, 3, 2, 2, ls_init_value=0.1, batch_first=False)
-    randomise(model)
+    randomize(model)
     return model.to(dtype).eval()
 
 
@@ -253,7 +253,7 @@ def test_nothing_is_left_behind(name: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_mixed_precision_as_the_library_makes_it(dtype: torch.dtype) -> None:
     model = open_clip.CLIP(8, open_clip.CLIPVisionCfg(**VISION), open_clip.CLIPTextCfg(**TEXT), cast_dtype=dtype).eval()
-    randomise(model)
+    randomize(model)
     open_clip.convert_weights_to_lp(model, dtype)
     lens = classlens.load(classifier(model, tokenizer(), NAMES, TEMPLATES))
     trace = lens.trace(pixels(3, (32, 32), torch.float32))
@@ -282,7 +282,7 @@ def test_a_tower_of_timm(options: dict[str, Any]) -> None:
     vision = open_clip.CLIPVisionCfg(timm_model_name="test_vit", image_size=160, **options)
     width = 64 if options["timm_proj"] == "none" else 8
     model: Any = open_clip.CustomTextCLIP(width, vision, open_clip.CLIPTextCfg(**TEXT), init_logit_bias=-10.0)
-    randomise(model)
+    randomize(model)
     model.double().eval()
     trunk, x = model.visual.trunk, pixels(2, (160, 160))
     before, random = snapshot(model), torch.get_rng_state()
@@ -332,7 +332,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
 
 def trained(**options: Any) -> Any:
     model = open_clip.create_model("ViT-tiny-8", **options)
-    randomise(model)
+    randomize(model)
     return model.eval()
 
 

@@ -90,7 +90,7 @@ def half(image: Image.Image) -> Tensor:
 
 
 def refined(image: Image.Image) -> Tensor:
-    """The shorter side to 32 · 256 / 224, bicubic, the centre, ImageNet's mean and standard deviation."""
+    """The shorter side to 32 · 256 / 224, bicubic, the center, ImageNet's mean and standard deviation."""
     width, height = image.size
     image = image.resize((int(37 * width / height), 37), Image.Resampling.BICUBIC)
     left, top = round((image.width - 32) / 2), round((37 - 32) / 2)

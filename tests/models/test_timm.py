@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import classlens
 from classlens.errors import ClasslensError
-from tests.zoo import randomise
+from tests.zoo import randomize
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def named(read: Read) -> str:
 @pytest.mark.parametrize("read", READ, ids=named)
 def test_a_model_that_is_read(read: Read) -> None:
     module = timm.create_model(read.name, **read.options)
-    randomise(module)
+    randomize(module)
     lens = classlens.load(module)
 
     size = lens.view.input_size
@@ -106,7 +106,7 @@ def test_a_model_that_is_read(read: Read) -> None:
             space = module.head(module.fc_norm(module.norm(state)))
             torch.testing.assert_close(found, space.detach(), atol=1e-4, rtol=1e-4)
     assert taken[0].shape[1] == tokens.count
-    torch.testing.assert_close(torch.from_numpy(trace.output.values), logits)
+    torch.testing.assert_close(torch.from_numpy(trace.model_logits.values), logits)
     assert lens.checks.law1 <= 5e-7
     assert lens.checks.law2 <= 1e-4
 

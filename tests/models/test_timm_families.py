@@ -128,7 +128,7 @@ def family(request: pytest.FixtureRequest) -> tuple[Family, Any, classlens.Lens,
     """A family, its model in float64, its lens and pixels."""
     made = FAMILIES[request.param]
     module: Any = made.make()
-    zoo.randomise(module)
+    zoo.randomize(module)
     module = module.double().eval()
     lens = classlens.load(module)
     pixels = torch.randn(2, 3, *lens.view.input_size, dtype=torch.float64)
@@ -155,7 +155,7 @@ def test_states_and_logits_are_those_of_the_library(family: Made) -> None:
             pixels, output_fmt="NLC", return_prefix_tokens=bool(made.prefix), norm=False, intermediates_only=True
         )
     trace = lens.trace(pixels)
-    np.testing.assert_allclose(trace.output.values, logits, atol=1e-12)
+    np.testing.assert_allclose(trace.model_logits.values, logits, atol=1e-12)
     found = dict(trace.recording.walk("resid_post", slice(None)))
     assert len(found) == len(inner) == 2
     for block, state in enumerate(inner):
@@ -185,7 +185,7 @@ def test_attribution_adds_up(family: Made) -> None:
             continue
         parts = trace.attribution(target)
         total = parts.embed + parts.attention.sum(("block", "head")) + parts.mlp.sum("block") + parts.bias
-        np.testing.assert_allclose(total, trace.output.sel(category=target), atol=1e-10)
+        np.testing.assert_allclose(total, trace.model_logits.sel(category=target), atol=1e-10)
 
 
 def test_every_law_holds_and_nothing_is_left_behind(family: Made) -> None:
@@ -292,7 +292,7 @@ def test_a_bias_that_both_branches_share_counts_to_the_mlp() -> None:
         init_values=0.1,
         block_fn=partial(ParallelScalingBlock, fuse_out_proj=True),  # type: ignore[arg-type]
     )
-    zoo.randomise(module)
+    zoo.randomize(module)
     lens = classlens.load(module.double().eval())
     pixels = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     taken: list[Tensor] = []
@@ -310,7 +310,7 @@ def test_a_bias_that_both_branches_share_counts_to_the_mlp() -> None:
         torch.testing.assert_close(trace.recording.states("mlp_out", number), mlp, atol=1e-12, rtol=0)
     parts = trace.attribution(3)
     total = parts.embed + parts.attention.sum(("block", "head")) + parts.mlp.sum("block") + parts.bias
-    np.testing.assert_allclose(total, trace.output.sel(category=3), atol=1e-10)
+    np.testing.assert_allclose(total, trace.model_logits.sel(category=3), atol=1e-10)
     with pytest.raises(ClasslensError, match="share one residual add"):
         trace.logits("resid_mid")
 
@@ -334,14 +334,14 @@ REAL: dict[str, dict[str, Any]] = {
 def test_a_model_of_real_size(name: str) -> None:
     """In float32, as people run them."""
     module = timm.create_model(name, **REAL[name])
-    zoo.randomise(module)
+    zoo.randomize(module)
     lens = classlens.load(module)
     pixels = torch.randn(1, 3, *lens.view.input_size)
     with torch.no_grad():
         logits = module.eval()(pixels)
     assert float(logits.abs().max()) > 1, "logits near zero would hide a mistake"
     trace = lens.trace(pixels)
-    torch.testing.assert_close(torch.from_numpy(trace.output.values), logits)
+    torch.testing.assert_close(torch.from_numpy(trace.model_logits.values), logits)
     assert lens.checks.law1 <= 5e-7
     assert lens.checks.law2 <= 1e-4
     if lens.view.pooling != "map":

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from classlens.models.torch_layers import Taps, attention, in_steps, norms
-from tests.models.multihead import randomise
+from tests.models.multihead import randomize
 
 
 class Refused(Exception):
@@ -24,7 +24,7 @@ def refuse(reason: str) -> NoReturn:
 @pytest.mark.parametrize("batch_first", [True, False])
 def test_weights_and_values_are_the_module_s_own(batch_first: bool, bias: bool) -> None:
     module = nn.MultiheadAttention(12, 3, batch_first=batch_first, bias=bias).double().eval()
-    randomise(module)
+    randomize(module)
     x = torch.randn(2, 5, 12, dtype=torch.float64)  # image, token, width
     given = x if batch_first else x.transpose(0, 1)
     taps: Taps = {}
@@ -69,7 +69,7 @@ def test_other_attention_is_refused(module: nn.Module, reason: str) -> None:
 
 def test_norms() -> None:
     layer: Any = nn.LayerNorm(6, eps=0.3)
-    randomise(layer)
+    randomize(layer)
     (norm,) = norms(layer, refuse)
     x: Tensor = torch.randn(4, 6)
     torch.testing.assert_close(norm(x), layer(x))

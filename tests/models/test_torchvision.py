@@ -21,9 +21,9 @@ from torchvision.models.vision_transformer import ConvStemConfig
 import classlens
 from classlens.core.attention import LOSSES, Loss
 from classlens.errors import ClasslensError
-from classlens.hooks.capture import evaluating, watching
+from classlens.forward.hooks import evaluating, watching
 from classlens.models import torchvision as adapter
-from tests.models.multihead import attention_gradient, pixels, randomise, seen, snapshot
+from tests.models.multihead import attention_gradient, pixels, randomize, seen, snapshot
 
 SIZE, CLASSES = (32, 32), 7
 TARGET = torch.tensor([2, 6, 0])
@@ -47,7 +47,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def build(variant: str = "plain", dtype: torch.dtype = torch.float64) -> VisionTransformer:
     model = VisionTransformer(**{**SMALL, **VARIANTS[variant]})
-    randomise(model)
+    randomize(model)
     made: VisionTransformer = model.to(dtype).eval()
     return made
 
@@ -218,7 +218,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def trained(name: str = "vit_b_32", **options: Any) -> VisionTransformer:
     model: VisionTransformer = vars(adapter)["get_model"](name, weights=None, **options)
-    randomise(model)
+    randomize(model)
     return model.eval()
 
 
@@ -418,5 +418,5 @@ def test_a_forward_of_one_s_own_is_noticed() -> None:
             return 2 * super().forward(x)
 
     model = Doubled(**SMALL)
-    randomise(model)
+    randomize(model)
     refused(lambda: classlens.load(model.eval()), "Doubled", "misses the model's logits")

@@ -145,7 +145,7 @@ def test_a_folder_gives_the_model_that_was_saved(kind: str, tmp_path: Path) -> N
     trace = lens.trace(picture())
     with torch.no_grad():
         expected = source(processor()(images=picture(), return_tensors="pt")["pixel_values"]).logits
-    torch.testing.assert_close(tensor(trace.output), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(tensor(trace.model_logits), expected, rtol=0, atol=1e-5)
 
 
 def test_pixels_are_those_of_the_processor_and_of_its_definition(folder: Path) -> None:
@@ -168,7 +168,7 @@ def test_pixels_are_those_of_the_processor_and_of_its_definition(folder: Path) -
         {"image_mean": 0.3, "image_std": 0.7},
     ],
 )
-def test_normalisation_is_undone(options: dict[str, Any], folder: Path) -> None:
+def test_normalization_is_undone(options: dict[str, Any], folder: Path) -> None:
     processor(**options).save_pretrained(folder)
     lens = classlens.load(str(folder))
     square = picture().crop((0, 0, 16, 16))
@@ -328,9 +328,9 @@ def test_a_model_of_timm_is_sent_there(tmp_path: Path) -> None:
     refused(lambda: classlens.load(str(tmp_path)), "timm", "local-dir:")
 
 
-def test_quantised_weights(folder: Path) -> None:
+def test_quantized_weights(folder: Path) -> None:
     edit(folder, quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
-    refused(lambda: classlens.load(str(folder)), "quantised", "ViTForImageClassification")
+    refused(lambda: classlens.load(str(folder)), "quantized", "ViTForImageClassification")
 
 
 @pytest.mark.parametrize(

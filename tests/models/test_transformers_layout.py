@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 import classlens
 from classlens.errors import ClasslensError
-from classlens.hooks.capture import evaluating, watching
+from classlens.forward.hooks import evaluating, watching
 from classlens.models.families import of
 
 transformers: Any = pytest.importorskip("transformers")
@@ -130,11 +130,11 @@ def build(name: str, dtype: torch.dtype = torch.float64) -> Any:
     config = getattr(transformers, f"{variant.kind}Config")(**options)
     ending = "WithTeacher" if name == "deit_teacher" else ""
     model = getattr(transformers, f"{variant.kind}ForImageClassification{ending}")(config)
-    randomise(model)
+    randomize(model)
     return model.to(dtype).eval()
 
 
-def randomise(model: nn.Module, seed: int = 0) -> None:
+def randomize(model: nn.Module, seed: int = 0) -> None:
     """Draw every parameter anew: logits come out of order 10, attention neither flat nor one-hot."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -485,13 +485,13 @@ def test_a_tuple_in_place_of_a_named_output() -> None:
     model, x = build("siglip"), pixels("siglip")
     own = logits(model, x)
     model.config.return_dict = False
-    torch.testing.assert_close(tensor(classlens.load(model).trace(x).output), own)
+    torch.testing.assert_close(tensor(classlens.load(model).trace(x).model_logits), own)
 
 
 def test_a_class_made_from_one_that_is_read() -> None:
     base = type(build("vit"))
     model = type("Mine", (base,), {"__module__": "mine"})(build("vit").config)
-    randomise(model)
+    randomize(model)
     assert classlens.load(model).view.name == "Mine"
 
 
@@ -530,7 +530,7 @@ def test_heads_that_are_not_one_linear_layer() -> None:
 
 def test_changed_layers() -> None:
     class Adapted(nn.Linear):
-        """Stands for LoRA, quantised weights and the like."""
+        """Stands for LoRA, quantized weights and the like."""
 
     model = build("vit")
     model.vit.layers[1].mlp.fc2 = Adapted(40, 24)
@@ -542,7 +542,7 @@ def test_changed_layers() -> None:
 
     model = build("vit")
     model.vit.layernorm = nn.RMSNorm(24).double()
-    refused(model, "normalises with RMSNorm")
+    refused(model, "normalizes with RMSNorm")
 
 
 def test_attention_that_may_be_no_softmax(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from classlens.models.transforms import Preprocessing, preprocessing
 SMALL: dict[str, Any] = {"img_size": 32, "embed_dim": 24, "depth": 1, "num_heads": 3, "num_classes": 3}
 
 
-def grey(rows: list[list[int]]) -> Image.Image:
+def gray(rows: list[list[int]]) -> Image.Image:
     return Image.fromarray(np.repeat(np.array(rows, dtype=np.uint8)[..., None], 3, axis=2))
 
 
@@ -38,12 +38,12 @@ def paper(size: tuple[int, int], name: str = "vit_base_patch16_224", own: Any = 
 
 
 def test_the_transform_of_the_paper_by_hand() -> None:
-    # Halved with bilinear antialiasing: the new pixels' centres lie at 1 and 3, the old ones' at 0.5, 1.5, 2.5 and 3.5,
+    # Halved with bilinear antialiasing: the new pixels' centers lie at 1 and 3, the old ones' at 0.5, 1.5, 2.5 and 3.5,
     # and the weight falls from 1 to 0 over two old pixels: 0.75, 0.75, 0.25 and 0 for the left one.
     row = [0, 64, 128, 255]
     left = (0.75 * row[0] + 0.75 * row[1] + 0.25 * row[2]) / 1.75
     right = (0.25 * row[1] + 0.75 * row[2] + 0.75 * row[3]) / 1.75
-    pixels = paper((1, 2))(grey([row]), "row")
+    pixels = paper((1, 2))(gray([row]), "row")
     assert pixels.shape == (3, 1, 2)
     expected = [(round(value) / 255 - 0.5) / 0.5 for value in (left, right)]
     for channel in pixels:
@@ -79,7 +79,7 @@ def test_miil_keeps_its_own_transform_as_in_the_reference() -> None:
     assert paper((8, 8), "vit_base_patch16_224_miil.in21k_ft_in1k", own).transform is own
     lens = classlens.load("vit_base_patch16_224_miil", pretrained=False, transform="paper", **SMALL)
     # MIIL: mean 0, std 1.
-    pixels = lens.preprocessing(Image.new("RGB", (40, 40), (51, 102, 255)), "colour")
+    pixels = lens.preprocessing(Image.new("RGB", (40, 40), (51, 102, 255)), "color")
     torch.testing.assert_close(pixels[:, 0, 0], torch.tensor([0.2, 0.4, 1.0]))
 
 
@@ -188,12 +188,12 @@ def test_pixels_of_any_precision_come_back(dtype: torch.dtype) -> None:
     assert np.abs(np.asarray(back).astype(int) - np.asarray(picture).astype(int)).max() <= 1
 
 
-def test_colours_out_of_range_are_cut_off() -> None:
+def test_colors_out_of_range_are_cut_off() -> None:
     back = paper((1, 1)).picture(torch.tensor([-9.0, 0.0, 9.0]).view(3, 1, 1))
     assert back.getpixel((0, 0)) == (0, 128, 255)
 
 
-def test_pixels_of_an_unknown_normalisation_are_stretched() -> None:
+def test_pixels_of_an_unknown_normalization_are_stretched() -> None:
     pixels = torch.tensor([[[-2.0, 0.0, 2.0]]]).expand(3, 1, 3)
     assert np.asarray(Preprocessing(None).picture(pixels))[0, :, 0].tolist() == [0, 128, 255]
     flat = torch.full((3, 2, 2), 5.0)

@@ -2,6 +2,6 @@
 
 # isort: skip_file
 from classlens.cli.app import app
-from classlens.cli import inspect, explain, check, memories, measure, faithful, probe, tune, analyse
+from classlens.cli import inspect, explain, check, memories, measure, evaluate, probe, tune, analyze
 
-__all__ = ["analyse", "app", "check", "explain", "faithful", "inspect", "measure", "memories", "probe", "tune"]
+__all__ = ["analyze", "app", "check", "evaluate", "explain", "inspect", "measure", "memories", "probe", "tune"]

@@ -35,8 +35,8 @@ def check(
     from classlens.lens.verify import verify
     from classlens.models.classes import read_class_names
     from classlens.models.load import load_model
-    from classlens.models.random import redraw_heads
-    from classlens.present.verification import verification, verification_tables
+    from classlens.models.redraw import redraw_heads
+    from classlens.render.terminal.verification import verification, verification_tables
 
     names = None if classes is None else read_class_names(classes)
     loaded = load_model(
@@ -71,9 +71,9 @@ def models(
 ) -> None:
     """List the models that can be read, and whether their weights are on this machine."""
     from classlens.models.families import known
-    from classlens.present.listing import chosen, listing, records
+    from classlens.render.terminal.models import filter_models, listing, records
 
-    found = chosen(known(), family, search)
+    found = filter_models(known(), family, search)
     if as_json:
         json.dump({"models": records(found)}, sys.stdout, indent=1)
         print()

@@ -50,23 +50,23 @@ def explain(
     dtype: given.Dtype = None,
 ) -> None:
     """Show which parts of a photo speak for a class: overlays of one method or many, and the numbers."""
-    from classlens.explain.methods import METHODS, written
+    from classlens.explain.registry import METHODS, parse_method
     from classlens.lens.lens import load
-    from classlens.present.explanation import Animation, explanation_json, write_explanations
-    from classlens.present.folder import EXPLANATION, check_replaceable, replacing
+    from classlens.render.explanation import Animation, explanation_json, write_explanations
+    from classlens.render.folder import EXPLANATION, check_replaceable, replacing
 
     check_replaceable(out, EXPLANATION)
     methods = tuple(METHODS) if method == "all" else listed(method)
     if not methods:
         raise ClasslensError(f"no method was given: give some of {', '.join(METHODS)}, or all")
-    names = [written(text)[0] for text in methods]
+    names = [parse_method(text)[0] for text in methods]
     wanted: dict[str, Any] = {"against": against, "loss": loss, "query": None if query is None else _query(query)}
     options = {key: value for key, value in wanted.items() if value is not None}
     for option in options:
         if not any(option in METHODS[name].options for name in names):
             takers = ", ".join(name for name, known in METHODS.items() if option in known.options)
             raise ClasslensError(f"--{option} goes with {takers}, not with {', '.join(methods)}: leave it out")
-        twice = next((text for text in methods if option in written(text)[1]), None)
+        twice = next((text for text in methods if option in parse_method(text)[1]), None)
         if twice is not None:
             raise ClasslensError(f"--{option} was given, and method {twice!r} has a {option} of its own: leave one out")
     animation: Animation | None = "gif" if format_ == "gif" else "webp"

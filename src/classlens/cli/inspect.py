@@ -46,7 +46,7 @@ def inspect(
 ) -> None:
     """Show how a model builds the class of a photo: a page to explore, figures and numbers."""
     from classlens.lens.lens import load
-    from classlens.present.folder import INSPECTION, check_replaceable
+    from classlens.render.folder import INSPECTION, check_replaceable
 
     check_replaceable(out, INSPECTION)
     if transform not in (None, "paper"):
@@ -66,7 +66,7 @@ def inspect(
                 yield trace
                 progress("looking at images", 1 + len(pictures), steps)
 
-        from classlens.present.tables import inspection
+        from classlens.render.inspection import inspection
 
         record = inspection(lens, traces(), target, version=__version__)
         progress("writing the report", steps - 1, steps)
@@ -75,7 +75,7 @@ def inspect(
         json.dump({"out": str(out), **_summary(record)}, sys.stdout, indent=1)
         print()
         return
-    from classlens.present.terminal import tables
+    from classlens.render.terminal.inspection import tables
 
     console = Console(emoji=False)
     for table in tables(record):
@@ -84,9 +84,9 @@ def inspect(
 
 
 def _write(record: dict[str, Any], pictures: list[Image], out: Path) -> None:
-    from classlens.present.figures.inspection import save_figures
-    from classlens.present.folder import INSPECTION, replacing
-    from classlens.present.report import write_report
+    from classlens.render.figures.inspection import save_figures
+    from classlens.render.folder import INSPECTION, replacing
+    from classlens.render.html.report import write_report
 
     with replacing(out, INSPECTION) as folder:
         (folder / "inspect.json").write_text(json.dumps(record, allow_nan=False), encoding="utf-8")

@@ -37,7 +37,7 @@ def measure(
     batch_size: given.BatchSize = "auto",
     workers: given.Workers = None,
     skip_bad: given.SkipBad = False,
-    translators: given.Translators = None,
+    tuned_lens: given.TunedLens = None,
     probes: Annotated[Path | None, typer.Option(help="Folder that `classlens probe` wrote; conditions probe….")] = None,
     checkpoint: given.Checkpoint = None,
     head: given.Head = None,
@@ -53,9 +53,9 @@ def measure(
     log_json: given.LogJson = False,
 ) -> None:
     """Measure every token of a data set in class space, into a store; run again to go on after a stop."""
-    from classlens.present.progress import watched
-    from classlens.runs.cluster import Cluster
-    from classlens.runs.measure import measure as run
+    from classlens.engine.ray import Cluster
+    from classlens.render.terminal.progress import watched
+    from classlens.tasks.tokens.measure import measure as run
 
     with watched(sys.stdout if log_json else None, out) as (report, finished):
         outcome = run(
@@ -73,7 +73,7 @@ def measure(
             batch_size=given.batch_size_of(batch_size),  # type: ignore[arg-type]
             workers=workers,
             skip_bad=skip_bad,
-            translators=translators,
+            tuned_lens=tuned_lens,
             probes=probes,
             engine=engine,  # type: ignore[arg-type]
             cluster=Cluster(address, actors, gpus),

@@ -36,7 +36,7 @@ def memories(
     """
     from classlens.lens.lens import load
     from classlens.lens.memories import class_memories, memory_classes
-    from classlens.present.memories import memory_record, memory_table
+    from classlens.render.terminal.memories import memory_record, memory_table
 
     if memory is not None and class_ is not None:
         raise ClasslensError("--memory and --class were both given: give one of them")

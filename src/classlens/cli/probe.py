@@ -40,7 +40,7 @@ def probe(
     batch_size: given.BatchSize = "auto",
     workers: given.Workers = None,
     skip_bad: given.SkipBad = False,
-    translators: given.Translators = None,
+    tuned_lens: given.TunedLens = None,
     checkpoint: given.Checkpoint = None,
     head: given.Head = None,
     classes: given.Classes = None,
@@ -53,12 +53,12 @@ def probe(
     """Train linear probes of every token, site and block, and measure what they read; run again to go on after a stop.
 
     What could be read out of each token, beside what the class embedding reads from it. Run again with --pooled or
-    --logistic to add other probes, and read the store with analyse, or with faithful --ranks.
+    --logistic to add other probes, and read the store with analyze, or with evaluate --ranks.
     """
-    from classlens.present.probes import accuracy_table
-    from classlens.present.progress import watched
-    from classlens.probes.run import Kind
-    from classlens.probes.run import probe as run
+    from classlens.render.terminal.probes import accuracy_table
+    from classlens.render.terminal.progress import watched
+    from classlens.tasks.probes.probe import Kind
+    from classlens.tasks.probes.probe import probe as run
 
     if pooled and logistic:
         raise ClasslensError("--pooled and --logistic were both given: give one of them")
@@ -85,7 +85,7 @@ def probe(
             batch_size=given.batch_size_of(batch_size),  # type: ignore[arg-type]
             workers=workers,
             skip_bad=skip_bad,
-            translators=translators,
+            tuned_lens=tuned_lens,
             report=report,
             **loading(model, checkpoint, head, classes, templates, transform, device),
             dtype=dtype,

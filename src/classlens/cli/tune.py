@@ -1,4 +1,4 @@
-"""`classlens tune`: a tuned lens, from unlabelled images to a file."""
+"""`classlens tune`: a tuned lens, from unlabeled images to a file."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def tune(
     dtype: given.Dtype = None,
     log_json: given.LogJson = False,
 ) -> None:
-    """Train a tuned lens on unlabelled images: one affine translator a block, to match the model's output.
+    """Train a tuned lens on unlabeled images: one affine translator a block, to match the model's output.
 
-    Run again to go on after a stop. The file goes to measure and probe as --translators.
+    Run again to go on after a stop. The file goes to measure and probe as --tuned-lens.
     """
-    from classlens.present.probes import tuned_record, tuned_table
-    from classlens.present.progress import watched_steps
-    from classlens.probes.tuned import tune as run
+    from classlens.render.terminal.probes import tuned_record, tuned_table
+    from classlens.render.terminal.progress import watched_steps
+    from classlens.tasks.tuned_lens.tune import tune as run
 
     with watched_steps(sys.stdout if log_json else None, str(out)) as report:
         found = run(
@@ -78,4 +78,4 @@ def tune(
         return
     console = Console(emoji=False, highlight=False, soft_wrap=True)
     console.print(tuned_table(found))
-    console.print(f"Tuned lens: {found.file}", markup=False)
+    console.print(f"TuneResult lens: {found.file}", markup=False)

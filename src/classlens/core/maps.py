@@ -80,12 +80,12 @@ class Norm:
 
     def inverse_scale(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows 1"]:
         """``1 / σ`` (or ``1 / rms``) of each row: the factor that law 3 keeps at its value."""
-        # Two vectorised passes; torch's own variance is one slow pass on CPU, a fifth of all facts of a ViT-B.
-        centred = x - x.mean(dim=-1, keepdim=True) if self.kind == "layer" else x
-        return (centred.square().mean(dim=-1, keepdim=True) + self.eps).rsqrt()
+        # Two vectorized passes; torch's own variance is one slow pass on CPU, a fifth of all facts of a ViT-B.
+        centered = x - x.mean(dim=-1, keepdim=True) if self.kind == "layer" else x
+        return (centered.square().mean(dim=-1, keepdim=True) + self.eps).rsqrt()
 
     def pull(self, gradient: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
-        """The transposed Jacobian with the scale frozen, up to that scale: ``weight ⊙ g``, centred for a LayerNorm.
+        """The transposed Jacobian with the scale frozen, up to that scale: ``weight ⊙ g``, centered for a LayerNorm.
 
         ``pull(g) · x / σ = g · (norm(x) - bias)`` for every ``x``: this linear map makes attribution add up.
         """
@@ -97,8 +97,8 @@ class Norm:
     ) -> Float[Tensor, "*rows width"]:
         """The transposed Jacobian at ``x``: ``(u - mean(u) - x̂ · mean(u ⊙ x̂)) / σ`` with ``u = weight ⊙ g``."""
         scale = self.inverse_scale(x)
-        centred = x - x.mean(dim=-1, keepdim=True) if self.kind == "layer" else x
-        unit = centred * scale
+        centered = x - x.mean(dim=-1, keepdim=True) if self.kind == "layer" else x
+        unit = centered * scale
         u = self.pull(gradient)
         return (u - unit * (u * unit).mean(dim=-1, keepdim=True)) * scale
 

@@ -39,7 +39,7 @@ def facts(logits: Float[Tensor, "rows classes"], target: Int[Tensor, " rows"]) -
     # The least logit of all is NaN or -inf when any is; the greatest of each row is at hand.
     if not bool(torch.isfinite(top.values).all() & torch.isfinite(logits.min())):
         raise not_finite()
-    # Counting in the floating-point buffer keeps the sum vectorised; it is exact up to 2**24 classes.
+    # Counting in the floating-point buffer keeps the sum vectorized; it is exact up to 2**24 classes.
     rank = torch.gt(logits, logit, out=logits).sum(dim=1).to(torch.int64)
     return Facts(rank, logit[:, 0], top.indices)
 

@@ -63,9 +63,9 @@ class ClassSpace:
     def project(self, tokens: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows classes"]:
         """Class logits of each token."""
         weight, bias = self._in(tokens.dtype)
-        return F.linear(self.normalise(tokens), weight, bias)
+        return F.linear(self.normalize(tokens), weight, bias)
 
-    def normalise(self, tokens: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
+    def normalize(self, tokens: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
         """Each token as the head would see it."""
         x = tokens.to(compute_dtype(tokens.dtype))
         for step in self.maps:

@@ -1,4 +1,4 @@
-"""Intervals and tests for measurements of images: seeded, vectorised, and never a p value of 0.
+"""Intervals and tests for measurements of images: seeded, vectorized, and never a p value of 0.
 
 Tokens of an image are not independent, so intervals and tests are over images. The paper's tests over tokens are here
 too; they take counts of values in place of the tokens, which is all that such a test needs of millions of them.

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from classlens.explain.passes import over_images
+from classlens.explain.batching import over_images
 from classlens.explain.queries import Query, check_rows, rows_of
-from classlens.hooks.attending import attention_weights
-from classlens.hooks.recording import Recording
+from classlens.forward.attention import attention_weights
+from classlens.forward.recording import Recording
 
 
 def attention(

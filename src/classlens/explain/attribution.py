@@ -11,8 +11,8 @@ from torch import Tensor
 from classlens.core.attention import Functional, head_contributions
 from classlens.core.maps import compute_dtype
 from classlens.core.space import ClassOrWeights, of_classes
-from classlens.hooks.capture import evaluating, watching
-from classlens.hooks.recording import Recording
+from classlens.forward.hooks import evaluating, watching
+from classlens.forward.recording import Recording
 
 # Attention weights held at once: 64 MiB in float32.
 _WEIGHTS = 16 * 2**20

@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from classlens.errors import ClasslensError, near
-from classlens.explain.options import whole
-from classlens.explain.passes import over_images
+from classlens.core.arguments import whole_number
+from classlens.errors import unknown
+from classlens.explain.batching import over_images
 from classlens.explain.queries import Query, check_rows, rows_of
-from classlens.hooks.attending import Graph, differentiable
-from classlens.hooks.recording import Recording
+from classlens.forward.attention import Graph, differentiable
+from classlens.forward.recording import Recording
 from classlens.models.view import ModelView
 
 _POOLS = ("mean", "head")
@@ -52,7 +52,7 @@ def grad_cam(
     equations 1 and 2, the grid of tokens in the place of a feature map.
     """
     blocks, grid = len(recording.view.blocks), recording.tokens.image
-    place = blocks - 1 if block is None else whole("block", block, 0, blocks - 1)
+    place = blocks - 1 if block is None else whole_number("block", block, 0, blocks - 1)
 
     def found(part: slice) -> Tensor:
         graph = differentiable(recording.view, recording.pixels[part], ("resid_pre",))
@@ -79,7 +79,7 @@ def legrad(
     """
     view, grid = recording.view, recording.tokens.image
     if pool not in _POOLS:
-        raise ClasslensError(f"pool {pool!r} is not known{near(str(pool), _POOLS)}; give one of {', '.join(_POOLS)}")
+        raise unknown("pool", pool, _POOLS)
     logits = _of_mean if pool == "mean" else ModelView.after
 
     def found(part: slice) -> Tensor:

@@ -9,15 +9,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from classlens.core.attention import LOSSES, Loss, class_gradient, contrast_gradient, loss_gradient
-from classlens.errors import ClasslensError, near
+from classlens.errors import ClasslensError, unknown
 from classlens.explain.queries import Queries, Query, queries_of
-from classlens.hooks.recording import Recording
+from classlens.forward.recording import Recording
 
 # Rows of logits held at once while a model that averages its tokens is explained: 64 MiB for 1,000 classes.
 _ROWS = 16_384
 
 
-def explain(
+def class_gradient_maps(
     recording: Recording,
     target: Int[Tensor, " image"],
     *,
@@ -97,7 +97,7 @@ def loss_of(loss: Loss | None, default: Loss) -> Loss:
     if loss is None:
         return default
     if loss not in LOSSES:
-        raise ClasslensError(f"loss {loss!r} is not known{near(str(loss), LOSSES)}; give one of {', '.join(LOSSES)}")
+        raise unknown("loss", loss, LOSSES)
     return loss
 
 

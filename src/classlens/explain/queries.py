@@ -7,10 +7,10 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
+from classlens.core.arguments import is_whole_number, whole_number
 from classlens.core.space import ClassSpace
-from classlens.errors import ClasslensError, near
-from classlens.explain.options import is_whole, whole
-from classlens.hooks.recording import Recording
+from classlens.errors import ClasslensError, suggestion
+from classlens.forward.recording import Recording
 from classlens.models.view import ModelView, Tokens
 
 Query = str | int | tuple[int, int] | list[int] | None
@@ -48,17 +48,21 @@ def place_of(tokens: Tokens, query: str | int | tuple[int, int] | list[int], vie
         if query not in tokens.prefix:
             names = ", ".join(repr(name) for name in tokens.prefix) or "none"
             raise ClasslensError(
-                f"query {query!r} is no prefix token of model {view.name!r}{near(query, tokens.prefix)}; its names are "
-                f"{names}, and image tokens are given as (row, column)"
+                f"query {query!r} is no prefix token of model {view.name!r}{suggestion(query, tokens.prefix)}; "
+                f"its names are {names}, and image tokens are given as (row, column)"
             )
         return tokens.prefix.index(query)
     if isinstance(query, tuple | list):
-        if len(query) != 2 or not all(map(is_whole, query)) or not (0 <= query[0] < rows and 0 <= query[1] < columns):
+        if (
+            len(query) != 2
+            or not all(map(is_whole_number, query))
+            or not (0 <= query[0] < rows and 0 <= query[1] < columns)
+        ):
             raise ClasslensError(
                 f"query {query} is no image token: give (row, column) within the grid of {rows} by {columns}"
             )
         return int(len(tokens.prefix) + query[0] * columns + query[1])
-    return whole("query", query, 0, tokens.count - 1, hint=", a prefix token's name, or (row, column)")
+    return whole_number("query", query, 0, tokens.count - 1, hint=", a prefix token's name, or (row, column)")
 
 
 def check_rows(recording: Recording, query: Query) -> None:

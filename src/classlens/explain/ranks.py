@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from classlens.core.arguments import whole_number
 from classlens.core.scores import facts, identifiability
-from classlens.explain.options import whole
-from classlens.hooks.recording import Recording
+from classlens.forward.recording import Recording
 
 # What torch and NumPy both take.
 _LARGEST_SEED = 2**63 - 1
@@ -43,7 +43,7 @@ def random(recording: Recording, target: Int[Tensor, " image"], *, seed: int = 0
 
     ``trace.explain(method="random", seed=3)``: the baseline of every measure of faithfulness.
     """
-    seed = whole("seed", seed, 0, _LARGEST_SEED)
+    seed = whole_number("seed", seed, 0, _LARGEST_SEED)
     grid = recording.tokens.image
     order = torch.randperm(grid.stop - grid.start, generator=torch.Generator().manual_seed(seed))
     return (order.to(recording.dtype) / len(order)).expand(len(recording), -1).clone()

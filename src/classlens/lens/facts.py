@@ -1,4 +1,4 @@
-"""Facts of tokens as they come in, and the labelled arrays they become."""
+"""Facts of tokens as they come in, and the labeled arrays they become."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import xarray as xr
 from torch import Tensor
 
 from classlens.core.scores import Facts
-from classlens.errors import ClasslensError, near
+from classlens.errors import ClasslensError, unknown
 from classlens.lens.labels import array, image_names, target_coords, token_coords
 from classlens.models.classes import Classes
 from classlens.models.view import SITES, ModelView, Site, Tokens
@@ -19,10 +19,10 @@ from classlens.models.view import SITES, ModelView, Site, Tokens
 Integers = np.ndarray[tuple[int], np.dtype[np.integer]]
 
 
-def blocks_of(view: ModelView, site: str) -> Integers:
+def site_blocks(view: ModelView, site: str) -> Integers:
     """The blocks at which a site is read: all, or block 0 for ``embed``; raises ClasslensError for an unknown site."""
     if site not in SITES:
-        raise ClasslensError(f"site {site!r} is not known{near(str(site), SITES)}; give one of {', '.join(SITES)}")
+        raise unknown("site", site, SITES)
     if site == "resid_mid" and not view.has_mid:
         raise ClasslensError(
             f"site 'resid_mid' does not exist in model {view.name!r}, whose attention and MLP share one residual add: "
@@ -31,11 +31,11 @@ def blocks_of(view: ModelView, site: str) -> Integers:
     return np.arange(1 if site == "embed" else len(view.blocks))
 
 
-def sites_of(view: ModelView, sites: Site | Collection[Site]) -> tuple[Site, ...]:
+def check_sites(view: ModelView, sites: Site | Collection[Site]) -> tuple[Site, ...]:
     """Sites that can be asked for together; raises ClasslensError for others."""
     wanted: tuple[Site, ...] = (sites,) if isinstance(sites, str) else tuple(dict.fromkeys(sites))
     for site in wanted:
-        blocks_of(view, site)
+        site_blocks(view, site)
     if not wanted:
         raise ClasslensError(f"no sites were given: give some of {', '.join(SITES)}")
     if "embed" in wanted and len(wanted) > 1:
@@ -49,7 +49,7 @@ class FactsTable:
     def __init__(self, view: ModelView, tokens: Tokens, sites: tuple[Site, ...], images: int) -> None:
         self._tokens = tokens
         self._sites: list[str] = list(sites)
-        self._blocks = blocks_of(view, sites[0])
+        self._blocks = site_blocks(view, sites[0])
         shape = (images, len(sites), len(self._blocks), tokens.count)
         logit = torch.empty(shape, dtype=torch.promote_types(view.dtype, torch.float32))
         whole = {name: torch.empty(shape, dtype=torch.int64) for name in ("rank", "top1")}

@@ -1,4 +1,4 @@
-"""Names for the axes of results: every array that classlens returns is labelled here."""
+"""Names for the axes of results: every array that classlens returns is labeled here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def array(
     name: str,
     **attrs: str,
 ) -> xr.DataArray:
-    """A labelled array over ``values`` without a copy; coordinates of other dims are left out."""
+    """A labeled array over ``values`` without a copy; coordinates of other dims are left out."""
     data = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
     fitting: Coordinates = {key: value for key, value in coords.items() if _along(key, value) <= set(dims)}
     return xr.DataArray(data, dims=dims, coords=fitting, name=name, attrs=attrs)
@@ -68,7 +68,7 @@ def target_coords(classes: Classes, target: np.ndarray[Any, Any]) -> Coordinates
     return {"target": ("image", target), "target_name": ("image", names)}
 
 
-def told_of(method: str, options: dict[str, Any]) -> dict[str, str]:
+def method_attrs(method: str, options: dict[str, Any]) -> dict[str, str]:
     """The method and its options, as attributes of a result; the loss of a class gradient also where it was left
     out."""
     if method == "class_gradient":

@@ -17,19 +17,19 @@ import xarray as xr
 from torch import Tensor, nn
 
 from classlens.core.attention import Loss
-from classlens.errors import ClasslensError, reason_of
+from classlens.errors import ClasslensError, cause
 from classlens.explain.queries import Query
-from classlens.explain.streamed import explain_streamed
-from classlens.hooks.edits import Edit, editing
-from classlens.hooks.recording import record
-from classlens.hooks.reducing import reduce
-from classlens.lens.facts import FactsTable, sites_of
-from classlens.lens.labels import Coordinates, array, image_names, target_coords, token_coords, told_of
+from classlens.explain.streaming import explain_streamed
+from classlens.forward.edits.edits import Edit, editing
+from classlens.forward.recording import record
+from classlens.forward.streaming import reduce
+from classlens.lens.facts import FactsTable, check_sites
+from classlens.lens.labels import Coordinates, array, image_names, method_attrs, target_coords, token_coords
 from classlens.lens.target import Target, indices
 from classlens.lens.trace import Trace
-from classlens.lens.translators import Translators, read_translators
+from classlens.lens.tuned_lens import TunedLens, read_tuned_lens
 from classlens.lens.verify import check_laws
-from classlens.models.check import Checks, require
+from classlens.models.check import Checks, require_laws
 from classlens.models.classes import Classes
 from classlens.models.images import ImageLike, read_pictures
 from classlens.models.load import Loaded, load_model
@@ -121,7 +121,7 @@ class Lens:
         except (RuntimeError, AssertionError) as error:
             height, width = self.view.input_size
             raise ClasslensError(
-                f"model {self.view.name!r} cannot run on an image of {height}×{width} pixels ({reason_of(error)}): "
+                f"model {self.view.name!r} cannot run on an image of {height}×{width} pixels ({cause(error)}): "
                 "check the options it was made with"
             ) from None
 
@@ -135,7 +135,7 @@ class Lens:
     def check(self, pixels: Tensor | None = None) -> Checks:
         """Measure laws 1 and 2 on ``pixels``, or on one random image; raises ClasslensError when one fails."""
         self._same_parameters()
-        return require(self.view, check_laws(self.view, pixels))
+        return require_laws(self.view, check_laws(self.view, pixels))
 
     def trace(self, images: Images, *, batch_size: int = 32) -> Trace:
         """Run the model over some images and keep what its classes are built of.
@@ -190,7 +190,7 @@ class Lens:
             )
         self._same_parameters()
         _at_least_one(batch_size)
-        wanted = sites_of(self.view, sites)
+        wanted = check_sites(self.view, sites)
         names, pixels = self._pixels(images)
         index = indices(self.classes, target, len(names))
         tokens = self.view.tokens((int(pixels.shape[2]), int(pixels.shape[3])))
@@ -231,7 +231,7 @@ class Lens:
         index = indices(self.classes, target, len(names))
         other = None if against is None else indices(self.classes, against, len(names))
         options = {"loss": loss, "against": against, "query": query}
-        told = told_of("class_gradient", {key: value for key, value in options.items() if value is not None})
+        told = method_attrs("class_gradient", {key: value for key, value in options.items() if value is not None})
         maps = []
         for start in range(0, len(names), batch_size):
             part = slice(start, start + batch_size)
@@ -269,24 +269,24 @@ class Lens:
         with editing(self.view, edits):
             yield
 
-    def with_translators(self, translators: str | os.PathLike[str] | Translators) -> Lens:
+    def with_tuned_lens(self, tuned_lens: str | os.PathLike[str] | TunedLens) -> Lens:
         """The same model read through a tuned lens: tokens of a block pass its translator before every projection.
 
-            tuned = lens.with_translators("lens.safetensors")
+            tuned = lens.with_tuned_lens("lens.safetensors")
             tuned.trace("cat.png").rank("resid_post", "cat")      # beside lens.trace("cat.png").rank(…)
 
         Ranks, logits, facts and explanations of the blocks are then those of the translated tokens; what is added at
         a block (``attn_out``, ``mlp_out``) passes the translator of that block, too. The model's own logits, and what
-        they are the sum of, stay as they are. ``translators`` is a file that ``classlens tune`` wrote, or what
+        they are the sum of, stay as they are. ``tuned_lens`` is a file that ``classlens tune`` wrote, or what
         ``classlens.tune`` returned.
 
         Raises:
             ClasslensError: a file that is no tuned lens, or one of other weights or another shape.
         """
-        if not isinstance(translators, Translators):
-            translators, _ = read_translators(translators, self.view)
+        if not isinstance(tuned_lens, TunedLens):
+            tuned_lens, _ = read_tuned_lens(tuned_lens, self.view)
         made = copy(self)
-        made.view = replace(self.view, translators=translators.maps(self.view))
+        made.view = replace(self.view, tuned_lens=tuned_lens.maps(self.view))
         return made
 
     def _same_parameters(self) -> None:

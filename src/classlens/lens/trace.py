@@ -11,18 +11,26 @@ import xarray as xr
 from PIL import Image
 from torch import Tensor
 
+from classlens.core.arguments import whole_number
 from classlens.core.maps import compute_dtype
 from classlens.core.scores import BlockFacts, Facts
 from classlens.core.scores import identifiability as identifiability_of
 from classlens.core.space import ClassSpace
 from classlens.errors import ClasslensError, not_finite
+from classlens.explain.all_classes import explain_classes, explain_every_class
 from classlens.explain.attribution import attribute
-from classlens.explain.every_class import explain_classes, explain_every_class
-from classlens.explain.methods import method_of
-from classlens.explain.options import whole
-from classlens.hooks.recording import Recording
-from classlens.lens.facts import FactsTable, Integers, blocks_of, sites_of
-from classlens.lens.labels import Coordinates, array, class_coords, image_names, target_coords, token_coords, told_of
+from classlens.explain.registry import method_of
+from classlens.forward.recording import Recording
+from classlens.lens.facts import FactsTable, Integers, check_sites, site_blocks
+from classlens.lens.labels import (
+    Coordinates,
+    array,
+    class_coords,
+    image_names,
+    method_attrs,
+    target_coords,
+    token_coords,
+)
 from classlens.lens.target import Target, indices
 from classlens.models.classes import Classes
 from classlens.models.geometry import Window, window
@@ -64,15 +72,15 @@ class Trace:
     def window(self, photo: Image.Image) -> Window | None:
         """Where in a photo lies what the model saw of it, in pixels of the photo.
 
-        ``trace.window(photo).seen``; None where the transform has steps beside torchvision's resizes and centre crops.
+        ``trace.window(photo).seen``; None where the transform has steps beside torchvision's resizes and center crops.
         """
         size, transform = (photo.height, photo.width), self._preprocessing.transform
         return None if transform is None else window(size, transform)
 
     @property
-    def output(self) -> xr.DataArray:
+    def model_logits(self) -> xr.DataArray:
         """The model's own logits, dims ``image, category``."""
-        return array(self._logits, ("image", "category"), self._coords(classes=True), name="output")
+        return array(self._logits, ("image", "category"), self._coords(classes=True), name="model_logits")
 
     @property
     def predictions(self) -> xr.DataArray:
@@ -105,7 +113,7 @@ class Trace:
         Dims ``image, site, block, token``. ``rank``: classes with a strictly larger logit, 0 is best; ``top1``: the
         class on top. Where both sublayer outputs are asked for, the sums they make up need no product of their own.
         """
-        wanted = sites_of(self.recording.view, sites)
+        wanted = check_sites(self.recording.view, sites)
         index = self._target(target)
         table = FactsTable(self.recording.view, self.recording.tokens, wanted, len(self))
         for part in self._parts():
@@ -190,9 +198,11 @@ class Trace:
             options.setdefault("loss", "logit")
             found = explain_every_class(self.recording, **_checked(options))
             coords = self._coords(self._blocks("attn_out"), classes=True, image_only=True)
-            return array(found, ("image", "category", "token"), coords, name="importance", **told_of(method, options))
+            return array(
+                found, ("image", "category", "token"), coords, name="importance", **method_attrs(method, options)
+            )
         chosen = method_of(method, options)
-        told = told_of(method, options)
+        told = method_attrs(method, options)
         index = self._target(target)
         if options.get("against") is not None:
             options["against"] = self._target(options["against"])
@@ -210,9 +220,9 @@ class Trace:
         token`` of ``step`` classes each. ``loss`` is ``"logit"`` when left out, or ``"cross_entropy"``; ``query`` as in
         ``explain``. Source: design, section 4.
         """
-        step = whole("step", step, 1)
+        step = whole_number("step", step, 1)
         options.setdefault("loss", "logit")
-        chosen, told = _checked(options), told_of("class_gradient", options)
+        chosen, told = _checked(options), method_attrs("class_gradient", options)
         coords = self._coords(self._blocks("attn_out"), classes=True, image_only=True)
         names = ("image", "category", "block", "head", "token")
         for start in range(0, len(self.classes), step):
@@ -297,7 +307,7 @@ class Trace:
         return indices(self.classes, target, len(self))
 
     def _blocks(self, site: str) -> Integers:
-        return blocks_of(self.recording.view, site)
+        return site_blocks(self.recording.view, site)
 
     def _parts(self) -> Iterator[slice]:
         """Images in groups whose logits fit the scratch space; at least one image each."""

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from classlens.core.attention import Output
 from classlens.core.maps import compute_dtype
 from classlens.explain.attribution import attribute
-from classlens.hooks.capture import Receiver, evaluating, watching
-from classlens.hooks.recording import record
-from classlens.hooks.reducing import SUBLAYERS
+from classlens.forward.hooks import Receiver, evaluating, watching
+from classlens.forward.recording import record
+from classlens.forward.streaming import SUBLAYERS
 from classlens.models.check import Checks, measure_laws
 from classlens.models.view import ModelView
 

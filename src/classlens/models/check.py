@@ -73,7 +73,7 @@ def measure_laws(
     return Checks(law1, law2, law1_tolerance, law2_tolerance, _largest(logits), failure)
 
 
-def require(view: ModelView, checks: Checks) -> Checks:
+def require_laws(view: ModelView, checks: Checks) -> Checks:
     """The checks themselves; raises ClasslensError when one fails."""
     if checks.failure is not None:
         raise _failed(view, checks.failure)

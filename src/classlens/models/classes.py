@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from classlens.errors import ClasslensError, near
+from classlens.errors import ClasslensError, suggestion
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Classes:
             return self.index(int(name))
         raise ClasslensError(
             f"class {name!r} is not one of this model's {len(self.names)} classes"
-            f"{near(name, self._known) or self._hint}"
+            f"{suggestion(name, self._known) or self._hint}"
         )
 
     @property

@@ -25,7 +25,7 @@ ADAPTERS: dict[str, str] = {
     "transformers": "classlens.models.transformers",
 }
 # Names that no library owns are asked for first: a user's own file.
-_FILES = "classlens.models.own"
+_FILES = "classlens.models.user_file"
 _LINEAR_HEAD = "classlens.models.linear_head"
 _OWN = ("classlens", "paper")  # no libraries of their own: their modules are timm's
 

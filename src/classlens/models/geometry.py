@@ -1,4 +1,4 @@
-"""Where what a model sees lies in the original picture, for transforms made of resizes and centre crops."""
+"""Where what a model sees lies in the original picture, for transforms made of resizes and center crops."""
 
 from __future__ import annotations
 

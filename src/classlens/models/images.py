@@ -41,10 +41,10 @@ _TURNS = {
 class Picture:
     """A name and an upright RGB image, as ``read_pictures`` makes them.
 
-    >>> Picture("a grey square", Image.new("RGB", (2, 2), "grey")).name
-    'a grey square'
+    >>> Picture("a gray square", Image.new("RGB", (2, 2), "gray")).name
+    'a gray square'
 
-    The image holds pixels alone: no EXIF data, colour profile or other metadata of the file it came from.
+    The image holds pixels alone: no EXIF data, color profile or other metadata of the file it came from.
     """
 
     name: str
@@ -63,7 +63,7 @@ def open_picture(path: str | os.PathLike[str]) -> Picture:
     The picture is turned upright by its EXIF orientation. Alpha is dropped, as torchvision's and timm's loaders do.
     The first frame of several is taken. More than 8 bits are scaled, never clipped:
 
-    - 16-bit grey is divided by 257 and rounded; of 16-bit colour Pillow gives the upper byte;
+    - 16-bit gray is divided by 257 and rounded; of 16-bit color Pillow gives the upper byte;
     - 32-bit integers are taken as 16-bit where the largest exceeds 255 (in PGM files, which hold at most 16
       bits, always), otherwise as 8-bit;
     - floats are taken as 0…1 where none exceeds 1, otherwise as 0…255.
@@ -96,10 +96,10 @@ def read_pictures(images: ImageLike | Iterable[ImageLike], *, smallest: tuple[in
     """Name and read one image or many.
 
     >>> import numpy as np
-    >>> grey = np.array([[0.0, 0.5, 1.0]])
-    >>> [picture.name for picture in read_pictures([grey, Image.new("RGB", (2, 2))])]
+    >>> gray = np.array([[0.0, 0.5, 1.0]])
+    >>> [picture.name for picture in read_pictures([gray, Image.new("RGB", (2, 2))])]
     ['image 0', 'image 1']
-    >>> read_pictures(grey)[0].image.getpixel((1, 0))
+    >>> read_pictures(gray)[0].image.getpixel((1, 0))
     (128, 128, 128)
 
     Args:
@@ -240,10 +240,10 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 def _rgb(image: Image.Image, label: str) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16") or image.mode == "F":
         return Image.fromarray(_scaled(np.asarray(image), image, label)).convert("RGB")
-    if image.mode == "La":  # greys multiplied by alpha, which Pillow does not divide by it on the way to RGB
+    if image.mode == "La":  # grays multiplied by alpha, which Pillow does not divide by it on the way to RGB
         image = image.convert("LA")
     elif "transparency" in image.info:
-        # Else convert would compute a transparent colour for RGB, or warn of a palette that has several.
+        # Else convert would compute a transparent color for RGB, or warn of a palette that has several.
         image = image.copy()
         del image.info["transparency"]
     return image.convert("RGB")
@@ -320,7 +320,7 @@ def _from_16_bit(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _rounded(values: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Halves go up, so that 0.5 is 128 whatever its neighbours."""
+    """Halves go up, so that 0.5 is 128 whatever its neighbors."""
     return np.floor(values + 0.5).astype(np.uint8)
 
 

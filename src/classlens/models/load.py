@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from classlens.errors import ClasslensError, near
+from classlens.errors import ClasslensError, suggestion
 from classlens.models import families
 from classlens.models.classes import Classes, classes_of
 from classlens.models.families import Created, Request
@@ -102,7 +102,7 @@ def _held(model: nn.Module | ModelView) -> Created:
 def _create(name: str, request: Request) -> Created:
     adapter = families.named(name)
     if adapter is None:
-        hint = near(name, (known.name for known in families.known()))
+        hint = suggestion(name, (known.name for known in families.known()))
         raise ClasslensError(
             f"model {name!r} is neither built in nor known to timm, torchvision, OpenCLIP or transformers"
             f"{hint or '; see the names with `classlens models`'}"

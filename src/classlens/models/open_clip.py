@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from classlens.core.attention import Output
 from classlens.core.maps import Projection, UnitLength, compute_dtype, detached
 from classlens.core.space import ClassSpace
-from classlens.errors import ClasslensError, near, reason_of
+from classlens.errors import ClasslensError, cause, suggestion
 from classlens.models.checkpoint import read_state
 from classlens.models.families import Created, Known, Request
 from classlens.models.prompts import TEMPLATES, Template, filling, listed, texts_of
@@ -33,7 +33,7 @@ _POOLS = {"tok": ("cls", slice(0, 1)), "avg": ("avg", slice(1, None))}
 class ZeroShotClassifier(nn.Module):
     """A CLIP model with one text embedding a class; made by ``classifier``.
 
-    ``forward(pixels)`` gives ``exp(logit_scale) · normalise(encode_image(pixels)) · textᵀ``, and ``+ logit_bias`` where
+    ``forward(pixels)`` gives ``exp(logit_scale) · normalize(encode_image(pixels)) · textᵀ``, and ``+ logit_bias`` where
     the model has one (SigLIP): ``[image, category]``, as the model's own ``get_logits`` does.
     """
 
@@ -299,7 +299,7 @@ _TOWERS: dict[str, Callable[[Any, str, Tensor, Tensor | None, Refuse], ModelView
 def _pretrained(library: Any, name: str, architecture: str, tag: str, request: Request) -> Mapping[str, Any]:
     """What the library knows about the weights of this tag; empty for a file."""
     if architecture not in library.list_models():
-        hint = near(architecture, library.list_models()) or "; see the names with open_clip.list_models()"
+        hint = suggestion(architecture, library.list_models()) or "; see the names with open_clip.list_models()"
         raise ClasslensError(f"model {name!r} is not known to OpenCLIP{hint}")
     vision = library.get_model_config(architecture)["vision_cfg"]
     if isinstance(vision.get("layers"), list):
@@ -315,7 +315,7 @@ def _pretrained(library: Any, name: str, architecture: str, tag: str, request: R
         )
     known: Mapping[str, Any] = library.get_pretrained_cfg(architecture, tag)
     if tag and not known and not os.path.isfile(tag):
-        hint = near(tag, tags) or f"; see open_clip.list_pretrained_tags_by_model({architecture!r})"
+        hint = suggestion(tag, tags) or f"; see open_clip.list_pretrained_tags_by_model({architecture!r})"
         raise ClasslensError(f"weights {tag!r} of model {name!r} are neither a tag of OpenCLIP's nor a file{hint}")
     return known
 
@@ -328,7 +328,7 @@ def _fetched(library: Any, name: str, known: Mapping[str, Any], cache: str | Non
         where = f"{file or 'open_clip_model.safetensors'} of https://huggingface.co/{repository}"
         raise ClasslensError(
             f"pretrained weights of model {name!r} are not on this machine and could not be fetched "
-            f"({reason_of(error)}): fetch {where if repository else known.get('url')} and give it as checkpoint=FILE "
+            f"({cause(error)}): fetch {where if repository else known.get('url')} and give it as checkpoint=FILE "
             "(--checkpoint FILE), or connect to the network once"
         ) from None
     return path
@@ -351,17 +351,17 @@ def _build(
         model: nn.Module = library.create_model(architecture, pretrained=path, **{**text, **options})
     except TypeError as error:
         raise ClasslensError(
-            f"model {name!r} does not take these options ({reason_of(error)}): see OpenCLIP's documentation"
+            f"model {name!r} does not take these options ({cause(error)}): see OpenCLIP's documentation"
         ) from None
     except Exception as error:
         if path is None:
             raise ClasslensError(
-                f"model {name!r} cannot be built ({reason_of(error)}): check its name and options, and that what it "
+                f"model {name!r} cannot be built ({cause(error)}): check its name and options, and that what it "
                 "needs is on this machine"
             ) from None
         read_state(path)  # says why a file cannot be read at all
         raise ClasslensError(
-            f"checkpoint {path!r} does not fit model {name!r} ({reason_of(error)}): give the architecture that it was "
+            f"checkpoint {path!r} does not fit model {name!r} ({cause(error)}): give the architecture that it was "
             "trained with"
         ) from None
     return model.eval()
@@ -372,7 +372,7 @@ def _tokenizer(library: Any, name: str, architecture: str, length: int | None) -
         tokenizer: Callable[..., Tensor] = library.get_tokenizer(architecture, context_length=length)
     except Exception as error:
         raise ClasslensError(
-            f"the tokenizer of model {name!r} is not on this machine and could not be fetched ({reason_of(error)}): "
+            f"the tokenizer of model {name!r} is not on this machine and could not be fetched ({cause(error)}): "
             "connect to the network once, or make the model and its tokenizer yourself and give "
             "classlens.models.open_clip.classifier(model, tokenizer, class_names)"
         ) from None

@@ -9,9 +9,9 @@ from typing import Any
 
 import timm
 
-from classlens.models.cached import in_hub_cache
 from classlens.models.families import Known
 from classlens.models.timm_names import MODULES
+from classlens.models.weight_cache import in_hub_cache
 
 _FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # where no file is named
 

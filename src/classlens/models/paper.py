@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from torchvision import transforms
 
-from classlens.errors import ClasslensError, near
+from classlens.errors import ClasslensError, suggestion
 from classlens.models import timm, timm_names
 from classlens.models.checkpoint import State
 from classlens.models.families import Created, Known, Request
@@ -23,7 +23,7 @@ PREFIX = "paper:"
 
 
 def refinement_transform(size: tuple[int, int]) -> transforms.Compose:
-    """The processor of ``facebook/deit-base-distilled-patch16-224``: 256 bicubic, the centre 224."""
+    """The processor of ``facebook/deit-base-distilled-patch16-224``: 256 bicubic, the center 224."""
     return transforms.Compose(
         [
             transforms.Resize(round(min(size) * 256 / 224), interpolation=transforms.InterpolationMode.BICUBIC),
@@ -81,7 +81,7 @@ def create(name: str, request: Request) -> Created:
     model = MODELS.get(name)
     if model is None:
         raise ClasslensError(
-            f"model {name!r} is none of the paper's{near(name, MODELS)}; its models are {', '.join(MODELS)}"
+            f"model {name!r} is none of the paper's{suggestion(name, MODELS)}; its models are {', '.join(MODELS)}"
         )
     if model.file and request.pretrained and request.checkpoint is None:
         raise ClasslensError(

@@ -13,7 +13,7 @@ from timm.data import ImageNetInfo, create_transform, infer_imagenet_subset, res
 from timm.models import is_model
 from torch import nn
 
-from classlens.errors import ClasslensError, near
+from classlens.errors import ClasslensError, suggestion
 from classlens.models.checkpoint import State, apply_state, read_state
 from classlens.models.families import Created, Request
 from classlens.models.timm_layout import SUPPORTED, layout_of, view_of
@@ -74,8 +74,8 @@ def _check_tag(name: str) -> None:
     tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
     if ":" not in name and tag and tag not in tags:
         raise ClasslensError(
-            f"model {name!r} has no pretrained weights tagged {tag!r}{near(tag, tags)}; the tags of {architecture!r} "
-            f"are {', '.join(tags) or 'none'}"
+            f"model {name!r} has no pretrained weights tagged {tag!r}{suggestion(tag, tags)}; "
+            f"the tags of {architecture!r} are {', '.join(tags) or 'none'}"
         )
 
 

@@ -36,7 +36,7 @@ def norms(module: nn.Module, refuse: Refuse) -> tuple[Norm, ...]:
         return (Norm.of(module),)
     if isinstance(module, RmsNorm):  # timm's own, which is none of torch's
         return (Norm("rms", detached(module.weight), None, module.eps),)
-    refuse(f"normalises with {type(module).__name__}; only LayerNorm and RMSNorm are read")
+    refuse(f"normalizes with {type(module).__name__}; only LayerNorm and RMSNorm are read")
 
 
 def _sequential(block: Any, refuse: Refuse, *, post: bool = False) -> BlockView:

@@ -10,8 +10,8 @@ import timm
 from timm.data import infer_imagenet_subset
 from timm.models import PretrainedCfg
 
-from classlens.models.cached import in_hub_cache, in_torch_hub
 from classlens.models.families import Known, Weights
+from classlens.models.weight_cache import in_hub_cache, in_torch_hub
 
 # timm's modules with Vision Transformers, and the family of their models that no pattern below names.
 MODULES = {

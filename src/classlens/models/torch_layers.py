@@ -24,7 +24,7 @@ def norms(module: nn.Module, refuse: Refuse) -> tuple[Norm, ...]:
         return ()
     if isinstance(module, nn.LayerNorm):
         return (Norm.of(module),)
-    refuse(f"normalises with {type(module).__name__}; only LayerNorm is read")
+    refuse(f"normalizes with {type(module).__name__}; only LayerNorm is read")
 
 
 Taps = dict[nn.MultiheadAttention, nn.Module]

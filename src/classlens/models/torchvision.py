@@ -18,12 +18,12 @@ from torchvision.transforms import Compose
 from classlens.core.attention import Output
 from classlens.core.maps import detached
 from classlens.core.space import ClassSpace
-from classlens.errors import ClasslensError, near, reason_of
-from classlens.models.cached import in_torch_hub
+from classlens.errors import ClasslensError, cause, suggestion
 from classlens.models.checkpoint import State, apply_state, read_state
 from classlens.models.families import Created, Known, Request
 from classlens.models.torch_layers import Refuse, Taps, attention, in_steps, norms
 from classlens.models.view import BlockView, ModelView, Point, Readout
+from classlens.models.weight_cache import in_torch_hub
 
 NAMES = ("vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14")
 SUPPORTED = "classlens reads torchvision VisionTransformer models whose head is one linear layer"
@@ -39,7 +39,7 @@ def create(name: str, request: Request) -> Created:
     architecture, _, tag = name.removeprefix("torchvision:").partition(".")
     if architecture not in NAMES:
         raise ClasslensError(
-            f"model {name!r} is no Vision Transformer of torchvision{near(architecture, NAMES)}; give one of "
+            f"model {name!r} is no Vision Transformer of torchvision{suggestion(architecture, NAMES)}; give one of "
             f"{', '.join(NAMES)}"
         )
     weights = _weights(name, architecture, tag)
@@ -77,8 +77,8 @@ def _weights(name: str, architecture: str, tag: str) -> WeightsEnum:
     known = get_model_weights(architecture)
     if (tag or "DEFAULT") not in known.__members__:
         raise ClasslensError(
-            f"weights {tag!r} of model {name!r} are not known to torchvision{near(tag, known.__members__)}; give one "
-            f"of {', '.join(weights.name for weights in known)}"
+            f"weights {tag!r} of model {name!r} are not known to torchvision{suggestion(tag, known.__members__)}; "
+            f"give one of {', '.join(weights.name for weights in known)}"
         )
     return known[tag or "DEFAULT"]
 
@@ -100,10 +100,10 @@ def _build(name: str, architecture: str, options: Mapping[str, Any]) -> VisionTr
         module: VisionTransformer = get_model(architecture, weights=None, **options)
     except TypeError as error:
         raise ClasslensError(
-            f"model {name!r} does not take these options ({reason_of(error)}): see torchvision's documentation"
+            f"model {name!r} does not take these options ({cause(error)}): see torchvision's documentation"
         ) from None
     except Exception as error:  # torchvision checks its options with assertions of several kinds
-        raise ClasslensError(f"model {name!r} cannot be built ({reason_of(error)}): check its options") from None
+        raise ClasslensError(f"model {name!r} cannot be built ({cause(error)}): check its options") from None
     return module.eval()
 
 
@@ -114,7 +114,7 @@ def _fetched(name: str, weights: WeightsEnum) -> State:
     except Exception as error:  # no network, no such host, a broken file: what a download can raise is not bounded
         raise ClasslensError(
             f"pretrained weights of model {name!r} are not on this machine and could not be fetched "
-            f"({reason_of(error)}): fetch {weights.url} and give it as checkpoint=FILE "
+            f"({cause(error)}): fetch {weights.url} and give it as checkpoint=FILE "
             "(--checkpoint FILE), or connect to the network once"
         ) from None
     return state

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from classlens.errors import ClasslensError, reason_of
+from classlens.errors import ClasslensError, cause
 from classlens.models.families import Created, Known, Request
 from classlens.models.transformers_layout import MODELS, SUPPORTED, part_of, refused, spec_of, view
 from classlens.models.transforms import Transform
@@ -117,7 +117,7 @@ def _config(library: Any, name: str, where: str, options: Mapping[str, Any]) -> 
         if isinstance(error, OSError) and not os.path.isdir(where):
             raise _unfetched(name, where, error) from None
         if os.path.isfile(os.path.join(where, options.get("subfolder", ""), "config.json")):
-            reason = f"has a config.json that transformers does not read ({reason_of(error)})"
+            reason = f"has a config.json that transformers does not read ({cause(error)})"
         else:
             reason = "has no config.json"
         raise ClasslensError(f"model {name!r} {reason}; {SUPPORTED}") from None
@@ -130,7 +130,7 @@ def _architecture(library: Any, name: str, config: Any) -> str:
             f"model {name!r} is a timm model: give it as 'hf-hub:owner/name', or a folder as 'local-dir:folder'"
         )
     if getattr(config, "quantization_config", None) is not None:
-        refused(name, "is quantised")
+        refused(name, "is quantized")
     own = [kind for kind in MODELS if type(config) is getattr(library, kind).config_class]
     found = (config.architectures or own)[:1]
     if own and found and found[0] in own:
@@ -161,7 +161,7 @@ def _pretrained(kind: Any, name: str, where: str, config: Any, options: Mapping[
                 "you trust them, convert them once with save_pretrained and give that folder"
             ) from None
         raise ClasslensError(
-            f"the weights of model {name!r} cannot be read ({reason_of(error)}): expected whole model.safetensors or "
+            f"the weights of model {name!r} cannot be read ({cause(error)}): expected whole model.safetensors or "
             "pytorch_model.bin files; check that they are complete"
         ) from None
     missing = [key for key in report["missing_keys"] if not any(idle in key for idle in _IDLE)]
@@ -183,7 +183,7 @@ def _pretrained(kind: Any, name: str, where: str, config: Any, options: Mapping[
 
 def _unfetched(name: str, where: str, error: Exception) -> ClasslensError:
     return ClasslensError(
-        f"model {name!r} is not on this machine and could not be fetched ({reason_of(error)}): fetch config.json, "
+        f"model {name!r} is not on this machine and could not be fetched ({cause(error)}): fetch config.json, "
         f"preprocessor_config.json and model.safetensors of https://huggingface.co/{where} and give their folder as "
         "the model (--model FOLDER), or connect to the network once"
     )
@@ -201,8 +201,8 @@ def _class_names(module: Any) -> Sequence[str] | None:
 
 
 @dataclass(frozen=True)
-class _Normalisation:
-    """The constants that undo what a processor does to a picture's colours, from 0 to 1."""
+class _Normalization:
+    """The constants that undo what a processor does to a picture's colors, from 0 to 1."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -219,12 +219,12 @@ class Processing:
         return pixels
 
     @property
-    def transforms(self) -> tuple[_Normalisation, ...]:
+    def transforms(self) -> tuple[_Normalization, ...]:
         own = self.processor
         # What the processor takes for white; 1 for the usual factor of 1/255.
         white = 255 * own.rescale_factor if own.do_rescale else 255.0
         mean, std = (own.image_mean, own.image_std) if own.do_normalize else (0.0, 1.0)
-        return (_Normalisation(*(tuple((torch.as_tensor(x) / white).flatten().tolist()) for x in (mean, std))),)
+        return (_Normalization(*(tuple((torch.as_tensor(x) / white).flatten().tolist()) for x in (mean, std))),)
 
 
 def _transform(library: Any, where: str, options: Mapping[str, Any]) -> Transform | None:

@@ -75,7 +75,7 @@ def _distilled(parts: _Parts) -> tuple[str, tuple[Readout, ...]]:
 
 
 def _beit(parts: _Parts) -> tuple[str, tuple[Readout, ...]]:
-    """The pooler averages and then normalises (the norm before it is an identity), or takes ``[CLS]`` as it is."""
+    """The pooler averages and then normalizes (the norm before it is an identity), or takes ``[CLS]`` as it is."""
     if not parts.after:
         return _cls(parts)
     return "avg", (Readout(_space(parts.heads[0], parts.norm, parts.after), slice(parts.prefix, None)),)

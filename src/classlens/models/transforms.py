@@ -18,7 +18,7 @@ Transform = Callable[[Image.Image], Tensor]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """A model's eval transform, with the mean and standard deviation that undo its normalisation."""
+    """A model's eval transform, with the mean and standard deviation that undo its normalization."""
 
     transform: Transform | None
     mean: tuple[float, ...] | None = None
@@ -43,7 +43,7 @@ class Preprocessing:
         return pixels
 
     def picture(self, pixels: Tensor) -> Image.Image:
-        """What the model saw, as a picture; stretched to the full range where the normalisation is not known."""
+        """What the model saw, as a picture; stretched to the full range where the normalization is not known."""
         x = pixels.detach().float().cpu()
         if self.mean is not None and self.std is not None:
             x = x * torch.tensor(self.std).view(-1, 1, 1) + torch.tensor(self.mean).view(-1, 1, 1)
@@ -86,7 +86,7 @@ def preprocessing(
 
 
 def _described(transform: Any) -> Preprocessing:
-    """The transform with the constants of its normalisation, when it is a chain that ends in one."""
+    """The transform with the constants of its normalization, when it is a chain that ends in one."""
     for step in reversed(getattr(transform, "transforms", ())):
         mean, std = getattr(step, "mean", None), getattr(step, "std", None)
         if mean is not None and std is not None:

@@ -167,7 +167,7 @@ class ModelView:
     size_option: str | None = None
     """What the model's library calls the option that makes it for another input size."""
 
-    translators: tuple[Map, ...] | None = field(default=None, repr=False)
+    tuned_lens: tuple[Map, ...] | None = field(default=None, repr=False)
     """Of a tuned lens: what the tokens of each block pass before they are projected."""
 
     @property
@@ -203,15 +203,15 @@ class ModelView:
         are.
         """
         number = block - 1 if site in ("embed", "resid_pre") else block
-        return space if self.translators is None or number < 0 else space.behind(self.translators[number])
+        return space if self.tuned_lens is None or number < 0 else space.behind(self.tuned_lens[number])
 
     def reading(self, space: ClassSpace) -> Callable[[str, int], ClassSpace] | None:
         """``at`` for one space; None where every site and block is read in the same way."""
-        return None if self.translators is None else partial(self.at, space)
+        return None if self.tuned_lens is None else partial(self.at, space)
 
     def after(self, block: int, states: Tensor) -> Tensor:
         """The logits that the tokens after a block give, pooled as the model pools those after the last one."""
-        return self.logits(states if self.translators is None else self.translators[block](states))
+        return self.logits(states if self.tuned_lens is None else self.tuned_lens[block](states))
 
     def logits(self, last: Tensor, kept: Tensor | None = None) -> Tensor:
         """The logits that the last hidden states ``[image, token, width]`` give, pooled as the model does (law 2).

@@ -39,7 +39,7 @@ def load(name: str) -> VisionTransformer:
         raise ClasslensError(f"model 'builtin:{name}' does not exist: the built-in model is 'builtin:cifar10'")
     with as_file(files(__package__) / "cifar10.safetensors") as path:
         state = {key: value.float() for key, value in load_file(path).items()}
-    # The caller's random numbers are not disturbed by an initialisation that is overwritten at once.
+    # The caller's random numbers are not disturbed by an initialization that is overwritten at once.
     with torch.random.fork_rng(devices=[]):
         model = build()
     missing, unexpected = model.load_state_dict(state, strict=False)
@@ -51,7 +51,7 @@ def load(name: str) -> VisionTransformer:
 
 
 def transform() -> transforms.Compose:
-    """The shorter side to 32 pixels, the centre, CIFAR-10's mean and standard deviation."""
+    """The shorter side to 32 pixels, the center, CIFAR-10's mean and standard deviation."""
     return transforms.Compose(
         [
             transforms.Resize(IMAGE_SIZE, interpolation=transforms.InterpolationMode.BICUBIC),

@@ -1,0 +1,131 @@
+"""``cifar10:ROOT`` and ``cifar100:ROOT``: the published binary files, torchvision's copies, or folders of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torchvision import datasets
+
+from classlens.data.dataset import ClassName, Dataset, dataset, folder_of, text_of
+from classlens.data.layouts import folder as folders
+from classlens.errors import ClasslensError
+from classlens.store.schema import Array
+
+_SIDE = 32
+_PIXELS = 3 * _SIDE * _SIDE
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """One of the two data sets. A row of its binary files is its labels, the last one of them meant, and the pixels."""
+
+    binary: str
+    files: Mapping[str, tuple[str, ...]]
+    labels: int
+    names: str
+    torchvision: Any
+
+
+_KINDS = {
+    "cifar10": _Kind(
+        "cifar-10-batches-bin",
+        {"train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)), "test": ("test_batch.bin",)},
+        1,
+        "batches.meta.txt",
+        datasets.CIFAR10,
+    ),
+    "cifar100": _Kind(
+        "cifar-100-binary",
+        {"train": ("train.bin",), "test": ("test.bin",)},
+        2,
+        "fine_label_names.txt",
+        datasets.CIFAR100,
+    ),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class _Pixels:
+    """Images as one array ``[image, row, column, channel]``."""
+
+    pixels: Array
+    has_masks: bool = False
+
+    def picture(self, place: int) -> Image.Image:
+        return Image.fromarray(np.ascontiguousarray(self.pixels[place]))
+
+    def mask(self, place: int) -> None:
+        return None
+
+    def ignored(self, place: int) -> None:
+        return None
+
+    def size(self, place: int) -> int:
+        # All images have the same size: the sum of the pixels tells them apart.
+        return int(self.pixels[place].sum(dtype=np.int64))
+
+
+def read(spec: str, root: str, split: str | None) -> Dataset:
+    """Whatever of the three layouts ROOT holds; ``split`` is ``test`` (when left out) or ``train``."""
+    given, chosen = folder_of(spec, root), split or "test"
+    kind = _KINDS[spec.partition(":")[0]]
+    if chosen not in kind.files:
+        raise ClasslensError(f"data {spec!r} has no split {chosen!r}: give train or test")
+    for binary in (given / kind.binary, given):
+        if all((binary / file).is_file() for file in kind.files[chosen]):
+            return _binary(spec, kind, binary, chosen)
+    pickled = kind.torchvision.base_folder
+    if (given / pickled).is_dir() or given.name == pickled:
+        return _torchvision(spec, kind, given.parent if given.name == pickled else given, chosen)
+    if (given / chosen).is_dir():
+        return folders.read(spec, root, chosen)
+    raise ClasslensError(
+        f"data {spec!r} holds neither {kind.binary}/{kind.files[chosen][0]} nor {kind.torchvision.base_folder} nor a "
+        f"folder {chosen} of images: give the folder that the published archive was unpacked in"
+    )
+
+
+def _binary(spec: str, kind: _Kind, folder: Path, split: str) -> Dataset:
+    row = kind.labels + _PIXELS
+    rows = []
+    for file in kind.files[split]:
+        data = np.fromfile(folder / file, dtype=np.uint8)
+        if len(data) == 0 or len(data) % row:
+            raise ClasslensError(
+                f"data {spec!r}: {file} holds {len(data)} bytes, which is no whole number of rows of {row}; unpack the "
+                "published archive again"
+            )
+        rows.append(data.reshape(-1, row))
+    joined = np.concatenate(rows)
+    # Color by color in the file, row-major within each.
+    pixels = joined[:, kind.labels :].reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
+    listed = folder / kind.names
+    if not listed.is_file():
+        raise ClasslensError(f"data {spec!r} lacks {kind.names}, the names of its classes: unpack the archive again")
+    names = [line.strip() for line in text_of(listed).splitlines() if line.strip()]
+    return _array(spec, split, pixels, joined[:, kind.labels - 1].astype(np.int64), names)
+
+
+def _torchvision(spec: str, kind: _Kind, folder: Path, split: str) -> Dataset:
+    """Pickled files: torchvision checks that they are the published ones before it opens them."""
+    try:
+        found = kind.torchvision(str(folder), train=split == "train", download=False)
+    except RuntimeError:
+        raise ClasslensError(
+            f"data {spec!r}: files in {kind.torchvision.base_folder} are missing or not the published ones; unpack the "
+            "archive again"
+        ) from None
+    return _array(spec, split, found.data, np.asarray(found.targets), list(found.classes))
+
+
+def _array(spec: str, split: str, pixels: Array, labels: Array, names: list[str]) -> Dataset:
+    if labels.max() >= len(names):
+        raise ClasslensError(f"data {spec!r} has a class {labels.max()}, but {len(names)} names: unpack it again")
+    width = max(5, len(str(len(pixels))))
+    images = [f"{split}/{index:0{width}}" for index in range(len(pixels))]
+    return dataset(spec, split, images, labels, [ClassName(name) for name in names], _Pixels(pixels))

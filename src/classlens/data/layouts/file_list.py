@@ -1,0 +1,60 @@
+"""``list:FILE``: images one a line, perhaps with their classes."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from classlens.data.dataset import ClassName, Dataset, Files, dataset
+from classlens.errors import ClasslensError
+
+
+def read(spec: str, root: str, split: str | None) -> Dataset:
+    """Lines of ``path`` or ``path, tab, class``; in a ``.csv`` the columns ``path`` and perhaps ``label``.
+
+    Paths are relative to the folder of the file. Blank lines and those that start with ``#`` are passed over.
+    """
+    file = Path(root).expanduser()
+    if split is not None:
+        raise ClasslensError(f"data {spec!r} is one list of images and has no splits: leave out split {split!r}")
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ClasslensError(f"data {spec!r} cannot be read ({reason}): give a text file of image paths") from None
+    names: dict[str, int] = {}
+    given: list[str | None] = []
+    for line, path, label in _rows(spec, file, text):
+        if not path:
+            raise ClasslensError(f"data {spec!r} gives no path in line {line}: give one, or take the line away")
+        if path in names:
+            raise ClasslensError(f"data {spec!r} names {path!r} in line {names[path]} and in line {line}: name it once")
+        if given and (label is None) != (given[0] is None):
+            raise ClasslensError(
+                f"data {spec!r} gives a class in some lines and none in others, first in line {line}: give one in "
+                "every line, or in none"
+            )
+        names[path] = line
+        given.append(label)
+    classes = sorted({label for label in given if label is not None})
+    index = {label: number for number, label in enumerate(classes)}
+    labels = [-1 if label is None else index[label] for label in given]
+    kinds = [ClassName(name) for name in classes]
+    return dataset(spec, None, tuple(names), labels, kinds, Files(file.parent, tuple(names)))
+
+
+def _rows(spec: str, file: Path, text: str) -> Iterator[tuple[int, str, str | None]]:
+    """The number of each line, its path and its class."""
+    if file.suffix.lower() == ".csv":
+        reader = csv.DictReader(text.splitlines(), skipinitialspace=True)
+        if "path" not in (reader.fieldnames or ()):
+            raise ClasslensError(f"data {spec!r} has no column 'path' in its first line: name its columns path,label")
+        for row in reader:
+            if any(row.values()):
+                yield reader.line_num, (row["path"] or "").strip(), (row.get("label") or "").strip() or None
+        return
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip() and not line.startswith("#"):
+            path, _, label = line.partition("\t")
+            yield number, path.strip(), label.strip() or None

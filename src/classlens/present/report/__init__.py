@@ -1,7 +1,0 @@
-"""The report page: one HTML file to explore an inspection record in."""
-
-from __future__ import annotations
-
-from classlens.present.report.page import write_report
-
-__all__ = ["write_report"]

@@ -1,0 +1,236 @@
+"""Figures of an inspection record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+from PIL import Image
+
+from classlens.errors import ClasslensError
+from classlens.render.figures.style import CLS_COLOUR, IMAGE_COLOUR, MUTED, OPPOSES, SIGNED, SUPPORTS, plain, save
+
+_DOT: dict[str, Any] = {"color": "#14171b", "markeredgecolor": "white", "markeredgewidth": 0.5}
+_WIDTH = 8.4  # inches that the panels of a figure share
+_SMOOTH_FROM = 97  # pictures with fewer pixels a side are shown as the squares they are
+
+Record = Mapping[str, Any]
+Floats = NDArray[np.floating[Any]]
+
+
+def save_figures(record: Record, pictures: Sequence[Image.Image], folder: Path) -> list[Path]:
+    """Write the four figures of every image as PNG at 150 dpi, named ``01-evolution.png``, ``01-tokens.png`` and so on.
+
+    ``save_figures(record, [trace.picture(0)], Path("figures"))``
+
+    Returns the paths, in the order image by image: evolution, tokens, explanation, and attribution where it is
+    defined. ``pictures[i]`` is what the model saw of ``record["images"][i]``. Raises ``ClasslensError`` where their
+    numbers differ or the folder cannot be written.
+    """
+    if len(pictures) != len(record["images"]):
+        raise ClasslensError(
+            f"{len(pictures)} pictures were given for {len(record['images'])} images of the record: "
+            "give one picture an image"
+        )
+    model, paths = record["model"], []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, (image, picture) in enumerate(zip(record["images"], pictures, strict=True), start=1):
+            drawn = {
+                "evolution": evolution(image, model),
+                "tokens": tokens(image, model, picture),
+                "explanation": explanation(image, model, picture),
+            }
+            if image["attribution"] is not None:
+                drawn["attribution"] = attribution(image)
+            for kind, figure in drawn.items():
+                paths.append(folder / f"{number:02d}-{kind}.png")
+                save(figure, paths[-1])
+    except OSError as error:
+        reason = f"({error.strerror}): give another folder"
+        raise ClasslensError(f"figures cannot be written to {str(folder)!r} {reason}") from None
+    return paths
+
+
+def evolution(image: Record, model: Record) -> Figure:
+    """Per block: the share of image tokens with the class on top, and its identifiability there and at ``[CLS]``.
+
+    ``evolution(record["images"][0], record["model"]).savefig("evolution.png")``
+
+    Values from 0 to 1; the dotted line is chance, one token in ``num_classes``. No ``[CLS]``, no line for it.
+    """
+    blocks = np.array([one["block"] for one in image["blocks"]]) + 1
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    share = [one["identifiable"] for one in image["blocks"]]
+    mean = _identifiability(image, model)[:, len(model["prefix"]) :].mean(axis=1)
+    axes.plot(blocks, share, "o-", color=IMAGE_COLOUR, label="image tokens: share with the class on top")
+    axes.plot(blocks, mean, ".--", color=IMAGE_COLOUR, linewidth=1.2, label="image tokens: mean identifiability")
+    if image["blocks"][0]["cls_rank"] is not None:
+        cls = [1 - one["cls_rank"] / model["num_classes"] for one in image["blocks"]]
+        axes.plot(blocks, cls, "s-", color=CLS_COLOUR, label="[CLS]: identifiability")
+    chance = 1 / model["num_classes"]
+    axes.axhline(chance, color=MUTED, linestyle=":", label=f"chance: 1 token in {model['num_classes']} on top")
+    axes.set(xlabel="block", ylabel="share, identifiability", ylim=(-0.03, 1.03))
+    axes.set_xticks(blocks[:: -(-len(blocks) // 16)])
+    axes.grid(axis="y", alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    _title(axes, f"How {plain(image['target']['name'])} builds up in {plain(image['name'])}")
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    return figure
+
+
+def tokens(image: Record, model: Record, picture: Image.Image) -> Figure:
+    """Class identifiability of every image token after each block, over the picture; a dot marks rank 0.
+
+    ``tokens(record["images"][0], record["model"], trace.picture(0))``
+    """
+    identifiability = _identifiability(image, model)
+    figure, panels = _panels(len(identifiability), model)
+    values = identifiability[:, len(model["prefix"]) :].reshape(len(identifiability), *model["grid"])
+    gray = _grey(picture)
+    norm = Normalize(0, 1)
+    # About a quarter of a token, in points.
+    mark = float(np.clip(0.25 * 72 * _WIDTH / _columns(len(panels)) / max(model["grid"]), 1.5, 5))
+    for block, (axes, grid) in enumerate(zip(panels, values, strict=True)):
+        _picture(axes, gray)
+        _over(axes, grid, gray, cmap="viridis", norm=norm, alpha=0.72)
+        rows, columns = np.nonzero(grid == 1)
+        height, width = np.array(gray.size[::-1]) / grid.shape
+        axes.plot(
+            (columns + 0.5) * width,
+            (rows + 0.5) * height,
+            "o",
+            markersize=mark,
+            **_DOT,
+        )
+        axes.set_title(f"block {block + 1}", fontsize=9)
+    bar = figure.colorbar(ScalarMappable(norm, "viridis"), ax=panels, shrink=0.8, aspect=30, pad=0.02)
+    bar.set_label(f"1 − rank ÷ {model['num_classes']} classes", fontsize=9)
+    dot = Line2D([], [], linestyle="", marker="o", markersize=5, label="class on top", **_DOT)
+    figure.legend(handles=[dot], loc="outside lower center", fontsize=8, frameon=False)
+    _heading(figure, f"Class identifiability of {plain(image['target']['name'])} after each block")
+    return figure
+
+
+def explanation(image: Record, model: Record, picture: Image.Image) -> Figure:
+    """Where attention speaks for the class: the map summed over blocks and heads, then one per block, heads summed.
+
+    ``explanation(record["images"][0], record["model"], trace.picture(0))``
+
+    Positive values support the class. The sum has a color scale of its own; the blocks share one.
+    """
+    values = np.asarray(image["explanation"]["values"], dtype=float)
+    blocks = values.sum(axis=1).reshape(len(values), *model["grid"])
+    figure, panels = _panels(len(blocks) + 1, model)
+    gray = _grey(picture)
+    largest = [float(abs(blocks.sum(axis=0)).max()), float(abs(blocks).max())]
+    norms = [Normalize(-(size or 1), size or 1) for size in largest]
+    for number, axes in enumerate(panels):
+        _picture(axes, gray)
+        grid, norm = (blocks.sum(axis=0), norms[0]) if number == 0 else (blocks[number - 1], norms[1])
+        _over(axes, grid, gray, cmap=SIGNED, norm=norm, alpha=0.75)
+        axes.set_title("sum of all blocks" if number == 0 else f"block {number}", fontsize=9)
+    panels[0].title.set_fontweight("bold")
+    for norm, label in ((norms[1], "each block"), (norms[0], "sum of all blocks")):
+        bar = figure.colorbar(ScalarMappable(norm, SIGNED), ax=panels, shrink=0.8, aspect=30, pad=0.02)
+        bar.set_label(label, fontsize=9)
+        bar.ax.tick_params(labelsize=8)
+        bar.formatter.set_powerlimits((-2, 3))  # type: ignore[attr-defined]
+    target = plain(image["target"]["name"])
+    _heading(figure, f"Where more attention speaks for {target} (orange) or against it (blue)")
+    return figure
+
+
+def attribution(image: Record) -> Figure:
+    """The logit as the sum of what each part of the model adds: embeddings, attention and MLP of each block, biases.
+
+    ``attribution(record["images"][0])``
+
+    One bar a part, in logits, in the order in which the model computes them, from top to bottom.
+    """
+    found = image["attribution"]
+    parts = [("embeddings", found["embed"])]
+    for block, (heads, mlp) in enumerate(zip(found["attention"], found["mlp"], strict=True), start=1):
+        parts += [(f"block {block} attention", sum(heads)), (f"block {block} MLP", mlp)]
+    parts.append(("biases", found["bias"]))
+    names, values = [name for name, _ in parts], [float(value) for _, value in parts]
+    figure = Figure(figsize=(6.4, 1.4 + 0.19 * len(parts)), layout="constrained")
+    axes = figure.add_subplot()
+    colors = [SUPPORTS if value >= 0 else OPPOSES for value in values]
+    bars = axes.barh(range(len(parts)), values, color=colors, height=0.75)
+    labels = ["0.00" if abs(value) < 0.005 else f"{value:+.2f}".replace("-", "−") for value in values]
+    axes.bar_label(bars, labels, fontsize=7, padding=3, color=MUTED)
+    axes.set_yticks(range(len(parts)), names, fontsize=8)
+    axes.invert_yaxis()
+    axes.margins(x=0.12, y=0.01)
+    axes.axvline(0, color=MUTED, linewidth=0.8)
+    axes.set_xlabel(f"added to the logit; the bars sum to {found['logit']:.2f}")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    _title(axes, f"What adds to the logit of {plain(image['target']['name'])} in {plain(image['name'])}")
+    return figure
+
+
+def _identifiability(image: Record, model: Record) -> Floats:
+    """After each block: ``1 - rank / num_classes``, blocks × tokens."""
+    return np.asarray(1 - np.asarray(image["tokens"]["resid_post"]["rank"]) / model["num_classes"])
+
+
+def _panels(count: int, model: Record) -> tuple[Figure, list[Axes]]:
+    """A figure with ``count`` panels in rows, as wide as a page, in the shape of the picture."""
+    height, width = model["input_size"]
+    columns = _columns(count)
+    rows = -(-count // columns)
+    size = (10, max(2.6, rows * (_WIDTH / columns * height / width + 0.28) + 0.8))
+    figure = Figure(figsize=size, layout="compressed")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    panels = [axes for row in grid for axes in row]
+    for axes in panels:
+        axes.set_axis_off()
+    return figure, panels[:count]
+
+
+def _columns(panels: int) -> int:
+    return min(panels, 6 if panels > 8 else 4)
+
+
+def _grey(picture: Image.Image) -> Image.Image:
+    """Gray, and paler, so that the color laid over it can be read."""
+    return picture.convert("L").point(lambda value: 50 + 0.72 * value)
+
+
+def _picture(axes: Axes, gray: Image.Image) -> AxesImage:
+    width, height = gray.size
+    smooth = max(gray.size) >= _SMOOTH_FROM
+    return axes.imshow(
+        np.asarray(gray),
+        cmap="gray",
+        vmin=0,
+        vmax=255,
+        extent=(0, width, height, 0),
+        interpolation="antialiased" if smooth else "nearest",
+    )
+
+
+def _over(axes: Axes, grid: Floats, gray: Image.Image, **how: Any) -> AxesImage:
+    """One square a token, stretched over the picture."""
+    width, height = gray.size
+    return axes.imshow(grid, extent=(0, width, height, 0), interpolation="nearest", **how)
+
+
+def _heading(figure: Figure, text: str) -> None:
+    figure.suptitle(text, fontsize=11, parse_math=False)
+
+
+def _title(axes: Axes, text: str) -> None:
+    axes.set_title(text, fontsize=11, loc="left", parse_math=False)

@@ -1,0 +1,95 @@
+// Small tools: elements, numbers in words, the data, and a state that redraws what depends on it.
+const byId = (id) => document.getElementById(id);
+
+/** An element with attributes and children; text goes in as text, never as markup. */
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === false || value === null || value === undefined) continue;
+    element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children);
+  return element;
+}
+
+function makeSvg(tag, attributes = {}, ...children) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+const read = (id) => JSON.parse(byId(id).textContent);
+const record = read("record");
+const { model } = record;
+const [gridRows, gridColumns] = model.grid;
+const prefixCount = model.prefix.length;
+const tokenCount = prefixCount + gridRows * gridColumns;
+const clsToken = model.prefix.indexOf("cls");
+
+// An image's numbers are parsed when it is first looked at: they may take megabytes.
+const parsed = new Map();
+function imageAt(index) {
+  if (!parsed.has(index)) parsed.set(index, read(`image-${index}`));
+  return parsed.get(index);
+}
+const currentImage = () => imageAt(state.image);
+
+const className = (index) => record.class_names[index] ?? `class ${index}`;
+const blockNumbers = () => Array.from({ length: model.blocks }, (_, block) => block);
+const headNumbers = () => Array.from({ length: model.heads }, (_, head) => head);
+const sum = (values) => values.reduce((total, value) => total + value, 0);
+const sumMaps = (maps) => maps[0].map((_, token) => sum(maps.map((map) => map[token])));
+const largestOf = (values) => values.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0);
+
+const withMinus = (text) => text.replaceAll("-", "−");
+/** Fixed decimals, for logits. */
+const fixed = (value, digits = 2) => withMinus((Math.abs(value) < 0.5 * 10 ** -digits ? 0 : value).toFixed(digits));
+const signed = (value, digits = 2) => (Math.abs(value) < 0.5 * 10 ** -digits || value < 0 ? "" : "+") + fixed(value, digits);
+/** Three significant digits, for values whose size is not known beforehand. */
+function significant(value) {
+  const size = Math.abs(value);
+  if (size === 0) return "0";
+  const rounded = Number(value.toPrecision(3));
+  return withMinus(size >= 1e-3 && size < 1e4 ? String(rounded) : rounded.toExponential());
+}
+function percent(share) {
+  const value = 100 * share;
+  if (value > 0 && value < 0.1) return "<0.1%";
+  if (value > 99.9 && value < 100) return ">99.9%";
+  return `${Number(value.toFixed(value < 10 ? 1 : 0))}%`;
+}
+/** Identifiability keeps enough digits for one rank to show. */
+const rankDigits = Math.max(2, Math.ceil(Math.log10(model.num_classes)));
+const identifiability = (rank) => 1 - rank / model.num_classes;
+const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : noun.endsWith("s") ? "es" : "s"}`;
+
+const prefixName = (name) => `[${name.toUpperCase()}]`;
+function tokenName(token) {
+  if (token < prefixCount) return `${prefixName(model.prefix[token])} token`;
+  const position = token - prefixCount;
+  return `Row ${Math.floor(position / gridColumns) + 1}, column ${(position % gridColumns) + 1}`;
+}
+
+// The state of the page. `update` changes some of it and redraws the parts that named what changed.
+const state = {
+  image: 0,
+  block: model.blocks - 1,
+  site: "resid_post",
+  coloring: "identifiability",
+  opacity: 0.7,
+  token: Math.max(clsToken, 0),
+  pinned: false,
+  mapBlock: null,
+  mapHead: null,
+  ownScale: false,
+  detailBlock: null,
+};
+const parts = [];
+const onChange = (keys, draw) => parts.push({ keys: new Set(keys), draw });
+function update(changes) {
+  const changed = Object.keys(changes).filter((key) => state[key] !== changes[key]);
+  Object.assign(state, changes);
+  for (const part of parts) if (changed.some((key) => part.keys.has(key))) part.draw();
+}
+const drawEverything = () => parts.forEach((part) => part.draw());

@@ -1,0 +1,132 @@
+// A picture cut into tokens: one button a token, prefix tokens as named cells beside it.
+const grids = [];
+
+function tokenGrid(host, { label, prefix = false }) {
+  const image = make("img", { alt: "", draggable: "false" });
+  const cells = make("div", { class: "cells" });
+  cells.style.gridTemplateColumns = `repeat(${gridColumns}, 1fr)`;
+  const picture = make("div", { class: "picture" }, image, cells);
+  const root = make("div", { class: "token-grid", role: "group", "aria-label": label }, picture);
+  root.style.setProperty("--ratio", model.input_size[1] / model.input_size[0]);
+  // A cell smaller than this cannot hold a mark of its own size.
+  root.classList.toggle("fine", Math.max(gridRows, gridColumns) > 16);
+  const buttons = new Map();
+  const cell = (token) => {
+    const button = make("button", { type: "button", class: "cell", "data-token": token, tabindex: -1, "aria-pressed": "false" });
+    buttons.set(token, button);
+    return button;
+  };
+  if (prefix && prefixCount) {
+    const column = make("div", { class: "prefix" });
+    model.prefix.forEach((name, token) =>
+      column.append(make("div", {}, cell(token), make("span", { "aria-hidden": "true" }, prefixName(name)))));
+    root.prepend(column);
+  }
+  for (let token = prefixCount; token < tokenCount; token++) cells.append(cell(token));
+  host.replaceChildren(root);
+
+  let tips = () => [];
+  const tokenOf = (event) => {
+    const button = event.target.closest?.(".cell");
+    return button ? Number(button.dataset.token) : null;
+  };
+  const point = (token) => {
+    if (!state.pinned) update({ token });
+    showTip(buttons.get(token), tips(token));
+  };
+  root.addEventListener("pointerover", (event) => {
+    const token = tokenOf(event);
+    if (token !== null) point(token);
+  });
+  root.addEventListener("pointerleave", hideTip);
+  root.addEventListener("focusin", (event) => {
+    const token = tokenOf(event);
+    if (token !== null) point(token);
+  });
+  root.addEventListener("focusout", hideTip);
+  root.addEventListener("click", (event) => {
+    const token = tokenOf(event);
+    if (token === null) return;
+    update(state.pinned && state.token === token ? { pinned: false } : { token, pinned: true });
+  });
+  root.addEventListener("keydown", (event) => {
+    const token = tokenOf(event);
+    const next = token === null ? null : neighbor(token, event.key, buttons);
+    if (next === null) return;
+    event.preventDefault();
+    buttons.get(next).focus();
+  });
+
+  const grid = {
+    root,
+    buttons,
+    setPicture(source, alt) {
+      image.src = source;
+      image.alt = alt;
+    },
+    /** `colors(token)`: a CSS color or null; `labels(token)`: words; `marked(token)`: has the class on top. */
+    paint({ colors, labels, tip, marked = () => false, gray = true }) {
+      tips = tip;
+      root.classList.toggle("gray", gray);
+      for (const [token, button] of buttons) {
+        button.style.setProperty("--color", colors(token) ?? "transparent");
+        button.setAttribute("aria-label", labels(token));
+        button.classList.toggle("marked", marked(token));
+      }
+    },
+  };
+  grids.push(grid);
+  return grid;
+}
+
+/** Where an arrow key leads from a token; null where it leads nowhere. */
+function neighbor(token, key, buttons) {
+  const position = token - prefixCount;
+  const column = position % gridColumns;
+  let next = null;
+  if (position < 0) {
+    if (key === "ArrowUp") next = token - 1;
+    if (key === "ArrowDown") next = token + 1 < prefixCount ? token + 1 : null;
+    if (key === "ArrowRight") next = prefixCount;
+  } else {
+    if (key === "ArrowUp") next = position >= gridColumns ? token - gridColumns : null;
+    if (key === "ArrowDown") next = token + gridColumns;
+    if (key === "ArrowRight") next = column + 1 < gridColumns ? token + 1 : null;
+    if (key === "ArrowLeft") next = column > 0 ? token - 1 : prefixCount - 1;
+  }
+  return next !== null && buttons.has(next) ? next : null;
+}
+
+// The token in the inspector is outlined in every picture, and is the one that Tab reaches.
+let outlined = null;
+onChange(["token", "pinned"], () => {
+  for (const { buttons } of grids) {
+    const reach = buttons.has(state.token) ? state.token : prefixCount;
+    for (const token of new Set([outlined ?? state.token, state.token, prefixCount])) {
+      const button = buttons.get(token);
+      if (!button) continue;
+      const shown = token === state.token;
+      button.classList.toggle("shown", shown);
+      button.classList.toggle("pinned", shown && state.pinned);
+      button.setAttribute("aria-pressed", String(shown && state.pinned));
+      button.tabIndex = token === reach ? 0 : -1;
+    }
+  }
+  outlined = state.token;
+});
+
+function showTip(anchor, lines) {
+  const tip = byId("tip");
+  tip.replaceChildren(...lines.map((line, i) => make(i ? "div" : "strong", {}, line)));
+  tip.hidden = false;
+  const box = anchor.getBoundingClientRect();
+  const own = tip.getBoundingClientRect();
+  const room = document.documentElement.clientWidth;
+  const left = Math.min(Math.max(box.left + box.width / 2 - own.width / 2, 6), room - own.width - 6);
+  const above = box.top - own.height - 8;
+  tip.style.left = `${left}px`;
+  tip.style.top = `${above > 4 ? above : box.bottom + 8}px`;
+}
+function hideTip() {
+  byId("tip").hidden = true;
+}

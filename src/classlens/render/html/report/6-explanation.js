@@ -1,0 +1,154 @@
+// The explanation: one large map, and a small one for every block and head.
+function setUpExplanation() {
+  const large = tokenGrid(byId("map-grid"), { label: "Explanation map" });
+  const blockSelect = byId("map-block");
+  const headSelect = byId("map-head");
+  blockSelect.append(make("option", { value: "" }, "all, summed"));
+  headSelect.append(make("option", { value: "" }, "all, summed"));
+  for (const block of blockNumbers()) blockSelect.append(make("option", { value: block }, String(block + 1)));
+  for (const head of headNumbers()) headSelect.append(make("option", { value: head }, String(head + 1)));
+  const chosen = (select) => (select.value === "" ? null : Number(select.value));
+  blockSelect.addEventListener("change", () => {
+    const mapBlock = chosen(blockSelect);
+    update({ mapBlock, mapHead: mapBlock === null ? null : state.mapHead });
+  });
+  headSelect.addEventListener("change", () => update({ mapHead: chosen(headSelect) }));
+  byId("map-all").addEventListener("click", () => update({ mapBlock: null, mapHead: null }));
+  byId("own-scale").addEventListener("change", (event) => update({ ownScale: event.target.checked }));
+  buildMultiples();
+  onChange(["image"], () => large.setPicture(record.pictures[state.image], ""));
+  onChange(["image", "mapBlock", "mapHead"], () => drawLargeMap(large));
+  onChange(["image", "ownScale"], drawMultiples);
+  onChange(["mapBlock", "mapHead"], markMultiple);
+}
+
+/** The map of a block and head; null sums over all of them. */
+function mapOf(block, head) {
+  const { values } = currentImage().explanation;
+  if (block === null) return sumMaps(values.map(sumMaps));
+  return head === null ? sumMaps(values[block]) : values[block][head];
+}
+function mapName(block, head) {
+  if (block === null) return "All blocks and heads";
+  return head === null ? `Block ${block + 1}, all heads` : `Block ${block + 1}, head ${head + 1}`;
+}
+
+/** Whose attention it is, in words. */
+const QUERIES = {
+  cls: "[CLS]",
+  "mean of pooled tokens": "the tokens that the head pools",
+  "cls and mean of pooled tokens": "[CLS] and the tokens that the head averages",
+  "tokens of both heads": "the tokens that the two heads read",
+};
+
+function drawLargeMap(grid) {
+  const { target, explanation } = currentImage();
+  const { mapBlock, mapHead } = state;
+  const map = mapOf(mapBlock, mapHead);
+  const largest = largestOf(map);
+  const reader = QUERIES[explanation.query];
+  byId("explanation-words").replaceChildren(
+    "Tokens learn from one another through attention. For each image token: would more attention to it from ", reader,
+    " make ", make("strong", {}, target.name), " likelier (positive) or less likely (negative)? ",
+    `The value is the negative gradient of the ${explanation.loss.replaceAll("_", " ")} loss with respect to that attention weight.`);
+  byId("map-title").textContent = mapName(mapBlock, mapHead);
+  byId("map-block").value = mapBlock ?? "";
+  byId("map-head").value = mapHead ?? "";
+  byId("map-head").disabled = mapBlock === null;
+  byId("map-head").title = mapBlock === null ? "Choose a block first" : "";
+  byId("map-all").disabled = mapBlock === null;
+  grid.paint({
+    colors: (token) => divergingCss(map[token - prefixCount], largest),
+    labels: (token) => `${tokenName(token)}: ${significant(map[token - prefixCount])}`,
+    tip: (token) => [tokenName(token), `${mapName(mapBlock, mapHead)}: ${significant(map[token - prefixCount])}`],
+  });
+  divergingLegend(byId("map-legend"), largest,
+    `more attention here would speak against ${target.name}`, `more attention here would speak for ${target.name}`);
+}
+
+function buildMultiples() {
+  const table = byId("multiples");
+  const header = make("tr", {}, make("th", { scope: "col" }, "Block"), make("th", { scope: "col" }, "all"),
+    ...headNumbers().map((head) => make("th", { scope: "col", "aria-label": `head ${head + 1}` }, String(head + 1))));
+  const body = blockNumbers().map((block) => make("tr", {}, make("th", { scope: "row" }, String(block + 1)),
+    ...[null, ...headNumbers()].map((head) => {
+      const canvas = make("canvas", { width: gridColumns, height: gridRows });
+      return make("td", {}, make("button", { type: "button", class: "mini", "data-block": block, "data-head": head ?? "all", tabindex: -1 }, canvas));
+    })));
+  const over = make("tr", { "aria-hidden": "true" }, make("td", { colspan: 2 }), make("th", { colspan: model.heads, class: "over" }, model.heads > 1 ? "Heads" : "Head"));
+  table.replaceChildren(make("thead", {}, over, header), make("tbody", {}, ...body));
+  table.style.setProperty("--heads", model.heads + 1);
+  table.style.setProperty("--cells", `${gridColumns} / ${gridRows}`);
+  const where = (button) => ({
+    mapBlock: Number(button.dataset.block),
+    mapHead: button.dataset.head === "all" ? null : Number(button.dataset.head),
+  });
+  table.addEventListener("click", (event) => {
+    const button = event.target.closest(".mini");
+    if (button) update(where(button));
+  });
+  const tell = (event) => {
+    const button = event.target.closest(".mini");
+    if (!button) return;
+    const { mapBlock, mapHead } = where(button);
+    const map = mapOf(mapBlock, mapHead);
+    showTip(button, [mapName(mapBlock, mapHead), `sum ${significant(sum(map))}, largest value ${significant(largestOf(map))}`]);
+  };
+  table.addEventListener("pointerover", tell);
+  table.addEventListener("focusin", tell);
+  table.addEventListener("pointerleave", hideTip);
+  table.addEventListener("focusout", hideTip);
+  table.addEventListener("keydown", (event) => {
+    const button = event.target.closest(".mini");
+    const move = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+    if (!button || !move) return;
+    event.preventDefault();
+    const { mapBlock, mapHead } = where(button);
+    const column = (mapHead ?? -1) + move[1];
+    const next = miniAt(mapBlock + move[0], column < 0 ? (column < -1 ? undefined : null) : column);
+    if (next) next.focus();
+  });
+}
+
+const miniAt = (block, head) =>
+  byId("multiples").querySelector(`.mini[data-block="${block}"][data-head="${head === null ? "all" : head}"]`);
+
+function drawMultiples() {
+  const image = currentImage();
+  const summed = image.explanation.values.map(sumMaps);
+  // Sums over heads and single heads differ in size, so each kind has a scale of its own.
+  const shared = { all: largestOf(summed.flat()), head: largestOf(image.explanation.values.flat(2)) };
+  byId("multiples-words").textContent =
+    "Choose a map to enlarge it. Blocks run down, heads across; “all” sums a block's heads. " +
+    (state.ownScale
+      ? "Each map is stretched to its own largest value, so compare shapes, not strengths."
+      : `One scale for all heads (±${significant(shared.head)}), one for the sums (±${significant(shared.all)}).`);
+  for (const button of byId("multiples").querySelectorAll(".mini")) {
+    const block = Number(button.dataset.block);
+    const all = button.dataset.head === "all";
+    const map = all ? summed[block] : image.explanation.values[block][Number(button.dataset.head)];
+    paintCanvas(button.firstChild, map, state.ownScale ? largestOf(map) : shared[all ? "all" : "head"]);
+    button.setAttribute("aria-label", `${mapName(block, all ? null : Number(button.dataset.head))}: sum ${significant(sum(map))}`);
+  }
+  markMultiple();
+}
+
+function paintCanvas(canvas, map, largest) {
+  const context = canvas.getContext("2d");
+  const pixels = context.createImageData(gridColumns, gridRows);
+  map.forEach((value, i) => {
+    const { rgb, alpha } = diverging(value, largest);
+    pixels.data.set([...rgb, Math.round(255 * alpha)], 4 * i);
+  });
+  context.putImageData(pixels, 0, 0);
+}
+
+function markMultiple() {
+  const { mapBlock, mapHead } = state;
+  const chosen = mapBlock === null ? null : miniAt(mapBlock, mapHead);
+  const reach = chosen ?? miniAt(0, null);
+  for (const button of byId("multiples").querySelectorAll(".mini")) {
+    button.setAttribute("aria-pressed", String(button === chosen));
+    button.tabIndex = button === reach ? 0 : -1;
+  }
+}

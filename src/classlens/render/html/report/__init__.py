@@ -1,0 +1,7 @@
+"""The report page: one HTML file to explore an inspection record in."""
+
+from __future__ import annotations
+
+from classlens.render.html.report.page import write_report
+
+__all__ = ["write_report"]

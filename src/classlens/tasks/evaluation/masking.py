@@ -1,0 +1,105 @@
+"""Pixel masking: how accuracy falls as pixels are painted over in order of importance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from classlens.core.stats import Statistics
+from classlens.lens.lens import Lens
+from classlens.models.view import Tokens
+from classlens.store.schema import Array, Variable
+from classlens.tasks.evaluation.curves import DIRECTIONS, accuracies, areas, directions, trapezoid
+from classlens.tasks.evaluation.image_batch import EvaluationBatch, Settings
+from classlens.tasks.evaluation.method_spec import MethodSpec
+from classlens.tasks.evaluation.metric import CurvePoint, MetricSchema, Score
+
+# Tenths: 0, 0.1 … 0.9 of the pixels.
+_TENTHS = range(10)
+# Of a rounded map: 2^-20 is 1e-6.
+_BITS = 20
+
+
+@dataclass(frozen=True)
+class Masking:
+    """Paint over 10 % to 90 % of the pixels, the least important first (``negative``) or the most important ones
+    (``positive``), and see how often the class is still on top.
+
+    The map is laid over the pixels bilinearly; masked pixels get the mean color of the model's normalization (that of
+    the image where the transform has none). Source: the perturbation test of Chefer, Gur and Wolf, *Transformer
+    Interpretability Beyond Attention Visualization*, CVPR 2021, section 4; their code paints pixels black (0 before
+    normalization), which lies further from what a model has seen, so their numbers are not the same measurement.
+    """
+
+    name: str = "masking"
+    mosaics: bool = False
+
+    def lacks(self, lens: Lens, *, masks: bool, twin: bool) -> str | None:
+        return None
+
+    def takes(self, method: MethodSpec) -> bool:
+        return True
+
+    def shape(self, lens: Lens, tokens: Tokens, method: MethodSpec, settings: Settings) -> MetricSchema:
+        note = "1 where the class is on top with so large a share of the pixels masked, -1 without a class"
+        correct = Variable(("image", "order", "masked"), np.dtype("int8"), -1, note)
+        masked = np.array([tenth / 10 for tenth in _TENTHS])
+        return MetricSchema(
+            {"correct": correct},
+            {"order": len(DIRECTIONS), "masked": len(masked)},
+            {"order": np.array(DIRECTIONS), "masked": masked},
+        )
+
+    def measure(self, seen: EvaluationBatch, method: MethodSpec) -> dict[str, Array]:
+        pixels = seen.pixels
+        values = upsampled(seen.importance(method), seen.grid, seen.size).flatten(1)
+        best = values.argsort(dim=1, descending=True, stable=True)
+        mean = torch.zeros(len(seen), pixels.shape[1], 1, dtype=pixels.dtype)
+        if seen.lens.preprocessing.mean is None:
+            mean = pixels.flatten(2).mean(dim=2, keepdim=True)
+        image = torch.arange(len(seen))
+        correct = np.empty((len(seen), len(DIRECTIONS), len(_TENTHS)), dtype=np.int8)
+        correct[:, :, 0] = seen.whole[:, None]
+        for number, order in enumerate((best.flip(1), best)):
+            for tenth in _TENTHS[1:]:
+                gone = order[:, : order.shape[1] * tenth // 10]
+                covered = torch.zeros_like(values, dtype=torch.bool).scatter_(1, gone, True)
+                shown = torch.where(covered[:, None], mean, pixels.flatten(2)).view_as(pixels)
+                correct[:, number, tenth] = seen.correct(seen.run(shown), image)
+        return {"correct": correct}
+
+    def scores(self, data: xr.Dataset, how: Statistics) -> Iterator[Score]:
+        for direction, values in directions(data["correct"].values.astype(float), list(data["order"].values)):
+            # From 10 % on: the unmasked images are the same for every method.
+            found = {f"{direction}_auc": trapezoid(data["masked"].values[1:])}
+            better = "higher" if direction == DIRECTIONS[0] else "lower"
+            yield from areas(values[:, 1:], how, found, better=better)
+
+    def points(self, data: xr.Dataset, how: Statistics) -> Iterator[CurvePoint]:
+        for direction, values in directions(data["correct"].values.astype(float), list(data["order"].values)):
+            yield from accuracies(direction, data["masked"].values, values, how)
+
+
+def upsampled(
+    importance: Float[Tensor, "image token"], grid: tuple[int, int], size: tuple[int, int]
+) -> Float[Tensor, "image height width"]:
+    """Maps at the resolution of the pixels, bilinearly between the centers of tokens, in float64.
+
+        upsampled(maps, (7, 7), (224, 224))
+
+    Values are rounded to about six digits of the largest of their map: many pixels, as all beyond the outermost
+    centers, have equal values, which come out of the interpolation equal but for its rounding. That is another one on
+    another machine, and would decide the order of the pixels.
+    """
+    maps = importance.double().view(len(importance), 1, *grid)
+    large = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)[:, 0]
+    # A power of two: sums of rounded values, such as those of a mean, are exact.
+    unit = torch.exp2(torch.frexp(maps.abs().amax(dim=(1, 2, 3))).exponent.double() - _BITS)[:, None, None]
+    return (large / unit).round() * unit

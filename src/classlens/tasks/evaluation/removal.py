@@ -1,0 +1,136 @@
+"""Token removal: how accuracy falls as tokens are taken away in order of importance (the paper, section 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float, Int
+from numpy import ndarray
+from torch import Tensor
+
+from classlens.core.stats import Statistics
+from classlens.lens.lens import Lens
+from classlens.models.view import Tokens
+from classlens.store.schema import Array, Variable
+from classlens.tasks.evaluation.curves import DIRECTIONS, Area, Floats, accuracies, areas, directions, trapezoid
+from classlens.tasks.evaluation.image_batch import EvaluationBatch, Settings
+from classlens.tasks.evaluation.method_spec import MethodSpec
+from classlens.tasks.evaluation.metric import CurvePoint, MetricSchema, Score
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Keep the ``n`` most important image tokens (``negative``: the least important go first) or the ``n`` least
+    important ones (``positive``), ``n`` from all to one, and see how often the class is still on top.
+
+    Tokens are dropped after position embeddings and really are gone; prefix tokens stay. Equal values keep the order of
+    the grid. ``random`` takes one order a seed, the same for all images, and counts for both directions, as published.
+    """
+
+    name: str = "removal"
+    mosaics: bool = False
+
+    def lacks(self, lens: Lens, *, masks: bool, twin: bool) -> str | None:
+        return None
+
+    def takes(self, method: MethodSpec) -> bool:
+        return True
+
+    def shape(self, lens: Lens, tokens: Tokens, method: MethodSpec, settings: Settings) -> MetricSchema:
+        orders = _orders_of(method, settings)
+        numbers = numbers_kept(tokens.grid[0] * tokens.grid[1], settings.steps)
+        note = "1 where the class is on top with so many image tokens kept, -1 without a class"
+        correct = Variable(("image", "order", "kept"), np.dtype("int8"), -1, note)
+        return MetricSchema(
+            {"correct": correct},
+            {"order": len(orders), "kept": len(numbers)},
+            {"order": np.array(orders), "kept": numbers},
+        )
+
+    def measure(self, seen: EvaluationBatch, method: MethodSpec) -> dict[str, Array]:
+        tokens = seen.trace.recording.tokens
+        orders = _orders(seen, method, tokens)
+        prefix = torch.arange(len(tokens.prefix))
+        numbers = numbers_kept(orders.shape[2], seen.settings.steps)
+        count = orders.shape[0] * orders.shape[1]
+        image = torch.arange(len(seen)).repeat_interleave(orders.shape[1])
+        correct = np.empty((len(seen), orders.shape[1], len(numbers)), dtype=np.int8)
+        correct[:, :, 0] = seen.whole[:, None]
+        for column, number in enumerate(numbers[1:], start=1):
+            chosen = (orders[:, :, :number] + len(prefix)).flatten(0, 1).sort(dim=1).values
+            kept = torch.cat([prefix.expand(count, -1), chosen], dim=1)
+            # As many tokens at once as the images have when they are whole.
+            step = max(1, len(seen) * tokens.count // kept.shape[1]) if seen.shortened.shortens else len(seen)
+            for start in range(0, count, step):
+                some = slice(start, start + step)
+                hits = seen.correct(seen.shortened.logits(image[some], kept[some]), image[some])
+                correct.reshape(count, -1)[some, column] = hits
+        return {"correct": correct}
+
+    def scores(self, data: xr.Dataset, how: Statistics) -> Iterator[Score]:
+        numbers = data["kept"].values
+        removed = 1 - numbers / numbers[0]
+        for direction, values in directions(data["correct"].values.astype(float), list(data["order"].values)):
+            found: dict[str, Area] = {
+                f"{direction}_auc_reference": auc_reference(numbers),
+                f"{direction}_auc": trapezoid(removed),
+            }
+            yield from areas(values, how, found, better="higher" if direction == DIRECTIONS[0] else "lower")
+
+    def points(self, data: xr.Dataset, how: Statistics) -> Iterator[CurvePoint]:
+        numbers = data["kept"].values
+        for direction, values in directions(data["correct"].values.astype(float), list(data["order"].values)):
+            yield from accuracies(direction, 1 - numbers / numbers[0], values, how)
+
+
+def numbers_kept(tokens: int, steps: int | None) -> Int[ndarray, " kept"]:
+    """How many image tokens are kept, from all to one: every number, or about so many of them, evenly spread."""
+    if steps is None or steps >= tokens:
+        return np.arange(tokens, 0, -1)
+    return np.unique(np.linspace(1, tokens, steps).round().astype(np.int64))[::-1].copy()
+
+
+def auc_reference(numbers: Int[ndarray, " kept"]) -> Area:
+    """``Σ acc / (max acc · N)`` over ``n = N-1 … 1``, as published; between numbers that were left out, linear.
+
+    ``N`` is the number of image tokens. NaN where nothing is ever right.
+    """
+    total = int(numbers[0])
+    every = np.arange(1, total)
+    basis = np.eye(len(numbers))
+    # From accuracies at the numbers to those at every one.
+    weights = np.stack([np.interp(every, numbers[::-1], row[::-1]) for row in basis])
+
+    def area(curves: Floats) -> Floats:
+        found = curves @ weights
+        most = found.max(axis=1, initial=0.0)
+        shares: Floats = np.divide(found.sum(axis=1), most * total, out=np.full(len(found), np.nan), where=most > 0)
+        return shares
+
+    return area
+
+
+def _orders_of(method: MethodSpec, settings: Settings) -> list[str]:
+    if method.name == "random":
+        return [f"random {settings.seed + number}" for number in range(settings.permutations)]
+    return list(DIRECTIONS)
+
+
+def _orders(seen: EvaluationBatch, method: MethodSpec, tokens: Tokens) -> Int[Tensor, "image order token"]:
+    """Image tokens, counted from the first of them, in the order in which they are kept."""
+    if method.name == "random":
+        count = tokens.grid[0] * tokens.grid[1]
+        seeds = [seen.settings.seed + number for number in range(seen.settings.permutations)]
+        drawn = [torch.randperm(count, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return torch.stack(drawn).expand(len(seen), -1, -1)
+    return both_orders(seen.importance(method))
+
+
+def both_orders(importance: Float[Tensor, "image token"]) -> Int[Tensor, "image order token"]:
+    """The most important first, and the least important first; equal ones in the order of the grid, and reversed."""
+    best = importance.argsort(dim=1, descending=True, stable=True)
+    return torch.stack([best, best.flip(1)], dim=1)

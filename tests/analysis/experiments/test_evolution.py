@@ -1,0 +1,78 @@
+"""Identifiability block by block, and its tests against the random twin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tests.analysis.literal import assert_is_twin, made_table, numbers, place, places, share, split_into_shards
+from tests.analysis.stores import Made
+
+NAME = "evolution"
+
+
+@pytest.mark.parametrize("prefix", [("cls",), (), ("cls", "reg0")])
+def test_values(tmp_path: Path, prefix: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    split_into_shards(monkeypatch)
+    made = Made(prefix=prefix, images=70)
+    table, written = made_table(tmp_path, made, NAME)
+
+    def twin(image: int, block: int, condition: str, tokens: str, measure: str) -> float:
+        rank = written[condition]["rank"][image, place(made, "resid_post"), block]
+        chosen = [int(rank[token]) for token in places(made, tokens)]
+        if measure == "identifiability":
+            return sum(1 - one / made.classes for one in chosen) / len(chosen)
+        return share([one == 0 for one in chosen])
+
+    assert_is_twin(table, made, NAME, twin)
+    assert set(table["tokens"]) == ({"cls", "image"} if prefix else {"image"})
+
+
+def test_the_tests_are_those_of_scipy(tmp_path: Path) -> None:
+    made = Made(images=60, classes=9, seed=4)
+    table, written = made_table(tmp_path, made, NAME)
+    post = place(made, "resid_post")
+    own, twin = (written[name]["rank"][:, post].astype(float) for name in ("clean", "random_init"))
+    for tokens in ("cls", "image"):
+        rows = table.query("condition == 'clean' and tokens == @tokens and measure == 'identifiability'")
+        chosen = places(made, tokens)
+        better = (twin - own)[:, :, chosen]
+        for block, row in zip(range(made.blocks), rows.to_dict("records"), strict=True):
+            # Sums of integers have the same order, ties and signs as their means.
+            sums = better[:, block].sum(axis=1)
+            wanted = stats.wilcoxon(sums[sums != 0], alternative="greater")
+            assert row["p"] == pytest.approx(wanted.pvalue, rel=1e-9)
+            each = better[:, block].ravel()
+            over_tokens = stats.wilcoxon(each, alternative="greater", method="asymptotic")
+            assert row["p_tokens"] == pytest.approx(over_tokens.pvalue, rel=1e-9)
+            count = (each != 0).sum()
+            effect = 2 * over_tokens.statistic / (count * (count + 1) / 2) - 1
+            assert row["effect_tokens"] == pytest.approx(effect, abs=1e-12)
+        holm = sorted(rows["p"])
+        assert min(rows["p_holm"]) == pytest.approx(min(1.0, holm[0] * len(holm)))
+    assert table.query("condition == 'random_init' or measure == 'share_on_top'")["p"].isna().all()
+
+
+def test_an_effect_of_known_size(tmp_path: Path) -> None:
+    """Every token of the model is ahead of its twin in block 0, behind in block 1, and level in block 2."""
+    own, twin = (np.full((80, 4, 3, 5), 2, dtype=np.int16) for _ in range(2))
+    own[:, 3, 0], own[:, 3, 1] = 0, 4
+    made = Made(images=80, facts={"clean": {"rank": own}, "random_init": {"rank": twin}})
+    table, _ = made_table(tmp_path, made, NAME)
+    rows = table.query("condition == 'clean' and tokens == 'image' and measure == 'identifiability'")
+    assert rows["value"].tolist() == pytest.approx([1.0, 0.2, 0.6])
+    for effect in ("effect", "effect_tokens"):
+        assert rows[effect].tolist() == [1, -1, 0]
+    first, second, third = numbers(rows["p"])
+    assert first < 1e-12
+    assert second > 1 - 1e-12
+    assert third == 1
+
+
+def test_without_a_twin_there_are_no_tests(tmp_path: Path) -> None:
+    table, _ = made_table(tmp_path, Made(conditions=("clean",)), NAME)
+    assert table[["p", "effect", "p_tokens", "p_holm"]].isna().all(axis=None)
+    assert set(table["condition"]) == {"clean"}

@@ -1,0 +1,171 @@
+"""Small stores with known contents, written as `classlens measure` writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from classlens.forward.streaming import BY, SUBLAYERS
+from classlens.store.schema import SITES, Array, Axes
+from classlens.store.store import SHARD, Coords, Store, create
+
+Values = dict[str, Array]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What a store is to hold; facts that are not given are drawn from ``seed``.
+
+    ``facts`` are arrays by condition and name, such as ``{"clean": {"rank": …}}`` with all dims of the variable.
+    ``measured`` leaves out images: 0 not yet, 1 measured, 2 skipped.
+    """
+
+    images: int = 12
+    blocks: int = 3
+    grid: tuple[int, int] = (2, 2)
+    prefix: tuple[str, ...] = ("cls",)
+    classes: int = 5
+    conditions: tuple[str, ...] = ("clean", "random_init")
+    sites: tuple[str, ...] = SITES
+    embed: bool = True
+    memories: bool = True
+    masks: bool = False
+    labels: bool = True
+    twin_parameters: bool = True
+    model: str = "synthetic"
+    seed: int = 0
+    facts: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+    parameters: Mapping[str, Array] = field(default_factory=dict)
+    measured: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+    @property
+    def axes(self) -> Axes:
+        tokens = len(self.prefix) + self.grid[0] * self.grid[1]
+        return Axes(
+            images=self.images,
+            tokens=tokens,
+            blocks=self.blocks,
+            classes=self.classes,
+            sites=self.sites,
+            embed=self.embed,
+            memories=self.memories,
+        )
+
+
+def write_store(path: Path, made: Made) -> dict[str, Values]:
+    """Write it; returns all arrays by condition, those of parameters under ``parameters``, for slow twins to read."""
+    rng = np.random.default_rng(made.seed)
+    sites = [*made.sites, *(["embed"] if made.embed else [])]
+    identity: dict[str, Any] = {
+        "model": made.model,
+        "family": "synthetic",
+        "pooling": "cls" if "cls" in made.prefix else "mean",
+        "num_classes": made.classes,
+        "sites": sites,
+        "memories": made.memories,
+        "images": made.images,
+        "weights": "0" * 64,
+        "dtype": "float32",
+        "seed": 0,
+        "data": "folder:made",
+        "split": "",
+        "data_note": "",
+        "versions": {},
+    }
+    store = create(str(path), identity)
+    target = rng.integers(0, made.classes, made.images)
+    mask = rng.integers(0, 2, (made.images, made.axes.tokens))
+    written = {}
+    for name in made.conditions:
+        values = _drawn(made, name, rng, target, mask)
+        values |= {key: np.asarray(value) for key, value in made.facts.get(name, {}).items()}
+        store.add_group(name, made.axes.layout, _coords(made), {"condition": name})
+        _write(store, name, values, made.measured.get(name, [1] * made.images))
+        written[name] = values
+    if made.memories:
+        written["parameters"] = _parameters(store, made, rng)
+    return written
+
+
+def _drawn(made: Made, name: str, rng: np.random.Generator, target: Array, mask: Array) -> Values:
+    """Facts of a condition: any ranks, logits and classes, that agree where they must."""
+    values = made.axes.layout.blank(made.images)
+    for key, array in values.items():
+        if key.endswith("rank") or key.endswith("top1"):
+            values[key] = rng.integers(0, made.classes, array.shape).astype(array.dtype)
+        elif key.endswith("logit"):
+            values[key] = np.asarray(rng.standard_normal(array.shape), dtype=array.dtype)
+        elif key in ("key_value_agreement", "memory_match"):
+            values[key] = rng.integers(0, 2, array.shape).astype(array.dtype)
+    values["target"] = target.astype(values["target"].dtype)
+    values["prediction"] = np.where(rng.random(made.images) < 0.6, target, (target + 1) % made.classes).astype(
+        values["prediction"].dtype
+    )
+    values["kept"][:] = 1
+    if made.labels:
+        values["label"] = values["target"].copy()
+        values["correct"] = (values["prediction"] == target).astype(np.int8)
+    if made.masks:
+        prefix = len(made.prefix)
+        values["class_token"][:, prefix:] = mask[:, prefix:]
+        if name in ("context_removed", "class_removed"):
+            values["kept"][:, prefix:] = mask[:, prefix:] if name == "context_removed" else 1 - mask[:, prefix:]
+            gone = values["kept"] == 0
+            for key in ("rank", "top1", "logit"):
+                fill = np.array(np.nan if key == "logit" else -1, dtype=values[key].dtype)
+                values[key] = np.where(gone[:, None, None], fill, values[key])
+    return values
+
+
+def _coords(made: Made) -> Coords:
+    grid = np.indices(made.grid).reshape(2, -1)
+    prefix = len(made.prefix)
+    kinds = [*made.prefix, *["image"] * grid.shape[1]]
+    coords: dict[str, tuple[str, Array]] = {
+        "image": ("image", np.array([f"{number:04}.png" for number in range(made.images)], dtype=object)),
+        "site": ("site", np.array(made.sites, dtype=object)),
+        "block": ("block", np.arange(made.blocks)),
+        "token": ("token", np.arange(len(kinds))),
+        "token_kind": ("token", np.array(kinds, dtype=object)),
+        "row": ("token", np.concatenate([np.full(prefix, -1), grid[0]])),
+        "column": ("token", np.concatenate([np.full(prefix, -1), grid[1]])),
+        **_category(made),
+    }
+    if made.memories:
+        coords |= {"by": ("by", np.array(BY)), "sublayer": ("sublayer", np.array(SUBLAYERS))}
+    return coords
+
+
+def _category(made: Made) -> dict[str, tuple[str, Array]]:
+    names = np.array([f"class {number}" for number in range(made.classes)], dtype=object)
+    return {"category": ("category", np.arange(made.classes)), "class_name": ("category", names)}
+
+
+def _write(store: Store, name: str, values: Values, measured: Sequence[int]) -> None:
+    count = len(measured)
+    for start in range(0, count, SHARD):
+        part = slice(start, min(start + SHARD, count))
+        skipped = {index: "cannot be read" for index in range(part.start, part.stop) if measured[index] == 2}
+        store.write(name, start, {key: value[part] for key, value in values.items()}, skipped)
+    # A run that stopped: what is not measured has no marker.
+    store._array(name, "measured")[:] = np.asarray(measured, dtype=np.uint8)
+
+
+def _parameters(store: Store, made: Made, rng: np.random.Generator) -> Values:
+    weights = ["model", "random_init"] if made.twin_parameters else ["model"]
+    shape = (len(weights), len(SUBLAYERS), made.blocks, made.classes)
+    agreement = rng.random(shape).astype(np.float32)
+    values = {"class_value_agreement": agreement} | dict(made.parameters)
+    coords: Coords = {
+        "weights": ("weights", np.array(weights)),
+        "sublayer": ("sublayer", np.array(SUBLAYERS)),
+        "block": ("block", np.arange(made.blocks)),
+        **_category(made),
+    }
+    dims = ("weights", "sublayer", "block", "category")
+    store.replace_parameters({key: (dims, value) for key, value in values.items()}, coords)
+    return values

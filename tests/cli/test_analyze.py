@@ -1,0 +1,98 @@
+"""`classlens analyze`, `figures` and `paper` as they are typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner, Result
+
+from classlens.analysis.registry import EXPERIMENTS
+from classlens.cli import app
+from tests.analysis.stores import Made, write_store
+from tests.data.pictures import folder
+
+QUICK = ("--permutations", "30", "--resamples", "20")
+
+
+def run(*args: str | Path) -> Result:
+    return CliRunner().invoke(app, [*map(str, args)], env={"COLUMNS": "200"})
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("stores") / "run.zarr"
+    write_store(path, Made(conditions=("clean",), memories=False, images=6))
+    return path
+
+
+def test_from_a_store_to_figures(store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "analysis"
+    result = run("analyze", store, "--out", out, "--seed", "7", "--confidence", "0.9", *QUICK)
+    assert result.exit_code == 0, result.output
+    assert "synthetic, compositionality: not measured: memories were not measured: measure anew with --memories" in (
+        result.stdout
+    )
+    assert f"Figures: classlens figures {out}" in result.stdout
+    record = json.loads((out / "analysis.json").read_text())
+    assert record["statistics"] == {"seed": 7, "permutations": 30, "resamples": 20, "confidence": 0.9}
+    drawn = run("figures", out, "--formats", "svg")
+    assert drawn.exit_code == 0, drawn.output
+    assert sorted(drawn.stdout.split()) == sorted(str(path) for path in (out / "figures").iterdir())
+    assert {path.suffix for path in (out / "figures").iterdir()} == {".svg"}
+    elsewhere = run("figures", out, "--experiments", "evolution", "--out", tmp_path / "mine", "--formats", "png")
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["evolution.png", "evolution_on_top.png"]
+    assert elsewhere.exit_code == 0
+
+
+def test_some_experiments(store: Path, tmp_path: Path) -> None:
+    result = run("analyze", store, "--out", tmp_path / "a", "--experiments", "evolution, change_rate", *QUICK)
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in (tmp_path / "a" / "tables").glob("*.csv")) == [
+        "change_rate.csv",
+        "evolution.csv",
+    ]
+    assert pd.read_csv(tmp_path / "a" / "tables" / "evolution.csv")["block"].max() == 2
+
+
+def test_help_names_every_experiment() -> None:
+    said = " ".join(run("analyze", "--help").stdout.split())
+    assert all(name in said for name in EXPERIMENTS)
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("analyze", "/nowhere.zarr"), "does not exist"),
+        (("analyze", "{store}", "--experiments", "evolutoin"), "did you mean 'evolution'"),
+        (("analyze", "{store}", "{store}"), "give each store once"),
+        (("analyze", "{store}", "--permutations", "0"), "permutations 0 is too few"),
+        (("analyze", "{store}", "--confidence", "95"), "confidence 95.0 is no share"),
+        (("analyze", "{store}", "--seed", "-1"), "seed -1 is negative"),
+        (("figures", "/nowhere"), "has no tables"),
+        (("figures", "/nowhere", "--formats", "gif"), "format 'gif' is not known"),
+        (("paper", "--data", "folder:/nowhere"), "is not a folder"),
+        (("paper", "--data", "folder:/nowhere", "--checkpoint", "file.pt"), "is no MODEL=FILE"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_with_2(store: Path, tmp_path: Path, args: tuple[str, ...], says: str) -> None:
+    out = () if args[0] == "figures" else ("--out", tmp_path / "out")
+    result = run(*(arg.format(store=store) for arg in args), *out)
+    assert result.exit_code == 2, result.output
+    assert says in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_paper_in_one_go(tmp_path: Path) -> None:
+    data = folder(tmp_path / "images", 10)
+    args = ("paper", "--data", data, "--per-class", "1", "--out", tmp_path / "paper", *QUICK)
+    result = run(*args, "--models", "builtin:cifar10,paper:vit-b-16-refinement")
+    assert result.exit_code == 2, "one of two models has no weights here"
+    assert "1 of the models could not be measured, the others were: paper:vit-b-16-refinement: " in result.stderr
+    page = (tmp_path / "paper" / "paper.html").read_text()
+    assert "paper:vit-b-16-refinement: not measured: the weights of model" in page
+    assert run(*args, "--models", "builtin:cifar10").exit_code == 0
+    assert (tmp_path / "paper" / "analysis" / "summary.md").is_file()
+    assert sorted(path.name for path in (tmp_path / "paper").iterdir()) == ["analysis", "paper.html", "stores"]

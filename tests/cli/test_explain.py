@@ -1,0 +1,172 @@
+"""`classlens explain` as it is typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+import classlens
+from classlens.cli import app
+from classlens.explain.registry import METHODS
+from tests.data.pictures import picture
+
+
+def run(*args: str | Path) -> Result:
+    return CliRunner().invoke(app, ["explain", *map(str, args)], env={"COLUMNS": "120"})
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(2):
+        picture(number, (40, 30)).save(folder / f"{number}.png")
+    return sorted(folder.iterdir())
+
+
+def test_all_methods_of_two_photos(photos: list[Path], tmp_path: Path) -> None:
+    result = run(*photos, "--class", "ship", "--method", "all", "--animate", "--contour", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert f"{photos[1]}: ship: {tmp_path / 'out' / '02-methods.png'}" in result.stdout
+    by_block = {name for name, method in METHODS.items() if "block" in method.dims}
+    wanted = {f"{number}-{name}.png" for number in ("01", "02") for name in (*METHODS, "methods")}
+    wanted |= {f"{number}-{name}.webp" for number in ("01", "02") for name in by_block} | {"explain.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == wanted
+    record = json.loads((tmp_path / "out" / "explain.json").read_text())
+    trace = classlens.load("builtin:cifar10").trace(photos)
+    for image, one in enumerate(record["images"]):
+        assert one["target"] == "ship"
+        for name in METHODS:
+            # Rounded to six digits.
+            np.testing.assert_allclose(one["maps"][name], trace.map("ship", method=name)[image], rtol=1e-5)
+        assert one["target_index"] == 8
+        assert one["options"]["class_gradient"] == {"loss": "cross_entropy"}
+        assert one["options"]["random"] == {"seed": 0}
+    assert record["checkpoint"] is None
+    assert record["transform"].startswith("Compose(")
+    assert record["dtype"] == "float32"
+    with Image.open(tmp_path / "out" / "01-legrad.webp") as animation:
+        assert getattr(animation, "n_frames", 1) == 6
+        assert animation.size == (480, 360 + 46), "small pictures enlarged by a whole number, and the scale below"
+
+
+def test_one_class_against_another(photos: list[Path], tmp_path: Path) -> None:
+    result = run(photos[0], "--class", "cat", "--against", "dog", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "out" / "explain.json").read_text())["images"][0]["maps"]["class_gradient"]
+    trace = classlens.load("builtin:cifar10").trace(photos[:1])
+    np.testing.assert_allclose(found, trace.map("cat", against="dog")[0], rtol=1e-5)
+    pixels = np.asarray(Image.open(tmp_path / "out" / "01-class_gradient.png")).astype(int)
+    bluer = pixels[..., 2] - pixels[..., 0]
+    assert np.min(found) < 0 < np.max(found)
+    assert bluer.min() < -20, "orange for the one"
+    assert bluer.max() > 20, "blue for the other"
+    again = run(photos[0], "--out", tmp_path / "out")
+    assert again.exit_code == 0, "an earlier result is replaced"
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    assert run(photos[0], "--out", tmp_path / "out").exit_code == 2
+
+
+def test_methods_with_options_of_their_own(photos: list[Path], tmp_path: Path) -> None:
+    methods = "class_gradient,class_gradient:loss=logit,grad_cam:block=2,legrad:pool=head,class_gradient:against=dog"
+    args = ("--class", "cat", "--method", methods, "--animate", "--out", tmp_path / "out")
+    assert run(photos[0], *args).exit_code == 0
+    assert run(photos[0], *args).exit_code == 0, "an earlier result is replaced"
+    record = json.loads((tmp_path / "out" / "explain.json").read_text())["images"][0]
+    trace = classlens.load("builtin:cifar10").trace(photos[:1])
+    for text, name, options in (
+        ("class_gradient", "class_gradient", {"loss": "cross_entropy"}),
+        ("class_gradient:loss=logit", "class_gradient", {"loss": "logit"}),
+        ("class_gradient:against=dog", "class_gradient", {"loss": "logit", "against": "dog"}),
+        ("grad_cam:block=2", "grad_cam", {"block": 2}),
+        ("legrad:pool=head", "legrad", {"pool": "head"}),
+    ):
+        assert record["options"][text] == options
+        expected = trace.map("cat", method=name, **options)[0]
+        np.testing.assert_allclose(record["maps"][text], expected, rtol=1e-5, atol=1e-12)
+        assert (tmp_path / "out" / f"01-{text.replace(':', '-')}.png").exists()
+    assert (tmp_path / "out" / "01-legrad-pool=head.webp").exists()
+
+
+@pytest.mark.parametrize(("typed", "query"), [("cls", "cls"), ("3,5", (3, 5)), ("7", 7)])
+def test_another_query_and_another_precision(
+    photos: list[Path], tmp_path: Path, typed: str, query: str | int | tuple[int, int]
+) -> None:
+    args = ("--class", "cat", "--method", "class_gradient,rollout", "--query", typed, "--dtype", "float64")
+    result = run(photos[0], *args, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "out" / "explain.json").read_text())
+    assert record["dtype"] == "float64"
+    trace = classlens.load("builtin:cifar10", dtype="float64").trace(photos[:1])
+    for method in ("class_gradient", "rollout"):
+        expected = trace.map("cat", method=method, query=query)[0]
+        np.testing.assert_allclose(record["images"][0]["maps"][method], expected, rtol=1e-5)
+        assert record["images"][0]["options"][method]["query"] == (list(query) if isinstance(query, tuple) else query)
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("--method", "gradcam"), "did you mean 'grad_cam'"),
+        (("--method", ""), "no method was given"),
+        (("--method", "rollout", "--against", "dog"), "--against goes with class_gradient, not with rollout"),
+        (("--against", "dgo"), "did you mean 'dog'"),
+        (("--loss", "hinge"), "loss 'hinge' is not known"),
+        (("--class", "catt"), "did you mean 'cat'"),
+        (("--class", "zzzz"), "give an index from 0 to 9, or a name such as 'airplane', 'automobile', 'bird'"),
+        (("--query", "3,x"), "--query '3,x' is no token"),
+        (("--query", "dist"), "query 'dist' is no prefix token"),
+        (("--query", "cls", "--method", "legrad"), "--query goes with class_gradient, attention, rollout, chefer, not"),
+        (("--loss", "logit", "--method", "chefer,class_gradient:loss=logit"), "has a loss of its own"),
+        (("--method", "class_gradient:loss=hinge"), "loss 'hinge' is not known"),
+        (("--method", "chefer:loss=logit"), "method 'chefer' has no option 'loss'"),
+        (("--dtype", "float31"), "float31"),
+        (("--animate", "--format", "mp4"), "--format 'mp4' is not known: give webp or gif"),
+        (("--format", "gif"), "--format gif goes with --animate"),
+    ],
+)
+def test_mistakes(photos: list[Path], tmp_path: Path, args: tuple[str, ...], says: str) -> None:
+    result = run(photos[0], *args, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_photo_that_is_not_there(tmp_path: Path) -> None:
+    assert "does not exist" in run(tmp_path / "none.png", "--out", tmp_path / "out").stderr
+
+
+def test_an_animation_as_gif(photos: list[Path], tmp_path: Path) -> None:
+    result = run(photos[0], "--method", "class_rank", "--animate", "--format", "gif", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    names = {"01-class_rank.png", "01-class_rank.gif", "01-methods.png", "explain.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    with Image.open(tmp_path / "out" / "01-class_rank.gif") as animation:
+        assert getattr(animation, "n_frames", 1) == 6
+        assert animation.info["loop"] == 0, "over and over"
+        durations = []
+        for frame in range(6):
+            animation.seek(frame)
+            durations.append(animation.info["duration"])
+        assert durations == [400, 400, 400, 400, 400, 1600], "the last one rests"
+    again = run(photos[0], "--method", "class_rank", "--animate", "--format", "gif", "--out", tmp_path / "out")
+    assert again.exit_code == 0, "an earlier result is replaced"
+
+
+def test_the_photo_itself_is_shown(tmp_path: Path) -> None:
+    picture(0, (451, 300)).save(tmp_path / "photo.png")
+    result = run(tmp_path / "photo.png", "--method", "random", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "out" / "explain.json").read_text())["images"][0]
+    assert record["resolution"] == "photo"
+    # builtin:cifar10: the shorter side to 32, the other to 48, of which columns 8 to 39 remain.
+    assert record["frame"] == pytest.approx([8 * 451 / 48, 0, 40 * 451 / 48, 300], abs=1e-3)
+    pixels = np.asarray(Image.open(tmp_path / "out" / "01-random.png")).astype(int)
+    assert pixels.shape == (300, 451, 3)
+    colored = (np.ptp(pixels, axis=2) > 0).mean(axis=0)
+    assert colored[:75].max() == colored[376:].max() == 0
+    assert colored[75:376].min() > 0.9

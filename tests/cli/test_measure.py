@@ -1,0 +1,128 @@
+"""``classlens measure`` as it is typed: its progress, its outcome, its errors."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from classlens.cli import app
+from classlens.engine.work import MeasureResult, Progress
+from classlens.render.terminal.progress import speed, watched
+from classlens.store.store import open_store
+from tests.data.pictures import folder
+
+MODEL = ("--model", "builtin:cifar10")
+
+
+def run(*args: str | Path) -> Result:
+    return CliRunner().invoke(app, ["measure", *map(str, args)], env={"COLUMNS": "120"})
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return folder(tmp_path_factory.mktemp("data") / "images", 70)
+
+
+def test_a_run_and_its_outcome(data: str, tmp_path: Path) -> None:
+    out = tmp_path / "run.zarr"
+    some = (*MODEL, "--data", data, "--out", out, "--per-class", "2", "--memories")
+    result = run(*some, "--conditions", "clean, self_only")
+    assert result.exit_code == 0, result.output
+    first, last = result.stdout.splitlines()
+    assert first.startswith("Measured 20 images in ")
+    assert "images/s" in first
+    assert last == f"Store: {out}"
+    assert open_store(out, "self_only").sizes["image"] == 20
+    again = run(*MODEL, "--data", data, "--out", out, "--per-class", "2", "--conditions", "clean", "--memories")
+    assert "Measured 0 images" in again.stdout
+    assert "(20 were there before)" in again.stdout
+
+
+def test_lines_for_machines(data: str, tmp_path: Path) -> None:
+    bad = tmp_path / "images"
+    folder(bad, 5)
+    (bad / "cat" / "0003.png").write_bytes(b"no image")
+    result = run(*MODEL, "--data", f"folder:{bad}", "--out", tmp_path / "run.zarr", "--log-json", "--skip-bad")
+    assert result.exit_code == 0, result.output
+    start, progress, finished = map(json.loads, result.stdout.splitlines())
+    assert (start["event"], start["done"], start["images"]) == ("progress", 0, 5)
+    assert (progress["done"], progress["skipped"]) == (5, 1)
+    assert progress["images_per_second"] > 0
+    assert finished["event"] == "finished"
+    assert list(finished["skipped"]) == ["cat/0003.png"]
+    told = run(*MODEL, "--data", f"folder:{bad}", "--out", tmp_path / "run.zarr", "--skip-bad")
+    assert "Skipped cat/0003.png: image" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--data", "flder:/x"), "did you mean 'folder'?"),
+        (("--data", "folder:/nowhere"), "is not a folder"),
+        (("--batch-size", "many"), "batch size 'many' cannot be used"),
+        (("--transform", "mine"), "transform 'mine' is not known"),
+        (("--dtype", "int8"), "dtype 'int8' is not known"),
+        (("--engine", "spark"), "engine 'spark' is not known"),
+        (("--per-class", "0"), "per_class is 0"),
+        (("--split", "validation"), "has no split 'validation'"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_with_2(data: str, tmp_path: Path, more: tuple[str, str], says: str) -> None:
+    result = run(*MODEL, "--data", data, "--out", tmp_path / "run.zarr", *more)
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_classes_that_do_not_match(tmp_path: Path) -> None:
+    data = folder(tmp_path / "images", 6, classes=["ant", "bee", "cow", "dodo", "emu", "fox"])
+    result = run(*MODEL, "--data", data, "--out", tmp_path / "run.zarr")
+    assert result.exit_code == 2
+    assert "'ant', 'bee', 'cow', 'dodo', 'emu' …" in result.stderr
+    assert "'airplane', 'automobile', 'bird', 'cat', 'deer' …" in result.stderr
+
+
+def test_an_interrupt_tells_what_is_saved(data: str, tmp_path: Path) -> None:
+    given = [*MODEL, "--data", data, "--out", str(tmp_path / "run.zarr"), "--batch-size", "2", "--workers", "0"]
+    # Ctrl-C as soon as measuring begins: the handler that Python starts with.
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program += "from classlens.cli import app; app()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "measure", *given, "--conditions", "clean,self_only,no_cls"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    # The last that is written before measuring begins; an interrupt within zarr's own threads is told by them as well.
+    last = tmp_path / "run.zarr" / "no_cls" / "zarr.json"
+    while not (last.exists() and '"coordinates"' in last.read_text()):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert not (tmp_path / ".run.zarr.lock").exists()
+
+
+def test_the_speed_and_what_remains() -> None:
+    assert speed(Progress(0, 100, 0, 0, 0.0)) == ""
+    assert speed(Progress(60, 100, 20, 0, 4.0)) == "10.0 images/s, 0:04 left"
+    assert speed(Progress(1, 40_001, 0, 0, 0.5)) == "2.0 images/s, 5:33:20 left"
+
+
+def test_lines_are_whole_json() -> None:
+    lines = io.StringIO()
+    with watched(lines, "out.zarr") as (report, finished):
+        report(Progress(64, 128, 0, 1, 2.0))
+        finished(MeasureResult("out.zarr", 128, 0, {"a": "b"}, 4.0, 16))
+    first, last = map(json.loads, lines.getvalue().splitlines())
+    assert first["remaining_seconds"] == 2.0
+    assert last["skipped"] == {"a": "b"}

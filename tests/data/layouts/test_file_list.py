@@ -1,0 +1,110 @@
+"""Images one a line, with classes and without."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from classlens.data.registry import open_dataset
+from tests.refusals import refused
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    for number, name in enumerate(("a.png", "b.png", "in/c d.png"), start=1):
+        Image.new("RGB", (number, 1)).save(tmp_path / name)
+    return tmp_path
+
+
+def listed(root: Path, text: str, name: str = "images.txt", encoding: str = "utf-8") -> str:
+    (root / name).write_text(text, encoding=encoding)
+    return f"list:{root / name}"
+
+
+def test_paths_alone(root: Path) -> None:
+    data = open_dataset(listed(root, "# mine\nin/c d.png\n\n  a.png  \n"))
+    assert data.names == ("in/c d.png", "a.png")  # in the order of the file
+    assert data.labels.tolist() == [-1, -1]
+    assert data.classes == ()
+    assert [data.picture(index).size for index in range(2)] == [(3, 1), (1, 1)]
+    assert not data.has_masks
+
+
+def test_paths_from_anywhere(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed(root, f"{root / 'b.png'}\nin/../a.png\n")
+    monkeypatch.chdir(root.parent)
+    data = open_dataset(f"list:{root.name}/images.txt")
+    assert [data.picture(index).size for index in range(2)] == [(2, 1), (1, 1)]
+
+
+def test_paths_with_classes(root: Path) -> None:
+    data = open_dataset(listed(root, "a.png\tzebra\nb.png\tant, big\nin/c d.png\tzebra\n"))
+    assert [kind.name for kind in data.classes] == ["ant, big", "zebra"]
+    assert data.labels.tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,label\na.png,zebra\nin/c d.png,ant\n",
+        'label,path,more\nzebra,"a.png",1\nant, in/c d.png ,2\n',
+        "path, label\na.png, zebra\nin/c d.png, ant\n",  # as people write it
+        "path,label\r\na.png,zebra\r\n\r\n ,\r\nin/c d.png,ant\r\n",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_table(text: str, encoding: str, root: Path) -> None:
+    data = open_dataset(listed(root, text, "images.CSV", encoding))
+    assert data.names == ("a.png", "in/c d.png")
+    assert [data.classes[label].name for label in data.labels] == ["zebra", "ant"]
+
+
+def test_a_table_of_paths_alone(root: Path) -> None:
+    data = open_dataset(listed(root, "path\na.png\n", "images.csv"))
+    assert data.names == ("a.png",)
+    assert data.labels.tolist() == [-1]
+    refused(lambda: open_dataset(listed(root, "file\na.png\n", "images.csv")), "images.csv", "no column 'path'")
+
+
+def test_an_image_named_twice(root: Path) -> None:
+    refused(
+        lambda: open_dataset(listed(root, "a.png\n\nb.png\na.png\n")), "images.txt", "'a.png'", "line 1", "in line 4"
+    )
+    refused(lambda: open_dataset(listed(root, "path\na.png\na.png\n", "images.csv")), "line 2", "in line 3")
+
+
+@pytest.mark.parametrize("text", ["a.png\tant\nb.png\n", "a.png\nb.png\tant\n"])
+def test_classes_in_some_lines_alone(text: str, root: Path) -> None:
+    refused(lambda: open_dataset(listed(root, text)), "images.txt", "line 2")
+
+
+def test_a_class_without_a_path(root: Path) -> None:
+    refused(lambda: open_dataset(listed(root, "a.png\tant\n\tant\n")), "images.txt", "line 2")
+
+
+def test_there_are_no_splits(root: Path) -> None:
+    spec = listed(root, "a.png\n")
+    refused(lambda: open_dataset(spec, split="test"), repr(spec), "'test'")
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "binary"])
+def test_a_list_that_cannot_be_read(kind: str, root: Path) -> None:
+    file = root / "images.txt"
+    if kind == "folder":
+        file.mkdir()
+    elif kind == "binary":
+        file.write_bytes(bytes(range(256)))
+    refused(lambda: open_dataset(f"list:{file}"), repr(f"list:{file}"), "cannot be read")
+
+
+def test_an_empty_list(root: Path) -> None:
+    for text in ("", "# nothing\n", "\n"):
+        refused(lambda text=text: open_dataset(listed(root, text)), "images.txt", "no images")  # type: ignore[misc]
+
+
+def test_an_image_that_is_not_there(root: Path) -> None:
+    data = open_dataset(listed(root, "gone.png\n"))
+    refused(lambda: data.picture(0), "gone.png", "does not exist")

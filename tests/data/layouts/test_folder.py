@@ -1,0 +1,146 @@
+"""A folder for each class, or images alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from classlens.data.dataset import ClassName, Dataset
+from classlens.data.registry import open_dataset
+from tests.refusals import refused
+
+
+def gray(path: Path, value: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (3, 2), value).save(path)
+
+
+def kinds(data: Dataset) -> list[str]:
+    return [kind.name for kind in data.classes]
+
+
+def test_a_folder_for_each_class(tmp_path: Path) -> None:
+    for value, name in enumerate(["b/2.png", "b/10.png", "a/x.png", "a/deep/er/y.PNG"]):
+        gray(tmp_path / name, value)
+    data = open_dataset(f"folder:{tmp_path}")
+    assert data.names == ("a/deep/er/y.PNG", "a/x.png", "b/10.png", "b/2.png")
+    assert data.labels.tolist() == [0, 0, 1, 1]
+    assert data.classes == (ClassName("a"), ClassName("b"))
+    assert [np.asarray(data.picture(index))[0, 0].tolist() for index in range(4)] == [[v] * 3 for v in (3, 2, 1, 0)]
+    assert data.picture(0).mode == "RGB"
+    assert data.picture(0).size == (3, 2)
+    assert not data.has_masks
+    assert data.mask(0) is None
+
+
+def test_only_images_count(tmp_path: Path) -> None:
+    for name in ("a/x.png", "a/.hidden.png", "a/.thumbnails/x.png", ".git/x.png"):
+        gray(tmp_path / name)
+    (tmp_path / "a/readme.txt").write_text("no image")
+    (tmp_path / "empty").mkdir()
+    data = open_dataset(f"folder:{tmp_path}")
+    assert data.names == ("a/x.png",)
+    assert kinds(data) == ["a"]
+
+
+def test_images_of_every_ending(tmp_path: Path) -> None:
+    for ending in ("png", "jpg", "JPEG", "bmp", "webp", "tiff", "gif"):
+        gray(tmp_path / f"a/{ending}.{ending}")
+    data = open_dataset(f"folder:{tmp_path}")
+    assert len(data) == 7
+    assert all(data.picture(index).size == (3, 2) for index in range(7))
+
+
+def test_wordnet_ids_are_told_from_names(tmp_path: Path) -> None:
+    for name in ("n02123045", "n2", "n021230450", "tabby"):
+        gray(tmp_path / name / "x.png")
+    assert {kind.name: kind.wnid for kind in open_dataset(f"folder:{tmp_path}").classes} == {
+        "n02123045": "n02123045",
+        "n2": None,
+        "n021230450": None,
+        "tabby": None,
+    }
+
+
+@pytest.mark.parametrize("beside", [None, "empty", ".hidden"])
+def test_images_alone_have_no_labels(beside: str | None, tmp_path: Path) -> None:
+    gray(tmp_path / "b.png")
+    gray(tmp_path / "a.png")
+    if beside:
+        (tmp_path / beside).mkdir()
+    data = open_dataset(f"folder:{tmp_path}")
+    assert data.names == ("a.png", "b.png")
+    assert data.labels.tolist() == [-1, -1]
+    assert data.classes == ()
+
+
+def test_a_split_is_a_folder(tmp_path: Path) -> None:
+    gray(tmp_path / "train/a/1.png")
+    gray(tmp_path / "val/a/2.png")
+    data = open_dataset(f"folder:{tmp_path}", split="val")
+    assert data.names == ("a/2.png",)
+    assert data.split == "val"
+    assert data.picture(0).size == (3, 2)
+    refused(
+        lambda: open_dataset(f"folder:{tmp_path}", split="vall"), repr(f"folder:{tmp_path}"), "'vall'", "mean 'val'"
+    )
+
+
+def test_links_are_followed(tmp_path: Path) -> None:
+    gray(tmp_path / "elsewhere/1.png")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/a").symlink_to(tmp_path / "elsewhere")
+    assert open_dataset(f"folder:{tmp_path / 'root'}").names == ("a/1.png",)
+
+
+def test_home_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    gray(tmp_path / "photos/a/1.png")
+    assert len(open_dataset("folder:~/photos")) == 1
+
+
+def test_names_in_any_writing(tmp_path: Path) -> None:
+    gray(tmp_path / "größe/猫 naïve.png")
+    data = open_dataset(f"folder:{tmp_path}")
+    assert data.names == ("größe/猫 naïve.png",)
+    assert data.picture(0).size == (3, 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text there")
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    gray(tmp_path / "a/1.png")
+    os.rename(tmp_path / "a/1.png", os.fsencode(tmp_path / "a") + b"/\xff.png")
+    data = open_dataset(f"folder:{tmp_path}")
+    assert data.picture(0).size == (3, 2)
+    assert len(data.fingerprint) == 64
+
+
+@pytest.mark.parametrize("kind", ["missing", "file"])
+def test_a_root_that_is_no_folder(kind: str, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    if kind == "file":
+        root.write_text("")
+    refused(lambda: open_dataset(f"folder:{root}"), repr(f"folder:{root}"), "is not a folder")
+
+
+def test_no_images_at_all(tmp_path: Path) -> None:
+    refused(lambda: open_dataset(f"folder:{tmp_path}"), str(tmp_path), "holds no images")
+    (tmp_path / "a").mkdir()
+    refused(lambda: open_dataset(f"folder:{tmp_path}"), str(tmp_path), "holds no images")
+
+
+def test_an_image_that_cannot_be_read_is_told_when_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/broken.png").write_text("no image")
+    gray(tmp_path / "a/gone.png")
+    data = open_dataset(f"folder:{tmp_path}")
+    refused(lambda: data.picture(0), "broken.png")
+    (tmp_path / "a/gone.png").unlink()
+    refused(lambda: data.picture(1), "gone.png", "does not exist")
+    assert data.fingerprint

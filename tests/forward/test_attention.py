@@ -1,0 +1,107 @@
+"""Attention weights and their gradients, in every library, against finite differences of the model itself."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import classlens
+from classlens.forward.attention import attention_weights, differentiable
+from classlens.forward.hooks import evaluating, replacing
+from classlens.models.view import ModelView
+from tests import zoo
+from tests.models.test_coefficients import MODELS
+
+SOME = [name for name in MODELS if not name.startswith("timm") or name.removeprefix("timm ") in zoo.KINDS]
+
+
+def view_of(name: str) -> ModelView:
+    module = MODELS[name]().double()
+    module.requires_grad_(False)
+    return classlens.load(module).view
+
+
+def pixels_of(view: ModelView) -> Tensor:
+    shape = (2, view.channels, *view.input_size)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+
+def logits_with(view: ModelView, pixels: Tensor, block: int, added: Tensor) -> Tensor:
+    """The model's logits when something is added to the attention weights of one block."""
+    with ExitStack() as stack:
+        stack.enter_context(evaluating(view.module))
+        stack.enter_context(view.unfused())
+        point = view.blocks[block].points["attention"]
+        stack.enter_context(replacing(point, lambda weights, heads: weights + added[:, heads]))
+        return view.run(pixels)
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_gradients_are_slopes(name: str) -> None:
+    view = view_of(name)
+    pixels = pixels_of(view)
+    weights = attention_weights(view, pixels)
+    assert len(weights) == len(view.blocks)
+    for block in (0, len(weights) - 1):
+        graph = differentiable(view, pixels, ("resid_pre",))
+        torch.testing.assert_close(graph.logits.detach(), view_logits(view, pixels))
+        gradients = torch.autograd.grad(graph.logits[:, 1].sum(), graph.attention[block], retain_graph=True)
+        assert [state.shape[0] for state in graph.states["resid_pre"]] == [2] * len(weights)
+        torch.testing.assert_close(torch.cat(graph.attention[block], dim=1).detach(), weights[block])
+        (at_tokens,) = torch.autograd.grad(graph.logits[:, 1].sum(), graph.states["resid_pre"][block])
+        assert at_tokens.abs().max() > 1e-6
+        gradient = torch.cat(gradients, dim=1)
+        way = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(block), dtype=torch.float64)
+        step = 1e-5
+        up, down = (logits_with(view, pixels, block, sign * step * way)[:, 1].sum() for sign in (1, -1))
+        slope = (up - down) / (2 * step)
+        assert slope.abs() > 1e-6
+        # The error of a central difference is of order step² · f''', and of rounding 1e-15 / step.
+        torch.testing.assert_close((gradient * way).sum(), slope, rtol=1e-5, atol=1e-7)
+
+
+def view_logits(view: ModelView, pixels: Tensor) -> Tensor:
+    with evaluating(view.module), view.unfused():
+        return view.run(pixels)
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_every_method_runs(name: str) -> None:
+    """Finite values for every library, of which none is the same for all classes unless it knows of none."""
+    from classlens.explain.registry import METHODS
+
+    module = MODELS[name]()
+    trace = classlens.load(module).trace(pixels_of(classlens.load(module).view).to(next(module.parameters()).dtype))
+    for method, about in METHODS.items():
+        pooled = any(readout.space.pool is not None for readout in trace.recording.view.readouts)
+        if pooled and method in ("logit_attribution", "log_odds"):
+            continue
+        options = {"query": (0, 1)} if pooled and method in ("attention", "rollout", "chefer") else {}
+        one, other = (trace.map(target, method=method, **options) for target in (0, 1))
+        assert not one.isnull().any(), method
+        assert one.dims == ("image", "row", "column")
+        assert (not np.array_equal(one, other)) == about.of_class, method
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_nothing_is_left(raises: bool) -> None:
+    model = zoo.build("cls")
+    view, before = classlens.load(model).view, zoo.snapshot(model)
+    pixels = zoo.pixels("cls")
+    if raises:
+        with pytest.raises((RuntimeError, AssertionError)):
+            differentiable(view, pixels[:, :1])
+    else:
+        differentiable(view, pixels)
+    assert not pixels.requires_grad
+    after = zoo.snapshot(model)
+    assert all(
+        torch.equal(value, after[key]) if isinstance(value, Tensor) else value == after[key]
+        for key, value in before.items()
+    )
+    assert torch.is_grad_enabled()
+    assert all(parameter.grad is None for parameter in model.parameters())

@@ -1,0 +1,193 @@
+"""Reading a forward pass: the right tensors at the right places, and no trace of having looked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import classlens
+from classlens.forward.hooks import evaluating, watching
+from classlens.models.view import ModelView, Point
+from tests import literal, zoo
+
+
+class _Stop(Exception):
+    """Raised inside a context on purpose."""
+
+
+def _view(name: str, dtype: torch.dtype = torch.float64) -> ModelView:
+    return classlens.load(zoo.build(name, dtype)).view
+
+
+def _seen(view: ModelView, pixels: Tensor, *names: str) -> dict[str, list[Tensor]]:
+    found: dict[str, list[Tensor]] = {}
+
+    def receiver(name: str) -> Callable[[int, Tensor], None]:
+        def receive(block: int, tensor: Tensor) -> None:
+            assert len(found.setdefault(name, [])) == block, "blocks report in their order, once each"
+            found[name].append(tensor)
+
+        return receive
+
+    with watching(view, {name: receiver(name) for name in names}), torch.no_grad():
+        view.module(pixels)
+    return found
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", zoo.VARIANTS)
+def test_every_site_is_what_the_block_s_own_parts_compute(name: str, dtype: torch.dtype) -> None:
+    view, pixels = _view(name, dtype), zoo.pixels(name, dtype=dtype)
+    expected = literal.states(view.module, pixels)
+    found = _seen(view, pixels, "resid_pre", "attn_out", "mlp_out", "resid_post")
+    for site, blocks in found.items():
+        assert len(blocks) == 3
+        for block, (one, other) in enumerate(zip(blocks, expected[site], strict=True)):
+            # The same modules on the same numbers: bit for bit.
+            assert torch.equal(one, other), (site, block)
+
+
+@pytest.mark.parametrize("name", zoo.VARIANTS)
+def test_values_and_attention_are_those_of_softmax_attention(name: str) -> None:
+    view, pixels = _view(name), zoo.pixels(name)
+    pre = literal.states(view.module, pixels)["resid_pre"]
+    with view.unfused():
+        found = _seen(view, pixels, "values", "attention")
+    blocks: Any = view.module.blocks
+    for block, x, values, attention in zip(blocks, pre, found["values"], found["attention"], strict=True):
+        with torch.no_grad():
+            weights, own = literal.attention_parts(block, x)
+        torch.testing.assert_close(values, own, rtol=0, atol=1e-12)
+        torch.testing.assert_close(attention, weights, rtol=0, atol=1e-12)
+        assert values.shape == (3, 3, x.shape[1], 8)
+
+
+@pytest.mark.parametrize("name", ["cls_post_norm", "avg_post_norm", "cls"])
+def test_what_stands_before_a_post_norm(name: str) -> None:
+    view, pixels = _view(name), zoo.pixels(name)
+    found = _seen(view, pixels, "attn_raw", "mlp_raw")
+    if not zoo.VARIANTS[name].post_norm:
+        assert found == {}, "a point that blocks do not have is passed over"
+        return
+    sites = literal.states(view.module, pixels)
+    blocks: Any = view.module.blocks
+    with torch.no_grad():
+        for number, block in enumerate(blocks):
+            assert torch.equal(found["attn_raw"][number], block.attn(sites["resid_pre"][number]))
+            assert torch.equal(found["mlp_raw"][number], block.mlp(sites["resid_mid"][number]))
+
+
+def _mixed(model: Any) -> None:
+    """A model as someone may hold it: some parts training, one frozen, hooks of their own, one gradient kept."""
+    model.train()
+    model.blocks[1].eval()
+    model.blocks[0].mlp.train()
+    model.head.eval()
+    model.blocks[2].attn.fused_attn = False
+    model.patch_embed.requires_grad_(False)
+    model.blocks[0].register_forward_hook(lambda *_: None)
+    model.blocks[0].attn.qkv.register_forward_pre_hook(lambda *_: None)
+    model.head.bias.grad = torch.ones_like(model.head.bias)
+
+
+@contextmanager
+def _watching_all(view: ModelView) -> Iterator[None]:
+    with watching(view, {name: lambda *_: None for name in view.blocks[0].points}):
+        yield
+
+
+CONTEXTS: dict[str, Callable[[ModelView], AbstractContextManager[Any]]] = {
+    "watching": _watching_all,
+    "evaluating": lambda view: evaluating(view.module),
+    "unfused": lambda view: view.unfused(),
+}
+
+
+@pytest.mark.parametrize("raises", [False, True])
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_a_context_leaves_no_trace(context: str, raises: bool) -> None:
+    view = _view("cls_post_norm")
+    _mixed(view.module)
+    before = zoo.snapshot(view.module)
+    try:
+        with CONTEXTS[context](view):
+            assert zoo.snapshot(view.module)["parts"] != before["parts"], "the context does something"
+            if raises:
+                raise _Stop
+    except _Stop:
+        assert raises
+    assert zoo.snapshot(view.module) == before
+
+
+def test_contexts_do_what_they_say() -> None:
+    view = _view("cls")
+    _mixed(view.module)
+    blocks: Any = view.module.blocks
+    with evaluating(view.module):
+        assert not any(part.training for part in view.module.modules())
+        assert not torch.is_grad_enabled()
+    assert torch.is_grad_enabled()
+    with view.unfused():
+        assert [block.attn.fused_attn for block in blocks] == [False, False, False]
+    assert [block.attn.fused_attn for block in blocks] == [True, True, False]
+
+
+def test_gradients_come_back_on_when_the_body_raises() -> None:
+    with pytest.raises(_Stop), evaluating(nn.Linear(1, 1)):
+        raise _Stop
+    assert torch.is_grad_enabled()
+
+
+def test_a_receiver_that_raises_leaves_no_trace() -> None:
+    view, pixels = _view("cls"), zoo.pixels("cls")
+    before = zoo.snapshot(view.module)
+
+    def receive(block: int, _: Tensor) -> None:
+        if block == 1:
+            raise _Stop
+
+    with pytest.raises(_Stop), watching(view, {"mlp_out": receive, "values": lambda *_: None}):
+        view.module(pixels)
+    assert zoo.snapshot(view.module) == before
+
+
+def test_contexts_nest() -> None:
+    view, pixels = _view("cls"), zoo.pixels("cls")
+    before = zoo.snapshot(view.module)
+    seen: list[str] = []
+    with watching(view, {"mlp_out": lambda *_: seen.append("outer")}):
+        with watching(view, {"mlp_out": lambda *_: seen.append("inner")}), view.unfused(), view.unfused():
+            view.module(pixels)
+        view.module(pixels)
+    assert seen == ["outer", "inner"] * 3 + ["outer"] * 3
+    assert zoo.snapshot(view.module) == before
+
+
+def test_parts_that_pass_in_several_modules_are_joined_as_they_are_named() -> None:
+    """As in blocks of parallel branches; the branches may run in another order than they are named."""
+    view, pixels = _view("cls"), zoo.pixels("cls")
+    blocks: Any = view.module.blocks
+    expected = literal.states(view.module, pixels)
+    for end, sites in (("output", ("attn_out", "mlp_out")), ("input", ("attn_out", "mlp_out"))):
+        modules = (blocks[0].drop_path2, blocks[0].drop_path1)
+        joined = Point(modules[0], end, more=modules[1:], join=lambda parts: torch.stack(parts))  # type: ignore[arg-type]
+        one = replace(view, blocks=(replace(view.blocks[0], points={**view.blocks[0].points, "both": joined}),))
+        found = _seen(one, pixels, "both")["both"]
+        assert len(found) == 1
+        assert torch.equal(found[0], torch.stack([expected[site][0] for site in reversed(sites)]))
+
+
+def test_checkpointed_blocks_are_read_too() -> None:
+    """Gradient checkpointing calls the blocks in another way."""
+    view, pixels = _view("cls"), zoo.pixels("cls")
+    expected = literal.states(view.module, pixels)
+    model: Any = view.module
+    model.set_grad_checkpointing()
+    for site, blocks in _seen(view, pixels, "resid_pre", "attn_out", "mlp_out", "resid_post").items():
+        assert all(torch.equal(one, other) for one, other in zip(blocks, expected[site], strict=True))

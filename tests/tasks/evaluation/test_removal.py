@@ -1,0 +1,135 @@
+"""Token removal against a pass in loops that drops one token after another, and areas counted by hand."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from classlens.core.stats import Statistics
+from classlens.tasks.evaluation.curves import trapezoid
+from classlens.tasks.evaluation.image_batch import Settings
+from classlens.tasks.evaluation.method_spec import parse_methods
+from classlens.tasks.evaluation.removal import Removal, auc_reference, both_orders, numbers_kept
+from tests import zoo
+from tests.forward.slow import Changes, slow
+from tests.tasks.evaluation.batches import lens_of, seen
+
+NAME = "cls_not_square"  # six image tokens behind [CLS]
+
+
+def among(tokens: set[int], image: int, token: int) -> bool:
+    return token in tokens
+
+
+def by_hand(pixels: Tensor, kept: list[int], label: int) -> bool:
+    """Whether the model is right when it sees ``[CLS]`` and these image tokens alone."""
+    tokens = {0, *(1 + token for token in kept)}
+    found = slow(NAME, zoo.build(NAME), pixels[None], Changes(kept=partial(among, tokens)))
+    return int(found.logits.argmax()) == label
+
+
+@pytest.mark.parametrize("method", ["class_gradient", "class_gradient:loss=logit", "chefer", "class_rank"])
+def test_against_dropping_tokens_one_by_one(method: str) -> None:
+    lens, pixels, target = lens_of(), zoo.pixels(NAME, 3), zoo.targets(3)
+    target[0] = lens.view.run(pixels[:1]).argmax()
+    (chosen,) = parse_methods([method])
+    found = Removal().measure(seen(lens, pixels, target), chosen)["correct"]
+    assert found.shape == (3, 2, 6)
+    importance = chosen.importance(lens.trace(pixels), target)
+    both = set()
+    for image in range(3):
+        ranked = sorted(range(6), key=lambda token, image=image: (-float(importance[image, token]), token))  # type: ignore[misc]
+        for column, number in enumerate(range(6, 0, -1)):
+            label = int(target[image])
+            assert found[image, 0, column] == by_hand(pixels[image], ranked[:number], label)
+            assert found[image, 1, column] == by_hand(pixels[image], ranked[-number:], label)
+            both |= set(found[image, :, column].tolist())
+    assert both == {0, 1}
+
+
+def test_random_orders_are_the_same_for_all_images_and_from_recorded_seeds() -> None:
+    lens, pixels, target = lens_of(), zoo.pixels(NAME, 2), zoo.targets(2)
+    (random,) = parse_methods("random")
+    settings = Settings(permutations=3, seed=4)
+    shape = Removal().shape(lens, lens.view.tokens((24, 16)), random, settings)
+    assert shape.coords["order"].tolist() == ["random 4", "random 5", "random 6"]
+    found = Removal().measure(seen(lens, pixels, target, settings=settings), random)["correct"]
+    for number in range(3):
+        order = torch.randperm(6, generator=torch.Generator().manual_seed(4 + number)).tolist()
+        for image in range(2):
+            for column, kept in enumerate(range(6, 0, -1)):
+                assert found[image, number, column] == by_hand(pixels[image], order[:kept], int(target[image]))
+
+
+def test_equal_values_keep_the_order_of_the_grid() -> None:
+    found = both_orders(torch.tensor([[1.0, 2.0, 1.0, 2.0]]))
+    assert found[0, 0].tolist() == [1, 3, 0, 2]
+    assert found[0, 1].tolist() == [2, 0, 3, 1]
+
+
+@given(st.integers(1, 300), st.integers(2, 60))
+def test_numbers_of_tokens(tokens: int, steps: int) -> None:
+    assert numbers_kept(tokens, None).tolist() == list(range(tokens, 0, -1))
+    some = numbers_kept(tokens, steps)
+    assert some[0] == tokens
+    assert some[-1] == 1
+    assert len(some) == min(steps, tokens)
+    gaps = -np.diff(some)
+    assert (gaps >= 1).all()
+    assert gaps.max(initial=0) - gaps.min(initial=tokens) <= 1
+
+
+def test_area_as_published() -> None:
+    """``Σ acc / (max acc · N)`` over n = N-1 … 1: five tokens, all of them do not count."""
+    accuracy = np.array([[0.9, 0.8, 0.6, 0.4, 0.2]])
+    assert auc_reference(np.array([5, 4, 3, 2, 1]))(accuracy)[0] == pytest.approx((0.8 + 0.6 + 0.4 + 0.2) / (0.8 * 5))
+    # Numbers that were left out stand on the line between their neighbors.
+    thin = auc_reference(np.array([5, 3, 1]))(np.array([[0.9, 0.6, 0.2]]))[0]
+    assert thin == pytest.approx((0.75 + 0.6 + 0.4 + 0.2) / (0.75 * 5))
+    assert np.isnan(auc_reference(np.array([3, 2, 1]))(np.zeros((1, 3)))[0])
+
+
+def test_plain_area() -> None:
+    x = np.array([0.0, 0.5, 0.75])
+    # Two trapezoids, over the whole span.
+    assert trapezoid(x)(np.array([[1.0, 0.5, 0.1]]))[0] == pytest.approx((0.5 * 0.75 + 0.25 * 0.3) / 0.75)
+    assert trapezoid(x)(np.full((1, 3), 0.4))[0] == pytest.approx(0.4)
+    assert trapezoid(np.array([0.0]))(np.array([[0.7]]))[0] == pytest.approx(0.7)
+
+
+def test_scores_and_curves_of_known_images() -> None:
+    correct = np.array([[[1, 1, 1], [1, 0, 0]], [[1, 1, 0], [0, 0, 0]]], dtype=np.int8)
+    data = xr.Dataset(
+        {"correct": (("image", "order", "kept"), correct)},
+        {"order": ["negative", "positive"], "kept": [3, 2, 1]},
+    )
+    how = Statistics(resamples=500)
+    scores = {score.measure: score for score in Removal().scores(data, how)}
+    assert scores["negative_auc_reference"].value == pytest.approx((1 + 0.5) / (1 * 3))
+    assert scores["negative_auc"].value == pytest.approx((1 + 0.75) / 2)
+    assert scores["positive_auc"].value == pytest.approx((0.25 + 0) / 2)
+    assert np.isnan(scores["positive_auc_reference"].value)
+    assert (scores["negative_auc"].better, scores["positive_auc"].better) == ("higher", "lower")
+    # Two images: each resample is one twice or both, so the interval reaches from one image to the other.
+    assert (scores["negative_auc"].low, scores["negative_auc"].high) == pytest.approx((0.75, 1.0))
+    points = [point for point in Removal().points(data, how) if point.curve == "negative"]
+    assert [point.x for point in points] == pytest.approx([0, 1 / 3, 2 / 3])
+    assert [point.value for point in points] == [1, 1, 0.5]
+
+
+def test_random_orders_count_for_both_directions() -> None:
+    correct = np.array([[[1, 1], [1, 0]]], dtype=np.int8)
+    data = xr.Dataset(
+        {"correct": (("image", "order", "kept"), correct)}, {"order": ["random 0", "random 1"], "kept": [2, 1]}
+    )
+    values = {point.curve: [] for point in Removal().points(data, Statistics(resamples=10))}  # type: ignore[var-annotated]
+    for point in Removal().points(data, Statistics(resamples=10)):
+        values[point.curve].append(point.value)
+    assert values == {"negative": [1, 0.5], "positive": [1, 0.5]}
