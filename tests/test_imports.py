@@ -62,7 +62,7 @@ CLASSLENS = Layout(
             ],
         )
     ),
-    everywhere=_names("errors"),
+    everywhere=_names("errors registry"),
     barred={
         # No model library, no file library: arrays and tensors alone.
         "core": _names("timm torchvision transformers open_clip huggingface_hub")
