@@ -18,8 +18,8 @@ class Registry(Mapping[str, Record], Generic[Record]):
         METHODS["chefer"]                 # imports the module, returns its METHOD
         METHODS.select("all")             # ("chefer",)
 
-    A row is a record, or where it lies: ``module:attribute``, or ``module`` where the module itself is the record. Names
-    are known without an import, so help texts and error messages stay cheap.
+    A row is a record or its place: ``module:attribute``, or ``module`` where the module itself is the record. Names are
+    known without an import, so help texts and error messages stay cheap.
 
     Args:
         kind: what a record is called in messages, such as ``"method"``.
