@@ -70,12 +70,13 @@ def test_cells_stay_in_their_column() -> None:
 
 
 def commands_of(text: str) -> Iterator[list[str]]:
-    """The words of every `classlens …` line in code, continued lines joined."""
-    for line in text.replace("\\\n", " ").splitlines():
-        if re.match(r"( {4}|\$ )?classlens [a-z]+( |$)", line):
-            yield shlex.split(line, comments=True)[1:]
-    for code in re.findall(r"`classlens ([a-z]+(?: [^`]*)?)`", text):
-        yield shlex.split(code)
+    """The words of every command in code, fenced, indented or within a line; continued lines are joined."""
+    text = text.replace("\\\n", " ")
+    fenced = "".join(re.findall(r"```(?:bash|console)\n(.*?)```", text, flags=re.DOTALL))
+    for line in re.findall(r"^classlens (.*)$", fenced, flags=re.MULTILINE):
+        yield shlex.split(line, comments=True)
+    for line in re.findall(r"^ {4}classlens (.*)$|`classlens ([^`\n]+)`", text, flags=re.MULTILINE):
+        yield shlex.split("".join(line), comments=True)
 
 
 @pytest.mark.parametrize("page", TEXTS)
