@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from classlens.forward.streaming import BY, SUBLAYERS
-from classlens.store.schema import SITES, Array, Axes
+from classlens.core.arrays import Array
+from classlens.store.schema import SITES, Axes
 from classlens.store.store import SHARD, Coords, Store, create
 
 Values = dict[str, Array]

@@ -18,7 +18,7 @@ from torchvision.models import ViT_B_16_Weights, ViT_H_14_Weights
 from classlens.data.masks import token_mask
 from classlens.models.paper import refinement_transform
 from classlens.models.transforms import Transform, paper_transform
-from classlens.store.schema import Array
+from classlens.core.arrays import Array
 
 SHAPES = [(40, 48), (333, 500), (500, 375), (31, 31), (97, 301), (224, 224)]
 

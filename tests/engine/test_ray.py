@@ -38,13 +38,13 @@ def cluster() -> Iterator[None]:
 def workers() -> set[int]:
     """Processes of actors that measure."""
     found = set()
-    for folder_of in Path("/proc").glob("[0-9]*"):
+    for data_root in Path("/proc").glob("[0-9]*"):
         try:
-            name = (folder_of / "cmdline").read_bytes()
+            name = (data_root / "cmdline").read_bytes()
         except OSError:
             continue
         if name.startswith(b"ray::") and b"_Measure" in name:
-            found.add(int(folder_of.name))
+            found.add(int(data_root.name))
     return found
 
 

@@ -41,10 +41,10 @@ def features(data: Data) -> literal.States:
     return states_of(lens_of(), data.train)
 
 
-def stored(folder_of: Path, kind: str = "probe") -> dict[tuple[str, int, int], tuple[Any, Any, Any]]:
+def stored(data_root: Path, kind: str = "probe") -> dict[tuple[str, int, int], tuple[Any, Any, Any]]:
     """Weight, bias and alpha of every token that was probed, as they stand on disk."""
     found = {}
-    for path in (folder_of / kind).glob("*.safetensors"):
+    for path in (data_root / kind).glob("*.safetensors"):
         site, block, start, stop = path.stem.split("-")
         with safe_open(path, framework="np") as opened:
             weight, bias, alpha = (opened.get_tensor(name) for name in ("weight", "bias", "alpha"))
