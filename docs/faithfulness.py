@@ -20,16 +20,17 @@ from torch import Tensor
 import classlens
 from classlens.data.class_mapping import map_classes
 from classlens.data.dataset import Dataset
-from classlens.data.registry import open_dataset
-from classlens.engine.work import Progress
+from classlens.data.open_dataset import open_dataset
+from classlens.engine.progress import Progress
 from classlens.forward.attention import attention_weights
 from classlens.render.evaluation import write_evaluation
 from classlens.tasks.evaluation.cascade import Cascade
 from classlens.tasks.evaluation.curves import trapezoid
 from classlens.tasks.evaluation.evaluate import STORE
-from classlens.tasks.evaluation.image_batch import EvaluationBatch, Settings
-from classlens.tasks.evaluation.method_spec import parse_methods
-from classlens.tasks.evaluation.removal import Removal
+from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatch
+from classlens.tasks.evaluation.importance import parse_methods
+from classlens.tasks.evaluation.metrics.removal import Removal
+from classlens.store.open_store import open_group
 
 MODEL = "builtin:cifar10"
 HERE = Path(__file__).resolve().parent
@@ -98,13 +99,13 @@ def search(data: str) -> None:
     for start in range(0, len(dataset), BATCH):
         part = slice(start, start + BATCH)
         for name, maps in candidates(lens, pixels[part], labels[part]):
-            seen = EvaluationBatch(
-                lens, Settings(steps=13), pixels[part], labels[part], np.empty((BATCH, 0)), start, _no_twin, trust=True
+            seen = ImageBatch(
+                lens, EvaluationSettings(steps=13), pixels[part], labels[part], np.empty((BATCH, 0)), start, _no_twin, trust=True
             )
             seen._maps[any_method.text] = maps.sum(dim=(1, 2))
             found.setdefault(name, []).append(Removal().measure(seen, any_method)["correct"])
         print(f"{start + BATCH} of {len(dataset)} images", file=sys.stderr, flush=True)
-    numbers = Removal().shape(lens, lens.view.tokens((32, 32)), any_method, Settings(steps=13)).coords["kept"]
+    numbers = Removal().shape(lens, lens.view.tokens((32, 32)), any_method, EvaluationSettings(steps=13)).coords["kept"]
     area = trapezoid(1 - numbers / numbers[0])
     print("| candidate | least first ↑ | most first ↓ | difference ↑ |\n|---|---|---|---|")
     for name, parts in found.items():
@@ -137,7 +138,7 @@ def unseen(data: str, work: Path) -> None:
     tried = set(open_dataset(data, split="test", limit=2000, seed=0).names[::2])
     print("| method | images | least first ↑ | most first ↓ |\n|---|---|---|---|")
     for method in ("class_gradient", "chefer", "legrad", "logit_attribution", "log_odds"):
-        found = classlens.open_store(work / "summary" / STORE, f"removal.{method}").load()
+        found = open_group(work / "summary" / STORE, f"removal.{method}").load()
         found = found.isel(image=[name not in tried for name in found["image"].values])
         scores = {score.measure: score for score in Removal().scores(found, classlens.Statistics())}
         negative, positive = scores["negative_auc"], scores["positive_auc"]

@@ -19,15 +19,15 @@ from PIL import Image
 import classlens
 from classlens.analysis.analyze import analyze
 from classlens.data.dataset import Dataset
-from classlens.data.registry import open_dataset
-from classlens.engine.work import Progress
+from classlens.data.open_dataset import open_dataset
+from classlens.engine.progress import Progress
 from classlens.render.analysis import write_analysis, write_figures
 from classlens.render.evaluation import write_evaluation
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE / "probes"
 METHODS = ("class_gradient", "class_rank", "random")
-READ = ("tuned", "probe", "probe_pooled")
+READ = ("tuned_lens", "probe", "probe_pooled")
 
 
 def lenses(train: Dataset, work: Path) -> None:
@@ -45,7 +45,7 @@ def lenses(train: Dataset, work: Path) -> None:
         )
     print("| block | plain | tuned | tuned, [CLS] alone | control |\n|---|---|---|---|---|")
     for block, row in enumerate(found["all"].blocks):
-        cells = [row["plain"], row["tuned"], *(found[name].blocks[block]["tuned"] for name in ("pooled", "control"))]
+        cells = [row["plain"], row["tuned_lens"], *(found[name].blocks[block]["tuned_lens"] for name in ("pooled", "control"))]
         print(f"| {block} | {' | '.join(f'{cell:.3f}' for cell in cells)} |")
     print(f"one answer for all images: {found['all'].constant:.3f}; epochs: {[one.epochs for one in found.values()]}")
 
@@ -73,7 +73,7 @@ def few(train: Dataset, test: Dataset, work: Path) -> None:
     found = classlens.probe(
         MODEL, train.subset(np.sort(chosen)), test, work / "few", batch_size=64, workers=0, report=_told
     )
-    table = analyze(found.outcome.store, experiments=["decoders"]).tables["decoders"]
+    table = analyze(found.run.store, experiments=["decoders"]).tables["decoders"]
     rows = table.query("condition == 'probe' and site == 'resid_post' and measure == 'share_on_top'")
     print("ten images a class, share with the class on top, residual stream")
     print(rows.pivot(index="block", columns="tokens", values="value").round(3).to_string())

@@ -14,8 +14,8 @@ import torch
 
 import classlens
 from classlens import ClasslensError, measure, open_store
+from classlens.engine.progress import Progress
 from classlens.engine.ray import Cluster
-from classlens.engine.work import Progress
 from tests.data.pictures import assert_same, folder
 
 MODEL = "builtin:cifar10"
