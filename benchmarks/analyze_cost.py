@@ -28,7 +28,7 @@ from classlens.analysis.analyze import analyze
 from classlens.core.stats import Statistics, shuffle_labels
 from classlens.forward.streaming import BY, SUBLAYERS
 from classlens.render.analysis import write_analysis, write_figures
-from classlens.store.schema import SITES, Axes
+from classlens.store.schema import Axes
 from classlens.store.store import SHARD, Coords, create
 
 CONDITIONS = ("clean", "random_init", "self_only", "no_cls", "context_removed", "class_removed")
@@ -38,8 +38,8 @@ BLOCKS, GRID, CLASSES = 12, 7, 1000
 def write_store(path: Path, images: int) -> None:
     """A store of random facts, as `classlens measure` would write one."""
     tokens = 1 + GRID**2
-    axes = Axes(images, tokens, BLOCKS, CLASSES, SITES, embed=True, memories=True)
-    identity = {"model": "random facts", "num_classes": CLASSES, "sites": [*SITES, "embed"], "memories": True}
+    axes = Axes(images, tokens, BLOCKS, CLASSES, STORED_SITES, embed=True, memories=True)
+    identity = {"model": "random facts", "num_classes": CLASSES, "sites": [*STORED_SITES, "embed"], "memories": True}
     store = create(str(path), identity | {"data": "none", "split": None, "data_note": "", "pooling": "cls"})
     names = np.array([f"{number:06}" for number in range(images)], dtype=object)
     category = {
@@ -48,7 +48,7 @@ def write_store(path: Path, images: int) -> None:
     }
     coords: Coords = {
         "image": ("image", names),
-        "site": ("site", np.array(SITES, dtype=object)),
+        "site": ("site", np.array(STORED_SITES, dtype=object)),
         "block": ("block", np.arange(BLOCKS)),
         "token": ("token", np.arange(tokens)),
         "token_kind": ("token", np.array(["cls"] + ["image"] * GRID**2, dtype=object)),

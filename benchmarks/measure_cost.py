@@ -42,7 +42,6 @@ from classlens.forward.edits.edits import editing
 from classlens.forward.streaming import Agreement, AgreementRequest, MemoryTables, Sublayer, reduce
 from classlens.lens.lens import Lens
 from classlens.models.images import open_picture
-from classlens.store.store import open_store
 
 PAPER = ("attn_out", "mlp_out", "resid_post")
 EVERY = ("embed", "attn_out", "resid_mid", "mlp_out", "resid_post")

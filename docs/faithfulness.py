@@ -25,8 +25,7 @@ from classlens.explain.registry import METHODS, Method
 from classlens.forward.attention import attention_weights
 from classlens.forward.recording import Recording
 from classlens.render.evaluation import write_evaluation
-from classlens.tasks.evaluation.evaluate import STORE
-from classlens.tasks.evaluation.removal import Removal
+from classlens.tasks.evaluation.registry import METRICS
 
 MODEL = "builtin:cifar10"
 HERE = Path(__file__).resolve().parent
@@ -178,17 +177,17 @@ def report(data: str, work: Path) -> None:
         write_evaluation(result, folder, version=classlens.__version__)
         (out / f"{name}.md").write_text((folder / "summary.md").read_text(encoding="utf-8"), encoding="utf-8")
         copy_figures(folder, out)
-    without_tried_images(data, work)
+    without_tried_images(data, work / "summary" / "evaluation.zarr")
 
 
-def without_tried_images(data: str, work: Path) -> None:
+def without_tried_images(data: str, store: Path) -> None:
     """Prints the areas of removal without the images on which the idea was tried before the search."""
     tried = set(classlens.open_dataset(data, split="test", limit=2000, seed=0).names[::2])
     print("| method | images | least first ↑ | most first ↓ |\n|---|---|---|---|")
     for method in ("class_gradient", "chefer", "legrad", "logit_attribution", "log_odds"):
-        facts = classlens.open_store(work / "summary" / STORE)[f"removal.{method}"].to_dataset().load()
-        facts = facts.isel(image=[name not in tried for name in facts["image"].values])
-        scores = {score.measure: score for score in Removal().scores(facts, classlens.Statistics())}
+        removal = classlens.open_store(store)[f"removal.{method}"].to_dataset().load()
+        removal = removal.isel(image=[name not in tried for name in removal["image"].values])
+        scores = {score.measure: score for score in METRICS["removal"].scores(removal, classlens.Statistics())}
         areas = scores["negative_auc"], scores["positive_auc"]
         cells = (f"{area.value:.3f} ({area.low:.3f} to {area.high:.3f})" for area in areas)
         print(f"| {method} | {areas[0].images} | {' | '.join(cells)} |")

@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     from classlens.core.maps import Norm
     from classlens.core.space import ClassSpace
     from classlens.core.stats import Statistics
+    from classlens.data.dataset import ClassName, Dataset
+    from classlens.data.open_dataset import open_dataset
+    from classlens.engine.progress import MeasureResult, Progress
+    from classlens.engine.ray import Cluster
+    from classlens.explain.registry import METHODS
     from classlens.forward.edits.edits import (
         AblateHeads,
         AblateNeurons,
@@ -24,25 +29,31 @@ if TYPE_CHECKING:
     from classlens.lens.trace import Trace
     from classlens.lens.tuned_lens import TunedLens
     from classlens.models.view import BlockView, ModelView, Point, Readout
-    from classlens.store.store import open_store
+    from classlens.store.open_store import open_store
     from classlens.tasks.evaluation.evaluate import EvaluateResult, evaluate
     from classlens.tasks.probes.probe import ProbeResult, probe
     from classlens.tasks.tokens.measure import measure
     from classlens.tasks.tuned_lens.tune import TuneResult, tune
 
 __version__ = "0.1.0"
+
 __all__ = [
+    "METHODS",
     "AblateHeads",
     "AblateNeurons",
     "AblateSublayer",
     "Analysis",
     "BlockView",
+    "ClassName",
     "ClassSpace",
     "ClasslensError",
+    "Cluster",
     "CutAttention",
+    "Dataset",
     "EvaluateResult",
     "KeepTokens",
     "Lens",
+    "MeasureResult",
     "ModelView",
     "NoCls",
     "Norm",
@@ -50,6 +61,7 @@ __all__ = [
     "Patch",
     "Point",
     "ProbeResult",
+    "Progress",
     "Readout",
     "SelfOnly",
     "Statistics",
@@ -61,37 +73,40 @@ __all__ = [
     "evaluate",
     "load",
     "measure",
+    "open_dataset",
     "open_store",
     "probe",
     "tune",
 ]
 
-_HOMES = {
-    "Lens": "classlens.lens.lens",
-    "load": "classlens.lens.lens",
-    "Trace": "classlens.lens.trace",
-    **dict.fromkeys(
-        ("AblateHeads", "AblateNeurons", "AblateSublayer", "CutAttention", "KeepTokens", "NoCls", "Patch", "SelfOnly"),
-        "classlens.forward.edits.edits",
-    ),
-    "measure": "classlens.tasks.tokens.measure",
-    "open_store": "classlens.store.store",
-    **dict.fromkeys(("Analysis", "analyze"), "classlens.analysis.analyze"),
-    **dict.fromkeys(("EvaluateResult", "evaluate"), "classlens.tasks.evaluation.evaluate"),
-    **dict.fromkeys(("ProbeResult", "probe"), "classlens.tasks.probes.probe"),
-    **dict.fromkeys(("TuneResult", "tune"), "classlens.tasks.tuned_lens.tune"),
-    "TunedLens": "classlens.lens.tuned_lens",
-    "Statistics": "classlens.core.stats",
-    # What describes a model of one's own.
-    **dict.fromkeys(("BlockView", "ModelView", "Point", "Readout"), "classlens.models.view"),
-    "ClassSpace": "classlens.core.space",
-    "Norm": "classlens.core.maps",
-    "Output": "classlens.core.attention",
+# Imported on first use: torch and timm take seconds, which `classlens --help` should not.
+_MODULES = {
+    "lens.lens": "Lens load",
+    "lens.trace": "Trace",
+    "lens.tuned_lens": "TunedLens",
+    "explain.registry": "METHODS",
+    "forward.edits.edits": "AblateHeads AblateNeurons AblateSublayer CutAttention KeepTokens NoCls Patch SelfOnly",
+    "models.view": "BlockView ModelView Point Readout",
+    "core.space": "ClassSpace",
+    "core.maps": "Norm",
+    "core.attention": "Output",
+    "core.stats": "Statistics",
+    "data.dataset": "ClassName Dataset",
+    "data.open_dataset": "open_dataset",
+    "store.open_store": "open_store",
+    "engine.progress": "MeasureResult Progress",
+    "engine.ray": "Cluster",
+    "tasks.tokens.measure": "measure",
+    "tasks.evaluation.evaluate": "EvaluateResult evaluate",
+    "tasks.probes.probe": "ProbeResult probe",
+    "tasks.tuned_lens.tune": "TuneResult tune",
+    "analysis.analyze": "Analysis analyze",
 }
+_HOMES = {name: f"classlens.{module}" for module, names in _MODULES.items() for name in names.split()}
+__all__ = ["ClasslensError", "__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
-    # torch and timm take seconds to import; `classlens --help` should not.
     if name in _HOMES:
         from importlib import import_module
 

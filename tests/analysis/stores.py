@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from classlens.core.arrays import Array
 from classlens.forward.streaming import BY, SUBLAYERS
-from classlens.store.schema import SITES, Array, Axes
+from classlens.store.schema import Axes
 from classlens.store.store import SHARD, Coords, Store, create
 
 Values = dict[str, Array]
@@ -30,7 +31,7 @@ class Made:
     prefix: tuple[str, ...] = ("cls",)
     classes: int = 5
     conditions: tuple[str, ...] = ("clean", "random_init")
-    sites: tuple[str, ...] = SITES
+    sites: tuple[str, ...] = STORED_SITES
     embed: bool = True
     memories: bool = True
     masks: bool = False
@@ -167,5 +168,5 @@ def _parameters(store: Store, made: Made, rng: np.random.Generator) -> Values:
         **_category(made),
     }
     dims = ("weights", "sublayer", "block", "category")
-    store.replace_parameters({key: (dims, value) for key, value in values.items()}, coords)
+    store.write_parameters({key: (dims, value) for key, value in values.items()}, coords)
     return values

@@ -9,8 +9,8 @@ import pytest
 from classlens.analysis import paper
 from classlens.analysis.paper import reproduce, slug
 from classlens.core.stats import Statistics
-from classlens.engine.work import Progress
-from classlens.store.store import open_store
+from classlens.engine.progress import Progress
+from classlens.store.open_store import open_group
 from tests.data.pictures import folder
 from tests.refusals import refused
 
@@ -85,7 +85,7 @@ def test_token_removal_where_the_paper_has_it(data: str, tmp_path: Path, monkeyp
     scores = made.removal["builtin:cifar10"]
     assert list(scores["method"].unique()) == ["class_gradient:loss=double_softmax", "chefer", "random"]
     assert set(scores["images"]) == {10}
-    store = open_store(tmp_path / "stores" / "builtin-cifar10-removal" / "evaluation.zarr", "removal.chefer")
+    store = open_group(tmp_path / "stores" / "builtin-cifar10-removal" / "evaluation.zarr", "removal.chefer")
     assert store["kept"].values.tolist() == list(range(64, 0, -1))
     without = reproduce([data], ["builtin:cifar10"], tmp_path / "stores", per_class=1, statistics=QUICK)
     assert without.removal == {}

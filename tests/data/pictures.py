@@ -11,7 +11,7 @@ import zarr
 from PIL import Image
 
 from classlens.models.builtin import CLASS_NAMES
-from classlens.store.store import open_store
+from classlens.store.open_store import open_group
 
 
 def picture(number: int, size: tuple[int, int] = (32, 32)) -> Image.Image:
@@ -63,7 +63,7 @@ def assert_same(first: Path | str, second: Path | str) -> None:
     """Every array of every group has the same values and types, and the attributes are the same."""
     assert groups(first) == groups(second)
     for group in groups(first):
-        one, other = (open_store(store, group).load() for store in (first, second))
+        one, other = (open_group(store, group).load() for store in (first, second))
         xr.testing.assert_identical(one, other)
         assert {name: one[name].dtype for name in one.variables} == {
             name: other[name].dtype for name in other.variables

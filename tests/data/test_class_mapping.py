@@ -10,7 +10,7 @@ import pytest
 from timm.data import ImageNetInfo
 
 from classlens.data.class_mapping import map_classes
-from classlens.data.dataset import ClassName, Dataset, Files, dataset
+from classlens.data.dataset import ClassName, Dataset, ImageFiles
 from classlens.models.classes import Classes, classes_of
 from tests.refusals import refused
 
@@ -22,7 +22,7 @@ def data(kinds: Sequence[str | ClassName], labels: Sequence[int] | None = None) 
     classes = [kind if isinstance(kind, ClassName) else ClassName(kind) for kind in kinds]
     given = list(range(len(kinds))) if labels is None else list(labels)
     names = tuple(f"{number}.png" for number in range(len(given)))
-    return dataset("folder:mine", None, names, given, classes, Files(Path(), names))
+    return Dataset.whole("folder:mine", None, names, given, classes, ImageFiles(Path(), names))
 
 
 def matched(

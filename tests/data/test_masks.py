@@ -15,10 +15,10 @@ from torch.nn import functional
 from torchvision import transforms
 from torchvision.models import ViT_B_16_Weights, ViT_H_14_Weights
 
+from classlens.core.arrays import Array
 from classlens.data.masks import token_mask
 from classlens.models.paper import refinement_transform
 from classlens.models.transforms import Transform, paper_transform
-from classlens.store.schema import Array
 
 SHAPES = [(40, 48), (333, 500), (500, 375), (31, 31), (97, 301), (224, 224)]
 

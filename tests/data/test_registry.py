@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classlens.data.dataset import ClassName, Files, dataset
+from classlens.data.dataset import ClassName, Dataset, ImageFiles
 from classlens.data.registry import LAYOUTS, open_dataset
 from tests.refusals import refused
 
@@ -142,11 +142,11 @@ def test_the_fingerprint_tells_data_apart(spec: str) -> None:
 
 
 def test_the_fingerprint_by_what_it_is_made_of(tmp_path: Path) -> None:
-    files = Files(tmp_path, ("a.png",))
+    files = ImageFiles(tmp_path, ("a.png",))
     (tmp_path / "a.png").write_bytes(b"12345")
 
     def made(name: str = "a.png", label: int = 0, kind: str = "ant", wnid: str | None = None) -> str:
-        return dataset("folder:x", None, [name], [label], [ClassName(kind, wnid)], files).fingerprint
+        return Dataset.whole("folder:x", None, [name], [label], [ClassName(kind, wnid)], files).fingerprint
 
     fingerprints = [made(), made(name="b.png"), made(label=-1), made(kind="bee"), made(wnid="n1")]
     (tmp_path / "a.png").write_bytes(b"123456")

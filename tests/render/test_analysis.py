@@ -23,7 +23,7 @@ from tests.analysis.stores import Made, write_store
 from tests.refusals import refused
 
 QUICK = Statistics(permutations=50, resamples=20)
-ALL = ("clean", "random_init", "self_only", "no_cls", "context_removed", "class_removed", "tuned", "probe")
+ALL = ("clean", "random_init", "self_only", "no_cls", "context_removed", "class_removed", "tuned_lens", "probe")
 
 
 @pytest.fixture(scope="module")

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from classlens.store.atomic import writing
+from classlens.store.atomic import atomic_write
 
 
 def test_it_takes_its_place_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "new" / "file.txt"
-    with writing(path) as made:
+    with atomic_write(path) as made:
         made.write_text("one")
         assert not path.exists()
         assert made.parent == path.parent
     assert path.read_text() == "one"
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
-    with writing(path) as made:
+    with atomic_write(path) as made:
         made.write_text("two")
         assert path.read_text() == "one"
     assert path.read_text() == "two"
@@ -30,7 +30,7 @@ def test_what_raises_leaves_what_was_there(tmp_path: Path) -> None:
     path.write_text("one")
     for error in (OSError, KeyboardInterrupt):
         with pytest.raises(error):
-            with writing(path) as made:
+            with atomic_write(path) as made:
                 made.write_text("half")
                 raise error
     assert path.read_text() == "one"

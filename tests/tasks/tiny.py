@@ -12,7 +12,7 @@ from torch import Tensor
 
 import classlens
 from classlens import Lens
-from classlens.data.registry import open_dataset
+from classlens.data.open_dataset import open_dataset
 from classlens.models.transforms import paper_transform
 from tests import literal, zoo
 from tests.data.pictures import folder

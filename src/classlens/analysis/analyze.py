@@ -14,7 +14,7 @@ from classlens.analysis.registry import select_experiments
 from classlens.analysis.store_reader import Part, StoreReader, open_readers
 from classlens.core.stats import Statistics, check_statistics
 from classlens.errors import require_extra
-from classlens.tasks.tokens.conditions import CLEAN, CONDITIONS
+from classlens.tasks.tokens.conditions.registry import CLEAN, CONDITIONS
 
 
 class Missing(NamedTuple):

@@ -1,23 +1,29 @@
-"""The same work on a cluster: Ray Data reads images in tasks and measures them in a pool of actors."""
+"""The Ray engine: a pool of actors, each with a copy of the model, on this machine or a cluster."""
 
 from __future__ import annotations
 
 import logging
+import pickle
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from classlens.engine.work import Job
+from classlens.engine.task import Job
+from classlens.engine.worker import BatchResult, Worker
 from classlens.errors import ClasslensError, cause
+from classlens.store.store import Store
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where and how work is spread.
+    """Where Ray runs and how much of it a run takes.
 
-    ``address``: None for a Ray of its own on this machine, ``"auto"`` for the cluster that this machine belongs to, or
-    ``"ray://host:10001"``. ``actors``: copies of the model; one a GPU (or share of one), or one for two CPUs, when left
-    out. ``gpus``: GPUs of each, such as 0.5; 1 where the cluster has any.
+    Args:
+        address: None for a local Ray of this process, ``"auto"`` for the cluster of this machine, or
+            ``"ray://host:10001"``.
+        actors: copies of the model; by default one per GPU (or share of one), or one per two CPUs.
+        gpus: GPUs per actor, such as 0.5; 1 by default where the cluster has any.
     """
 
     address: str | None = None
@@ -25,19 +31,35 @@ class Cluster:
     gpus: float | None = None
 
 
-def run_on_cluster(job: Job, units: Sequence[range], cluster: Cluster) -> Iterator[tuple[range, dict[int, str]]]:
-    """Measure the units in any order; yields each with its skipped images when it is written.
+def fill(job: Job, units: Sequence[range], store: Store, cluster: Cluster) -> Iterator[tuple[range, dict[int, str]]]:
+    """Measure and write units in any order; yields each with the problems of its skipped images.
 
-    An actor that dies is started again and its unit measured anew: a unit is written whole, the same by whomever.
+    An actor that dies is restarted and its unit measured again; a unit has the same values whoever writes it.
     """
+    yield from _run(job, units, cluster, store.url)
+
+
+def stream(job: Job, units: Sequence[range], cluster: Cluster) -> Iterator[BatchResult]:
+    """The results of units in order."""
+    for _, results in _run(job, units, cluster, None):
+        yield from results
+
+
+def _run(job: Job, units: Sequence[range], cluster: Cluster, store: str | None) -> Iterator[tuple[range, Any]]:
     try:
         import ray
     except ImportError:
         raise ClasslensError("the engine ray needs Ray, which is not installed: pip install 'classlens[ray]'") from None
     if not units:
         return
-    started = not ray.is_initialized()
-    if started:
+    with _connected(ray, cluster):
+        yield from _results(ray, job, units, cluster, store)
+
+
+@contextmanager
+def _connected(ray: Any, cluster: Cluster) -> Iterator[None]:
+    starts = not ray.is_initialized()
+    if starts:
         try:
             ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:  # no such cluster, another version of Ray: not bounded
@@ -46,28 +68,32 @@ def run_on_cluster(job: Job, units: Sequence[range], cluster: Cluster) -> Iterat
                 "its address and that it runs the same Ray"
             ) from None
     try:
-        yield from _measured(ray, job, units, cluster)
+        yield
     finally:
-        if started:
+        if starts:
             ray.shutdown()
 
 
-def _measured(ray: Any, job: Job, units: Sequence[range], cluster: Cluster) -> Iterator[tuple[range, dict[int, str]]]:
+def _results(
+    ray: Any, job: Job, units: Sequence[range], cluster: Cluster, store: str | None
+) -> Iterator[tuple[range, Any]]:
     from ray.data import ActorPoolStrategy, DataContext
 
-    DataContext.get_current().enable_progress_bars = False
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = store is None
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    there = ray.cluster_resources()
-    gpus = cluster.gpus if cluster.gpus is not None else (1.0 if there.get("GPU") else 0.0)
-    actors = cluster.actors or max(1, int(there["GPU"] / gpus) if gpus else int(there.get("CPU", 1)) // 2)
+    resources = ray.cluster_resources()
+    gpus = cluster.gpus if cluster.gpus is not None else (1.0 if resources.get("GPU") else 0.0)
+    actors = cluster.actors or max(1, int(resources["GPU"] / gpus) if gpus else int(resources.get("CPU", 1)) // 2)
     shared = ray.put(job)
     rows = [{"start": unit.start, "stop": unit.stop} for unit in units]
-    # One row a block, so that each unit is a task of its own; Ray Data starts actors that die again, and their tasks.
-    found = (
+    # One row per block makes each unit a task of its own; Ray Data restarts actors that die, and their tasks.
+    outcomes = (
         ray.data.from_items(rows, override_num_blocks=len(rows))
         .map_batches(
-            _Measure,
-            fn_constructor_args=([shared],),
+            _Actor,
+            fn_constructor_args=([shared], store),
             batch_size=1,
             compute=ActorPoolStrategy(size=min(actors, len(rows))),
             num_gpus=gpus or None,
@@ -76,36 +102,34 @@ def _measured(ray: Any, job: Job, units: Sequence[range], cluster: Cluster) -> I
         .iter_rows()
     )
     try:
-        for row in found:
-            if row["error"]:
-                raise ClasslensError(row["error"])
-            unit = range(int(row["start"]), int(row["stop"]))
-            yield unit, dict(zip(map(int, row["images"]), map(str, row["reasons"]), strict=True))
+        for outcome in outcomes:
+            if outcome["error"]:
+                raise ClasslensError(outcome["error"])
+            yield range(int(outcome["start"]), int(outcome["stop"])), pickle.loads(outcome["result"])
     except ray.exceptions.RayError as error:
-        raise ClasslensError(
-            f"the cluster stopped ({cause(error)}): run the same command again to go on where it stopped"
-        ) from error
+        raise ClasslensError(f"the cluster stopped ({cause(error)}): run the same command again to resume") from error
 
 
-class _Measure:
-    """An actor: one copy of the model."""
+class _Actor:
+    """One copy of the model, which fills a store or returns the results of its units."""
 
-    def __init__(self, job: list[Any]) -> None:
+    def __init__(self, job: list[Any], store: str | None) -> None:
         import ray
 
-        self._worker = ray.get(job[0]).worker()
+        self._worker = Worker(ray.get(job[0]))
+        self._store = None if store is None else Store(store)
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
         unit = range(int(rows["start"][0]), int(rows["stop"][0]))
-        error, problems = "", {}
+        error, result = "", None
         try:
-            problems = self._worker.measure_alone(unit)
-        except ClasslensError as failure:  # an input of the user's, which trying again does not change
+            result = self._measure(unit)
+        except ClasslensError as failure:  # an input error, which a retry does not change
             error = str(failure)
-        return {
-            "start": [unit.start],
-            "stop": [unit.stop],
-            "images": [list(problems)],
-            "reasons": [list(problems.values())],
-            "error": [error],
-        }
+        return {"start": [unit.start], "stop": [unit.stop], "result": [pickle.dumps(result)], "error": [error]}
+
+    def _measure(self, unit: range) -> Any:
+        batches = self._worker.read(unit)
+        if self._store is not None:
+            return self._worker.fill(unit, batches, self._store)
+        return list(self._worker.measure(unit, batches, self._worker.job.task.groups))

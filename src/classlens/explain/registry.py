@@ -34,6 +34,10 @@ class Method:
     """Whether values below zero speak against the class; else all are at least 0."""
     of_class: bool = True
     """Whether it knows of the class at all."""
+    drawn: bool = False
+    """Whether its maps are random orders, in which no image plays a part."""
+    complete: bool = False
+    """Whether its values, with those of the other parts of the model, sum to the class logit."""
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -84,9 +88,9 @@ METHODS: Mapping[str, Method] = {
     "grad_cam": Method(grad_cam, _TOKEN),
     "legrad": Method(legrad, _HEADS),
     "class_rank": Method(class_rank, ("image", "block", "token")),
-    "logit_attribution": Method(logit_attribution, _HEADS, signed=True),
+    "logit_attribution": Method(logit_attribution, _HEADS, signed=True, complete=True),
     "log_odds": Method(log_odds, _HEADS, signed=True),
-    "random": Method(random, _TOKEN, of_class=False),
+    "random": Method(random, _TOKEN, of_class=False, drawn=True),
 }
 
 

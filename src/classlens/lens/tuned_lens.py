@@ -18,7 +18,7 @@ from classlens.core.maps import Projection
 from classlens.errors import ClasslensError, cause
 from classlens.models.digest import weights_digest
 from classlens.models.view import ModelView
-from classlens.store.atomic import writing
+from classlens.store.atomic import atomic_write as writing
 
 _KIND = "tuned lens"
 

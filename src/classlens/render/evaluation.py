@@ -86,8 +86,8 @@ def write_evaluation(found: EvaluateResult, out: Path, *, version: str) -> None:
                     save(figure, folder / f"{name}.{ending}")
         record = {
             "classlens": version,
-            "store": found.outcome.store,
-            "images": found.outcome.images,
+            "store": found.run.store,
+            "images": found.run.images,
             "statistics": asdict(found.statistics),
             "missing": found.missing,
         }

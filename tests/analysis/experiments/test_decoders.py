@@ -124,7 +124,7 @@ def test_what_is_lacking_is_told(tmp_path: Path) -> None:
     write_store(tmp_path / "none.zarr", Made())
     write_store(
         tmp_path / "some.zarr",
-        Made(model="some", conditions=("clean", "tuned"), sites=("mlp_out", "resid_post"), prefix=(), memories=False),
+        Made(model="some", conditions=("clean", "tuned_lens"), sites=("mlp_out", "resid_post"), prefix=(), memories=False),
     )
     found = analyze([tmp_path / "none.zarr", tmp_path / "some.zarr"], experiments=[NAME], statistics=QUICK)
     anew = "measure anew with --sites that name it, or without --sites"

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from torchvision import datasets
 
-from classlens.data.registry import open_dataset
-from classlens.store.schema import Array
+from classlens.core.arrays import Array
+from classlens.data.open_dataset import open_dataset
 from tests.refusals import refused
 
 NAMES = {"cifar10": ["airplane", "automobile", "bird"], "cifar100": ["apple", "aquarium_fish", "baby"]}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from classlens.data.registry import open_dataset
+from classlens.data.open_dataset import open_dataset
 from tests.refusals import refused
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from classlens.data.dataset import ClassName, Dataset
-from classlens.data.registry import open_dataset
+from classlens.data.open_dataset import open_dataset
 from tests.refusals import refused
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from classlens.data.registry import open_dataset
+from classlens.data.open_dataset import open_dataset
 from tests.data.pictures import picture
 from tests.refusals import refused
 

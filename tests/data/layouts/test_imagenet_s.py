@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from classlens.data.dataset import ClassName
-from classlens.data.registry import open_dataset
+from classlens.data.open_dataset import open_dataset
 from tests.refusals import refused
 
 TENCH, GOLDFISH, SHARK = "n01440764", "n01443537", "n01484850"

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from classlens.models.geometry import Box, Window
-from classlens.render.figures.maps import Canvas, _scale, frames, overlay, side_by_side, upsampled
+from classlens.render.figures.maps import Canvas, _scale, frames, overlay, side_by_side, upsample
 
 GREY = Canvas(Image.new("RGB", (64, 48), (120, 120, 120)))
 CORNER = np.zeros((3, 4))
@@ -23,7 +23,7 @@ def color(picture: Image.Image, row: int, column: int) -> list[int]:
 
 def test_a_grid_keeps_its_values_at_the_centres_of_tokens() -> None:
     grid = np.arange(12.0).reshape(3, 4)
-    large = upsampled(grid, GREY)
+    large = upsample(grid, GREY)
     assert large.shape == (48, 64)
     np.testing.assert_allclose(large[7:48:16, 7:64:16], grid, atol=0.5)
     # Half-way between two centers stands their mean.
@@ -139,7 +139,7 @@ def test_a_map_lies_where_the_model_saw_and_what_it_did_not_see_has_no_color() -
     # The input begins above the photo, as a crop that padded it.
     canvas = Canvas(photo, Window(Box(40, -10, 104, 38), Box(40, 0, 104, 38)))
     grid = np.arange(8.0, 20.0).reshape(3, 4)
-    large = upsampled(grid, canvas)
+    large = upsample(grid, canvas)
     assert large.shape == (90, 130)
     # Centers of tokens: rows -2, 14, 30, columns 48, 64, 80, 96; between pixels, hence the mean of four.
     for row, y in enumerate((-2, 14, 30)):

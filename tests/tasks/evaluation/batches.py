@@ -12,7 +12,7 @@ import classlens
 from classlens import ClasslensError
 from classlens.lens.lens import Lens
 from classlens.tasks.evaluation.cascade import Cascade
-from classlens.tasks.evaluation.image_batch import EvaluationBatch, Settings
+from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatch
 from tests import zoo
 
 
@@ -20,18 +20,18 @@ def lens_of(name: str = "cls_not_square", seed: int = 0, dtype: torch.dtype = to
     return classlens.load(zoo.build(name, dtype, seed=seed))
 
 
-def seen(lens: Lens, pixels: Tensor, target: Tensor, **given: Any) -> EvaluationBatch:
+def seen(lens: Lens, pixels: Tensor, target: Tensor, **given: Any) -> ImageBatch:
     """A batch; ``settings``, ``shows``, ``first`` and ``cascade`` where a test needs them."""
 
     def none() -> Cascade:
         raise ClasslensError("no twin was made for this test")
 
-    return EvaluationBatch(
+    return ImageBatch(
         lens=lens,
-        settings=given.get("settings", Settings()),
+        settings=given.get("settings", EvaluationSettings()),
         pixels=pixels,
         target=target,
-        shows=given.get("shows", np.zeros((len(pixels), 1), dtype=np.int8)),
+        shows_class=given.get("shows", np.zeros((len(pixels), 1), dtype=np.int8)),
         first=given.get("first", 0),
         cascade=given.get("cascade", none),
     )

@@ -14,16 +14,17 @@ import torch
 import zarr
 
 import classlens
-from classlens import Statistics, evaluate, open_store
+from classlens import Statistics, evaluate
 from classlens.data.class_mapping import map_classes
-from classlens.data.registry import open_dataset
+from classlens.data.open_dataset import open_dataset
+from classlens.engine.progress import Progress
 from classlens.engine.ray import Cluster
-from classlens.engine.work import Progress
 from classlens.models.transforms import paper_transform
 from classlens.tasks.evaluation.evaluate import STORE, EvaluateResult, tables
-from classlens.tasks.evaluation.masking import Masking
-from classlens.tasks.evaluation.method_spec import parse_methods
-from classlens.tasks.evaluation.pointing import quadruples
+from classlens.tasks.evaluation.importance import parse_methods
+from classlens.tasks.evaluation.metrics.masking import Masking
+from classlens.tasks.evaluation.metrics.pointing import quadruples
+from classlens.store.open_store import open_group
 from tests import zoo
 from tests.data.pictures import assert_same, folder, imagenet_s
 from tests.refusals import refused
@@ -55,7 +56,7 @@ def test_every_image_is_what_it_is_alone(data: str, whole: tuple[Path, EvaluateR
     """The store against one image at a time, through an edited model."""
     lens, dataset = classlens.load(MODEL), open_dataset(data)
     labels = map_classes(dataset, lens.classes, model_name=MODEL)
-    store = open_store(whole[0] / STORE, "removal.class_gradient").load()
+    store = open_group(whole[0] / STORE, "removal.class_gradient").load()
     assert store["kept"].values.tolist() == [64, 43, 22, 1]
     assert store["label"].values.tolist() == labels.tolist()
     assert store["measured"].values.tolist() == [1] * IMAGES
@@ -80,7 +81,7 @@ def test_every_image_is_what_it_is_alone(data: str, whole: tuple[Path, EvaluateR
 def test_mosaics_are_of_four_classes_and_every_image_is_explained_once(
     data: str, whole: tuple[Path, EvaluateResult]
 ) -> None:
-    store = open_store(whole[0] / STORE, "pointing.class_gradient").load()
+    store = open_group(whole[0] / STORE, "pointing.class_gradient").load()
     labels = store["label"].values
     assert len(labels) == 68
     assert len(set(store["image"].values.tolist())) == 68
@@ -91,13 +92,13 @@ def test_mosaics_are_of_four_classes_and_every_image_is_explained_once(
     assert store["image"].values.tolist() == [dataset.names[index] for index in order]
     share = store["share"].values
     assert ((share >= 0) & (share <= 1)).all()
-    assert open_store(whole[0] / STORE, "pointing.rollout")["share"].values.mean() == pytest.approx(0.25, abs=1e-6)
+    assert open_group(whole[0] / STORE, "pointing.rollout")["share"].values.mean() == pytest.approx(0.25, abs=1e-6)
 
 
 def test_tables(whole: tuple[Path, EvaluateResult]) -> None:
     scores, curves = whole[1].scores, whole[1].curves
     assert list(scores["metric"].unique()) == ["removal", "masking", "pointing", "class_sensitivity"]
-    removal = open_store(whole[0] / STORE, "removal.rollout")["correct"].values
+    removal = open_group(whole[0] / STORE, "removal.rollout")["correct"].values
     found = curves[(curves.method == "rollout") & (curves.metric == "removal") & (curves.curve == "positive")]
     np.testing.assert_allclose(found["value"], removal[:, 1].mean(axis=0))
     np.testing.assert_allclose(found["x"], [0, 21 / 64, 42 / 64, 63 / 64])
@@ -105,7 +106,7 @@ def test_tables(whole: tuple[Path, EvaluateResult]) -> None:
     assert (scores["value"] <= scores["high"]).all()
     assert set(scores[scores.method == "random"]["metric"]) == {"removal", "masking", "pointing"}
     assert whole[1].missing == {}
-    assert whole[1].outcome.images == IMAGES + 68
+    assert whole[1].run.images == IMAGES + 68
 
 
 def test_a_group_that_a_killed_run_left_behind(whole: tuple[Path, EvaluateResult], tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ def test_stopped_and_gone_on_with(data: str, whole: tuple[Path, EvaluateResult],
     assert done == [0, 64, 64, 70]
     again = evaluate(MODEL, data, out, **SOME, report=told.append)
     assert (told[4].done, told[4].before, told[-1].done, told[-1].images) == (70, 70, 138, 138)
-    assert again.outcome.before == 70
+    assert again.run.before == 70
     assert_same(out / STORE, whole[0] / STORE)
     pd.testing.assert_frame_equal(again.scores, whole[1].scores)
 
@@ -188,8 +189,8 @@ def test_images_without_a_class_and_images_that_cannot_be_read(tmp_path: Path) -
     dataset = open_dataset(spec)
     unlabeled = replace(dataset, labels=np.where(dataset.labels == 6, -1, dataset.labels))
     found = evaluate(MODEL, unlabeled, tmp_path / "other", **given, skip_bad=True)
-    assert list(found.outcome.skipped) == ["cat/0003.png"]
-    store = open_store(tmp_path / "other" / STORE, "removal.class_gradient").load()
+    assert list(found.run.skipped) == ["cat/0003.png"]
+    store = open_group(tmp_path / "other" / STORE, "removal.class_gradient").load()
     gone = np.array([name.startswith(("frog", "cat")) for name in store["image"].values])
     assert gone.sum() == 2
     assert (store["correct"].values[gone] == -1).all()
@@ -204,7 +205,7 @@ def test_a_mosaic_with_a_hole_is_none(tmp_path: Path) -> None:
     (tmp_path / "images" / "cat" / "0003.png").write_bytes(b"no image")
     given: dict[str, Any] = {"metrics": ["pointing"], "methods": ["class_gradient"], "skip_bad": True}
     found = evaluate(MODEL, spec, tmp_path / "run", **given)
-    store = open_store(tmp_path / "run" / STORE, "pointing.class_gradient").load()
+    store = open_group(tmp_path / "run" / STORE, "pointing.class_gradient").load()
     (hole,) = np.flatnonzero(store["image"].values == "cat/0003.png") // 4
     gone = np.isnan(store["share"].values).reshape(-1, 4)
     assert gone.all(axis=1).nonzero()[0].tolist() == [hole]
@@ -220,7 +221,7 @@ def test_masks_and_a_model_without_a_twin(tmp_path: Path) -> None:
     assert set(found.missing) == {"randomization", "pointing"}
     assert "no random twin" in found.missing["randomization"]
     assert "four classes" in found.missing["pointing"]
-    store = open_store(tmp_path / "run" / STORE, "segmentation.class_gradient").load()
+    store = open_group(tmp_path / "run" / STORE, "segmentation.class_gradient").load()
     # The strip of rows 38 and 39 of 40, rows 15.2 and on of 16, is to be ignored: floor(15 · 40 / 16) is 37.
     assert store["pixels"].values.tolist() == [256] * 9
     assert (store["intersection"].values <= 128).all()
@@ -255,7 +256,7 @@ def test_a_method_that_a_model_does_not_have(tmp_path: Path) -> None:
 def test_randomization_falls_for_a_trained_model(data: str, tmp_path: Path) -> None:
     given: dict[str, Any] = {"metrics": ["randomization"], "methods": ["class_gradient", "attention"], "limit": 20}
     found = evaluate(MODEL, data, tmp_path / "run", **given)
-    store = open_store(tmp_path / "run" / STORE, "randomization.attention")["correlation"].values
+    store = open_group(tmp_path / "run" / STORE, "randomization.attention")["correlation"].values
     assert store.shape == (20, 8)
     np.testing.assert_allclose(store[:, 0], 1, atol=1e-6)  # attention knows of no head
     last = found.curves[(found.curves.method == "class_gradient") & (found.curves.x == 1.0)]
@@ -265,7 +266,7 @@ def test_randomization_falls_for_a_trained_model(data: str, tmp_path: Path) -> N
 def test_the_random_map_is_that_of_the_seed(data: str, tmp_path: Path) -> None:
     given: dict[str, Any] = {"metrics": ["masking"], "methods": ["random"], "limit": 4, "seed": 3}
     evaluate(MODEL, data, tmp_path / "run", **given)
-    stored = open_store(tmp_path / "run" / STORE, "masking.random")["correct"].values
+    stored = open_group(tmp_path / "run" / STORE, "masking.random")["correct"].values
     lens = classlens.load(MODEL)
     dataset = open_dataset(data, limit=4)
     pixels = torch.stack([lens.preprocessing(dataset.picture(image), "") for image in range(4)])

@@ -13,8 +13,8 @@ import xarray as xr
 from classlens.core.stats import Statistics
 from classlens.lens.lens import Lens
 from classlens.models.transforms import Preprocessing
-from classlens.tasks.evaluation.masking import Masking, upsampled
-from classlens.tasks.evaluation.method_spec import parse_methods
+from classlens.tasks.evaluation.importance import parse_methods
+from classlens.tasks.evaluation.metrics.masking import Masking, upsample
 from tests import zoo
 from tests.tasks.evaluation.batches import lens_of, seen
 
@@ -47,7 +47,7 @@ def rounded(values: list[Fraction], largest: float) -> list[Fraction]:
 
 def test_maps_are_laid_over_pixels_bilinearly() -> None:
     grid = torch.randn(1, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = upsampled(grid, (3, 2), (24, 16))[0].flatten()
+    found = upsample(grid, (3, 2), (24, 16))[0].flatten()
     expected = torch.tensor([float(value) for value in bilinear(grid.view(3, 2).tolist(), 24, 16)]).double()
     # Half of 2^-18, the unit for a largest value between 2 and 4.
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
@@ -60,10 +60,10 @@ def test_pixels_of_equal_value_are_equal(size: tuple[int, int], scale: float) ->
     for dtype in (torch.float32, torch.float64):
         grid = torch.randn(1, 3, 4, generator=generator, dtype=dtype) * scale
         exact = rounded(bilinear(grid[0].tolist(), *size), float(grid.abs().max()))
-        assert upsampled(grid.flatten(1), (3, 4), size).flatten().tolist() == [float(value) for value in exact]
-    flat = upsampled(torch.full((1, 12), 0.1 * scale), (3, 4), size)
+        assert upsample(grid.flatten(1), (3, 4), size).flatten().tolist() == [float(value) for value in exact]
+    flat = upsample(torch.full((1, 12), 0.1 * scale), (3, 4), size)
     assert not (flat > flat.mean()).any()
-    assert not upsampled(torch.zeros(1, 12), (3, 4), size).any()
+    assert not upsample(torch.zeros(1, 12), (3, 4), size).any()
 
 
 @pytest.mark.parametrize("known", [True, False])

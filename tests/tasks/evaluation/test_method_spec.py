@@ -7,7 +7,7 @@ import torch
 
 import classlens
 from classlens.explain.registry import METHODS
-from classlens.tasks.evaluation.method_spec import parse_methods
+from classlens.tasks.evaluation.importance import parse_methods
 from tests import zoo
 from tests.refusals import refused
 

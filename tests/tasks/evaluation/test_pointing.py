@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from classlens.core.stats import Statistics
-from classlens.tasks.evaluation.method_spec import parse_methods
-from classlens.tasks.evaluation.pointing import Pointing, mosaic, quadruples, quarters
+from classlens.tasks.evaluation.importance import parse_methods
+from classlens.tasks.evaluation.metrics.pointing import Pointing, mosaic, quadruples, quarters
 from tests import zoo
 from tests.tasks.evaluation.batches import lens_of, seen
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from classlens.core.stats import Statistics
 from classlens.tasks.evaluation.curves import trapezoid
-from classlens.tasks.evaluation.image_batch import Settings
-from classlens.tasks.evaluation.method_spec import parse_methods
-from classlens.tasks.evaluation.removal import Removal, auc_reference, both_orders, numbers_kept
+from classlens.tasks.evaluation.image_batch import EvaluationSettings
+from classlens.tasks.evaluation.importance import parse_methods
+from classlens.tasks.evaluation.metrics.removal import Removal, auc_reference, both_orders, numbers_kept
 from tests import zoo
 from tests.forward.slow import Changes, slow
 from tests.tasks.evaluation.batches import lens_of, seen
@@ -57,7 +57,7 @@ def test_against_dropping_tokens_one_by_one(method: str) -> None:
 def test_random_orders_are_the_same_for_all_images_and_from_recorded_seeds() -> None:
     lens, pixels, target = lens_of(), zoo.pixels(NAME, 2), zoo.targets(2)
     (random,) = parse_methods("random")
-    settings = Settings(permutations=3, seed=4)
+    settings = EvaluationSettings(permutations=3, seed=4)
     shape = Removal().shape(lens, lens.view.tokens((24, 16)), random, settings)
     assert shape.coords["order"].tolist() == ["random 4", "random 5", "random 6"]
     found = Removal().measure(seen(lens, pixels, target, settings=settings), random)["correct"]

@@ -16,8 +16,8 @@ from classlens.core.stats import Statistics
 from classlens.lens.lens import Lens
 from classlens.lens.random_twin import random_twin
 from classlens.tasks.evaluation.cascade import Cascade
-from classlens.tasks.evaluation.image_batch import Settings
-from classlens.tasks.evaluation.method_spec import parse_methods
+from classlens.tasks.evaluation.image_batch import EvaluationSettings
+from classlens.tasks.evaluation.importance import parse_methods
 from classlens.tasks.evaluation.sanity import ClassSensitivity, Completeness, Randomization, rank_correlation
 from tests import zoo
 from tests.models import test_timm_families
@@ -154,7 +154,7 @@ def test_the_built_in_twin_is_not_what_training_began_with() -> None:
 def test_class_sensitivity() -> None:
     lens, pixels, target = lens_of(), zoo.pixels(NAME, 3), zoo.targets(3)
     (method,) = parse_methods(["class_gradient:loss=logit"])
-    settings = Settings(seed=2)
+    settings = EvaluationSettings(seed=2)
     whole = ClassSensitivity().measure(seen(lens, pixels, target, settings=settings), method)["correlation"]
     # An image's other class is its own, whatever it is measured with.
     last = seen(lens, pixels[2:], target[2:], settings=settings, first=2)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, jaccard_score
 
 from classlens.core.stats import Statistics
-from classlens.tasks.evaluation.masking import upsampled
-from classlens.tasks.evaluation.method_spec import parse_methods
-from classlens.tasks.evaluation.segmentation import Segmentation, average_precision
+from classlens.tasks.evaluation.importance import parse_methods
+from classlens.tasks.evaluation.metrics.masking import upsample
+from classlens.tasks.evaluation.metrics.segmentation import Segmentation, average_precision
 from tests import zoo
 from tests.tasks.evaluation.batches import lens_of, seen
 
@@ -26,7 +26,7 @@ def measured(shows: Any, images: int) -> tuple[dict[str, Any], Any]:
     lens, pixels, target = lens_of(), zoo.pixels(NAME, images), zoo.targets(images)
     (method,) = parse_methods("chefer")
     found = Segmentation().measure(seen(lens, pixels, target, shows=shows), method)
-    maps = upsampled(method.importance(lens.trace(pixels), target), (3, 2), (24, 16)).flatten(1).numpy()
+    maps = upsample(method.importance(lens.trace(pixels), target), (3, 2), (24, 16)).flatten(1).numpy()
     return found, maps
 
 
@@ -105,7 +105,7 @@ def test_a_map_that_is_largest_where_the_mask_does_not_tell() -> None:
     (method,) = parse_methods("grad_cam")
     batch._maps[method.text] = importance
     found = Segmentation().measure(batch, method)
-    values = upsampled(importance, (3, 2), (24, 16)).flatten().numpy()
+    values = upsample(importance, (3, 2), (24, 16)).flatten().numpy()
     known = shows[0] >= 0
     assert values.argmax() in np.flatnonzero(~known)
     truth = shows[0][known] == 1

@@ -14,13 +14,15 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 from timm.models.vision_transformer import VisionTransformer
 
 import classlens
-from classlens import open_store, probe
-from classlens.data.registry import open_dataset
-from classlens.engine.work import Progress
+from classlens import probe
+from classlens.data.open_dataset import open_dataset
+from classlens.engine.progress import Progress
 from classlens.models.transforms import paper_transform
-from classlens.store.probe_folder import Place, ProbeFiles
-from classlens.tasks.probes.probe import ALPHAS, STORE
+from classlens.store.probe_folder import ProbeFolder, ProbeTokens
+from classlens.tasks.probes.training import ALPHAS
+from classlens.tasks.probes.probe import STORE
 from classlens.tasks.probes.ridge import RidgeSums
+from classlens.store.open_store import open_group
 from tests import literal, zoo
 from tests.data.pictures import assert_same, folder, groups
 from tests.refusals import refused
@@ -41,10 +43,10 @@ def features(data: Data) -> literal.States:
     return states_of(lens_of(), data.train)
 
 
-def stored(folder_of: Path, kind: str = "probe") -> dict[tuple[str, int, int], tuple[Any, Any, Any]]:
+def stored(data_root: Path, kind: str = "probe") -> dict[tuple[str, int, int], tuple[Any, Any, Any]]:
     """Weight, bias and alpha of every token that was probed, as they stand on disk."""
     found = {}
-    for path in (folder_of / kind).glob("*.safetensors"):
+    for path in (data_root / kind).glob("*.safetensors"):
         site, block, start, stop = path.stem.split("-")
         with safe_open(path, framework="np") as opened:
             weight, bias, alpha = (opened.get_tensor(name) for name in ("weight", "bias", "alpha"))
@@ -69,7 +71,7 @@ def whole(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
     seen: list[Progress] = []
     found = probe(lens_of(), *data, out, sites=SITES, report=seen.append, **ALONE)
     assert (found.trained, found.passes, found.condition) == ((4 * BLOCKS + 1) * TOKENS, 1, "probe")
-    assert found.outcome.store == str(out / STORE)
+    assert found.run.store == str(out / STORE)
     assert {one.images for one in seen} == {IMAGES + 9}
     done = [one.done for one in seen]
     assert done == sorted(done)
@@ -95,7 +97,7 @@ def test_weights_are_scikit_learn_s(whole: Path, data: Data, features: literal.S
 
 def assert_ranks(store: Path, condition: str, lens: classlens.Lens, data: Data, coefficients: Any) -> None:
     """Every rank, logit and top-1 class by loops; -1 and NaN where ``coefficients(site, block, token)`` is None."""
-    group = open_store(store, condition).load()
+    group = open_group(store, condition).load()
     states, label = states_of(lens, data.test), labels_of(data.test)
     assert group["label"].values.tolist() == group["target"].values.tolist() == label
     read = 0
@@ -133,7 +135,7 @@ def test_what_is_measured(whole: Path, data: Data, features: literal.States) -> 
         return ridge_of(features[site][block][:, token].numpy(), label)
 
     assert_ranks(whole / STORE, "probe", lens_of(), data, coefficients)
-    clean, probed = (open_store(whole / STORE, name).load() for name in ("clean", "probe"))
+    clean, probed = (open_group(whole / STORE, name).load() for name in ("clean", "probe"))
     assert groups(whole / STORE) == ["clean", "probe"]
     for name in ("prediction", "correct", "label", "kept"):
         np.testing.assert_array_equal(clean[name], probed[name])
@@ -156,7 +158,7 @@ def test_several_passes_train_the_same(whole: Path, data: Data, tmp_path: Path, 
         # The same sums in groups of other images: float64, rounded to float32 at the end.
         np.testing.assert_allclose(one[key][0], other[key][0], rtol=1e-5, atol=1e-7)
         np.testing.assert_allclose(one[key][1], other[key][1], rtol=1e-5, atol=1e-7)
-    first, second = (open_store(out / STORE, "probe").load() for out in (whole, tmp_path))
+    first, second = (open_group(out / STORE, "probe").load() for out in (whole, tmp_path))
     np.testing.assert_allclose(first["logit"], second["logit"], rtol=0, atol=1e-5)
     with pytest.raises(classlens.ClasslensError, match=r"memory of .* is too little"):
         probe(lens_of(), *data, tmp_path / "less", sites=SITES, memory=memory_for(1) - 1, **ALONE)
@@ -221,7 +223,7 @@ def test_alpha_by_leave_one_out(data: Data, features: literal.States, tmp_path: 
         np.testing.assert_allclose(bias, chosen.intercept_, rtol=0, atol=1e-5)
         alphas.add(float(alpha))
     assert len(alphas) > 1
-    assert {float(one) for _, some in ProbeFiles(tmp_path / "probe").alphas() for one in some} == alphas
+    assert {float(one) for _, some in ProbeFolder(tmp_path / "probe").alphas() for one in some} == alphas
 
 
 def test_alpha_of_pooled_probes_leaves_out_images(data: Data, tmp_path: Path) -> None:
@@ -256,7 +258,7 @@ def test_logistic_probes(data: Data, features: literal.States, tmp_path: Path) -
         np.testing.assert_allclose(own, fitted.decision_function((x - mean) / scale), rtol=0, atol=1e-4)
         assert (bias[len(SEEN) :] == -1e9).all()
         assert alpha == np.float32(0.1)
-    probed = open_store(tmp_path / STORE, "probe_logistic").load()
+    probed = open_group(tmp_path / STORE, "probe_logistic").load()
     assert (probed["rank"].values[..., 1:] == -1).all()
     assert (probed["top1"].values[..., 0] < len(SEEN)).all()
     assert (probed["rank"].values[..., 0] < len(SEEN)).all()
@@ -311,8 +313,8 @@ def test_a_tuned_lens_beside(data: Data, tmp_path: Path) -> None:
     found = probe(
         lens, *data, tmp_path, sites="resid_post", tokens="cls", tuned_lens=TunedLens.identity(lens.view), **ALONE
     )
-    assert groups(found.outcome.store) == ["clean", "probe", "tuned"]
-    clean, tuned = (open_store(found.outcome.store, name).load() for name in ("clean", "tuned"))
+    assert groups(found.run.store) == ["clean", "probe", "tuned_lens"]
+    clean, tuned = (open_group(found.run.store, name).load() for name in ("clean", "tuned_lens"))
     np.testing.assert_array_equal(clean["rank"], tuned["rank"])
 
 
@@ -370,7 +372,7 @@ def test_other_images_of_one_place_are_apart(data: Data, tmp_path: Path) -> None
         tokens="cls",
         **ALONE,
     )
-    assert found.outcome.images == 10
+    assert found.run.images == 10
     refused(
         lambda: probe(
             lens_of(), every.subset(np.arange(20)), every.subset(np.arange(19, 30)), tmp_path / "no", **ALONE
@@ -436,7 +438,7 @@ def test_another_memory_may_go_on(data: Data, undisturbed: Path, tmp_path: Path)
     for key in one:
         np.testing.assert_allclose(one[key][0], other[key][0], rtol=1e-5, atol=1e-7)
     again = probe(lens_of(), *data, tmp_path / "run", **FEW)
-    assert (again.passes, again.trained, again.outcome.before) == (0, 0, 9)
+    assert (again.passes, again.trained, again.run.before) == (0, 0, 9)
 
 
 @pytest.mark.parametrize(
@@ -479,4 +481,4 @@ def test_another_model_does_not_go_on(data: Data, undisturbed: Path) -> None:
 def test_another_kind_is_added(data: Data, undisturbed: Path) -> None:
     probe(lens_of(), *data, undisturbed, **{**FEW, "memory": "8GB"}, kind="pooled")
     assert groups(undisturbed / STORE) == ["clean", "probe", "probe_pooled"]
-    assert ProbeFiles(undisturbed / "probe_pooled").places()[0] == Place("attn_out", 0, 1, 5)
+    assert ProbeFolder(undisturbed / "probe_pooled").trained()[0] == ProbeTokens("attn_out", 0, 1, 5)

@@ -9,7 +9,7 @@ from classlens.analysis.charts import Lines
 from classlens.analysis.experiment import Array, Experiment, Found, Key, averages, change_of
 from classlens.analysis.store_reader import CLEAN, Need, Part, StoreReader
 from classlens.core.stats import Statistics
-from classlens.tasks.tokens.conditions import READINGS
+from classlens.tasks.tokens.conditions.registry import decoder_conditions
 
 KEYS = ("condition", "site", "tokens", "measure")
 _SITES = ("attn_out", "mlp_out", "resid_post")
@@ -19,7 +19,7 @@ def update(part: Part) -> Found:
     """Of each image: share of tokens with the class on top, and mean identifiability; NaN where nothing reads them."""
     store = part.store
     values: dict[Key, Array] = {}
-    for condition in (CLEAN, *READINGS):
+    for condition in (CLEAN, *decoder_conditions()):
         if not store.has(condition):
             continue
         for site in _SITES:
@@ -72,7 +72,7 @@ EXPERIMENT = Experiment(
     "embedding is what the model has.",
     keys=KEYS,
     needs=(
-        Need(either=READINGS),
+        Need(either=decoder_conditions()),
         Need(sites=("resid_post",), optional=True),
         Need(sites=("attn_out", "mlp_out"), optional=True),
         Need(cls=True, optional=True),

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from classlens.engine.work import MeasureResult, Progress
+from classlens.engine.progress import MeasureResult, Progress
 
 Report = Callable[[Progress], None]
 Finished = Callable[[MeasureResult], None]

@@ -1,22 +1,26 @@
-"""What a measure of faithfulness is: one file, arrays of a store by image, and rows of two tables."""
+"""The record of a metric: its arrays by image, and its rows in the tables of scores and curves."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple
 
 import xarray as xr
 
+from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
 from classlens.lens.lens import Lens
 from classlens.models.view import Tokens
-from classlens.store.schema import Array, Variable
-from classlens.tasks.evaluation.image_batch import EvaluationBatch, Settings
-from classlens.tasks.evaluation.method_spec import MethodSpec
+from classlens.store.schema import Variable
+from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatch, Importance
 
 
 class Score(NamedTuple):
-    """One number of the table, with its interval over images."""
+    """A number of the table of scores, with its interval over images.
+
+    ``better`` is ``higher``, ``lower``, or empty where neither direction is better.
+    """
 
     measure: str
     value: float
@@ -24,11 +28,10 @@ class Score(NamedTuple):
     high: float
     images: int
     better: str
-    """``higher``, ``lower``, or nothing where neither speaks for a method."""
 
 
 class CurvePoint(NamedTuple):
-    """One point of a curve: ``x`` in 0…1, the value with its interval."""
+    """A point of a curve: ``x`` in 0…1, and the value with its interval."""
 
     curve: str
     x: float
@@ -38,45 +41,48 @@ class CurvePoint(NamedTuple):
 
 
 class MetricSchema(NamedTuple):
-    """The arrays that a measure writes of one method."""
+    """Arrays that a metric writes for one importance: variables, and sizes and coordinates of its own dims."""
 
     variables: Mapping[str, Variable]
     sizes: Mapping[str, int]
     coords: Mapping[str, Array]
-    """Values along its own dims."""
 
 
-class Metric(Protocol):
-    """One measure. It is added by adding it to the table of ``registry.py``."""
+class Metric(ABC):
+    """A measure of faithfulness.
 
-    @property
-    def name(self) -> str: ...
+    Class attributes: ``label`` names it in summaries; ``about`` is one line for help and documentation; ``measures``
+    and ``curves`` label its rows of the two tables; ``images`` says whether it sees single images or mosaics of four;
+    ``mask_pixels`` whether it needs masks pixel by pixel.
+    """
 
-    @property
-    def mosaics(self) -> bool:
-        """Whether it is measured on mosaics of four images, in place of single ones."""
-        ...
+    label: ClassVar[str]
+    about: ClassVar[str]
+    measures: ClassVar[Mapping[str, str]]
+    curves: ClassVar[Mapping[str, str]] = {}
+    images: ClassVar[Literal["single", "mosaic"]] = "single"
+    mask_pixels: ClassVar[bool] = False
 
-    def lacks(self, lens: Lens, *, masks: bool, twin: bool) -> str | None:
-        """Why it cannot be measured; None where it can."""
-        ...
+    def unavailable(self, lens: Lens, *, masks: bool, twin: bool) -> str | None:
+        """Why the metric cannot be measured; None where it can."""
+        return None
 
-    def takes(self, method: MethodSpec) -> bool:
-        """Whether it says anything of a method."""
-        ...
+    def applies_to(self, importance: Importance) -> bool:
+        """Whether the metric says anything about an importance."""
+        return True
 
-    def shape(self, lens: Lens, tokens: Tokens, method: MethodSpec, settings: Settings) -> MetricSchema:
-        """What is written; every variable has the dim ``image`` first."""
-        ...
+    @abstractmethod
+    def schema(self, lens: Lens, tokens: Tokens, importance: Importance, settings: EvaluationSettings) -> MetricSchema:
+        """The arrays that are written; the first dim of every variable is ``image``."""
 
-    def measure(self, seen: EvaluationBatch, method: MethodSpec) -> dict[str, Array]:
-        """The arrays of some images."""
-        ...
+    @abstractmethod
+    def measure(self, batch: ImageBatch, importance: Importance) -> dict[str, Array]:
+        """The arrays of a batch."""
 
-    def scores(self, data: xr.Dataset, how: Statistics) -> Iterator[Score]:
-        """Rows of the table, from images that were measured."""
-        ...
+    @abstractmethod
+    def scores(self, data: xr.Dataset, statistics: Statistics) -> Iterator[Score]:
+        """Rows of the table of scores, from measured images."""
 
-    def points(self, data: xr.Dataset, how: Statistics) -> Iterator[CurvePoint]:
-        """Rows of the curves."""
-        ...
+    def points(self, data: xr.Dataset, statistics: Statistics) -> Iterator[CurvePoint]:
+        """Rows of the table of curves."""
+        yield from ()

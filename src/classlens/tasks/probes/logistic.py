@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ _NEVER = -1e9
 class LogisticFeatures:
     """The features of all training images at some places, from which probes are fitted at the end.
 
-        features = LogisticFeatures(places=65, width=128, classes=10)
+        features = LogisticFeatures(positions=65, width=128, classes=10)
         features.update(x, label)             # [row, place, width], as they come
         probes = features.solve(alpha=1.0)
 
@@ -41,6 +43,14 @@ class LogisticFeatures:
         """Add some rows."""
         self._features.append(features.to("cpu", torch.float32))
         self._labels.append(label.cpu())
+
+    def state(self) -> dict[str, Any]:
+        """Everything that ``restore`` needs, as tensors."""
+        return {"features": self._features, "labels": self._labels}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from the state of other features of this shape."""
+        self._features, self._labels = list(state["features"]), list(state["labels"])
 
     def solve(self, alpha: float = 1.0) -> LinearProbes:
         """Fit them, place by place; raises ClasslensError for fewer than two classes."""

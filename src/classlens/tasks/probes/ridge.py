@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -24,7 +25,7 @@ _ORDER = 2.0**-22
 class RidgeSums:
     """All that ridge regression on ±1 targets needs of its training images, as update / merge / solve (law 5).
 
-        sums = RidgeSums(places=50, width=768, classes=1000)
+        sums = RidgeSums(positions=50, width=768, classes=1000)
         sums.update(features, label)          # [row, place, width], as they come
         probes = sums.solve(alpha=1.0)
 
@@ -71,6 +72,14 @@ class RidgeSums:
         made._strips = [one + two for one, two in zip(self._strips, other._strips, strict=True)]
         made._sums = self._sums + other._sums
         return made
+
+    def state(self) -> dict[str, Any]:
+        """Everything that ``restore`` needs, as tensors."""
+        return {"count": self.count, "strips": self._strips, "sums": self._sums}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from the state of other sums of this shape."""
+        self.count, self._strips, self._sums = state["count"], list(state["strips"]), state["sums"]
 
     def solve(self, alpha: float = 1.0, *, dtype: torch.dtype = torch.float32) -> LinearProbes:
         """The probes of ``scikit-learn``'s ``Ridge(alpha)`` with an intercept on targets of ±1, place by place.
@@ -160,6 +169,18 @@ class LeaveOneOut:
             self._values.append(values.clamp_min(0))
             self._vectors.append(vectors)
             self._along.append(vectors.T @ cross)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that ``from_state`` needs, as tensors and numbers."""
+        return {name.lstrip("_"): value for name, value in vars(self).items()}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> LeaveOneOut:
+        """The choice with this state."""
+        choice = cls.__new__(cls)
+        public = ("alphas", "errors")
+        vars(choice).update({name if name in public else f"_{name}": value for name, value in state.items()})
+        return choice
 
     @staticmethod
     def bytes_of(places: int, width: int, classes: int) -> int:

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
+from classlens.core.arrays import Array
 from classlens.core.stats import Statistics, bootstrap
 from classlens.lens.lens import Lens
 from classlens.models.view import Tokens
-from classlens.store.schema import Array, Variable
+from classlens.store.schema import Variable
 from classlens.tasks.evaluation.curves import Floats, mean
-from classlens.tasks.evaluation.image_batch import EvaluationBatch, Settings
-from classlens.tasks.evaluation.masking import upsampled
-from classlens.tasks.evaluation.method_spec import MethodSpec
-from classlens.tasks.evaluation.metric import CurvePoint, MetricSchema, Score
+from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatch, Importance
+from classlens.tasks.evaluation.metric import Metric, MetricSchema, Score
+from classlens.tasks.evaluation.metrics.masking import upsample
 
 _PARTS = ("background", "class")
 
 
-@dataclass(frozen=True)
-class Segmentation:
+class Segmentation(Metric):
     """Pixel accuracy, mIoU and mAP of maps against masks, at the resolution of the model's input.
 
     The map is laid over the pixels bilinearly and cut at its mean. Pixel accuracy and IoU (of class and background,
@@ -33,16 +31,19 @@ class Segmentation:
     then the mean. Pixels that the mask leaves open do not count, nor do images without a pixel of their class.
     """
 
-    name: str = "segmentation"
-    mosaics: bool = False
+    label = "Segmentation"
+    about = "pixel accuracy, mIoU and mAP of maps against masks of the class"
+    measures = {
+        "pixel_accuracy": "segmentation, pixel accuracy",
+        "mean_iou": "segmentation, mIoU",
+        "mean_ap": "segmentation, mAP",
+    }
+    mask_pixels = True
 
-    def lacks(self, lens: Lens, *, masks: bool, twin: bool) -> str | None:
+    def unavailable(self, lens: Lens, *, masks: bool, twin: bool) -> str | None:
         return None if masks else "the data has no masks that show where the class is"
 
-    def takes(self, method: MethodSpec) -> bool:
-        return True
-
-    def shape(self, lens: Lens, tokens: Tokens, method: MethodSpec, settings: Settings) -> MetricSchema:
+    def schema(self, lens: Lens, tokens: Tokens, importance: Importance, settings: EvaluationSettings) -> MetricSchema:
         whole = np.dtype("int32")
         variables = {
             "hits": Variable(("image",), whole, -1, "pixels that map and mask agree on"),
@@ -53,16 +54,16 @@ class Segmentation:
         }
         return MetricSchema(variables, {"part": len(_PARTS)}, {"part": np.array(_PARTS)})
 
-    def measure(self, seen: EvaluationBatch, method: MethodSpec) -> dict[str, Array]:
-        maps = upsampled(seen.importance(method), seen.grid, seen.size).flatten(1).numpy()
+    def measure(self, batch: ImageBatch, importance: Importance) -> dict[str, Array]:
+        maps = upsample(batch.maps(importance), batch.grid, batch.size).flatten(1).numpy()
         found: dict[str, Array] = {
-            "hits": np.full(len(seen), -1, np.int32),
-            "pixels": np.full(len(seen), -1, np.int32),
-            "intersection": np.full((len(seen), 2), -1, np.int32),
-            "union": np.full((len(seen), 2), -1, np.int32),
-            "average_precision": np.full(len(seen), np.nan, np.float32),
+            "hits": np.full(len(batch), -1, np.int32),
+            "pixels": np.full(len(batch), -1, np.int32),
+            "intersection": np.full((len(batch), 2), -1, np.int32),
+            "union": np.full((len(batch), 2), -1, np.int32),
+            "average_precision": np.full(len(batch), np.nan, np.float32),
         }
-        for image, (values, shows) in enumerate(zip(maps, seen.shows, strict=True)):
+        for image, (values, shows) in enumerate(zip(maps, batch.shows_class, strict=True)):
             known = shows >= 0
             truth = shows[known] == 1
             if not truth.any():
@@ -78,7 +79,7 @@ class Segmentation:
             found["average_precision"][image] = average_precision(ranked, wanted)
         return found
 
-    def scores(self, data: xr.Dataset, how: Statistics) -> Iterator[Score]:
+    def scores(self, data: xr.Dataset, statistics: Statistics) -> Iterator[Score]:
         data = data.isel(image=data["pixels"].values >= 0)
         kinds = ("hits", "pixels", "intersection", "union")
         counts = np.column_stack([data[name].values for name in kinds]).astype(float)
@@ -88,13 +89,10 @@ class Segmentation:
             background, own = (_share(parts[part], parts[2 + part]) for part in (0, 1))
             return np.stack([_share(hits, pixels), (background + own) / 2], axis=1)
 
-        value, low, high = bootstrap(statistic, len(counts), how)
+        value, low, high = bootstrap(statistic, len(counts), statistics)
         for number, name in enumerate(("pixel_accuracy", "mean_iou")):
             yield Score(name, float(value[number]), float(low[number]), float(high[number]), len(counts), "higher")
-        yield mean("mean_ap", data["average_precision"].values, how, better="higher")
-
-    def points(self, data: xr.Dataset, how: Statistics) -> Iterator[CurvePoint]:
-        yield from ()
+        yield mean("mean_ap", data["average_precision"].values, statistics, better="higher")
 
 
 def _share(part: Floats, whole: Floats) -> Floats:
@@ -110,3 +108,6 @@ def average_precision(scores: Float[ndarray, " pixel"], wanted: Bool[ndarray, " 
     precision = hits[last] / (last + 1)
     gained = np.diff(hits[last], prepend=0) / max(1, hits[-1])
     return float(precision @ gained)
+
+
+METRIC = Segmentation()

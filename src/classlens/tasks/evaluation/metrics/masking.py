@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,23 +11,22 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
 from classlens.lens.lens import Lens
 from classlens.models.view import Tokens
-from classlens.store.schema import Array, Variable
+from classlens.store.schema import Variable
 from classlens.tasks.evaluation.curves import DIRECTIONS, accuracies, areas, directions, trapezoid
-from classlens.tasks.evaluation.image_batch import EvaluationBatch, Settings
-from classlens.tasks.evaluation.method_spec import MethodSpec
-from classlens.tasks.evaluation.metric import CurvePoint, MetricSchema, Score
+from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatch, Importance
+from classlens.tasks.evaluation.metric import CurvePoint, Metric, MetricSchema, Score
 
-# Tenths: 0, 0.1 … 0.9 of the pixels.
+# Masked shares in tenths: 0, 0.1 … 0.9.
 _TENTHS = range(10)
-# Of a rounded map: 2^-20 is 1e-6.
+# Bits kept when a map is rounded.
 _BITS = 20
 
 
-@dataclass(frozen=True)
-class Masking:
+class Masking(Metric):
     """Paint over 10 % to 90 % of the pixels, the least important first (``negative``) or the most important ones
     (``positive``), and see how often the class is still on top.
 
@@ -38,16 +36,15 @@ class Masking:
     normalization), which lies further from what a model has seen, so their numbers are not the same measurement.
     """
 
-    name: str = "masking"
-    mosaics: bool = False
+    label = "Masking"
+    about = "accuracy as pixels are painted over in order of importance"
+    measures = {"negative_auc": "masking, least first, AUC", "positive_auc": "masking, most first, AUC"}
+    curves = {
+        "negative": "pixels masked, least important first",
+        "positive": "pixels masked, most important first",
+    }
 
-    def lacks(self, lens: Lens, *, masks: bool, twin: bool) -> str | None:
-        return None
-
-    def takes(self, method: MethodSpec) -> bool:
-        return True
-
-    def shape(self, lens: Lens, tokens: Tokens, method: MethodSpec, settings: Settings) -> MetricSchema:
+    def schema(self, lens: Lens, tokens: Tokens, importance: Importance, settings: EvaluationSettings) -> MetricSchema:
         note = "1 where the class is on top with so large a share of the pixels masked, -1 without a class"
         correct = Variable(("image", "order", "masked"), np.dtype("int8"), -1, note)
         masked = np.array([tenth / 10 for tenth in _TENTHS])
@@ -57,49 +54,50 @@ class Masking:
             {"order": np.array(DIRECTIONS), "masked": masked},
         )
 
-    def measure(self, seen: EvaluationBatch, method: MethodSpec) -> dict[str, Array]:
-        pixels = seen.pixels
-        values = upsampled(seen.importance(method), seen.grid, seen.size).flatten(1)
+    def measure(self, batch: ImageBatch, importance: Importance) -> dict[str, Array]:
+        pixels = batch.pixels
+        values = upsample(batch.maps(importance), batch.grid, batch.size).flatten(1)
         best = values.argsort(dim=1, descending=True, stable=True)
-        mean = torch.zeros(len(seen), pixels.shape[1], 1, dtype=pixels.dtype)
-        if seen.lens.preprocessing.mean is None:
+        mean = torch.zeros(len(batch), pixels.shape[1], 1, dtype=pixels.dtype)
+        if batch.lens.preprocessing.mean is None:
             mean = pixels.flatten(2).mean(dim=2, keepdim=True)
-        image = torch.arange(len(seen))
-        correct = np.empty((len(seen), len(DIRECTIONS), len(_TENTHS)), dtype=np.int8)
-        correct[:, :, 0] = seen.whole[:, None]
+        image = torch.arange(len(batch))
+        correct = np.empty((len(batch), len(DIRECTIONS), len(_TENTHS)), dtype=np.int8)
+        correct[:, :, 0] = batch.correct_unchanged[:, None]
         for number, order in enumerate((best.flip(1), best)):
             for tenth in _TENTHS[1:]:
                 gone = order[:, : order.shape[1] * tenth // 10]
                 covered = torch.zeros_like(values, dtype=torch.bool).scatter_(1, gone, True)
                 shown = torch.where(covered[:, None], mean, pixels.flatten(2)).view_as(pixels)
-                correct[:, number, tenth] = seen.correct(seen.run(shown), image)
+                correct[:, number, tenth] = batch.correct(batch.run(shown), image)
         return {"correct": correct}
 
-    def scores(self, data: xr.Dataset, how: Statistics) -> Iterator[Score]:
+    def scores(self, data: xr.Dataset, statistics: Statistics) -> Iterator[Score]:
         for direction, values in directions(data["correct"].values.astype(float), list(data["order"].values)):
             # From 10 % on: the unmasked images are the same for every method.
             found = {f"{direction}_auc": trapezoid(data["masked"].values[1:])}
             better = "higher" if direction == DIRECTIONS[0] else "lower"
-            yield from areas(values[:, 1:], how, found, better=better)
+            yield from areas(values[:, 1:], statistics, found, better=better)
 
-    def points(self, data: xr.Dataset, how: Statistics) -> Iterator[CurvePoint]:
+    def points(self, data: xr.Dataset, statistics: Statistics) -> Iterator[CurvePoint]:
         for direction, values in directions(data["correct"].values.astype(float), list(data["order"].values)):
-            yield from accuracies(direction, data["masked"].values, values, how)
+            yield from accuracies(direction, data["masked"].values, values, statistics)
 
 
-def upsampled(
+def upsample(
     importance: Float[Tensor, "image token"], grid: tuple[int, int], size: tuple[int, int]
 ) -> Float[Tensor, "image height width"]:
-    """Maps at the resolution of the pixels, bilinearly between the centers of tokens, in float64.
+    """Maps at the resolution of the pixels, bilinear between the centers of tokens, in float64.
 
-        upsampled(maps, (7, 7), (224, 224))
-
-    Values are rounded to about six digits of the largest of their map: many pixels, as all beyond the outermost
-    centers, have equal values, which come out of the interpolation equal but for its rounding. That is another one on
-    another machine, and would decide the order of the pixels.
+    Values are rounded to about six digits of the largest value of their map. Many pixels, such as those beyond the
+    outermost centers, have values that are equal but for the rounding of the interpolation, which differs between
+    machines and would decide their order.
     """
     maps = importance.double().view(len(importance), 1, *grid)
     large = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)[:, 0]
     # A power of two: sums of rounded values, such as those of a mean, are exact.
     unit = torch.exp2(torch.frexp(maps.abs().amax(dim=(1, 2, 3))).exponent.double() - _BITS)[:, None, None]
     return (large / unit).round() * unit
+
+
+METRIC = Masking()

@@ -1,0 +1,18 @@
+"""Image tokens that do not see some other tokens."""
+
+from __future__ import annotations
+
+from classlens.forward.edits.edits import NoCls, SelfOnly
+from classlens.tasks.tokens.conditions.condition import Condition
+
+SELF_ONLY = Condition(
+    label="image tokens see themselves alone",
+    about="every image token attends to itself alone",
+    edits=lambda kept: (SelfOnly(),),
+)
+NO_CLS = Condition(
+    label="image tokens do not see [CLS]",
+    about="image tokens do not attend to [CLS]; attention rows are not renormalized",
+    edits=lambda kept: (NoCls(),),
+    needs_cls=True,
+)

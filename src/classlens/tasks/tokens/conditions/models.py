@@ -1,0 +1,10 @@
+"""The unedited model and its random twin."""
+
+from __future__ import annotations
+
+from classlens.tasks.tokens.conditions.condition import Condition
+
+CLEAN = Condition(label="trained model", about="the unedited model")
+RANDOM_INIT = Condition(
+    label="random twin", about="the same architecture with random weights from its library", model="random_twin"
+)
