@@ -6,7 +6,7 @@ A page holds a marker, ``<!-- table: methods -->``, and mkdocs shows the table o
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -16,33 +16,84 @@ Columns = Mapping[str, Callable[[str, Any], str]]
 """Text of a cell by the heading of its column, from the name and the record of a row."""
 
 
-def column(field: str) -> Callable[[str, Any], str]:
-    """A column that shows a field of each record: a text, or names with commas."""
+def code_name(name: str, record: Any) -> str:
+    return f"`{name}`"
 
-    def cell(_: str, record: Any) -> str:
-        value = getattr(record, field, None)
-        return value or "" if value is None or isinstance(value, str) else ", ".join(f"`{item}`" for item in value)
 
-    return cell
+def about(name: str, record: Any) -> str:
+    """The one-line description of a record."""
+    text: str = record.about
+    return text
+
+
+def codes(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def table(rows: Mapping[str, Any], columns: Columns) -> str:
     """A Markdown table with a row for each record."""
-    lines: list[Sequence[str]] = [["", *columns], ["---"] * (len(columns) + 1)]
-    lines += [[f"`{name}`", *(cell(name, rows[name]) for cell in columns.values())] for name in rows]
+    lines = [list(columns), ["---"] * len(columns)]
+    lines += [[cell(name, rows[name]) for cell in columns.values()] for name in rows]
     escaped = ([" ".join(cell.split()).replace("|", "\\|") for cell in line] for line in lines)
     return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
 
 
 REGISTRIES: Mapping[str, tuple[str, Columns]] = {
-    "methods": ("classlens.explain.registry:METHODS", {"explanation": column("about"), "options": column("options")}),
-    "metrics": ("classlens.tasks.evaluation.registry:METRICS", {"measures": column("about"), "needs": column("needs")}),
-    "layouts": ("classlens.data.registry:LAYOUTS", {"data": column("about")}),
-    "conditions": ("classlens.tasks.tokens.conditions:CONDITIONS", {"meaning": column("about"), "needs": column("needs")}),
-    "experiments": ("classlens.analysis.registry:EXPERIMENTS", {"shows": column("about"), "needs": column("needs")}),
-    "edits": ("classlens.forward.edits.registry:EDITS", {"effect": column("about")}),
-    "families": ("classlens.models.families:FAMILIES", {"models": column("about")}),
+    "methods": (
+        "classlens.explain.registry:METHODS",
+        {
+            "method": code_name,
+            "explanation": about,
+            "dims beside `image`, `token`": lambda _, method: codes(dim for dim in method.dims if dim not in _TOKENS),
+            "options": lambda _, method: codes(method.options),
+        },
+    ),
+    "metrics": (
+        "classlens.tasks.evaluation.registry:METRICS",
+        {
+            "metric": code_name,
+            "measures": about,
+            "needs": lambda _, metric: "masks" if metric.mask_pixels else _IMAGES[metric.images],
+        },
+    ),
+    "layouts": (
+        "classlens.data.registry:LAYOUTS",
+        {"`--data`": lambda name, layout: f"`{name}:{layout.place}`", "data set": about},
+    ),
+    "conditions": (
+        "classlens.tasks.tokens.conditions.registry:CONDITIONS",
+        {"condition": code_name, "meaning": about, "needs": lambda _, condition: ", ".join(_needs(condition))},
+    ),
+    "experiments": ("classlens.analysis.registry:EXPERIMENTS", {"experiment": code_name, "shows": about}),
+    "edits": ("classlens.forward.edits.registry:EDITS", {"edit": code_name, "effect": about}),
+    "families": (
+        "classlens.models.families:ADAPTERS",
+        {
+            "library": lambda _, adapter: adapter.label,
+            "models": about,
+            "names": lambda _, adapter: codes(adapter.names),
+            "weights": lambda _, adapter: adapter.weights,
+        },
+    ),
 }
+_TOKENS = ("image", "token")
+_IMAGES = {"single": "", "mosaic": "four classes"}
+_DECODERS = {"class_embedding": "", "tuned_lens": "`--tuned-lens`", "probes": "`--probes`"}
+
+
+def _needs(condition: Any) -> Iterator[str]:
+    if condition.needs_masks:
+        yield "masks"
+    if condition.needs_cls:
+        yield "`[CLS]`"
+    if _DECODERS[condition.decoder]:
+        yield _DECODERS[condition.decoder]
+
+
+def registry(name: str) -> Mapping[str, Any]:
+    module, _, attribute = REGISTRIES[name][0].partition(":")
+    rows: Mapping[str, Any] = getattr(import_module(module), attribute)
+    return rows
 
 
 def commands() -> str:
@@ -51,13 +102,9 @@ def commands() -> str:
     from classlens.cli import app
 
     group: Any = get_command(app)
-    return table(group.commands, {"purpose": lambda _, command: command.get_short_help_str(200)})
-
-
-def registry(name: str) -> Mapping[str, Any]:
-    module, _, attribute = REGISTRIES[name][0].partition(":")
-    rows: Mapping[str, Any] = getattr(import_module(module), attribute)
-    return rows
+    return table(
+        group.commands, {"command": code_name, "purpose": lambda _, command: command.get_short_help_str(limit=200)}
+    )
 
 
 def filled(name: str) -> str:

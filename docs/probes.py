@@ -46,7 +46,7 @@ def train_lenses(train: classlens.Dataset, work: Path) -> None:
     }
     print("| block | class embedding | tuned lens | tuned lens, [CLS] only | control |\n|---|---|---|---|---|")
     for block, row in enumerate(results["all"].blocks):
-        cells = [row["plain"], *(result.blocks[block]["tuned_lens"] for result in results.values())]
+        cells = [row["plain"], *(result.blocks[block]["tuned"] for result in results.values())]
         print(f"| {block} | {' | '.join(f'{cell:.3f}' for cell in cells)} |")
     print(f"one answer for all images: {results['all'].constant:.3f}")
     print(f"epochs: {[result.epochs for result in results.values()]}")
