@@ -1,0 +1,131 @@
+"""The pages "Extending classlens": each example is written to files, registered, and used as the page says."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from classlens.cli import app
+from classlens.errors import ClasslensError
+from classlens.registry import Registry
+from tests.test_docs import commands_of
+
+DOCS = Path(__file__).parent.parent / "docs"
+HOOKS: dict[str, Any] = runpy.run_path(str(DOCS / "hooks.py"))
+FENCE = re.compile(r'```(\w+)(?: title="([\w.]+)")?\n(.*?)```', flags=re.DOTALL)
+
+
+class Page(NamedTuple):
+    """An example: its files by name, the Python code that follows them, and what that prints."""
+
+    files: dict[str, str]
+    code: str
+    printed: str
+    commands: list[list[str]]
+
+
+def page_of(name: str) -> Page:
+    text = (DOCS / "extending" / f"{name}.md").read_text(encoding="utf-8")
+    fences = FENCE.findall(text)
+    files = {title: code for language, title, code in fences if language == "python" and title}
+    code = "".join(code for language, title, code in fences if language == "python" and not title)
+    printed = "".join(code for language, _, code in fences if language == "text")
+    return Page(files, code, printed, list(commands_of(text)))
+
+
+@pytest.fixture
+def registries() -> Iterator[dict[str, Registry[Any]]]:
+    """Every registry by the name of its table; records that a test adds are removed again."""
+    known = {name: HOOKS["registry"](name) for name in HOOKS["REGISTRIES"]}
+    names = {name: set(registry) for name, registry in known.items()}
+    yield known
+    for name, registry in known.items():
+        for added in set(registry) - names[name]:
+            registry.unregister(added)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder of an example: on the Python path, with a photo and two small data sets."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    modules = set(sys.modules)
+    generator = np.random.default_rng(0)
+
+    def write(path: str) -> None:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / path)
+
+    write("cat.png")
+    for number in range(3):
+        write(f"photos/cat/{number}.png")
+        write(f"photos/dog/{number}.png")
+    (tmp_path / "classes.txt").write_text("cat\ndog\n", encoding="utf-8")
+    rows = ["#Image CLASS-ID SPECIES BREED ID"]
+    for number in range(3):
+        for species, breed in ((1, "Abyssinian"), (2, "beagle")):
+            rows.append(f"{breed}_{number} {species} {species} 1")
+            write(f"pets-data/images/{breed}_{number}.jpg")
+            trimap = np.full((32, 32), 2, dtype=np.uint8)
+            trimap[8:24, 8:24], trimap[12:20, 12:20] = 3, 1
+            path = tmp_path / f"pets-data/annotations/trimaps/{breed}_{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(trimap).save(path)
+    (tmp_path / "pets-data/annotations/test.txt").write_text("\n".join(rows), encoding="utf-8")
+    yield tmp_path
+    for name in set(sys.modules) - modules:  # modules of the example, which other examples may name alike
+        if getattr(sys.modules[name], "__file__", None) and str(tmp_path) in str(sys.modules[name].__file__):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def example(
+    folder: Path, registries: dict[str, Registry[Any]], capsys: pytest.CaptureFixture[str]
+) -> Callable[[str], dict[str, Any]]:
+    """Follows a page: writes its files, runs its commands and its code; returns the names that the code defines."""
+
+    def follow(name: str) -> dict[str, Any]:
+        page = page_of(name)
+        for title, code in page.files.items():
+            Path(title).write_text(code, encoding="utf-8")
+        rows, names = page.code[: page.code.rindex(".register(")], {}
+        rows = page.code[: page.code.index("\n", len(rows)) + 1]
+        exec(rows, names)
+        for words in page.commands:
+            result = CliRunner().invoke(app, words)
+            assert result.exit_code == 0, f"classlens {shlex.join(words)}\n{result.output}"
+        capsys.readouterr()
+        exec(page.code[len(rows) :], names)
+        assert capsys.readouterr().out == page.printed
+        return names
+
+    return follow
+
+
+def help_of(command: str, row: str) -> str:
+    """The help text of a command in a process of its own that registers a row first, on one line."""
+    program = f"{row}\nfrom classlens.cli import app\napp(['{command}', '--help'])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=dict(COLUMNS="1000", TERM="dumb")
+    )
+    assert done.returncode == 0, done.stderr
+    return " ".join(done.stdout.split())
+
+
+def check_known(registry: Registry[Any], table: str, name: str) -> None:
+    """Error messages and documentation tables know a record at once."""
+    with pytest.raises(ClasslensError, match=f"did you mean '{name}'"):
+        registry[name[:-1]]
+    row = next(line for line in HOOKS["filled"](table).splitlines() if f"`{name}" in line or name in line)
+    assert registry[name].about in row
