@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+import classlens
 from classlens.cli import app
 from classlens.errors import ClasslensError
 from classlens.registry import Registry
@@ -129,3 +130,95 @@ def check_known(registry: Registry[Any], table: str, name: str) -> None:
         registry[name[:-1]]
     row = next(line for line in HOOKS["filled"](table).splitlines() if f"`{name}" in line or name in line)
     assert registry[name].about in row
+
+
+def test_a_method(example: Callable[[str], Any], registries: dict[str, Registry[Any]], folder: Path) -> None:
+    names = example("method")
+    values = names["trace"].recording.activation("values", 2)[0, :, 1:]
+    np.testing.assert_allclose(names["importance"][0, 2], values.abs().sum(dim=-1), rtol=1e-5)
+    assert (folder / "maps" / "01-value_norm-order=1.png").is_file()
+    check_known(registries["methods"], "methods", "value_norm")
+    row = "from classlens.explain.registry import METHODS\nMETHODS.register('value_norm', 'value_norm:METHOD')"
+    assert "value_norm" in help_of("explain", row)
+    assert "value_norm" in help_of("evaluate", row)
+
+
+def test_a_metric(example: Callable[[str], Any], registries: dict[str, Registry[Any]], folder: Path) -> None:
+    names = example("metric")
+    curves = names["result"].curves.query("method == 'random'")
+    assert list(curves["x"].round(2)) == [round(0.1 * tenth, 2) for tenth in range(11)]
+    assert "insertion, AUC" in (folder / "faithful/results/summary.md").read_text(encoding="utf-8")
+    check_known(registries["metrics"], "metrics", "insertion")
+    row = "from classlens.tasks.evaluation.registry import METRICS\nMETRICS.register('insertion', 'insertion:METRIC')"
+    assert "insertion" in help_of("evaluate", row)
+
+
+def test_a_layout(example: Callable[[str], Any], registries: dict[str, Registry[Any]]) -> None:
+    dataset = example("layout")["dataset"]
+    assert dataset.names[:2] == ("images/Abyssinian_0.jpg", "images/Abyssinian_1.jpg")
+    assert dataset.mask(0).sum() == 64
+    assert dataset.ignored(0).sum() == 256 - 64
+    check_known(registries["layouts"], "layouts", "pets")
+    row = "from classlens.data.registry import LAYOUTS\nLAYOUTS.register('pets', 'pets:LAYOUT')"
+    assert "pets" in help_of("measure", row)
+
+
+def test_a_model_family(example: Callable[[str], Any], registries: dict[str, Registry[Any]], folder: Path) -> None:
+    own = (DOCS / "own-models.md").read_text(encoding="utf-8")
+    model, description, _ = re.findall(r"```python\n(.*?)```", own, flags=re.DOTALL)
+    (folder / "mine.py").write_text(model + description, encoding="utf-8")
+    names = example("family")
+    assert names["lens"].view.family == "mine"
+    assert classlens.load(names["lens"].view.module).view.family == "mine", "a module of the library"
+    assert (folder / "report/report.html").is_file()
+    with pytest.raises(ClasslensError, match=r"did you mean .*'mine:small'"):
+        classlens.load("mine:smal")
+    assert "`mine:small`, `mine:deep`" in HOOKS["filled"]("families")
+
+
+def test_an_experiment(example: Callable[[str], Any], registries: dict[str, Registry[Any]], folder: Path) -> None:
+    table = example("experiment")["table"]
+    data = classlens.open_store("run.zarr")["clean"].to_dataset()
+    agrees = data["top1"].sel(site="resid_post", block=2) == data["prediction"]
+    image_tokens = agrees.isel(token=slice(1, None))
+    row = table.query("tokens == 'image' and block == 2")
+    assert row["value"].item() == pytest.approx(float(image_tokens.mean()))
+    assert (folder / "analysis/figures/prediction_agreement.png").is_file()
+    check_known(registries["experiments"], "experiments", "prediction_agreement")
+    row_text = (
+        "from classlens.analysis.registry import EXPERIMENTS\n"
+        "EXPERIMENTS.register('prediction_agreement', 'agreement:EXPERIMENT')"
+    )
+    assert "prediction_agreement" in help_of("analyze", row_text)
+
+
+def test_an_edit_and_a_condition(example: Callable[[str], Any], registries: dict[str, Registry[Any]]) -> None:
+    names = example("edit-or-condition")
+    lens, pixels = names["lens"], names["pixels"]
+    with lens.edit(classlens.CutAttention("cls", slice(1, 5), renormalize=True)):
+        with lens.edit(classlens.CutAttention("image", slice(1, 5), renormalize=True)):
+            expected = lens.facts(pixels, "resid_post", 0)["logit"]
+    np.testing.assert_allclose(names["edited"]["logit"], expected, rtol=1e-6)
+    with pytest.raises(ClasslensError, match="has no registers"):
+        with classlens.load("builtin:cifar10").edit(names["HideRegisters"]()):
+            pass
+    groups = classlens.open_store("registers.zarr")
+    assert not groups["clean"]["rank"].equals(groups["no_registers"]["rank"])
+    check_known(registries["edits"], "edits", "HideRegisters")
+    check_known(registries["conditions"], "conditions", "no_registers")
+    row = (
+        "from classlens.tasks.tokens.conditions.registry import CONDITIONS\n"
+        "CONDITIONS.register('no_registers', 'registers:NO_REGISTERS')"
+    )
+    assert "no_registers" in help_of("measure", row)
+
+
+def test_a_script_serves_as_the_command_line(folder: Path) -> None:
+    (folder / "value_norm.py").write_text(page_of("method").files["value_norm.py"], encoding="utf-8")
+    (script,) = page_of("index").files
+    (folder / script).write_text(page_of("index").files[script], encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, script, "explain", "cat.png", "--method", "value_norm"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (folder / "classlens-explain" / "01-value_norm.png").is_file()
