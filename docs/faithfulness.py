@@ -111,8 +111,8 @@ CANDIDATES: Mapping[str, Candidate] = {
     ),
     "logit attribution minus the rivals by softmax: log odds": log_odds,
     "log odds, equal blocks": lambda *given: equal_blocks(log_odds(*given)),
-    "log odds, rivals at half the temperature": lambda parts, target: (
-        minus_rivals(parts.contributions, parts, target, temperature=0.5)
+    "log odds, rivals at half the temperature": lambda parts, target: minus_rivals(
+        parts.contributions, parts, target, temperature=0.5
     ),
     "log odds by gradient × attention": lambda parts, target: (
         minus_rivals(parts.gradients, parts, target) * parts.attention

@@ -6,7 +6,7 @@ A page holds a marker, ``<!-- table: methods -->``, and mkdocs shows the table o
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -38,13 +38,29 @@ def table(rows: Mapping[str, Any], columns: Columns) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
 
 
+def dims_beside_tokens(name: str, method: Any) -> str:
+    return codes(dim for dim in method.dims if dim not in ("image", "token"))
+
+
+def images_of(name: str, metric: Any) -> str:
+    """What a metric needs of a data set."""
+    return "masks" if metric.mask_pixels else {"single": "", "mosaic": "four classes"}[metric.images]
+
+
+def needs_of(name: str, condition: Any) -> str:
+    """What a condition needs of data, model and command line."""
+    decoder = {"class_embedding": "", "tuned_lens": "`--tuned-lens`", "probes": "`--probes`"}[condition.decoder]
+    needs = ["masks" if condition.needs_masks else "", "`[CLS]`" if condition.needs_cls else "", decoder]
+    return ", ".join(filter(None, needs))
+
+
 REGISTRIES: Mapping[str, tuple[str, Columns]] = {
     "methods": (
         "classlens.explain.registry:METHODS",
         {
             "method": code_name,
             "explanation": about,
-            "dims beside `image`, `token`": lambda _, method: codes(dim for dim in method.dims if dim not in _TOKENS),
+            "dims beside `image`, `token`": dims_beside_tokens,
             "options": lambda _, method: codes(method.options),
         },
     ),
@@ -53,7 +69,7 @@ REGISTRIES: Mapping[str, tuple[str, Columns]] = {
         {
             "metric": code_name,
             "measures": about,
-            "needs": lambda _, metric: "masks" if metric.mask_pixels else _IMAGES[metric.images],
+            "needs": images_of,
         },
     ),
     "layouts": (
@@ -62,7 +78,7 @@ REGISTRIES: Mapping[str, tuple[str, Columns]] = {
     ),
     "conditions": (
         "classlens.tasks.tokens.conditions.registry:CONDITIONS",
-        {"condition": code_name, "meaning": about, "needs": lambda _, condition: ", ".join(_needs(condition))},
+        {"condition": code_name, "meaning": about, "needs": needs_of},
     ),
     "experiments": ("classlens.analysis.registry:EXPERIMENTS", {"experiment": code_name, "shows": about}),
     "edits": ("classlens.forward.edits.registry:EDITS", {"edit": code_name, "effect": about}),
@@ -76,18 +92,6 @@ REGISTRIES: Mapping[str, tuple[str, Columns]] = {
         },
     ),
 }
-_TOKENS = ("image", "token")
-_IMAGES = {"single": "", "mosaic": "four classes"}
-_DECODERS = {"class_embedding": "", "tuned_lens": "`--tuned-lens`", "probes": "`--probes`"}
-
-
-def _needs(condition: Any) -> Iterator[str]:
-    if condition.needs_masks:
-        yield "masks"
-    if condition.needs_cls:
-        yield "`[CLS]`"
-    if _DECODERS[condition.decoder]:
-        yield _DECODERS[condition.decoder]
 
 
 def registry(name: str) -> Mapping[str, Any]:

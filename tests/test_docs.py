@@ -72,12 +72,17 @@ def test_cells_stay_in_their_column() -> None:
     assert HOOKS["table"]({"a": 1}, columns) == table
 
 
-def commands_of(text: str) -> Iterator[list[str]]:
-    """The words of every command in code, fenced, indented or within a line; continued lines are joined."""
-    text = text.replace("\\\n", " ")
-    fenced = "".join(re.findall(r"```(?:bash|console)\n(.*?)```", text, flags=re.DOTALL))
+def fenced_commands(text: str) -> Iterator[list[str]]:
+    """The words of every command in a block of code; continued lines are joined."""
+    fenced = "".join(re.findall(r"```(?:bash|console)\n(.*?)```", text.replace("\\\n", " "), flags=re.DOTALL))
     for line in re.findall(r"^classlens (.*)$", fenced, flags=re.MULTILINE):
         yield shlex.split(line, comments=True)
+
+
+def commands_of(text: str) -> Iterator[list[str]]:
+    """The words of every command in code: fenced, indented or within a line."""
+    yield from fenced_commands(text)
+    text = text.replace("\\\n", " ")
     for line in re.findall(r"^ {4}classlens (.*)$|`classlens ([^`\n]+)`", text, flags=re.MULTILINE):
         yield shlex.split("".join(line), comments=True)
 
@@ -118,7 +123,7 @@ def test_links_outside_the_site_lead_to_files(page: str) -> None:
 
 def test_the_citation_names_this_version() -> None:
     text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
-    assert re.search(r"^version: (.*)$", text, flags=re.MULTILINE)[1] == classlens.__version__  # type: ignore[index]
+    assert re.search(r"^version: (.*)$", text, flags=re.MULTILINE)[1] == classlens.__version__
 
 
 def test_the_worked_example_of_an_own_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
 import shlex
@@ -20,7 +21,7 @@ import classlens
 from classlens.cli import app
 from classlens.errors import ClasslensError
 from classlens.registry import Registry
-from tests.test_docs import commands_of
+from tests.test_docs import fenced_commands
 
 DOCS = Path(__file__).parent.parent / "docs"
 HOOKS: dict[str, Any] = runpy.run_path(str(DOCS / "hooks.py"))
@@ -42,7 +43,7 @@ def page_of(name: str) -> Page:
     files = {title: code for language, title, code in fences if language == "python" and title}
     code = "".join(code for language, title, code in fences if language == "python" and not title)
     printed = "".join(code for language, _, code in fences if language == "text")
-    return Page(files, code, printed, list(commands_of(text)))
+    return Page(files, code, printed, list(fenced_commands(text)))
 
 
 @pytest.fixture
@@ -100,14 +101,15 @@ def example(
         page = page_of(name)
         for title, code in page.files.items():
             Path(title).write_text(code, encoding="utf-8")
-        rows, names = page.code[: page.code.rindex(".register(")], {}
-        rows = page.code[: page.code.index("\n", len(rows)) + 1]
+        start = page.code.index("\n", page.code.rindex(".register(")) + 1
+        rows, use = page.code[:start], page.code[start:]
+        names: dict[str, Any] = {}
         exec(rows, names)
         for words in page.commands:
             result = CliRunner().invoke(app, words)
             assert result.exit_code == 0, f"classlens {shlex.join(words)}\n{result.output}"
         capsys.readouterr()
-        exec(page.code[len(rows) :], names)
+        exec(use, names)
         assert capsys.readouterr().out == page.printed
         return names
 
@@ -116,10 +118,9 @@ def example(
 
 def help_of(command: str, row: str) -> str:
     """The help text of a command in a process of its own that registers a row first, on one line."""
+    environment = {**os.environ, "COLUMNS": "1000", "TERM": "dumb"}
     program = f"{row}\nfrom classlens.cli import app\napp(['{command}', '--help'])"
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env=dict(COLUMNS="1000", TERM="dumb")
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return " ".join(done.stdout.split())
 
@@ -202,8 +203,8 @@ def test_an_edit_and_a_condition(example: Callable[[str], Any], registries: dict
     with pytest.raises(ClasslensError, match="has no registers"):
         with classlens.load("builtin:cifar10").edit(names["HideRegisters"]()):
             pass
-    groups = classlens.open_store("registers.zarr")
-    assert not groups["clean"]["rank"].equals(groups["no_registers"]["rank"])
+    clean, hidden = (classlens.open_store("registers.zarr")[name].to_dataset() for name in ("clean", "no_registers"))
+    assert not clean["logit"].equals(hidden["logit"])
     check_known(registries["edits"], "edits", "HideRegisters")
     check_known(registries["conditions"], "conditions", "no_registers")
     row = (
