@@ -21,7 +21,8 @@ from PIL import Image
 from torch import Tensor
 
 import classlens
-from classlens.explain.registry import METHODS, Method
+from classlens.explain.method import Method
+from classlens.explain.registry import METHODS
 from classlens.forward.attention import attention_weights
 from classlens.forward.recording import Recording
 from classlens.render.evaluation import write_evaluation

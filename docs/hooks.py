@@ -62,6 +62,7 @@ REGISTRIES: Mapping[str, tuple[str, Columns]] = {
             "explanation": about,
             "dims beside `image`, `token`": dims_beside_tokens,
             "options": lambda _, method: codes(method.options),
+            "source": lambda _, method: method.source,
         },
     ),
     "metrics": (

@@ -96,6 +96,9 @@ def test_commands_and_options_exist(page: str) -> None:
         for word in words:
             if word.startswith("--"):
                 assert word.partition("=")[0] in options, f"classlens {command} {word}"
+    every = {option for command in known.values() for parameter in command.params for option in parameter.opts}
+    if page != "docs/benchmarks.md":  # options of the benchmarks
+        assert set(re.findall(r"`(--[a-z-]+)", TEXTS[page])) <= every
 
 
 @pytest.mark.parametrize("page", TEXTS)
