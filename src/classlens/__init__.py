@@ -10,16 +10,14 @@ if TYPE_CHECKING:
     from classlens.core.maps import Norm
     from classlens.core.space import ClassSpace
     from classlens.core.stats import Statistics
-    from classlens.forward.edits.edits import (
-        AblateHeads,
-        AblateNeurons,
-        AblateSublayer,
-        CutAttention,
-        KeepTokens,
-        NoCls,
-        Patch,
-        SelfOnly,
-    )
+    from classlens.forward.edits.ablate_heads import AblateHeads
+    from classlens.forward.edits.ablate_neurons import AblateNeurons
+    from classlens.forward.edits.ablate_sublayer import AblateSublayer
+    from classlens.forward.edits.cut_attention import CutAttention, NoCls
+    from classlens.forward.edits.edit import Edit, EditStep
+    from classlens.forward.edits.keep_tokens import KeepTokens
+    from classlens.forward.edits.patch import Patch
+    from classlens.forward.edits.self_only import SelfOnly
     from classlens.lens.lens import Lens, load
     from classlens.lens.trace import Trace
     from classlens.lens.tuned_lens import TunedLens
@@ -40,6 +38,8 @@ __all__ = [
     "ClassSpace",
     "ClasslensError",
     "CutAttention",
+    "Edit",
+    "EditStep",
     "EvaluateResult",
     "KeepTokens",
     "Lens",
@@ -70,10 +70,7 @@ _HOMES = {
     "Lens": "classlens.lens.lens",
     "load": "classlens.lens.lens",
     "Trace": "classlens.lens.trace",
-    **dict.fromkeys(
-        ("AblateHeads", "AblateNeurons", "AblateSublayer", "CutAttention", "KeepTokens", "NoCls", "Patch", "SelfOnly"),
-        "classlens.forward.edits.edits",
-    ),
+    **dict.fromkeys(("Edit", "EditStep"), "classlens.forward.edits.edit"),
     "measure": "classlens.tasks.tokens.measure",
     "open_store": "classlens.store.store",
     **dict.fromkeys(("Analysis", "analyze"), "classlens.analysis.analyze"),
@@ -92,10 +89,14 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     # torch and timm take seconds to import; `classlens --help` should not.
-    if name in _HOMES:
-        from importlib import import_module
+    from importlib import import_module
 
+    from classlens.forward.edits.registry import EDITS
+
+    if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
+    if name in EDITS:
+        return EDITS[name]
     raise AttributeError(f"module 'classlens' has no attribute {name!r}")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from classlens.forward.streaming import BY, SUBLAYERS
+from classlens.forward.agreement import BY, SUBLAYERS
 from classlens.store.schema import SITES, Array, Axes
 from classlens.store.store import SHARD, Coords, Store, create
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from classlens.forward.streaming import BY, SUBLAYERS
+from classlens.forward.agreement import BY, SUBLAYERS
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from classlens.errors import ClasslensError
-from classlens.forward.hooks import evaluating
-from classlens.forward.shortening import Shortened
+from classlens.forward.run import run
+from classlens.forward.token_subsets import TokenSubsets
 from classlens.lens.lens import Lens
 from classlens.lens.trace import Trace
 from classlens.store.schema import Array
@@ -58,8 +58,8 @@ class EvaluationBatch:
             raise ClasslensError(f"images {self.first} to {self.first + len(self) - 1}: {error}") from None
 
     @cached_property
-    def shortened(self) -> Shortened:
-        return Shortened(self.lens.view, self.pixels, trust=self.trust)
+    def shortened(self) -> TokenSubsets:
+        return TokenSubsets(self.lens.view, self.pixels, shorten=self.trust)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -89,6 +89,4 @@ class EvaluationBatch:
         return hits
 
     def run(self, pixels: Float[Tensor, "row channel height width"]) -> Float[Tensor, "row classes"]:
-        view = self.lens.view
-        with evaluating(view.module):
-            return view.run(pixels.to(view.device, view.dtype))
+        return run(self.lens.view, pixels)

@@ -22,7 +22,7 @@ from classlens.engine.batch_size import chosen_batch_size
 from classlens.engine.ram import bytes_of
 from classlens.engine.work import MeasureResult, Progress, reading
 from classlens.errors import ClasslensError, require_extra, unknown
-from classlens.forward.states import read_states
+from classlens.forward.streaming import stream
 from classlens.lens.lens import Lens, load
 from classlens.lens.tuned_lens import TunedLens
 from classlens.models.view import ModelView
@@ -335,7 +335,7 @@ class _Trainer:
                 some = slice(start, start + buffer)
                 if filled + len(pixels[some]) > buffer:
                     flush()
-                read_states(self._lens.view, pixels[some], sites, receive)
+                stream(self._lens.view, pixels[some], sites, receive)
                 labels.append(label[some])
                 filled += len(label[some])
             report(part.stop)

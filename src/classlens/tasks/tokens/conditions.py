@@ -10,7 +10,10 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from classlens.errors import ClasslensError, unknown
-from classlens.forward.edits.edits import Edit, KeepTokens, NoCls, SelfOnly
+from classlens.forward.edits.cut_attention import NoCls
+from classlens.forward.edits.edit import Edit
+from classlens.forward.edits.keep_tokens import KeepTokens
+from classlens.forward.edits.self_only import SelfOnly
 from classlens.models.view import ModelView
 
 Subject = Literal["model", "twin", "tuned", "probe"]

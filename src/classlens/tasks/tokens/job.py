@@ -12,7 +12,7 @@ from torch import nn
 from classlens.data.dataset import Dataset
 from classlens.data.loading import Reader
 from classlens.engine.work import Work, Worker
-from classlens.forward.streaming import MemoryTables
+from classlens.forward.agreement import MemoryTables
 from classlens.lens.lens import Lens, load
 from classlens.lens.random_twin import random_twin
 from classlens.lens.tuned_lens import TunedLens

@@ -28,7 +28,7 @@ from classlens.engine.work import (
     reading,
 )
 from classlens.errors import ClasslensError, suggestion
-from classlens.forward.streaming import BY, SUBLAYERS, MemoryTables
+from classlens.forward.agreement import BY, SUBLAYERS, MemoryTables
 from classlens.lens.labels import image_names, token_coords
 from classlens.lens.lens import Lens, load
 from classlens.lens.random_twin import random_twin

@@ -13,18 +13,10 @@ from torch import Tensor
 from classlens.core.scores import Facts
 from classlens.data.loading import Batch
 from classlens.errors import ClasslensError
-from classlens.forward.edits.edits import editing
-from classlens.forward.hooks import evaluating
-from classlens.forward.streaming import (
-    BY,
-    SUBLAYERS,
-    Agreement,
-    AgreementRequest,
-    MemoryTables,
-    Sublayer,
-    reduce,
-    reduce_by_probes,
-)
+from classlens.forward.agreement import BY, SUBLAYERS, Agreement, AgreementRequest, MemoryTables, Sublayer
+from classlens.forward.edits.edit import editing
+from classlens.forward.run import run
+from classlens.forward.streaming import reduce_tokens
 from classlens.lens.lens import Lens
 from classlens.models.view import Tokens
 from classlens.store.probe_folder import ProbeFiles
@@ -60,8 +52,7 @@ class Measurer:
         target = label
         if bool((label < 0).any()):
             view = self._subjects[CLEAN].lens.view
-            with evaluating(view.module):
-                predicted = view.run(batch.pixels.to(view.device, view.dtype)).argmax(dim=1).cpu()
+            predicted = run(view, batch.pixels).argmax(dim=1).cpu()
             target = torch.where(label < 0, predicted, label)
         return {name: self._one(name, batch, label, target) for name in conditions}
 
@@ -79,10 +70,9 @@ class Measurer:
             void |= torch.as_tensor((batch.shows < 0).any(axis=1))
         with editing(view, condition.edits(kept | void[:, None])):
             try:
-                logits = (
-                    reduce(view, batch.pixels, target, self._sites, collected.put, memorized)
-                    if subject.probes is None
-                    else reduce_by_probes(view, batch.pixels, target, self._sites, collected.put, subject.probes.at)
+                probes = None if subject.probes is None else subject.probes.at
+                logits = reduce_tokens(
+                    view, batch.pixels, target, self._sites, collected.put, probes=probes, agreement=memorized
                 )
             except ClasslensError as error:
                 first, last = batch.images[0], batch.images[-1]

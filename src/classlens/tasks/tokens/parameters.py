@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from classlens.forward.streaming import SUBLAYERS, MemoryTables, Sublayer
+from classlens.forward.agreement import SUBLAYERS, MemoryTables, Sublayer
 from classlens.models.view import ModelView
 from classlens.store.schema import Array
 

@@ -13,7 +13,7 @@ from classlens.data.dataset import Dataset
 from classlens.data.loading import Reader, split
 from classlens.engine.work import reading
 from classlens.errors import ClasslensError
-from classlens.forward.states import read_states
+from classlens.forward.streaming import stream
 from classlens.lens.lens import Lens
 
 
@@ -99,7 +99,7 @@ class States:
             def keep(site: str, block: int, x: Tensor, found: list[Tensor] = found) -> None:
                 found.append(x[:, self._tokens].to(self._dtype))
 
-            logits = read_states(view, batch.pixels[good], ["resid_post"], keep)
+            logits = stream(view, batch.pixels[good], ["resid_post"], keep)
             if not bool(torch.isfinite(logits).all()):
                 raise ClasslensError(
                     f"images of data {self._data.spec!r} give logits that are not finite: check the images and the "

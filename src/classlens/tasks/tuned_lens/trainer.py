@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from classlens.core.maps import Projection
 from classlens.errors import ClasslensError
-from classlens.forward.hooks import evaluating
+from classlens.forward.run import evaluating
 from classlens.lens.lens import Lens
 from classlens.lens.tuned_lens import TunedLens
 from classlens.tasks.tuned_lens.states import States
