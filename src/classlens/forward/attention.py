@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from functools import partial
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 

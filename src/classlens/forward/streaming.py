@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 

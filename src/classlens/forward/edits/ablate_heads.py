@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 
 from classlens.forward.edits.columns import (
     Replacement,
@@ -41,8 +40,8 @@ class AblateHeads(Edit):
         ...     edited = lens.facts(pixels, "resid_post", "cat")
     """
 
-    label: ClassVar[str] = "ablate heads"
-    about: ClassVar[str] = "outputs of heads become zero, their mean over the images of the batch, or a tensor"
+    label = "ablate heads"
+    about = "outputs of heads become zero, their mean over the images of the batch, or a tensor"
 
     heads: Indices
     blocks: Indices = "all"

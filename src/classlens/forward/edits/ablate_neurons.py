@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 
 import torch
 
@@ -39,8 +38,8 @@ class AblateNeurons(Edit):
         ...     edited = lens.facts(pixels, "resid_post", "cat")
     """
 
-    label: ClassVar[str] = "ablate neurons"
-    about: ClassVar[str] = "memory coefficients become zero, their mean over the images of the batch, or a tensor"
+    label = "ablate neurons"
+    about = "memory coefficients become zero, their mean over the images of the batch, or a tensor"
 
     units: Indices
     blocks: Indices = "all"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,8 +37,8 @@ class AblateSublayer(Edit):
         ...     trace = lens.trace(pixels)
     """
 
-    label: ClassVar[str] = "ablate sublayer"
-    about: ClassVar[str] = "outputs of a sublayer become zero, their mean over the images of the batch, or a tensor"
+    label = "ablate sublayer"
+    about = "outputs of a sublayer become zero, their mean over the images of the batch, or a tensor"
 
     sublayer: Sublayer
     blocks: Indices = "all"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -36,8 +35,8 @@ class CutAttention(Edit):
         ...     edited = lens.facts(pixels, "resid_post", "cat")
     """
 
-    label: ClassVar[str] = "cut attention"
-    about: ClassVar[str] = "attention weights from some tokens to others become 0"
+    label = "cut attention"
+    about = "attention weights from some tokens to others become 0"
 
     queries: TokenGroup
     keys: TokenGroup
@@ -79,8 +78,8 @@ class NoCls(CutAttention):
     Space*, NeurIPS 2023.
     """
 
-    label: ClassVar[str] = "no [CLS]"
-    about: ClassVar[str] = "image tokens do not attend to [CLS]"
+    label = "no [CLS]"
+    about = "image tokens do not attend to [CLS]"
 
     queries: TokenGroup = field(default="image", init=False)
     keys: TokenGroup = field(default="cls", init=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,8 +43,8 @@ class KeepTokens(Edit):
         ...     logits = lens.trace(pixels).model_logits
     """
 
-    label: ClassVar[str] = "keep tokens"
-    about: ClassVar[str] = "all other tokens are dropped after position embeddings; each image may keep different ones"
+    label = "keep tokens"
+    about = "all other tokens are dropped after position embeddings; each image may keep different ones"
 
     mask: Tensor | Array
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -61,8 +60,8 @@ class Patch(Edit):
     Editing Factual Associations in GPT*, NeurIPS 2022).
     """
 
-    label: ClassVar[str] = "patch"
-    about: ClassVar[str] = "activations of another image's run replace those of the image that runs"
+    label = "patch"
+    about = "activations of another image's run replace those of the image that runs"
 
     site: str
     source: Tensor | Array = field(repr=False)

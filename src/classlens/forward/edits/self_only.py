@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,8 +35,8 @@ class SelfOnly(Edit):
     Space*, NeurIPS 2023.
     """
 
-    label: ClassVar[str] = "self only"
-    about: ClassVar[str] = "every image token attends to itself alone"
+    label = "self only"
+    about = "every image token attends to itself alone"
 
     blocks: Indices = "all"
     heads: Indices = "all"
