@@ -26,7 +26,7 @@ import numpy as np
 
 from classlens.analysis.analyze import analyze
 from classlens.core.stats import Statistics, shuffle_labels
-from classlens.forward.streaming import BY, SUBLAYERS
+from classlens.forward.agreement import BY, SUBLAYERS
 from classlens.render.analysis import write_analysis, write_figures
 from classlens.store.schema import Axes
 from classlens.store.store import SHARD, Coords, create

@@ -38,8 +38,9 @@ import classlens
 from classlens import KeepTokens, NoCls, SelfOnly
 from classlens.core.memories import strongest
 from classlens.core.scores import Facts
-from classlens.forward.edits.edits import editing
-from classlens.forward.streaming import Agreement, AgreementRequest, MemoryTables, Sublayer, reduce
+from classlens.forward.agreement import Agreement, AgreementRequest, MemoryTables, Sublayer
+from classlens.forward.edits.edit import editing
+from classlens.forward.streaming import reduce_tokens
 from classlens.lens.lens import Lens
 from classlens.models.images import open_picture
 
@@ -86,7 +87,7 @@ def costs(args: argparse.Namespace) -> dict[str, Any]:
             module(pixels)
 
     def all_of(sites: tuple[str, ...], memories: AgreementRequest | None = memorized) -> None:
-        reduce(lens.view, pixels, target, sites, forget, memories)
+        reduce_tokens(lens.view, pixels, target, sites, forget, agreement=memories)
 
     def edited(*edits: Any) -> None:
         with editing(lens.view, edits):

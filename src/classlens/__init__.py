@@ -15,16 +15,14 @@ if TYPE_CHECKING:
     from classlens.engine.progress import MeasureResult, Progress
     from classlens.engine.ray import Cluster
     from classlens.explain.registry import METHODS
-    from classlens.forward.edits.edits import (
-        AblateHeads,
-        AblateNeurons,
-        AblateSublayer,
-        CutAttention,
-        KeepTokens,
-        NoCls,
-        Patch,
-        SelfOnly,
-    )
+    from classlens.forward.edits.ablate_heads import AblateHeads
+    from classlens.forward.edits.ablate_neurons import AblateNeurons
+    from classlens.forward.edits.ablate_sublayer import AblateSublayer
+    from classlens.forward.edits.cut_attention import CutAttention, NoCls
+    from classlens.forward.edits.edit import Edit, EditStep
+    from classlens.forward.edits.keep_tokens import KeepTokens
+    from classlens.forward.edits.patch import Patch
+    from classlens.forward.edits.self_only import SelfOnly
     from classlens.lens.lens import Lens, load
     from classlens.lens.trace import Trace
     from classlens.lens.tuned_lens import TunedLens
@@ -50,6 +48,8 @@ __all__ = [
     "Cluster",
     "CutAttention",
     "Dataset",
+    "Edit",
+    "EditStep",
     "EvaluateResult",
     "KeepTokens",
     "Lens",
@@ -85,7 +85,14 @@ _MODULES = {
     "lens.trace": "Trace",
     "lens.tuned_lens": "TunedLens",
     "explain.registry": "METHODS",
-    "forward.edits.edits": "AblateHeads AblateNeurons AblateSublayer CutAttention KeepTokens NoCls Patch SelfOnly",
+    "forward.edits.ablate_heads": "AblateHeads",
+    "forward.edits.ablate_neurons": "AblateNeurons",
+    "forward.edits.ablate_sublayer": "AblateSublayer",
+    "forward.edits.cut_attention": "CutAttention NoCls",
+    "forward.edits.edit": "Edit EditStep",
+    "forward.edits.keep_tokens": "KeepTokens",
+    "forward.edits.patch": "Patch",
+    "forward.edits.self_only": "SelfOnly",
     "models.view": "BlockView ModelView Point Readout",
     "core.space": "ClassSpace",
     "core.maps": "Norm",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from classlens.core.arrays import Array
-from classlens.forward.streaming import BY, SUBLAYERS
+from classlens.forward.agreement import BY, SUBLAYERS
 from classlens.store.schema import Axes
 from classlens.store.store import SHARD, Coords, Store, create
 

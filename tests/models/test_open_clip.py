@@ -21,7 +21,8 @@ from torch.nn import functional as F
 import classlens
 from classlens.core.attention import LOSSES, Loss
 from classlens.errors import ClasslensError
-from classlens.forward.hooks import evaluating, watching
+from classlens.forward.hooks import watching
+from classlens.forward.run import evaluating
 from classlens.models import open_clip as adapter
 from classlens.models.open_clip import ZeroShotClassifier, classifier
 from tests.models.multihead import attention_gradient, pixels, randomize, seen, snapshot

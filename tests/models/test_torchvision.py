@@ -21,7 +21,8 @@ from torchvision.models.vision_transformer import ConvStemConfig
 import classlens
 from classlens.core.attention import LOSSES, Loss
 from classlens.errors import ClasslensError
-from classlens.forward.hooks import evaluating, watching
+from classlens.forward.hooks import watching
+from classlens.forward.run import evaluating
 from classlens.models import torchvision as adapter
 from tests.models.multihead import attention_gradient, pixels, randomize, seen, snapshot
 

@@ -101,7 +101,7 @@ def explain_every_class(
     result = torch.zeros(len(recording), view.num_classes, grid.stop - grid.start, dtype=recording.dtype)
 
     def add(part: slice, classes: slice, block: int, gradients: Gradients, weight: float) -> None:
-        values = recording.states("values", block)[part, :, grid]
+        values = recording.activation("values", block)[part, :, grid]
         # Heads side by side: their sum is one product.
         found = gradients.times(values.transpose(1, 2).flatten(2))
         result[part, classes] += weight * found.mT.cpu()
@@ -123,7 +123,7 @@ def explain_classes(
     result = torch.zeros(shape, dtype=recording.dtype)
 
     def add(part: slice, some: slice, block: int, gradients: Gradients, weight: float) -> None:
-        values = recording.states("values", block)[part, :, grid]
+        values = recording.activation("values", block)[part, :, grid]
         own, width = slice(some.start - classes.start, some.stop - classes.start), values.shape[-1]
         for head in range(heads):
             found = gradients.times(values[:, head], slice(head * width, (head + 1) * width))
@@ -152,7 +152,7 @@ def _walk(
         folded = [Folded.of(asked.at(view, number), block.attn, classes) for number, block in enumerate(view.blocks)]
         for part in parts(recording, asked):
             for number, block in enumerate(view.blocks):
-                added = recording.states("attn_out", number)[part, asked.places]
+                added = recording.activation("attn_out", number)[part, asked.places]
                 fold = folded[number]
                 inner = block.attn.weight.shape[1]
                 images, queries = added.shape[:2]
@@ -182,7 +182,7 @@ def _one_by_one(recording: Recording, asked: Queries, block: int, part: slice, c
     def repeated(x: Tensor | None) -> Tensor | None:
         return None if x is None else x.repeat_interleave(count, dim=0)
 
-    added = repeated(recording.states("attn_out", block)[part, asked.places])
+    added = repeated(recording.activation("attn_out", block)[part, asked.places])
     assert added is not None
     added = added.to(recording.dtype)
     hot = F.one_hot(torch.arange(classes.start, classes.stop, device=added.device), asked.space.num_classes)
@@ -190,7 +190,7 @@ def _one_by_one(recording: Recording, asked: Queries, block: int, part: slice, c
     pulled = gradient_of_heads(
         attn,
         asked.at(recording.view, block).vjp(added, gradient),
-        raw=repeated(recording.inside("attn_raw", block, part, asked.places)),
-        joined=repeated(recording.inside("attn_joined", block, part, asked.places)),
+        raw=repeated(recording.before_norm("attn_raw", block, part, asked.places)),
+        joined=repeated(recording.before_norm("attn_joined", block, part, asked.places)),
     )
     return Gradients(pulled.view(-1, count, pulled.shape[1]))

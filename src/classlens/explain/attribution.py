@@ -11,8 +11,8 @@ from torch import Tensor
 from classlens.core.attention import Functional, head_contributions
 from classlens.core.maps import compute_dtype
 from classlens.core.space import ClassOrWeights, of_classes
-from classlens.forward.hooks import evaluating, watching
 from classlens.forward.recording import Recording
+from classlens.forward.run import run
 
 # Attention weights held at once: 64 MiB in float32.
 _WEIGHTS = 16 * 2**20
@@ -59,26 +59,24 @@ def _attribute(recording: Recording, target: Tensor, part: slice) -> Attribution
         nonlocal bias
         total: Tensor | float = 0.0
         for tokens, worth in worths:
-            inside = (recording.inside(name, number, part, tokens) for name in ("attn_raw", "attn_joined"))
+            inside = (recording.before_norm(name, number, part, tokens) for name in ("attn_raw", "attn_joined"))
             through, constant = worth.through(view.blocks[number].attn, *inside)
-            values = recording.states("values", number)[part]
+            values = recording.activation("values", number)[part]
             total = total + head_contributions(through, attention=pattern[:, :, tokens], values=values)
             bias = bias + constant
         assert isinstance(total, Tensor)
         attention.append(total)
 
-    pixels = recording.pixels[part].to(view.device, view.dtype)
-    with evaluating(view.module), view.unfused(), watching(view, {"attention": attend}):
-        view.run(pixels)
+    run(view, recording.pixels[part], {"attention": attend}, unfused=True)
     mlp = []
     for number, block in enumerate(view.blocks):
         added = torch.zeros_like(bias)
         for tokens, worth in worths:
-            inside = (recording.inside(name, number, part, tokens) for name in ("mlp_raw", "mlp_joined"))
+            inside = (recording.before_norm(name, number, part, tokens) for name in ("mlp_raw", "mlp_joined"))
             _, constant = worth.through(block.mlp, *inside)
-            added = added + worth(recording.states("mlp_out", number)[part, tokens]) - constant
+            added = added + worth(recording.activation("mlp_out", number)[part, tokens]) - constant
             bias = bias + constant
         mlp.append(added)
-    embed = sum(worth(recording.states("embed", 0)[part, tokens]) for tokens, worth in worths)
+    embed = sum(worth(recording.activation("embed", 0)[part, tokens]) for tokens, worth in worths)
     assert isinstance(embed, Tensor)
     return Attribution(embed, torch.stack(attention, dim=1), torch.stack(mlp, dim=1), bias)

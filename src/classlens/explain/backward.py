@@ -10,7 +10,7 @@ from classlens.core.arguments import whole_number
 from classlens.errors import unknown
 from classlens.explain.batching import over_images
 from classlens.explain.queries import Query, check_rows, rows_of
-from classlens.forward.attention import Graph, differentiable
+from classlens.forward.attention import DifferentiablePass, differentiable_pass
 from classlens.forward.recording import Recording
 from classlens.models.view import ModelView
 
@@ -28,7 +28,7 @@ def chefer(recording: Recording, target: Int[Tensor, " image"], *, query: Query 
     check_rows(recording, query)
 
     def found(part: slice) -> Tensor:
-        graph = differentiable(recording.view, recording.pixels[part])
+        graph = differentiable_pass(recording.view, recording.pixels[part])
         gradients = _gradients(_logit(graph, target[part]), [one for block in graph.attention for one in block])
         count = recording.tokens.count
         carried = torch.eye(count, dtype=recording.dtype, device=graph.logits.device).expand(len(graph.logits), -1, -1)
@@ -55,8 +55,8 @@ def grad_cam(
     place = blocks - 1 if block is None else whole_number("block", block, 0, blocks - 1)
 
     def found(part: slice) -> Tensor:
-        graph = differentiable(recording.view, recording.pixels[part], ("resid_pre",))
-        x = graph.states["resid_pre"][place]
+        graph = differentiable_pass(recording.view, recording.pixels[part], ("resid_pre",))
+        x = graph.activations["resid_pre"][place]
         (gradient,) = _gradients(_logit(graph, target[part]), [x])
         channels = gradient[:, grid].to(recording.dtype).mean(dim=1, keepdim=True)
         return (x[:, grid].detach().to(recording.dtype) * channels).sum(dim=-1).clamp_min(0)
@@ -83,9 +83,9 @@ def legrad(
     logits = _of_mean if pool == "mean" else ModelView.after
 
     def found(part: slice) -> Tensor:
-        graph = differentiable(view, recording.pixels[part], ("resid_post",))
+        graph = differentiable_pass(view, recording.pixels[part], ("resid_post",))
         blocks = []
-        for number, (weights, state) in enumerate(zip(graph.attention, graph.states["resid_post"], strict=True)):
+        for number, (weights, state) in enumerate(zip(graph.attention, graph.activations["resid_post"], strict=True)):
             own = logits(view, number, state).gather(1, target[part, None].to(state.device)).sum()
             gradient = torch.cat(_gradients(own, weights), dim=1).to(recording.dtype)
             blocks.append(gradient.clamp_min(0).mean(dim=2)[:, :, grid])
@@ -103,7 +103,7 @@ def _of_mean(
     return torch.stack([weight * space.project(mean) for space, weight in spaces]).sum(dim=0)
 
 
-def _logit(graph: Graph, target: Int[Tensor, " image"]) -> Tensor:
+def _logit(graph: DifferentiablePass, target: Int[Tensor, " image"]) -> Tensor:
     """The sum over images of their class logits: images do not see each other."""
     return graph.logits.gather(1, target[:, None].to(graph.logits.device)).sum()
 

@@ -56,7 +56,7 @@ def explain_block(
     against: Int[Tensor, " image"] | None,
 ) -> Float[Tensor, "image head token"]:
     """The share of some queries in the map of one block, for some images; on the CPU."""
-    added = recording.states("attn_out", block)[part, asked.places]
+    added = recording.activation("attn_out", block)[part, asked.places]
     logits = asked.at(recording.view, block).project(added)
     wanted = target[part].to(logits.device)
     gradient = (
@@ -74,10 +74,10 @@ def of_block(
     return class_gradient(
         asked.at(recording.view, block),
         recording.view.blocks[block].attn,
-        added=recording.states("attn_out", block)[part, asked.places],
-        raw=recording.inside("attn_raw", block, part, asked.places),
-        joined=recording.inside("attn_joined", block, part, asked.places),
-        values=recording.states("values", block)[part, :, recording.tokens.image],
+        added=recording.activation("attn_out", block)[part, asked.places],
+        raw=recording.before_norm("attn_raw", block, part, asked.places),
+        joined=recording.before_norm("attn_joined", block, part, asked.places),
+        values=recording.activation("values", block)[part, :, recording.tokens.image],
         gradient=gradient,
     )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -11,12 +9,12 @@ from torch import Tensor
 from classlens.core.attention import Loss
 from classlens.explain.gradient import chosen_loss, explain_block, parts
 from classlens.explain.queries import Query, queries_of
-from classlens.forward.hooks import Receiver, evaluating, watching
 from classlens.forward.recording import Recording
+from classlens.forward.streaming import stream
 from classlens.models.view import ModelView
 
-# What a block's attention shows before what it adds, which comes last.
-_BEFORE = ("values", "attn_joined", "attn_raw")
+# Points of a block's attention; its output comes last.
+_POINTS = ("values", "attn_joined", "attn_raw", "attn_out")
 
 
 def explain_streamed(
@@ -35,24 +33,21 @@ def explain_streamed(
     """
     chosen = chosen_loss(loss, against)
     tokens = view.tokens((int(pixels.shape[2]), int(pixels.shape[3])))
-    held: dict[str, dict[int, Tensor]] = {}
+    held: dict[tuple[str, int], Tensor] = {}
     # A recording of the one block that passes.
-    passing = Recording(view, tokens, pixels.new_empty(len(pixels), 0), pixels, held)  # type: ignore[arg-type]
+    passing = Recording(view, tokens, pixels.new_empty(len(pixels), 0), pixels, held)
     shape = (len(pixels), len(view.blocks), view.blocks[0].heads, tokens.grid[0] * tokens.grid[1])
     result = torch.zeros(shape, dtype=passing.dtype)
     wanted = queries_of(passing, query)
 
-    def keep(name: str, block: int, x: Tensor) -> None:
-        held.setdefault(name, {})[block] = x
-
-    def passed(block: int, x: Tensor) -> None:
-        keep("attn_out", block, x)
+    def receive(name: str, block: int, x: Tensor) -> None:
+        held[name, block] = x
+        if name != "attn_out":
+            return
         for asked in wanted:
             for part in parts(passing, asked):
                 result[part, block] += explain_block(passing, asked, block, part, target, chosen, against)
         held.clear()
 
-    receivers: dict[str, Receiver] = {name: partial(keep, name) for name in _BEFORE}
-    with evaluating(view.module), watching(view, {**receivers, "attn_out": passed}):
-        view.run(pixels.to(view.device, view.dtype))
+    stream(view, pixels, _POINTS, receive)
     return result

@@ -20,9 +20,9 @@ from classlens.core.attention import Loss
 from classlens.errors import ClasslensError, cause
 from classlens.explain.queries import Query
 from classlens.explain.streaming import explain_streamed
-from classlens.forward.edits.edits import Edit, editing
+from classlens.forward.edits.edit import Edit, editing
 from classlens.forward.recording import record
-from classlens.forward.streaming import reduce
+from classlens.forward.streaming import reduce_tokens
 from classlens.lens.facts import FactsTable, check_sites
 from classlens.lens.labels import Coordinates, array, image_names, method_attrs, target_coords, token_coords
 from classlens.lens.target import Target, indices
@@ -197,7 +197,7 @@ class Lens:
         table = FactsTable(self.view, tokens, wanted, len(names))
         for start in range(0, len(names), batch_size):
             part = slice(start, min(start + batch_size, len(names)))
-            reduce(self.view, pixels[part], index[part], wanted, partial(table.put, part))
+            reduce_tokens(self.view, pixels[part], index[part], wanted, partial(table.put, part))
         return table.dataset(names, self.classes, index)
 
     def explain(

@@ -8,7 +8,7 @@ import xarray as xr
 
 from classlens.core.memories import memories, memory_scores
 from classlens.errors import ClasslensError
-from classlens.forward.streaming import SUBLAYERS, Sublayer
+from classlens.forward.agreement import SUBLAYERS, Sublayer
 from classlens.lens.lens import Lens
 from classlens.lens.target import indices
 

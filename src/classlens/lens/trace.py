@@ -287,11 +287,11 @@ class Trace:
         self, space: ClassSpace, group: Tensor | slice, part: slice, target: Tensor, sites: Collection[Site]
     ) -> Iterator[tuple[str, int, Facts]]:
         """Facts of the tokens of one class space, as rows image by image."""
-        embed = self.recording.states("embed", 0)[part, group]
+        embed = self.recording.activation("embed", 0)[part, group]
         rows = target[part].repeat_interleave(embed.shape[1]).to(embed.device)
         made = BlockFacts(space, rows, sites, self.recording.view.reading(space))
         yield from made.feed("embed", embed.flatten(0, 1))
-        for attn, mlp in self.recording.sublayers(part):
+        for attn, mlp in self.recording.sublayer_outputs(part):
             yield from made.feed("attn_out", attn[:, group].flatten(0, 1))
             yield from made.feed("mlp_out", mlp[:, group].flatten(0, 1))
 

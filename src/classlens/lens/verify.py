@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from classlens.core.attention import Output
 from classlens.core.maps import compute_dtype
 from classlens.explain.attribution import attribute
-from classlens.forward.hooks import Receiver, evaluating, watching
+from classlens.forward.agreement import COEFFICIENTS, SUBLAYERS
 from classlens.forward.recording import record
-from classlens.forward.streaming import SUBLAYERS
+from classlens.forward.run import run
+from classlens.forward.streaming import stream
 from classlens.models.check import Checks, measure_laws
 from classlens.models.view import ModelView
 
@@ -45,8 +46,7 @@ def check_laws(view: ModelView, pixels: Tensor | None = None) -> Checks:
     pixels = _random(view) if pixels is None else pixels
     sites: dict[str, list[Tensor]] = {name: [] for name in ("resid_pre", "attn_out", "mlp_out", "resid_post")}
     receivers = {name: (lambda _, x, kept=kept: kept.append(x)) for name, kept in sites.items()}
-    with evaluating(view.module), watching(view, receivers):
-        logits = view.run(pixels.to(view.device, view.dtype))
+    logits = run(view, pixels, receivers)
     return measure_laws(view, logits, view.tokens((int(pixels.shape[2]), int(pixels.shape[3]))), **sites)
 
 
@@ -58,8 +58,7 @@ def verify(view: ModelView, pixels: Tensor | None = None) -> list[Law]:
     """
     pixels = _random(view) if pixels is None else pixels
     before = _state(view.module)
-    with evaluating(view.module):
-        logits, again = (view.run(pixels.to(view.device, view.dtype)) for _ in range(2))
+    logits, again = (run(view, pixels) for _ in range(2))
     repeated = float((again - logits).abs().max())  # some devices do not repeat themselves exactly
     checks = check_laws(view, pixels)
     size = f"what the model pools projects on its own logits, up to {checks.largest_logit:.2g}"
@@ -100,8 +99,7 @@ def _rows(view: ModelView, pixels: Tensor) -> Law:
         seen += 1
         worst = max(worst, float((weights.to(compute_dtype(weights.dtype)).sum(dim=-1) - 1).abs().max()))
 
-    with evaluating(view.module), view.unfused(), watching(view, {"attention": receive}):
-        view.run(pixels.to(view.device, view.dtype))
+    run(view, pixels, {"attention": receive}, unfused=True)
     note = "attention weights of every query sum to one"
     if seen != len(view.blocks):
         return Law("attention rows", float("inf"), 0.0, f"attention weights passed {seen} of {len(view.blocks)} blocks")
@@ -113,32 +111,27 @@ def _memories(view: ModelView, pixels: Tensor) -> Law:
     names = [f"{sublayer}_{end}" for sublayer in SUBLAYERS for end in ("coefficients", "out")]
     if any(name not in block.points for block in view.blocks for name in names):
         return Law("memories", None, 0.0, "not checked: the model is described without its memory coefficients")
-    found: dict[str, Tensor] = {}
-    worst, size, seen = 0.0, 1.0, 0
+    coefficients: dict[str, Tensor] = {}
+    worst, size, checked = 0.0, 1.0, 0
 
-    def keep(sublayer: str, _: int, coefficients: Tensor) -> None:
-        found[sublayer] = coefficients
-
-    def added(sublayer: str, block: int, out: Tensor) -> None:
-        nonlocal worst, size, seen
-        coefficients = found.pop(sublayer, None)
-        if coefficients is None:
+    def receive(name: str, block: int, x: Tensor) -> None:
+        nonlocal worst, size, checked
+        if name in COEFFICIENTS:
+            coefficients[name] = x
+            return
+        sublayer = name.removesuffix("_out")
+        used = coefficients.pop(f"{sublayer}_coefficients", None)
+        if used is None:
             return
         output: Output = getattr(view.blocks[block], sublayer)
-        dtype = compute_dtype(out.dtype)
-        error = output.of_coefficients(coefficients.to(dtype)) - out.to(dtype)
-        worst, size = max(worst, float(error.abs().max())), max(size, float(out.abs().max()))
-        seen += 1
+        dtype = compute_dtype(x.dtype)
+        error = output.of_coefficients(used.to(dtype)) - x.to(dtype)
+        worst, size = max(worst, float(error.abs().max())), max(size, float(x.abs().max()))
+        checked += 1
 
-    receivers: dict[str, Receiver] = {}
-    for sublayer in SUBLAYERS:
-        # Coefficients pass before what is made of them.
-        receivers[f"{sublayer}_coefficients"] = partial(keep, sublayer)
-        receivers[f"{sublayer}_out"] = partial(added, sublayer)
-    with evaluating(view.module), view.opened(), watching(view, receivers):
-        view.run(pixels.to(view.device, view.dtype))
-    if seen != 2 * len(view.blocks):
-        return Law("memories", float("inf"), 0.0, f"coefficients passed {seen} of {2 * len(view.blocks)} sublayers")
+    stream(view, pixels, names, receive)
+    if checked != 2 * len(view.blocks):
+        return Law("memories", float("inf"), 0.0, f"coefficients passed {checked} of {2 * len(view.blocks)} sublayers")
     inner = max(block.mlp.weight.shape[1] for block in view.blocks)
     # A sum over hidden units, and the rounding of the states themselves.
     tolerance = 8 * size * torch.finfo(view.dtype).eps * max(1.0, inner**0.5)
@@ -155,17 +148,12 @@ def _no_trace(view: ModelView, pixels: Tensor, before: dict[str, Any], logits: T
     def interrupt(block: int, _: Tensor) -> None:
         raise _Interrupted
 
-    try:
-        with evaluating(view.module), view.unfused(), watching(view, {"attn_out": interrupt}):
-            view.run(pixels.to(view.device, view.dtype))
-    except _Interrupted:
-        pass
+    with suppress(_Interrupted):
+        run(view, pixels, {"attn_out": interrupt}, unfused=True)
     changed = [name for name, value in _state(view.module).items() if before.get(name) != value]
     if changed:
         return Law("no trace", float("inf"), 0.0, f"{changed[0]!r} is not what it was")
-    with evaluating(view.module):
-        again = view.run(pixels.to(view.device, view.dtype))
-    error = float((again - logits).abs().max())
+    error = float((run(view, pixels) - logits).abs().max())
     return Law("no trace", error, repeated, "same outputs afterwards, no hook left, every flag as it was")
 
 

@@ -13,7 +13,7 @@ from classlens.core.maps import compute_dtype
 from classlens.data.loading import Batch
 from classlens.engine.task import Arrays, Job
 from classlens.errors import ClasslensError
-from classlens.forward.states import read_states
+from classlens.forward.streaming import stream
 from classlens.models.view import ModelView
 from classlens.store.probe_folder import ProbeTokens
 
@@ -52,7 +52,7 @@ class StatesMeasurer:
             for wanted in self._tokens.get((site, block), ()):
                 states[wanted.key] = x[:, wanted.tokens].to("cpu", compute_dtype(x.dtype)).numpy()
 
-        logits = read_states(self._view, batch.pixels, self._sites, receive)
+        logits = stream(self._view, batch.pixels, self._sites, receive)
         if not bool(torch.isfinite(logits).all()):
             raise ClasslensError(
                 f"images {batch.images[0]} to {batch.images[-1]} give logits that are not finite: check the images and "

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from classlens.forward.streaming import SUBLAYERS
+from classlens.forward.agreement import SUBLAYERS
 from tests.analysis.literal import assert_is_twin, made_table, places, share
 from tests.analysis.stores import Made
 

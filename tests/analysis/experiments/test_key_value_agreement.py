@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classlens.forward.streaming import BY, SUBLAYERS
+from classlens.forward.agreement import BY, SUBLAYERS
 from tests.analysis.literal import made_table, split_into_shards
 from tests.analysis.stores import Made
 

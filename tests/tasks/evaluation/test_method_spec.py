@@ -52,6 +52,6 @@ def test_what_is_no_method(methods: list[str], names: tuple[str, ...]) -> None:
 def test_values_that_are_not_finite() -> None:
     lens, pixels = classlens.load(zoo.build("cls")), zoo.pixels("cls")
     trace = lens.trace(pixels)
-    trace.recording._kept["values"][0][:] = float("nan")
+    trace.recording.activation("values", 0)[:] = float("nan")
     (method,) = parse_methods(["class_gradient"])
     refused(lambda: method.importance(trace, zoo.targets()), "'class_gradient'", "not finite")

@@ -179,5 +179,5 @@ def test_completeness() -> None:
     assert Completeness().takes(method)
     assert not Completeness().takes(parse_methods("chefer")[0])
     batch = seen(lens, pixels, target)
-    batch.trace.recording._kept["mlp_out"][1][:] *= 1.01
+    batch.trace.recording.activation("mlp_out", 1)[:] *= 1.01
     assert (Completeness().measure(batch, method)["missing"] > 1e-4).all()

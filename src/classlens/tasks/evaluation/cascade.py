@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from classlens.errors import ClasslensError
-from classlens.forward.hooks import evaluating, watching
+from classlens.forward.run import run
 from classlens.lens.lens import Lens
 from classlens.models.view import ModelView
 
@@ -93,8 +93,8 @@ def _after_blocks(view: ModelView) -> set[int]:
     used = _Used()
     passed = {"resid_post": lambda block, _: used.now(block == len(view.blocks) - 1)}
     pixels = torch.zeros(1, view.channels, *view.input_size, device=view.device, dtype=view.dtype)
-    with evaluating(view.module), watching(view, passed), used:
-        view.run(pixels)
+    with used:
+        run(view, pixels, passed)
     return used.places
 
 

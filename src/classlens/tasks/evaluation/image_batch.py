@@ -13,8 +13,8 @@ from torch import Tensor
 
 from classlens.core.arrays import Array
 from classlens.errors import ClasslensError
-from classlens.forward.hooks import evaluating
-from classlens.forward.shortening import Shortened
+from classlens.forward.run import run
+from classlens.forward.token_subsets import TokenSubsets
 from classlens.lens.lens import Lens
 from classlens.lens.trace import Trace
 from classlens.tasks.evaluation.cascade import Cascade
@@ -105,11 +105,11 @@ class ImageBatch:
             raise ClasslensError(f"images {self.first} to {self.first + len(self) - 1}: {error}") from None
 
     @cached_property
-    def shortened(self) -> Shortened:
+    def subsets(self) -> TokenSubsets:
         """The images with some of their tokens."""
-        shortened = Shortened(self.lens.view, self.pixels, trust=self.shortens)
-        self.shortens = shortened.shortens
-        return shortened
+        subsets = TokenSubsets(self.lens.view, self.pixels, shortens=self.shortens)
+        self.shortens = subsets.shortens
+        return subsets
 
     @property
     def size(self) -> tuple[int, int]:
@@ -139,6 +139,4 @@ class ImageBatch:
 
     def run(self, pixels: Float[Tensor, "row channel height width"]) -> Float[Tensor, "row classes"]:
         """The model's logits for other pixels."""
-        view = self.lens.view
-        with evaluating(view.module):
-            return view.run(pixels.to(view.device, view.dtype))
+        return run(self.lens.view, pixels)

@@ -16,7 +16,7 @@ from classlens.engine.progress import MeasureResult, Report, no_report
 from classlens.engine.ray import Cluster
 from classlens.engine.session import Engine, RunOptions, Selection, Session
 from classlens.errors import ClasslensError, suggestion
-from classlens.forward.streaming import BY, SUBLAYERS
+from classlens.forward.agreement import BY, SUBLAYERS
 from classlens.lens.labels import image_names, token_coords
 from classlens.lens.lens import Lens
 from classlens.lens.tuned_lens import TunedLens

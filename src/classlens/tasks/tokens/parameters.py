@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from classlens.core.arrays import Array
-from classlens.forward.streaming import SUBLAYERS, Sublayer
+from classlens.forward.agreement import SUBLAYERS, Sublayer
 from classlens.models.view import ModelView
 from classlens.tasks.tokens.schema import class_dtype
 from classlens.tasks.tokens.task import memory_tables

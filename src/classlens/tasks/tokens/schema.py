@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from classlens.forward.streaming import BY, SUBLAYERS
+from classlens.forward.agreement import BY, SUBLAYERS
 from classlens.store.schema import Coords, Schema, Variable
 
 STORED_SITES = ("attn_out", "resid_mid", "mlp_out", "resid_post")

@@ -15,18 +15,10 @@ from classlens.core.scores import Facts
 from classlens.data.loading import Batch
 from classlens.engine.task import Arrays, Job
 from classlens.errors import ClasslensError
-from classlens.forward.edits.edits import editing
-from classlens.forward.hooks import evaluating
-from classlens.forward.streaming import (
-    BY,
-    SUBLAYERS,
-    Agreement,
-    AgreementRequest,
-    MemoryTables,
-    Sublayer,
-    reduce,
-    reduce_by_probes,
-)
+from classlens.forward.agreement import BY, SUBLAYERS, Agreement, AgreementRequest, MemoryTables, Sublayer
+from classlens.forward.edits.edit import editing
+from classlens.forward.run import run
+from classlens.forward.streaming import reduce_tokens
 from classlens.lens.lens import Lens
 from classlens.models.view import ModelView, Tokens
 from classlens.store.probe_folder import ProbeFolder
@@ -96,9 +88,7 @@ class TokenMeasurer:
         label = torch.as_tensor(self._labels[batch.images.start : batch.images.stop])
         target = label
         if bool((label < 0).any()):
-            view = self._lens.view
-            with evaluating(view.module):
-                predicted = view.run(batch.pixels.to(view.device, view.dtype)).argmax(dim=1).cpu()
+            predicted = run(self._lens.view, batch.pixels).argmax(dim=1).cpu()
             target = torch.where(label < 0, predicted, label)
         return {name: self._measure(name, batch, label, target) for name in groups}
 
@@ -133,12 +123,16 @@ class TokenMeasurer:
     def _reduce(
         self, subject: Subject, pixels: Tensor, target: Tensor, collector: _Collector, control: Tensor
     ) -> Tensor:
-        view, sites = subject.lens.view, self._axes.all_sites
-        if subject.probes is not None:
-            return reduce_by_probes(view, pixels, target, sites, collector.put, subject.probes.probes)
-        tables = subject.tables
-        agreement = None if tables is None else AgreementRequest(tables, control, collector.put_agreement)
-        return reduce(view, pixels, target, sites, collector.put, agreement)
+        tables, probes = subject.tables, subject.probes
+        return reduce_tokens(
+            subject.lens.view,
+            pixels,
+            target,
+            self._axes.all_sites,
+            collector.put,
+            probes=None if probes is None else probes.probes,
+            agreement=None if tables is None else AgreementRequest(tables, control, collector.put_agreement),
+        )
 
     def _kept_tokens(self, keeps: str, batch: Batch) -> Tensor:
         kept = torch.ones(len(batch.images), self._tokens.count, dtype=torch.bool)

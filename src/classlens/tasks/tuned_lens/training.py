@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from classlens.core.arrays import Array
 from classlens.core.maps import Projection
 from classlens.errors import ClasslensError
-from classlens.forward.hooks import evaluating
+from classlens.forward.run import evaluating
 from classlens.lens.tuned_lens import TunedLens
 from classlens.models.view import ModelView
 from classlens.tasks.tuned_lens.states import TrainingStates

@@ -66,10 +66,10 @@ class Removal(Metric):
             chosen = (orders[:, :, :number] + len(prefix)).flatten(0, 1).sort(dim=1).values
             kept = torch.cat([prefix.expand(count, -1), chosen], dim=1)
             # As many tokens at once as the images have when they are whole.
-            step = max(1, len(batch) * tokens.count // kept.shape[1]) if batch.shortened.shortens else len(batch)
+            step = max(1, len(batch) * tokens.count // kept.shape[1]) if batch.subsets.shortens else len(batch)
             for start in range(0, count, step):
                 some = slice(start, start + step)
-                hits = batch.correct(batch.shortened.logits(image[some], kept[some]), image[some])
+                hits = batch.correct(batch.subsets.logits(image[some], kept[some]), image[some])
                 correct.reshape(count, -1)[some, column] = hits
         return {"correct": correct}
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from classlens.forward.edits.edits import NoCls, SelfOnly
+from classlens.forward.edits.cut_attention import NoCls
+from classlens.forward.edits.self_only import SelfOnly
 from classlens.tasks.tokens.conditions.condition import Condition
 
 SELF_ONLY = Condition(

@@ -9,7 +9,7 @@ from typing import Literal
 from jaxtyping import Bool
 from torch import Tensor
 
-from classlens.forward.edits.edits import Edit
+from classlens.forward.edits.edit import Edit
 
 DecoderName = Literal["class_embedding", "tuned_lens", "probes"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from classlens.forward.edits.edits import KeepTokens
+from classlens.forward.edits.keep_tokens import KeepTokens
 from classlens.tasks.tokens.conditions.condition import Condition
 
 CONTEXT_REMOVED = Condition(

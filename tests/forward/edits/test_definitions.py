@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pytest
@@ -11,8 +12,7 @@ import torch
 from torch import Tensor
 
 import classlens
-from classlens import AblateHeads, AblateNeurons, AblateSublayer, CutAttention, KeepTokens, NoCls, Patch, SelfOnly
-from classlens.forward.edits.edits import Edit
+from classlens import AblateHeads, AblateNeurons, AblateSublayer, CutAttention, Edit, KeepTokens, NoCls, Patch, SelfOnly
 from tests import zoo
 from tests.forward.slow import Changes, Row, Run, States, slow
 
@@ -224,9 +224,20 @@ CASES: dict[str, Case] = {
 }
 
 
-@pytest.fixture(scope="module", params=NAMES)
-def built(request: pytest.FixtureRequest) -> tuple[Made, Any, Tensor]:
-    name = request.param
+# Dropping tokens is tried with every way to pool them, all else with two variants, so that each pair of a kind of edit
+# and a variant comes up.
+_POOLED = ("cls_registers", "avg", *zoo.KINDS[2:4])
+PAIRS = [
+    (case, name)
+    for number, case in enumerate(CASES)
+    for name in ((_POOLED if "keep" in case else ()) or (NAMES[number % 7], NAMES[(number + 3) % 7]))
+]
+NESTED = [(case, NAMES[2 * number + 1]) for number, case in enumerate(("neurons", "sublayers"))]
+NESTED += [(case, name) for case in ("keep and keep", "keep after others") for name in _POOLED[:2]]
+
+
+@cache
+def built(name: str) -> tuple[Made, Any, Tensor]:
     model, x, source = zoo.build(name), zoo.pixels(name), zoo.pixels(name, 1, seed=9)
     start = len(zoo.VARIANTS[name].prefix)
     return Made(name, start + 4, start, source, slow(name, model, source)), model, x
@@ -239,9 +250,9 @@ def compare(states: Tensor, expected: States) -> None:
             torch.testing.assert_close(states[image, token], x, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_every_edit_does_what_it_says(case: str, built: tuple[Made, Any, Tensor]) -> None:
-    made, model, x = built
+@pytest.mark.parametrize(("case", "name"), PAIRS)
+def test_every_edit_does_what_it_says(case: str, name: str) -> None:
+    made, model, x = built(name)
     edits, changes = CASES[case](made)
     expected = slow(made.name, model, x, changes)
     lens = classlens.load(model)
@@ -261,9 +272,9 @@ def test_every_edit_does_what_it_says(case: str, built: tuple[Made, Any, Tensor]
     assert (case == "nothing") == torch.equal(found, unedited)
 
 
-@pytest.mark.parametrize("case", ["keep and keep", "keep after others", "neurons", "sublayers"])
-def test_contexts_nest(case: str, built: tuple[Made, Any, Tensor]) -> None:
-    made, model, x = built
+@pytest.mark.parametrize(("case", "name"), NESTED)
+def test_contexts_nest(case: str, name: str) -> None:
+    made, model, x = built(name)
     edits, changes = CASES[case](made)
     lens = classlens.load(model)
     if len(edits) == 2:

@@ -11,16 +11,15 @@ import torch
 from torch import Tensor
 
 import classlens
-from classlens.forward.edits.edits import KeepTokens, editing
-from classlens.forward.hooks import evaluating, watching
-from classlens.forward.shortening import Shortened
+from classlens import KeepTokens
+from classlens.forward.edits.edit import editing
+from classlens.forward.hooks import watching
+from classlens.forward.run import run
+from classlens.forward.token_subsets import TokenSubsets
 from classlens.models.view import ModelView
 from tests import zoo
+from tests.forward.models import IMPLEMENTATIONS, POOLINGS, POSITIONAL, pixels_of, view_of
 from tests.forward.slow import Changes, slow
-from tests.models.test_coefficients import MODELS
-
-# Their attention knows where tokens stand, or their blocks see the grid, so that nothing can be left out.
-WHOLE = ("eva", "beit", "dinov3", "rope", "relpos")
 
 
 def rows_of(count: int, prefix: int, rows: int, kept: int) -> Tensor:
@@ -41,7 +40,7 @@ def test_tokens_that_are_gone_are_gone(name: str, kept: int) -> None:
     view = classlens.load(model).view
     pixels = zoo.pixels(name)
     prefix = len(zoo.VARIANTS[name].prefix) or (0 if "class_token" in zoo.VARIANTS[name].options else 1)
-    short = Shortened(view, pixels)
+    short = TokenSubsets(view, pixels)
     assert short.shortens
     image = torch.tensor([2, 0, 0, 1])
     rows = rows_of(short.count, prefix, 4, kept)
@@ -55,19 +54,17 @@ def test_tokens_that_are_gone_are_gone(name: str, kept: int) -> None:
     assert zoo.snapshot(model) == snapshot  # law 4
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*IMPLEMENTATIONS, *POOLINGS])
 def test_every_library_against_edits(name: str) -> None:
-    view = classlens.load(MODELS[name]().double()).view
-    pixels = torch.randn(
-        3, view.channels, *view.input_size, generator=torch.Generator().manual_seed(5), dtype=torch.float64
-    )
-    short = Shortened(view, pixels)
-    assert short.shortens != any(word in name.lower() for word in WHOLE)
+    view = view_of(name)
+    pixels = pixels_of(view, 3, seed=5)
+    short = TokenSubsets(view, pixels)
+    assert short.shortens == (name not in POSITIONAL)
     image = torch.tensor([1, 1, 2])
     rows = rows_of(short.count, len(view.prefix), 3, 2)
     mask = torch.zeros(3, short.count, dtype=torch.bool).scatter_(1, rows, True)
-    with evaluating(view.module), editing(view, [KeepTokens(mask)]):
-        expected = view.run(pixels[image])
+    with editing(view, [KeepTokens(mask)]):
+        expected = run(view, pixels[image])
     torch.testing.assert_close(short.logits(image, rows), expected, rtol=0, atol=1e-9)
 
 
@@ -76,7 +73,7 @@ def test_attention_that_knows_positions_runs_whole(arch: str) -> None:
     small: dict[str, Any] = {"img_size": 28 if "14" in arch else 32, "depth": 2, "embed_dim": 24, "num_heads": 2}
     model = timm.create_model(arch, pretrained=False, num_classes=5, **small).eval()
     view = classlens.load(model).view
-    short = Shortened(view, torch.rand(2, 3, *view.input_size))
+    short = TokenSubsets(view, torch.rand(2, 3, *view.input_size))
     assert not short.shortens
     rows = rows_of(short.count, len(view.prefix), 1, 2)
     assert short.logits(torch.tensor([0]), rows).shape == (1, 5)
@@ -89,7 +86,7 @@ def test_blocks_see_the_kept_tokens_alone_and_pixels_are_embedded_once() -> None
     embedded: list[int] = []
     first: Any = next(part for part in view.module.modules() if isinstance(part, torch.nn.Conv2d))
     handle = first.register_forward_hook(lambda _, __, output: embedded.append(len(output)))
-    short = Shortened(view, pixels, trust=True)
+    short = TokenSubsets(view, pixels, shorten=True)
     with watching(view, {"resid_pre": lambda _, x: seen.append(tuple(x.shape[:2]))}):
         short.logits(torch.tensor([4, 3, 2, 1, 0, 4]), rows_of(65, 1, 6, 7))
     handle.remove()
@@ -102,7 +99,7 @@ def test_a_model_that_disagrees_is_noticed() -> None:
     model: Any = zoo.build("cls")
     model.blocks[1].register_forward_hook(lambda _, __, output: output * output.shape[1] / 5)
     view = classlens.load(model).view
-    assert not Shortened(view, zoo.pixels("cls")).shortens
+    assert not TokenSubsets(view, zoo.pixels("cls")).shortens
 
 
 def test_a_first_block_that_never_runs() -> None:
@@ -111,4 +108,4 @@ def test_a_first_block_that_never_runs() -> None:
     other = classlens.load(zoo.build("cls")).view
     pretended = ModelView(**{**vars(view), "blocks": other.blocks})
     with pytest.raises(classlens.ClasslensError, match="first block"):
-        Shortened(pretended, zoo.pixels("cls"))
+        TokenSubsets(pretended, zoo.pixels("cls"))
