@@ -107,7 +107,7 @@ class ImageBatch:
     @cached_property
     def subsets(self) -> TokenSubsets:
         """The images with some of their tokens."""
-        subsets = TokenSubsets(self.lens.view, self.pixels, shortens=self.shortens)
+        subsets = TokenSubsets(self.lens.view, self.pixels, shorten=self.shortens)
         self.shortens = subsets.shortens
         return subsets
 
