@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -39,6 +39,7 @@ class Step:
     late: bool = False
 
 
+@runtime_checkable
 class Edit(Protocol):
     """What ``Lens.edit`` takes; adding one is adding a class here."""
 

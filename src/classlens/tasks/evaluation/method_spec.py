@@ -12,7 +12,8 @@ from numpy import ndarray
 from torch import Tensor
 
 from classlens.errors import ClasslensError
-from classlens.explain.registry import METHODS, Method, method_of, split_method
+from classlens.explain.method import Method
+from classlens.explain.registry import METHODS, method_of, split_method
 from classlens.lens.trace import Trace
 from classlens.tasks.evaluation import stored_ranks as stored
 

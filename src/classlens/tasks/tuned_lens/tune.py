@@ -21,7 +21,7 @@ from classlens.engine.ram import bytes_of
 from classlens.engine.work import Progress
 from classlens.errors import ClasslensError, cause
 from classlens.lens.lens import Lens, load
-from classlens.lens.tuned_lens import TunedLens, read_tuned_lens, write_tuned_lens
+from classlens.lens.tuned_lens import TunedLens, read_tuned_lens
 from classlens.models.view import ModelView
 from classlens.store.atomic import clear_leftovers, writing
 from classlens.store.lock import only_writer
@@ -170,7 +170,13 @@ def tune(
         )
         about = {"blocks": found.blocks, "constant": found.constant, "epochs": found.epochs, "images": found.images}
         note = {**about, "held_out": found.held_out, "seconds": found.seconds, "data": dataset.spec}
-        write_tuned_lens(path, state.best, lens.view, {"training": identity, "found": json.dumps(note)})
+        try:
+            with writing(path) as temporary:
+                state.best.save(temporary, lens.view, {"training": identity, "found": json.dumps(note)})
+        except OSError as error:
+            raise ClasslensError(
+                f"tuned lens {str(path)!r} cannot be written ({cause(error)}): give another --out"
+            ) from None
         kept.unlink(missing_ok=True)
         return found
 
