@@ -15,7 +15,7 @@ from classlens import measure, open_store, probe
 from classlens.data.registry import open_dataset
 from classlens.engine.ray import Cluster
 from classlens.engine.work import Progress
-from classlens.lens.tuned_lens import TunedLens, write_tuned_lens
+from classlens.lens.tuned_lens import TunedLens
 from classlens.models.view import Site
 from classlens.store.probe_folder import KINDS, ProbeFiles
 from classlens.store.store import Store
@@ -139,7 +139,7 @@ def test_what_is_read_by_something_else_does_not_meet_in_one_store(
         "other probes",
     )
     # The same tuned_lens from a file are the same.
-    write_tuned_lens(tmp_path / "lens.safetensors", drawn(), lens.view, {})
+    drawn().save(tmp_path / "lens.safetensors", lens.view)
     again = measure(lens, data.test, store, **{**given, "tuned_lens": tmp_path / "lens.safetensors"})
     assert again.before == TEST
 
@@ -153,7 +153,7 @@ def test_what_is_not_there(data: Data, probes: Path, tmp_path: Path) -> None:
         zoo.build("cls", seed=8), class_names=list(NAMES), transform=lens.preprocessing.transform or None
     )
     refused(lambda: measure(other, data.test, out, conditions="probe", probes=probes), "other weights")
-    write_tuned_lens(tmp_path / "lens.safetensors", drawn(), lens.view, {})
+    drawn().save(tmp_path / "lens.safetensors", lens.view)
     refused(
         lambda: measure(other, data.test, out, conditions="tuned", tuned_lens=tmp_path / "lens.safetensors"),
         "other weights",

@@ -20,7 +20,7 @@ import classlens
 from classlens import Lens, tune
 from classlens.data.registry import open_dataset
 from classlens.engine.work import Progress
-from classlens.lens.tuned_lens import TunedLens, write_tuned_lens
+from classlens.lens.tuned_lens import TunedLens
 from classlens.models.transforms import paper_transform
 from tests import zoo
 from tests.data.pictures import folder
@@ -427,7 +427,7 @@ def test_what_lies_there_already(data: str, tmp_path: Path, short: Path) -> None
     other = classlens.load(zoo.build("cls", seed=7), class_names=list(NAMES), transform=paper_transform((16, 16)))
     refused(lambda: tune(other, data, short, **SHORT), "other weights")
     by_hand = tmp_path / "by_hand.safetensors"
-    write_tuned_lens(by_hand, TunedLens.identity(lens_of().view), lens_of().view, {})
+    TunedLens.identity(lens_of().view).save(by_hand, lens_of().view)
     refused(lambda: tune(lens_of(), data, by_hand, **SHORT), "other images or settings")
 
 
