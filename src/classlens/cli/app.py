@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from importlib import import_module
-from pathlib import Path
 from typing import Annotated, Any, ParamSpec
 
 import typer
@@ -123,25 +122,3 @@ def check_images(images: list[str]) -> None:
 
 def listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def loading(
-    model: str,
-    checkpoint: Path | None,
-    head: Path | None,
-    classes: Path | None,
-    templates: Path | None,
-    transform: str | None,
-    device: str | None,
-) -> dict[str, Any]:
-    """What `classlens.load` is to be called with besides the model."""
-    from classlens.models.classes import read_class_names
-
-    if templates is not None and not model.startswith("open_clip:"):
-        raise ClasslensError(f"--templates goes with an OpenCLIP model, not with {model!r}: leave it out")
-    options: dict[str, Any] = {} if templates is None else {"templates": templates}
-    names = None if classes is None else read_class_names(classes)
-    if transform not in (None, "paper"):
-        raise ClasslensError(f'transform {transform!r} is not known: leave it out or give "paper"')
-    given = {"checkpoint": checkpoint, "head": head, "class_names": names, "transform": transform, "device": device}
-    return given | options

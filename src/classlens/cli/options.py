@@ -112,17 +112,17 @@ def expand_options(command: Callable[..., None]) -> Callable[..., None]:
     groups: dict[str, Any] = {
         name: hint for name, hint in hints.items() if name in signature.parameters and is_dataclass(hint)
     }
-    parameters, annotations = [], {}
+    own, shared, annotations = [], [], {}
     for name, parameter in signature.parameters.items():
         group = groups.get(name)
         if group is None:
-            parameters.append(parameter.replace(annotation=hints[name]))
+            own.append(parameter.replace(annotation=hints[name]))
             annotations[name] = hints[name]
             continue
         types = get_type_hints(group, include_extras=True)
         for field in fields(group):
             annotations[field.name] = types[field.name]
-            parameters.append(
+            shared.append(
                 inspect.Parameter(
                     field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=types[field.name]
                 )
@@ -136,9 +136,9 @@ def expand_options(command: Callable[..., None]) -> Callable[..., None]:
         }
         command(**values, **built)
 
-    ordered = sorted(parameters, key=lambda parameter: parameter.default is not inspect.Parameter.empty)
+    own.sort(key=lambda parameter: parameter.default is not inspect.Parameter.empty)
     run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in ordered]
+        [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *shared)]
     )
     run.__annotations__ = annotations
     return run

@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from classlens.errors import ClasslensError
 
-ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]
+ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[Any]
 
 _ACCEPTED = (
     "a path, a PIL image, a numpy array [height, width], [height, width, channel] or [image, height, width, channel], "

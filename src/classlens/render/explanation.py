@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from classlens.explain.gradient import chosen_loss
+from classlens.explain.class_gradient import resolved_loss
 from classlens.explain.registry import METHODS, parse_method
 from classlens.lens.lens import Lens
-from classlens.lens.target import Target, indices
+from classlens.lens.target import Target, class_indices
 from classlens.lens.trace import Trace
 from classlens.models.images import ImageLike, read_pictures
 from classlens.render.figures.maps import STRIP, Canvas, Floats, frames, overlay, side_by_side
@@ -92,7 +92,9 @@ def _against(trace: Trace, options: Mapping[str, Any]) -> list[str] | None:
     """The name of the other class of each image."""
     if options.get("against") is None:
         return None
-    return [trace.classes.names[index] for index in indices(trace.classes, options["against"], len(trace)).tolist()]
+    return [
+        trace.classes.names[index] for index in class_indices(trace.classes, options["against"], len(trace)).tolist()
+    ]
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def _options(chosen: _Chosen, rival: str | None) -> dict[str, Any]:
     """All options of a method as they were, those that were left out, too; another class by its name."""
     found = {**METHODS[chosen.name].defaults, **chosen.options}
     if "against" in found:
-        found["loss"] = chosen_loss(found["loss"], found["against"])
+        found["loss"] = resolved_loss(found["loss"], found["against"])
         found["against"] = rival
     return {key: value for key, value in found.items() if value is not None}
 

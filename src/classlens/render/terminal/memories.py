@@ -22,8 +22,8 @@ def memory_table(found: xr.Dataset) -> Table:
     """The same as a table; its title says what is shown."""
     about = found.attrs
     kind, where = _KINDS[about["sublayer"]], f"block {about['block']} of {about['model']}"
-    if "memory" in about:
-        table = Table(title=escape(f"Classes of {kind} {about['memory']}, {about['sublayer']}, {where}"))
+    if "unit" in about:
+        table = Table(title=escape(f"Classes of {kind} {about['unit']}, {about['sublayer']}, {where}"))
     else:
         table = Table(title=escape(f"Memories ({kind}s), {about['sublayer']}, {where}"))
         table.add_column(kind, justify="right")
@@ -34,7 +34,7 @@ def memory_table(found: xr.Dataset) -> Table:
         table.add_column("its top class")
     for place in memory_record(found)["places"]:
         cells = [place["class_name"], f"{place['score']:.3f}", f"{place['cosine']:.3f}"]
-        first = [str(place["memory"])] if "memory" in place else []
+        first = [str(place["unit"])] if "unit" in place else []
         last = [place["top"]] if "top" in place else []
         table.add_row(*(escape(cell) for cell in [*first, *cells, *last]))
     return table

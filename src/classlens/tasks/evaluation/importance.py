@@ -12,7 +12,8 @@ from numpy import ndarray
 from torch import Tensor
 
 from classlens.errors import ClasslensError, unknown
-from classlens.explain.registry import METHODS, Method, method_of, split_method
+from classlens.explain.method import Method
+from classlens.explain.registry import METHODS, method_of, split_method
 from classlens.lens.trace import Trace
 from classlens.tasks.evaluation.image_batch import ImageBatch
 from classlens.tasks.evaluation.stored_ranks import STORED_RANK, check_stored_options

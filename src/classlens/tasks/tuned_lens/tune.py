@@ -20,7 +20,7 @@ from classlens.engine.ram import parse_ram
 from classlens.engine.ray import Cluster
 from classlens.engine.session import Engine, RunOptions, Selection, Session
 from classlens.errors import ClasslensError, cause
-from classlens.lens.tuned_lens import TunedLens, read_tuned_lens, write_tuned_lens
+from classlens.lens.tuned_lens import TunedLens, read_tuned_lens
 from classlens.models.view import ModelView
 from classlens.store.atomic import atomic_write, clear_leftovers
 from classlens.store.lock import only_writer
@@ -186,9 +186,14 @@ def tune(
             path, state.best, blocks, trainer.constant(), state.epoch, len(train), len(apart), tracker.seconds
         )
         fields = {name: getattr(result, name) for name in _FIELDS}
-        write_tuned_lens(
-            path, state.best, view, {"training": key, "result": json.dumps({**fields, "data": dataset.spec})}
-        )
+        metadata = {"training": key, "result": json.dumps({**fields, "data": dataset.spec})}
+        try:
+            with atomic_write(path) as temporary:
+                state.best.save(temporary, view, metadata)
+        except OSError as error:
+            raise ClasslensError(
+                f"tuned lens {str(path)!r} cannot be written ({cause(error)}): give another --out"
+            ) from None
         checkpoint.unlink(missing_ok=True)
         return result
 
