@@ -23,7 +23,7 @@ from classlens.data.dataset import Dataset
 from classlens.data.registry import open_dataset
 from classlens.engine.work import Progress
 from classlens.forward.attention import attention_weights
-from classlens.render.evaluation import write_evaluation
+from classlens.render.folders.evaluation import write_evaluation
 from classlens.tasks.evaluation.cascade import Cascade
 from classlens.tasks.evaluation.curves import trapezoid
 from classlens.tasks.evaluation.evaluate import STORE

@@ -21,8 +21,9 @@ from classlens.analysis.analyze import analyze
 from classlens.data.dataset import Dataset
 from classlens.data.registry import open_dataset
 from classlens.engine.work import Progress
-from classlens.render.analysis import write_analysis, write_figures
-from classlens.render.evaluation import write_evaluation
+from classlens.render.figures.analysis import figures
+from classlens.render.folders.analysis import write_analysis
+from classlens.render.folders.evaluation import write_evaluation
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE / "probes"

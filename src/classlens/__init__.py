@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 from classlens.errors import ClasslensError
 
 if TYPE_CHECKING:
-    from classlens.analysis.analyze import Analysis, analyze
+    from classlens.analysis.analyze import AnalyzeResult, Missing, analyze
+    from classlens.analysis.registry import EXPERIMENTS
     from classlens.core.attention import Output
     from classlens.core.maps import Norm
     from classlens.core.space import ClassSpace
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from classlens.lens.trace import Trace
     from classlens.lens.tuned_lens import TunedLens
     from classlens.models.view import BlockView, ModelView, Point, Readout
+    from classlens.render.figures.analysis import figures
     from classlens.store.store import open_store
     from classlens.tasks.evaluation.evaluate import EvaluateResult, evaluate
     from classlens.tasks.probes.probe import ProbeResult, probe
@@ -32,10 +34,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "EXPERIMENTS",
     "AblateHeads",
     "AblateNeurons",
     "AblateSublayer",
-    "Analysis",
+    "AnalyzeResult",
     "BlockView",
     "ClassSpace",
     "ClasslensError",
@@ -43,6 +46,7 @@ __all__ = [
     "EvaluateResult",
     "KeepTokens",
     "Lens",
+    "Missing",
     "ModelView",
     "NoCls",
     "Norm",
@@ -59,6 +63,7 @@ __all__ = [
     "__version__",
     "analyze",
     "evaluate",
+    "figures",
     "load",
     "measure",
     "open_store",
@@ -76,7 +81,9 @@ _HOMES = {
     ),
     "measure": "classlens.tasks.tokens.measure",
     "open_store": "classlens.store.store",
-    **dict.fromkeys(("Analysis", "analyze"), "classlens.analysis.analyze"),
+    **dict.fromkeys(("AnalyzeResult", "Missing", "analyze"), "classlens.analysis.analyze"),
+    "EXPERIMENTS": "classlens.analysis.registry",
+    "figures": "classlens.render.figures.analysis",
     **dict.fromkeys(("EvaluateResult", "evaluate"), "classlens.tasks.evaluation.evaluate"),
     **dict.fromkeys(("ProbeResult", "probe"), "classlens.tasks.probes.probe"),
     **dict.fromkeys(("TuneResult", "tune"), "classlens.tasks.tuned_lens.tune"),

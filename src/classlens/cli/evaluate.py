@@ -65,8 +65,8 @@ def evaluate(
     """
     from classlens.core.stats import Statistics
     from classlens.engine.ray import Cluster
-    from classlens.render.evaluation import write_evaluation
-    from classlens.render.folder import EVALUATION, check_replaceable
+    from classlens.render.folders.evaluation import write_evaluation
+    from classlens.render.folders.result_folder import EVALUATION, check_replaceable
     from classlens.render.terminal.progress import watched
     from classlens.tasks.evaluation.evaluate import evaluate as run
 

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from classlens import __version__
-from classlens.cli.app import app, check_images, loading, reporting, waiting
+from classlens.cli.app import app, check_images, loading, reporting
 from classlens.errors import ClasslensError
 
 if TYPE_CHECKING:
@@ -46,14 +46,15 @@ def inspect(
 ) -> None:
     """Show how a model builds the class of a photo: a page to explore, figures and numbers."""
     from classlens.lens.lens import load
-    from classlens.render.folder import INSPECTION, check_replaceable
+    from classlens.render.folders.result_folder import INSPECTION, check_replaceable
+    from classlens.render.terminal.progress import progress_bar
 
     check_replaceable(out, INSPECTION)
     if transform not in (None, "paper"):
         raise ClasslensError(f'transform {transform!r} is not known: leave it out or give "paper"')
     check_images(images)
     steps = len(images) + 2
-    with waiting("loading the model") as progress:
+    with progress_bar("loading the model") as progress:
         lens = load(model, **loading(model, checkpoint, head, classes, templates, transform, device))
         target: int | str = class_ if class_ == "predicted" else lens.classes.index(class_)
         pictures: list[Image] = []
@@ -66,7 +67,7 @@ def inspect(
                 yield trace
                 progress("looking at images", 1 + len(pictures), steps)
 
-        from classlens.render.inspection import inspection
+        from classlens.render.inspection_record import inspection
 
         record = inspection(lens, traces(), target, version=__version__)
         progress("writing the report", steps - 1, steps)
@@ -85,7 +86,7 @@ def inspect(
 
 def _write(record: dict[str, Any], pictures: list[Image], out: Path) -> None:
     from classlens.render.figures.inspection import save_figures
-    from classlens.render.folder import INSPECTION, replacing
+    from classlens.render.folders.result_folder import INSPECTION, replacing
     from classlens.render.html.report import write_report
 
     with replacing(out, INSPECTION) as folder:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from classlens.store.schema import Array, Variable
 from classlens.tasks.evaluation.curves import DIRECTIONS, accuracies, areas, directions, trapezoid
 from classlens.tasks.evaluation.image_batch import EvaluationBatch, Settings
 from classlens.tasks.evaluation.method_spec import MethodSpec
-from classlens.tasks.evaluation.metric import CurvePoint, MetricSchema, Score
+from classlens.tasks.evaluation.metric import CurveAxes, CurvePoint, MetricSchema, Score
 
 # Tenths: 0, 0.1 … 0.9 of the pixels.
 _TENTHS = range(10)
@@ -40,6 +41,16 @@ class Masking:
 
     name: str = "masking"
     mosaics: bool = False
+    labels: ClassVar[Mapping[str, str]] = {
+        "negative_auc": "masking, least first, AUC",
+        "positive_auc": "masking, most first, AUC",
+    }
+    curve_labels: ClassVar[Mapping[str, str]] = {
+        "negative": "pixels masked, least important first",
+        "positive": "pixels masked, most important first",
+    }
+    curve_axes: ClassVar[CurveAxes | None] = CurveAxes("share removed or masked", "top-1 accuracy")
+    rounding_error: ClassVar[bool] = False
 
     def lacks(self, lens: Lens, *, masks: bool, twin: bool) -> str | None:
         return None

@@ -46,11 +46,40 @@ class MetricSchema(NamedTuple):
     """Values along its own dims."""
 
 
+class CurveAxes(NamedTuple):
+    """Labels of the axes of a metric's curves; metrics with equal axes share a figure."""
+
+    x: str
+    y: str
+    unit_range: bool = True
+    """Whether y is a share, drawn from 0 to 1."""
+
+
 class Metric(Protocol):
     """One measure. It is added by adding it to the table of ``registry.py``."""
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Column headings of its measures."""
+        ...
+
+    @property
+    def curve_labels(self) -> Mapping[str, str]:
+        """Panel titles of its curves; empty without curves."""
+        ...
+
+    @property
+    def curve_axes(self) -> CurveAxes | None:
+        """Axes of its curves; None without curves."""
+        ...
+
+    @property
+    def rounding_error(self) -> bool:
+        """Whether its measures are rounding errors, shown as powers of ten, and no method is better for them."""
+        ...
 
     @property
     def mosaics(self) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from classlens.store.schema import Array, Variable
 from classlens.tasks.evaluation.curves import mean
 from classlens.tasks.evaluation.image_batch import EvaluationBatch, Settings
 from classlens.tasks.evaluation.method_spec import MethodSpec
-from classlens.tasks.evaluation.metric import CurvePoint, MetricSchema, Score
+from classlens.tasks.evaluation.metric import CurveAxes, CurvePoint, MetricSchema, Score
 
 QUARTERS = 4
 
@@ -38,6 +39,10 @@ class Pointing:
 
     name: str = "pointing"
     mosaics: bool = True
+    labels: ClassVar[Mapping[str, str]] = {"share_inside": "pointing, share inside"}
+    curve_labels: ClassVar[Mapping[str, str]] = {}
+    curve_axes: ClassVar[CurveAxes | None] = None
+    rounding_error: ClassVar[bool] = False
 
     def lacks(self, lens: Lens, *, masks: bool, twin: bool) -> str | None:
         return None

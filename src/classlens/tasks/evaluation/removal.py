@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from classlens.store.schema import Array, Variable
 from classlens.tasks.evaluation.curves import DIRECTIONS, Area, Floats, accuracies, areas, directions, trapezoid
 from classlens.tasks.evaluation.image_batch import EvaluationBatch, Settings
 from classlens.tasks.evaluation.method_spec import MethodSpec
-from classlens.tasks.evaluation.metric import CurvePoint, MetricSchema, Score
+from classlens.tasks.evaluation.metric import CurveAxes, CurvePoint, MetricSchema, Score
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,18 @@ class Removal:
 
     name: str = "removal"
     mosaics: bool = False
+    labels: ClassVar[Mapping[str, str]] = {
+        "negative_auc_reference": "removal, least first, AUC as published",
+        "negative_auc": "removal, least first, AUC",
+        "positive_auc_reference": "removal, most first, AUC as published",
+        "positive_auc": "removal, most first, AUC",
+    }
+    curve_labels: ClassVar[Mapping[str, str]] = {
+        "negative": "tokens removed, least important first",
+        "positive": "tokens removed, most important first",
+    }
+    curve_axes: ClassVar[CurveAxes | None] = CurveAxes("share removed or masked", "top-1 accuracy")
+    rounding_error: ClassVar[bool] = False
 
     def lacks(self, lens: Lens, *, masks: bool, twin: bool) -> str | None:
         return None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from classlens.store.schema import Array, Variable
 from classlens.tasks.evaluation.curves import Floats, mean
 from classlens.tasks.evaluation.image_batch import EvaluationBatch, Settings
 from classlens.tasks.evaluation.method_spec import MethodSpec
-from classlens.tasks.evaluation.metric import CurvePoint, MetricSchema, Score
+from classlens.tasks.evaluation.metric import CurveAxes, CurvePoint, MetricSchema, Score
 
 _CORRELATION = "Spearman correlation of the two maps over image tokens; NaN where one is constant"
 
@@ -34,6 +35,15 @@ class Randomization:
 
     name: str = "randomization"
     mosaics: bool = False
+    labels: ClassVar[Mapping[str, str]] = {
+        "correlation_head_random": "correlation, head random",
+        "correlation_all_random": "correlation, all random",
+    }
+    curve_labels: ClassVar[Mapping[str, str]] = {"correlation": "weights made random, head first"}
+    curve_axes: ClassVar[CurveAxes | None] = CurveAxes(
+        "share of stages made random", "rank correlation with the trained model's map", unit_range=False
+    )
+    rounding_error: ClassVar[bool] = False
 
     def lacks(self, lens: Lens, *, masks: bool, twin: bool) -> str | None:
         return None if twin else f"model {lens.view.name!r} has no random twin, as no library makes it anew by its name"
@@ -78,6 +88,10 @@ class ClassSensitivity:
 
     name: str = "class_sensitivity"
     mosaics: bool = False
+    labels: ClassVar[Mapping[str, str]] = {"score": "class sensitivity"}
+    curve_labels: ClassVar[Mapping[str, str]] = {}
+    curve_axes: ClassVar[CurveAxes | None] = None
+    rounding_error: ClassVar[bool] = False
 
     def lacks(self, lens: Lens, *, masks: bool, twin: bool) -> str | None:
         return None
@@ -110,6 +124,10 @@ class Completeness:
 
     name: str = "completeness"
     mosaics: bool = False
+    labels: ClassVar[Mapping[str, str]] = {"missing_logits": "attribution, missing logits"}
+    curve_labels: ClassVar[Mapping[str, str]] = {}
+    curve_axes: ClassVar[CurveAxes | None] = None
+    rounding_error: ClassVar[bool] = True
 
     def lacks(self, lens: Lens, *, masks: bool, twin: bool) -> str | None:
         return None

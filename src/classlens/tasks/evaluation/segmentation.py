@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import xarray as xr
@@ -18,7 +19,7 @@ from classlens.tasks.evaluation.curves import Floats, mean
 from classlens.tasks.evaluation.image_batch import EvaluationBatch, Settings
 from classlens.tasks.evaluation.masking import upsampled
 from classlens.tasks.evaluation.method_spec import MethodSpec
-from classlens.tasks.evaluation.metric import CurvePoint, MetricSchema, Score
+from classlens.tasks.evaluation.metric import CurveAxes, CurvePoint, MetricSchema, Score
 
 _PARTS = ("background", "class")
 
@@ -35,6 +36,14 @@ class Segmentation:
 
     name: str = "segmentation"
     mosaics: bool = False
+    labels: ClassVar[Mapping[str, str]] = {
+        "pixel_accuracy": "segmentation, pixel accuracy",
+        "mean_iou": "segmentation, mIoU",
+        "mean_ap": "segmentation, mAP",
+    }
+    curve_labels: ClassVar[Mapping[str, str]] = {}
+    curve_axes: ClassVar[CurveAxes | None] = None
+    rounding_error: ClassVar[bool] = False
 
     def lacks(self, lens: Lens, *, masks: bool, twin: bool) -> str | None:
         return None if masks else "the data has no masks that show where the class is"

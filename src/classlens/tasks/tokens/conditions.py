@@ -9,6 +9,7 @@ from typing import Literal
 from jaxtyping import Bool
 from torch import Tensor
 
+from classlens import palette
 from classlens.errors import ClasslensError, unknown
 from classlens.forward.edits.edits import Edit, KeepTokens, NoCls, SelfOnly
 from classlens.models.view import ModelView
@@ -26,6 +27,10 @@ class Condition:
     """
 
     note: str
+    label: str
+    """What figures and tables for people call it."""
+    color: str | None = None
+    """Its color in figures; None: any free one."""
     edits: Callable[[Bool[Tensor, "image token"]], tuple[Edit, ...]] = _NOTHING
     subject: Subject = "model"
     """What is measured: the model, its random twin, the model through a tuned lens, or by probes."""
@@ -37,24 +42,56 @@ class Condition:
 
 CLEAN = "clean"
 CONDITIONS: dict[str, Condition] = {
-    CLEAN: Condition("the model as it is"),
-    "random_init": Condition("the random twin: the architecture as its library initializes it", subject="twin"),
-    "self_only": Condition("every image token attends to itself alone", lambda _: (SelfOnly(),)),
-    "no_cls": Condition("image tokens do not see [CLS]; rows are not renormalized", lambda _: (NoCls(),), cls=True),
+    CLEAN: Condition("the model as it is", "trained model", palette.BLUE),
+    "random_init": Condition(
+        "the random twin: the architecture as its library initializes it", "random twin", palette.GRAY, subject="twin"
+    ),
+    "self_only": Condition(
+        "every image token attends to itself alone",
+        "image tokens see themselves alone",
+        palette.VERMILLION,
+        lambda _: (SelfOnly(),),
+    ),
+    "no_cls": Condition(
+        "image tokens do not see [CLS]; rows are not renormalized",
+        "image tokens do not see [CLS]",
+        palette.ORANGE,
+        lambda _: (NoCls(),),
+        cls=True,
+    ),
     "context_removed": Condition(
         "image tokens that do not show the class are dropped after position embeddings",
-        lambda kept: (KeepTokens(kept),),
+        "context removed",
+        edits=lambda kept: (KeepTokens(kept),),
         keeps=True,
     ),
     "class_removed": Condition(
         "image tokens that show the class are dropped after position embeddings",
-        lambda kept: (KeepTokens(kept),),
+        "class removed",
+        edits=lambda kept: (KeepTokens(kept),),
         keeps=False,
     ),
-    "tuned": Condition("tokens pass the tuned_lens of a tuned lens before they are projected", subject="tuned"),
-    "probe": Condition("scores of linear probes, one of each token, site and block", subject="probe"),
-    "probe_pooled": Condition("scores of linear probes, one of all image tokens of a site and block", subject="probe"),
-    "probe_logistic": Condition("scores of logistic probes of each token, site and block", subject="probe"),
+    "tuned": Condition(
+        "tokens pass the tuned_lens of a tuned lens before they are projected",
+        "tuned lens",
+        palette.ORANGE,
+        subject="tuned",
+    ),
+    "probe": Condition(
+        "scores of linear probes, one of each token, site and block",
+        "linear probes",
+        palette.VERMILLION,
+        subject="probe",
+    ),
+    "probe_pooled": Condition(
+        "scores of linear probes, one of all image tokens of a site and block",
+        "one probe of all image tokens",
+        palette.PLUM,
+        subject="probe",
+    ),
+    "probe_logistic": Condition(
+        "scores of logistic probes of each token, site and block", "logistic probes", palette.TEAL, subject="probe"
+    ),
 }
 READINGS: tuple[str, ...] = tuple(name for name, each in CONDITIONS.items() if each.subject in ("tuned", "probe"))
 """Conditions that read the same states in another way than by the class embedding."""
