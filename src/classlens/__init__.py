@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 from classlens.errors import ClasslensError
 
 if TYPE_CHECKING:
-    from classlens.analysis.analyze import Analysis, analyze
+    from classlens.analysis.analyze import AnalyzeResult, Missing, analyze
+    from classlens.analysis.registry import EXPERIMENTS
     from classlens.core.attention import Output
     from classlens.core.maps import Norm
     from classlens.core.space import ClassSpace
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from classlens.lens.trace import Trace
     from classlens.lens.tuned_lens import TunedLens
     from classlens.models.view import BlockView, ModelView, Point, Readout
+    from classlens.render.folders.figures import figures
     from classlens.store.open_store import open_store
     from classlens.tasks.evaluation.evaluate import EvaluateResult, evaluate
     from classlens.tasks.probes.probe import ProbeResult, probe
@@ -36,11 +38,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "EXPERIMENTS",
     "METHODS",
     "AblateHeads",
     "AblateNeurons",
     "AblateSublayer",
-    "Analysis",
+    "AnalyzeResult",
     "BlockView",
     "ClassName",
     "ClassSpace",
@@ -54,6 +57,7 @@ __all__ = [
     "KeepTokens",
     "Lens",
     "MeasureResult",
+    "Missing",
     "ModelView",
     "NoCls",
     "Norm",
@@ -71,6 +75,7 @@ __all__ = [
     "__version__",
     "analyze",
     "evaluate",
+    "figures",
     "load",
     "measure",
     "open_dataset",
@@ -107,7 +112,9 @@ _MODULES = {
     "tasks.evaluation.evaluate": "EvaluateResult evaluate",
     "tasks.probes.probe": "ProbeResult probe",
     "tasks.tuned_lens.tune": "TuneResult tune",
-    "analysis.analyze": "Analysis analyze",
+    "analysis.analyze": "AnalyzeResult Missing analyze",
+    "analysis.registry": "EXPERIMENTS",
+    "render.folders.figures": "figures",
 }
 _HOMES = {name: f"classlens.{module}" for module, names in _MODULES.items() for name in names.split()}
 __all__ = ["ClasslensError", "__version__", *_HOMES]

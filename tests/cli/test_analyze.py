@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from classlens.analysis.registry import EXPERIMENTS
 from classlens.cli import app
-from tests.analysis.stores import Made, write_store
+from tests.analysis.stores import StoreSpec, write_store
 from tests.data.pictures import folder
 
 QUICK = ("--permutations", "30", "--resamples", "20")
@@ -24,7 +24,7 @@ def run(*args: str | Path) -> Result:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("stores") / "run.zarr"
-    write_store(path, Made(conditions=("clean",), memories=False, images=6))
+    write_store(path, StoreSpec(conditions=("clean",), memories=False, images=6))
     return path
 
 

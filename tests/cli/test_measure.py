@@ -42,7 +42,7 @@ def test_a_run_and_its_outcome(data: str, tmp_path: Path) -> None:
     assert open_group(out, "self_only").sizes["image"] == 20
     again = run(*MODEL, "--data", data, "--out", out, "--per-class", "2", "--conditions", "clean", "--memories")
     assert "Measured 0 images" in again.stdout
-    assert "(20 were there before)" in again.stdout
+    assert "(20 were measured before)" in again.stdout
 
 
 def test_lines_for_machines(data: str, tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from typer.testing import CliRunner, Result
 
 import classlens
 from classlens.cli import app
-from classlens.store.probe_folder import ProbeFolder
 from classlens.store.open_store import open_group
+from classlens.store.probe_folder import ProbeFolder
 from tests.data.pictures import assert_same, folder, groups
 
 MODEL = ("--model", "builtin:cifar10")

@@ -5,15 +5,13 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
 from typing import Annotated, Any, ParamSpec
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from typer.core import TyperGroup
 
 from classlens import __version__
@@ -93,24 +91,6 @@ def main(
     """How a Vision Transformer image classifier builds its classes."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a file name or a rule of a table that it cannot show is no failure
-
-
-@contextmanager
-def waiting(text: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr while something is done, moved by ``(text, done, of all)``; nothing where it is no terminal."""
-    terminal = Console(stderr=True, emoji=False)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=terminal,
-        transient=True,
-        disable=not terminal.is_terminal,  # else it ends with an empty line
-    )
-    with bar:
-        task = bar.add_task(text, total=None)
-        yield lambda now, done, total: bar.update(task, description=now, completed=done, total=total)
 
 
 def check_images(images: list[str]) -> None:

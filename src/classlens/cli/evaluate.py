@@ -52,8 +52,8 @@ def evaluate(
     Run again to resume after a stop, or to add methods and metrics.
     """
     from classlens.core.stats import Statistics
-    from classlens.render.evaluation import write_evaluation
-    from classlens.render.folder import EVALUATION, check_replaceable
+    from classlens.render.folders.evaluation import write_evaluation
+    from classlens.render.folders.result_folder import EVALUATION, check_replaceable
     from classlens.render.terminal.progress import watched
     from classlens.tasks.evaluation.evaluate import evaluate as evaluate_methods
 

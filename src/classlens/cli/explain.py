@@ -10,7 +10,7 @@ from rich.console import Console
 
 from classlens import __version__
 from classlens.cli import options as given
-from classlens.cli.app import app, check_images, listed, reporting, waiting
+from classlens.cli.app import app, check_images, listed, reporting
 from classlens.cli.options import ModelOptions, expand_options
 from classlens.errors import ClasslensError
 
@@ -51,8 +51,9 @@ def explain(
     """Show which parts of a photo speak for a class: overlays and numbers of one or several methods."""
     from classlens.explain.registry import METHODS, parse_method
     from classlens.lens.lens import load
-    from classlens.render.explanation import Animation, explanation_json, write_explanations
-    from classlens.render.folder import EXPLANATION, check_replaceable, replacing
+    from classlens.render.folders.explanation import Animation, explanation_json, write_explanations
+    from classlens.render.folders.result_folder import EXPLANATION, check_replaceable, replacing
+    from classlens.render.terminal.progress import progress_bar
 
     check_replaceable(out, EXPLANATION)
     methods = tuple(METHODS) if method == "all" else listed(method)
@@ -78,7 +79,7 @@ def explain(
         animation = None
     check_images(images)
     load_options = weights.load_options(model)
-    with waiting("loading the model") as progress, replacing(out, EXPLANATION) as folder:
+    with progress_bar("loading the model") as progress, replacing(out, EXPLANATION) as folder:
         lens = load(model, **load_options)
         target: int | str = class_ if class_ == "predicted" else lens.classes.index(class_)
         if against is not None:

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from classlens import __version__
-from classlens.cli.app import app, check_images, reporting, waiting
+from classlens.cli.app import app, check_images, reporting
 from classlens.cli.options import ModelOptions, expand_options
 
 if TYPE_CHECKING:
@@ -38,13 +38,14 @@ def inspect(
 ) -> None:
     """Show how a model builds the class of a photo: an interactive page, figures and numbers."""
     from classlens.lens.lens import load
-    from classlens.render.folder import INSPECTION, check_replaceable
+    from classlens.render.folders.result_folder import INSPECTION, check_replaceable
+    from classlens.render.terminal.progress import progress_bar
 
     check_replaceable(out, INSPECTION)
     check_images(images)
     load_options = weights.load_options(model)
     steps = len(images) + 2
-    with waiting("loading the model") as progress:
+    with progress_bar("loading the model") as progress:
         lens = load(model, **load_options)
         target: int | str = class_ if class_ == "predicted" else lens.classes.index(class_)
         pictures: list[Image] = []
@@ -57,7 +58,7 @@ def inspect(
                 yield trace
                 progress("running the model", 1 + len(pictures), steps)
 
-        from classlens.render.inspection import inspection
+        from classlens.render.inspection_record import inspection
 
         record = inspection(lens, traces(), target, version=__version__)
         progress("writing the report", steps - 1, steps)
@@ -76,7 +77,7 @@ def inspect(
 
 def _write(record: dict[str, Any], pictures: list[Image], out: Path) -> None:
     from classlens.render.figures.inspection import save_figures
-    from classlens.render.folder import INSPECTION, replacing
+    from classlens.render.folders.result_folder import INSPECTION, replacing
     from classlens.render.html.report import write_report
 
     with replacing(out, INSPECTION) as folder:

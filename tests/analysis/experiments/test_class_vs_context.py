@@ -12,30 +12,30 @@ from scipy import stats
 
 from classlens.analysis.analyze import analyze
 from classlens.core.stats import Statistics
-from tests.analysis.literal import QUICK, logit_entering, made_table, place, places, split_into_shards
-from tests.analysis.stores import Made, Values, write_store
+from tests.analysis.literal import QUICK, logit_entering, positions, site_index, split_into_shards, table_and_contents
+from tests.analysis.stores import StoreSpec, Values, write_store
 
 NAME = "class_vs_context"
 LABELS = {"class": 1, "context": 0}
 
 
-def value(made: Made, facts: Values, quantity: str, image: int, block: int, token: int) -> float:
+def value(spec: StoreSpec, facts: Values, quantity: str, image: int, block: int, token: int) -> float:
     if quantity == "identifiability":
-        return 1 - int(facts["rank"][image, place(made, "resid_post"), block, token]) / made.classes
-    own = facts["logit"][image, place(made, quantity.replace("rise", "out")), block, token]
-    return float(own > logit_entering(made, facts, "logit", image, block, token))
+        return 1 - int(facts["rank"][image, site_index(spec, "resid_post"), block, token]) / spec.classes
+    own = facts["logit"][image, site_index(spec, quantity.replace("rise", "out")), block, token]
+    return float(own > logit_entering(spec, facts, "logit", image, block, token))
 
 
-def literal(made: Made, facts: Values, quantity: str, block: int) -> dict[str, list[list[float]]]:
+def literal(spec: StoreSpec, facts: Values, quantity: str, block: int) -> dict[str, list[list[float]]]:
     """Of each image, the values of its class tokens and of its context tokens."""
     return {
         labeled: [
             [
-                value(made, facts, quantity, image, block, token)
-                for token in places(made, "image")
+                value(spec, facts, quantity, image, block, token)
+                for token in positions(spec, "image")
                 if facts["class_token"][image, token] == wanted
             ]
-            for image in range(made.images)
+            for image in range(spec.images)
         ]
         for labeled, wanted in LABELS.items()
     }
@@ -45,12 +45,12 @@ def literal(made: Made, facts: Values, quantity: str, block: int) -> dict[str, l
 def test_values(tmp_path: Path, embed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some images have no token of the one kind: a mean of nothing is no value."""
     split_into_shards(monkeypatch)
-    made = Made(masks=True, images=70, embed=embed, seed=3)
-    table, written = made_table(tmp_path, made, NAME)
+    spec = StoreSpec(masks=True, images=70, embed=embed, seed=3)
+    table, written = table_and_contents(tmp_path, spec, NAME)
     facts = written["clean"]
     lacking = 0
     for row in table.to_dict("records"):
-        found = literal(made, facts, row["quantity"], row["block"])
+        found = literal(spec, facts, row["quantity"], row["block"])
         means = {
             kind: np.array([sum(one) / len(one) if one else np.nan for one in each]) for kind, each in found.items()
         }
@@ -58,7 +58,7 @@ def test_values(tmp_path: Path, embed: bool, monkeypatch: pytest.MonkeyPatch) ->
         own = means[row["labeled"]]
         assert row["value"] == pytest.approx(np.nanmean(own), abs=1e-12)
         assert row["images"] == np.sum(~np.isnan(own))
-        lacking += made.images - row["images"]
+        lacking += spec.images - row["images"]
         if row["labeled"] == "difference":
             pooled = {kind: [one for each in found[kind] for one in each] for kind in LABELS}
             difference = np.mean(pooled["class"]) - np.mean(pooled["context"])
@@ -74,11 +74,11 @@ def test_values(tmp_path: Path, embed: bool, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_p_values_are_exact_but_for_what_is_drawn(tmp_path: Path) -> None:
-    made = Made(masks=True, images=7, seed=8, blocks=2)
-    how = Statistics(permutations=4000, resamples=5)
-    table, written = made_table(tmp_path, made, NAME, how)
+    spec = StoreSpec(masks=True, images=7, seed=8, blocks=2)
+    statistics = Statistics(permutations=4000, resamples=5)
+    table, written = table_and_contents(tmp_path, spec, NAME, statistics)
     for row in table[table["labeled"] == "difference"].to_dict("records"):
-        found = literal(made, written["clean"], row["quantity"], row["block"])
+        found = literal(spec, written["clean"], row["quantity"], row["block"])
         pairs = [
             np.mean(one) - np.mean(other)
             for one, other in zip(found["class"], found["context"], strict=True)
@@ -101,8 +101,8 @@ def test_an_effect_of_known_size(tmp_path: Path) -> None:
     mask = np.tile([-1, 1, 0, 0, 1], (40, 1)).astype(np.int8)
     rank = np.empty((40, 4, 2, 5), dtype=np.int16)
     rank[:] = np.where(mask == 1, 1, 4)[:, None, None]
-    made = Made(images=40, blocks=2, classes=10, masks=True, facts={"clean": {"rank": rank, "class_token": mask}})
-    table, _ = made_table(tmp_path, made, NAME, Statistics(permutations=999, resamples=20))
+    spec = StoreSpec(images=40, blocks=2, classes=10, masks=True, facts={"clean": {"rank": rank, "class_token": mask}})
+    table, _ = table_and_contents(tmp_path, spec, NAME, Statistics(permutations=999, resamples=20))
     rows = table.query("quantity == 'identifiability'").set_index(["labeled", "block"])
     for block in range(2):
         assert rows.loc[("class", block), "value"] == pytest.approx(0.9)
@@ -129,9 +129,9 @@ def test_by_hand(tmp_path: Path) -> None:
         "logit": logit,
         "embed_logit": np.zeros((5, 5), dtype=np.float32),
     }
-    made = Made(images=5, blocks=1, classes=10, masks=True, conditions=("clean",), facts={"clean": facts})
-    how = Statistics(permutations=4000, resamples=20)
-    table, _ = made_table(tmp_path, made, NAME, how)
+    spec = StoreSpec(images=5, blocks=1, classes=10, masks=True, conditions=("clean",), facts={"clean": facts})
+    statistics = Statistics(permutations=4000, resamples=20)
+    table, _ = table_and_contents(tmp_path, spec, NAME, statistics)
     rows = table.set_index(["quantity", "labeled"])
     wanted = {
         "identifiability": ((0.9 + 0.6 + 0.1) / 3, (0.7 + 0.4 + 1) / 3, 0.2, (24 / 9 - 42 / 7) / 10),
@@ -155,7 +155,7 @@ def test_by_hand(tmp_path: Path) -> None:
 
 
 def test_corrections_go_over_the_blocks_of_a_quantity(tmp_path: Path) -> None:
-    table, _ = made_table(tmp_path, Made(masks=True, images=30, seed=4), NAME)
+    table, _ = table_and_contents(tmp_path, StoreSpec(masks=True, images=30, seed=4), NAME)
     for _, rows in table[table["labeled"] == "difference"].groupby("quantity"):
         for p in ("p", "p_tokens"):
             order = np.argsort(rows[p].to_numpy())
@@ -165,7 +165,7 @@ def test_corrections_go_over_the_blocks_of_a_quantity(tmp_path: Path) -> None:
 
 def test_p_values_are_uniform_where_classes_are_drawn_alike(tmp_path: Path) -> None:
     """A store of 200 blocks of ranks that know nothing of the mask: 200 independent tests of a null effect."""
-    made = Made(
+    spec = StoreSpec(
         images=30,
         blocks=200,
         classes=100,
@@ -174,7 +174,7 @@ def test_p_values_are_uniform_where_classes_are_drawn_alike(tmp_path: Path) -> N
         memories=False,
         conditions=("clean",),
     )
-    table, _ = made_table(tmp_path, made, NAME, Statistics(permutations=499, resamples=2))
+    table, _ = table_and_contents(tmp_path, spec, NAME, Statistics(permutations=499, resamples=2))
     rows = table[table["labeled"] == "difference"]
     assert len(rows) == 200
     for p in ("p", "p_tokens"):
@@ -183,11 +183,11 @@ def test_p_values_are_uniform_where_classes_are_drawn_alike(tmp_path: Path) -> N
 
 
 def test_blocks_that_have_no_input_are_named(tmp_path: Path) -> None:
-    write_store(tmp_path / "made.zarr", Made(masks=True, embed=False, conditions=("clean",)))
+    write_store(tmp_path / "made.zarr", StoreSpec(masks=True, embed=False, conditions=("clean",)))
     found = analyze(tmp_path / "made.zarr", experiments=[NAME], statistics=QUICK)
     assert [(one.whole, one.reason.split(":")[0]) for one in found.missing] == [(False, "site embed was not measured")]
 
 
 def test_without_sublayers_identifiability_is_left(tmp_path: Path) -> None:
-    table, _ = made_table(tmp_path, Made(masks=True, sites=("resid_post",), memories=False), NAME, QUICK)
+    table, _ = table_and_contents(tmp_path, StoreSpec(masks=True, sites=("resid_post",), memories=False), NAME, QUICK)
     assert set(table["quantity"]) == {"identifiability"}

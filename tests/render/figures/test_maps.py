@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from classlens.models.geometry import Box, Window
-from classlens.render.figures.maps import Canvas, _scale, frames, overlay, side_by_side, upsample
+from classlens.render.figures.blending import color_scale
+from classlens.render.figures.maps import Canvas, frames, overlay, side_by_side, upsampled
 
 GREY = Canvas(Image.new("RGB", (64, 48), (120, 120, 120)))
 CORNER = np.zeros((3, 4))
@@ -23,7 +24,7 @@ def color(picture: Image.Image, row: int, column: int) -> list[int]:
 
 def test_a_grid_keeps_its_values_at_the_centres_of_tokens() -> None:
     grid = np.arange(12.0).reshape(3, 4)
-    large = upsample(grid, GREY)
+    large = upsampled(grid, GREY)
     assert large.shape == (48, 64)
     np.testing.assert_allclose(large[7:48:16, 7:64:16], grid, atol=0.5)
     # Half-way between two centers stands their mean.
@@ -56,7 +57,7 @@ def test_weak_values_have_the_hue_of_strong_ones_and_no_haze() -> None:
 @pytest.mark.parametrize("signed", [True, False])
 def test_the_bar_has_the_colors_of_the_map(signed: bool) -> None:
     """Those over middle gray, for values from the one end to the other."""
-    bar = _scale(signed, 3.0)
+    bar = color_scale(signed, 3.0)
     gray = Canvas(Image.new("L", (16, 16), 128).convert("RGB"))
     for value in (-3.0, -1.0, 0.0, 0.5, 3.0) if signed else (0.0, 0.5, 3.0):
         shown = overlay(gray, np.full((1, 1), value), signed=signed, largest=3.0).getpixel((8, 8))
@@ -139,7 +140,7 @@ def test_a_map_lies_where_the_model_saw_and_what_it_did_not_see_has_no_color() -
     # The input begins above the photo, as a crop that padded it.
     canvas = Canvas(photo, Window(Box(40, -10, 104, 38), Box(40, 0, 104, 38)))
     grid = np.arange(8.0, 20.0).reshape(3, 4)
-    large = upsample(grid, canvas)
+    large = upsampled(grid, canvas)
     assert large.shape == (90, 130)
     # Centers of tokens: rows -2, 14, 30, columns 48, 64, 80, 96; between pixels, hence the mean of four.
     for row, y in enumerate((-2, 14, 30)):
@@ -156,7 +157,7 @@ def test_a_map_lies_where_the_model_saw_and_what_it_did_not_see_has_no_color() -
 
 def test_a_smaller_canvas_keeps_its_window_in_place() -> None:
     canvas = Canvas(Image.new("RGB", (400, 200)), Window(Box(100, -20, 300, 180), Box(100, 0, 300, 180)))
-    small = canvas.sized(100, Image.Resampling.BILINEAR)
+    small = canvas.resized(100, Image.Resampling.BILINEAR)
     assert small.picture.size == (100, 50)
     assert small.frame == Box(25, -5, 75, 45)
     assert not small.unseen[:45, 25:75].any()

@@ -15,7 +15,7 @@ from torch import nn
 import classlens
 from classlens.render.figures.inspection import save_figures
 from classlens.render.html.report import write_report
-from classlens.render.inspection import inspection
+from classlens.render.inspection_record import inspection
 from classlens.render.terminal.inspection import tables
 from tests import zoo
 
@@ -76,7 +76,7 @@ def test_the_terminal(name: str) -> None:
         for table in tables(record):
             console.print(table)
     assert ("MLP adds" in captured.get()) == KINDS[name][1]
-    assert ("its logit is no sum of parts" in captured.get()) == (not KINDS[name][1])
+    assert ("its logit is no sum of contributions" in captured.get()) == (not KINDS[name][1])
 
 
 @pytest.mark.browser
@@ -90,6 +90,6 @@ def test_the_page(name: str, page: Page, tmp_path: Path) -> None:
     assert page.eval_on_selector_all("#site option", "all => all.map(o => o.value)") == sites
     assert words in page.inner_text("#explanation-words")
     assert page.is_visible("#bars") == additive
-    assert ("is no sum of what the parts" in page.inner_text("#attribution-words")) == (not additive)
+    assert ("is no sum of contributions" in page.inner_text("#attribution-words")) == (not additive)
     page.locator("#image-choice button").nth(1).click()  # the second image is drawn as well
     assert page.inner_text("#seen-caption") == "image 1"

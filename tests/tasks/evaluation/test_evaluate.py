@@ -20,11 +20,11 @@ from classlens.data.open_dataset import open_dataset
 from classlens.engine.progress import Progress
 from classlens.engine.ray import Cluster
 from classlens.models.transforms import paper_transform
+from classlens.store.open_store import open_group
 from classlens.tasks.evaluation.evaluate import STORE, EvaluateResult, tables
 from classlens.tasks.evaluation.importance import parse_methods
 from classlens.tasks.evaluation.metrics.masking import Masking
 from classlens.tasks.evaluation.metrics.pointing import quadruples
-from classlens.store.open_store import open_group
 from tests import zoo
 from tests.data.pictures import assert_same, folder, imagenet_s
 from tests.refusals import refused

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import classlens
 from classlens.models.view import Tokens
 from classlens.store.probe_folder import ProbeTokens
-from classlens.tasks.probes.plan import Plan, remaining_tokens, all_probe_tokens, make_plan, choose_sites, token_range
+from classlens.tasks.probes.plan import Plan, all_probe_tokens, choose_sites, make_plan, remaining_tokens, token_range
 from tests import zoo
 from tests.refusals import refused
 

@@ -18,11 +18,11 @@ from classlens import probe
 from classlens.data.open_dataset import open_dataset
 from classlens.engine.progress import Progress
 from classlens.models.transforms import paper_transform
+from classlens.store.open_store import open_group
 from classlens.store.probe_folder import ProbeFolder, ProbeTokens
-from classlens.tasks.probes.training import ALPHAS
 from classlens.tasks.probes.probe import STORE
 from classlens.tasks.probes.ridge import RidgeSums
-from classlens.store.open_store import open_group
+from classlens.tasks.probes.training import ALPHAS
 from tests import literal, zoo
 from tests.data.pictures import assert_same, folder, groups
 from tests.refusals import refused

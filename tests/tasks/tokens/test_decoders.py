@@ -17,9 +17,9 @@ from classlens.engine.progress import Progress
 from classlens.engine.ray import Cluster
 from classlens.lens.tuned_lens import TunedLens, write_tuned_lens
 from classlens.models.view import Site
+from classlens.store.open_store import open_group
 from classlens.store.probe_folder import ProbeFolder
 from classlens.store.store import Store
-from classlens.store.open_store import open_group
 from tests import zoo
 from tests.data.pictures import assert_same, groups
 from tests.refusals import refused

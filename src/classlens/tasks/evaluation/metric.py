@@ -48,18 +48,32 @@ class MetricSchema(NamedTuple):
     coords: Mapping[str, Array]
 
 
+class CurveAxes(NamedTuple):
+    """Labels of the axes of a metric's curves; metrics with equal axes share a figure.
+
+    ``unit_range``: whether y is a share, drawn from 0 to 1.
+    """
+
+    x: str
+    y: str
+    unit_range: bool = True
+
+
 class Metric(ABC):
     """A measure of faithfulness.
 
     Class attributes: ``label`` names it in summaries; ``about`` is one line for help and documentation; ``measures``
-    and ``curves`` label its rows of the two tables; ``images`` says whether it sees single images or mosaics of four;
-    ``mask_pixels`` whether it needs masks pixel by pixel.
+    and ``curves`` label its rows of the two tables, ``curve_axes`` the axes of its figure; ``rounding_error`` marks
+    measures that are shown as powers of ten and say nothing about a method; ``images`` says whether it sees single
+    images or mosaics of four; ``mask_pixels`` whether it needs masks pixel by pixel.
     """
 
     label: ClassVar[str]
     about: ClassVar[str]
     measures: ClassVar[Mapping[str, str]]
     curves: ClassVar[Mapping[str, str]] = {}
+    curve_axes: ClassVar[CurveAxes | None] = None
+    rounding_error: ClassVar[bool] = False
     images: ClassVar[Literal["single", "mosaic"]] = "single"
     mask_pixels: ClassVar[bool] = False
 

@@ -23,6 +23,7 @@ class Completeness(Metric):
     label = "Completeness"
     about = "what is missing between the sum of all contributions and the logit"
     measures = {"missing_logits": "attribution, missing logits"}
+    rounding_error = True
 
     def applies_to(self, importance: Importance) -> bool:
         return importance.complete

@@ -18,7 +18,7 @@ from classlens.models.view import Tokens
 from classlens.store.schema import Variable
 from classlens.tasks.evaluation.curves import DIRECTIONS, accuracies, areas, directions, trapezoid
 from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatch, Importance
-from classlens.tasks.evaluation.metric import CurvePoint, Metric, MetricSchema, Score
+from classlens.tasks.evaluation.metric import CurveAxes, CurvePoint, Metric, MetricSchema, Score
 
 # Masked shares in tenths: 0, 0.1 … 0.9.
 _TENTHS = range(10)
@@ -43,6 +43,7 @@ class Masking(Metric):
         "negative": "pixels masked, least important first",
         "positive": "pixels masked, most important first",
     }
+    curve_axes = CurveAxes("share removed or masked", "top-1 accuracy")
 
     def schema(self, lens: Lens, tokens: Tokens, importance: Importance, settings: EvaluationSettings) -> MetricSchema:
         note = "1 where the class is on top with so large a share of the pixels masked, -1 without a class"

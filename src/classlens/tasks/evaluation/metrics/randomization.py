@@ -15,7 +15,7 @@ from classlens.store.schema import Variable
 from classlens.tasks.evaluation.correlation import CORRELATION_NOTE, rank_correlation
 from classlens.tasks.evaluation.curves import mean
 from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatch, Importance
-from classlens.tasks.evaluation.metric import CurvePoint, Metric, MetricSchema, Score
+from classlens.tasks.evaluation.metric import CurveAxes, CurvePoint, Metric, MetricSchema, Score
 
 
 class Randomization(Metric):
@@ -32,6 +32,9 @@ class Randomization(Metric):
         "correlation_all_random": "correlation, all random",
     }
     curves = {"correlation": "weights made random, head first"}
+    curve_axes = CurveAxes(
+        "share of stages made random", "rank correlation with the trained model's map", unit_range=False
+    )
 
     def unavailable(self, lens: Lens, *, masks: bool, twin: bool) -> str | None:
         return None if twin else f"model {lens.view.name!r} has no random twin, as no library makes it anew by its name"

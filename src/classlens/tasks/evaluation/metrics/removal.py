@@ -18,7 +18,7 @@ from classlens.models.view import Tokens
 from classlens.store.schema import Variable
 from classlens.tasks.evaluation.curves import DIRECTIONS, Area, Floats, accuracies, areas, directions, trapezoid
 from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatch, Importance
-from classlens.tasks.evaluation.metric import CurvePoint, Metric, MetricSchema, Score
+from classlens.tasks.evaluation.metric import CurveAxes, CurvePoint, Metric, MetricSchema, Score
 
 
 class Removal(Metric):
@@ -41,6 +41,7 @@ class Removal(Metric):
         "negative": "tokens removed, least important first",
         "positive": "tokens removed, most important first",
     }
+    curve_axes = CurveAxes("share removed or masked", "top-1 accuracy")
 
     def schema(self, lens: Lens, tokens: Tokens, importance: Importance, settings: EvaluationSettings) -> MetricSchema:
         orders = _order_names(importance, settings)

@@ -31,6 +31,7 @@ class Condition:
         decoder: what turns states into class scores.
         keeps: ``"class"`` keeps image tokens that show the class, ``"context"`` the others, ``"all"`` needs no masks.
         needs_cls: whether the model needs a ``[CLS]`` token.
+        color: color of the condition in figures; None takes a free one.
     """
 
     label: str
@@ -40,6 +41,7 @@ class Condition:
     decoder: DecoderName = "class_embedding"
     keeps: Literal["all", "class", "context"] = "all"
     needs_cls: bool = False
+    color: str | None = None
 
     @property
     def needs_masks(self) -> bool:

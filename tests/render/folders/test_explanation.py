@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import classlens
-from classlens.render import explanation
-from classlens.render.explanation import write_explanations
+from classlens.render.folders import explanation
+from classlens.render.folders.explanation import write_explanations
 from tests.data.pictures import picture
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import classlens
-from classlens.render.inspection import inspection
+from classlens.render.inspection_record import inspection
 from tests import literal, zoo
 
 SITES = ["embed", "attn_out", "resid_mid", "mlp_out", "resid_post"]

@@ -1,12 +1,12 @@
-"""The summary of faithfulness: numbers, what is bold, and what was not measured."""
+"""The summary of an evaluation: numbers, bold values, and missing metrics."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from classlens.core.stats import Statistics
-from classlens.engine.progress import MeasureResult
-from classlens.render.evaluation import evaluation_summary
+from classlens.engine.work import MeasureResult
+from classlens.render.markdown.evaluation import evaluation_summary
 from classlens.tasks.evaluation.evaluate import EvaluateResult
 
 ROWS = [
@@ -20,7 +20,7 @@ ROWS = [
 ]
 
 
-def found(rows: list[tuple[object, ...]]) -> EvaluateResult:
+def result(rows: list[tuple[object, ...]]) -> EvaluateResult:
     columns = ["method", "metric", "measure", "value", "low", "high", "better"]
     scores = pd.DataFrame(rows, columns=columns).assign(model="a|b", images=1234)
     curves = pd.DataFrame(columns=["model", "method", "metric", "curve", "x", "value", "low", "high"])
@@ -29,7 +29,7 @@ def found(rows: list[tuple[object, ...]]) -> EvaluateResult:
 
 
 def test_tables() -> None:
-    lines = evaluation_summary(found(list(ROWS))).splitlines()
+    lines = evaluation_summary(result(list(ROWS))).splitlines()
     assert lines[0] == "# How faithful explanations are: a|b"
     assert "Up to 1,234 images" in lines[2]
     assert "50 resamples" in lines[2]
@@ -44,6 +44,6 @@ def test_tables() -> None:
 
 
 def test_nothing_measured() -> None:
-    text = evaluation_summary(found([]))
+    text = evaluation_summary(result([]))
     assert text.startswith("# How faithful explanations are\n")
     assert "Not measured: segmentation" in text

@@ -1,4 +1,4 @@
-"""From a trace to the inspection record: what `inspect.json` holds and the report and figures draw."""
+"""The inspection record of traced images, which `inspect.json` holds and the report and the figures draw."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ _TOP = 5
 
 
 def inspection(lens: Lens, traces: Iterable[Trace], target: Target = "predicted", *, version: str) -> Record:
-    """Everything `classlens inspect` shows, as plain numbers and names.
+    """Everything that `classlens inspect` shows, as plain numbers and names.
 
     ``inspection(lens, [lens.trace("cat.png")], "cat", version="0.1.0")["images"][0]["predictions"]``
 
-    ``traces`` are taken one after the other, so that only one is held. ``target`` is one class for all images, or
+    ``traces`` may be a generator: only one trace is held at a time. ``target`` is one class for all images, or
     ``"predicted"``.
     """
     view, top = lens.view, min(_TOP, len(lens.classes))
     images: list[Record] = []
     names: set[str] = set()
-    used: set[int] = set()
+    classes: set[int] = set()
     grid = view.grid(view.input_size)
     for trace in traces:
         grid = trace.recording.tokens.grid
         for image in _images(trace, target, top):
-            image["name"] = _told_apart(image["name"], names)
+            image["name"] = _unique_name(image["name"], names)
             names.add(image["name"])
             images.append(image)
-            used |= {image["target"]["index"], *(one["index"] for one in image["predictions"])}
-            used |= {int(i) for found in image["tokens"].values() for i in np.unique(found["top"])}
+            classes |= {image["target"]["index"], *(guess["index"] for guess in image["predictions"])}
+            classes |= {int(index) for site in image["tokens"].values() for index in np.unique(site["top"])}
     return {
         "classlens": version,
         "model": {
@@ -54,17 +54,17 @@ def inspection(lens: Lens, traces: Iterable[Trace], target: Target = "predicted"
             "input_size": list(view.input_size),
             "checks": {"law1": lens.checks.law1, "law2": lens.checks.law2},
         },
-        "class_names": {str(index): lens.classes.names[index] for index in sorted(used)},
+        "class_names": {str(index): lens.classes.names[index] for index in sorted(classes)},
         "sites": list(_sites(view)),
         "top_k": top,
         "images": images,
     }
 
 
-def _told_apart(name: str, taken: set[str]) -> str:
-    """The name, or with a number where an image of an earlier trace has it."""
-    others = (f"{name} ({number})" for number in count(2))
-    return name if name not in taken else next(other for other in others if other not in taken)
+def _unique_name(name: str, taken: set[str]) -> str:
+    """The name, with a number where an image of an earlier trace has it."""
+    numbered = (f"{name} ({number})" for number in count(2))
+    return name if name not in taken else next(candidate for candidate in numbered if candidate not in taken)
 
 
 def _sites(view: ModelView) -> tuple[Site, ...]:
@@ -77,7 +77,7 @@ def _images(trace: Trace, target: Target, top: int) -> Iterator[Record]:
     facts = {"embed": trace.facts("embed", target).isel(site=0), **_by_site(trace.facts(sites[1:], target))}
     tops = {site: trace.top(site, top) for site in sites}
     importance = trace.explain(target)
-    # A pool that is not linear in the tokens has no parts to add up (law 3).
+    # The logit of a pool that is not linear in the tokens is no sum of contributions (law 3).
     additive = all(readout.space.pool is None for readout in view.readouts)
     attribution = trace.attribution(target) if additive else None
     predictions = _predictions(trace, top)
@@ -86,8 +86,8 @@ def _images(trace: Trace, target: Target, top: int) -> Iterator[Record]:
             trace,
             number,
             chosen="predicted" if isinstance(target, str) and target == "predicted" else "given",
-            facts={site: found.isel(image=number) for site, found in facts.items()},
-            tops={site: found.isel(image=number) for site, found in tops.items()},
+            facts={site: dataset.isel(image=number) for site, dataset in facts.items()},
+            tops={site: classes.isel(image=number) for site, classes in tops.items()},
             importance=importance.isel(image=number),
             attribution=None if attribution is None else attribution.isel(image=number),
             predictions=predictions[number],
@@ -155,9 +155,9 @@ def _image(
 
 
 def _query(view: ModelView) -> str:
-    """Whose attention the explanation is about."""
+    """The tokens whose attention is explained."""
     if len(view.readouts) > 1:
-        # One head in two halves has one bias, which the second half leaves out.
+        # A head that is split in halves has one bias, which counts for one half only.
         split = not all(readout.counts_bias for readout in view.readouts)
         return "cls and mean of pooled tokens" if split else "tokens of both heads"
     return "cls" if view.pooling == "cls" else "mean of pooled tokens"
@@ -176,13 +176,13 @@ def _parts(attribution: xr.Dataset) -> Record:
 
 
 def _evolution(rank: xr.DataArray) -> list[Record]:
-    """Per block: the rank of the class at `[CLS]` and the share of image tokens that have it on top."""
+    """Per block: the rank of the class at ``[CLS]`` and the share of image tokens that have it on top."""
     kinds = rank.token_kind.values
     rows = []
     for block in rank.block.values:
-        one = rank.sel(block=block)
-        hits = one.values[kinds == "image"] == 0
-        cls = one.values[kinds == "cls"]
+        ranks = rank.sel(block=block).values
+        hits = ranks[kinds == "image"] == 0
+        cls = ranks[kinds == "cls"]
         rows.append(
             {
                 "block": int(block),
@@ -194,7 +194,7 @@ def _evolution(rank: xr.DataArray) -> list[Record]:
 
 
 def _largest(attribution: xr.Dataset) -> Record:
-    """The sublayer that adds most to the logit."""
+    """The sublayer with the largest contribution to the logit."""
     parts = {"attention": attribution.attention.sum("head").values, "mlp": attribution.mlp.values}
     sublayer = max(parts, key=lambda name: float(parts[name].max()))
     block = int(parts[sublayer].argmax())
@@ -206,7 +206,7 @@ def _rounded(values: np.ndarray[Any, Any], digits: int) -> Any:
 
 
 def _significant(values: np.ndarray[Any, Any]) -> Any:
-    """Rounded to a millionth of the largest value, which no picture shows."""
+    """Values rounded to a millionth of the largest, too little to show in a picture."""
     largest = float(np.abs(values).max()) if values.size else 0.0
     digits = 6 - int(np.floor(np.log10(largest))) if largest > 0 else 0
     return _rounded(values, digits)

@@ -10,7 +10,7 @@ import pytest
 
 from classlens.errors import ClasslensError
 from classlens.render.figures.inspection import save_figures
-from classlens.render.folder import INSPECTION, check_replaceable, replacing
+from classlens.render.folders.result_folder import INSPECTION, check_replaceable, replacing
 from tests.render.records import Sizes, make_pictures, make_record
 
 MARKER = INSPECTION.marker
@@ -168,7 +168,7 @@ def test_every_file_of_a_real_inspection_is_known(tmp_path: Path) -> None:
     """Else the second run would refuse what the first one wrote."""
     sizes = Sizes()
     save_figures(make_record(sizes), make_pictures(sizes), tmp_path)
-    assert [path.name for path in tmp_path.iterdir() if not re.fullmatch(INSPECTION.names, path.name)] == []
+    assert [path.name for path in tmp_path.iterdir() if not re.fullmatch(INSPECTION.files, path.name)] == []
 
 
 def test_a_folder_whose_only_file_is_hidden(tmp_path: Path) -> None:
