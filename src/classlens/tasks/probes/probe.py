@@ -183,7 +183,7 @@ def probe(
         passes = len(trainer.passes(plan)) * (2 if penalty == "loo" else 1)
         train_images = passes * len(train_data)
         total = train_images + len(test_data)
-        tracker = Tracker(report, total)
+        tracker = Tracker(report, total, doing="training images")
         trainer.train(plan, tracker)
         seconds = tracker.seconds
     test_session.options = replace(
