@@ -84,6 +84,11 @@ class Tracker:
         self._skipped += skipped
         self.at(self._done + images, doing)
 
+    def resume(self, images: int, doing: str | None = None) -> None:
+        """Count images that an earlier run finished and report."""
+        self._before += images
+        self.at(self._done + images, doing)
+
     def at(self, done: int, doing: str | None = None) -> None:
         """Set the number of finished images and report."""
         self._done, self._doing = done, doing or self._doing

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from classlens.engine.task import Job
+from classlens.engine.task import Job, Unit
 from classlens.engine.worker import BatchResult, Worker
 from classlens.errors import ClasslensError, cause
 from classlens.store.store import Store
@@ -31,7 +32,7 @@ class Cluster:
     gpus: float | None = None
 
 
-def fill(job: Job, units: Sequence[range], store: Store, cluster: Cluster) -> Iterator[tuple[range, dict[int, str]]]:
+def fill(job: Job, units: Sequence[Unit], store: Store, cluster: Cluster) -> Generator[tuple[Unit, dict[int, str]], None, None]:
     """Measure and write units in any order; yields each with the problems of its skipped images.
 
     An actor that dies is restarted and its unit measured again; a unit has the same values whoever writes it.
@@ -39,13 +40,13 @@ def fill(job: Job, units: Sequence[range], store: Store, cluster: Cluster) -> It
     yield from _run(job, units, cluster, store.url)
 
 
-def stream(job: Job, units: Sequence[range], cluster: Cluster) -> Iterator[BatchResult]:
+def stream(job: Job, units: Sequence[Unit], cluster: Cluster) -> Generator[BatchResult, None, None]:
     """The results of units in order."""
     for _, results in _run(job, units, cluster, None):
         yield from results
 
 
-def _run(job: Job, units: Sequence[range], cluster: Cluster, store: str | None) -> Iterator[tuple[range, Any]]:
+def _run(job: Job, units: Sequence[Unit], cluster: Cluster, store: str | None) -> Generator[tuple[Unit, Any], None, None]:
     try:
         import ray
     except ImportError:
@@ -75,39 +76,43 @@ def _connected(ray: Any, cluster: Cluster) -> Iterator[None]:
 
 
 def _results(
-    ray: Any, job: Job, units: Sequence[range], cluster: Cluster, store: str | None
-) -> Iterator[tuple[range, Any]]:
-    from ray.data import ActorPoolStrategy, DataContext
+    ray: Any, job: Job, units: Sequence[Unit], cluster: Cluster, store: str | None
+) -> Generator[tuple[Unit, Any], None, None]:
+    from ray.data import ActorPoolStrategy
 
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.execution_options.preserve_order = store is None
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    resources = ray.cluster_resources()
-    gpus = cluster.gpus if cluster.gpus is not None else (1.0 if resources.get("GPU") else 0.0)
-    actors = cluster.actors or max(1, int(resources["GPU"] / gpus) if gpus else int(resources.get("CPU", 1)) // 2)
+    actors, gpus = pool_size(cluster, ray.cluster_resources())
     shared = ray.put(job)
-    rows = [{"start": unit.start, "stop": unit.stop} for unit in units]
     # One row per block makes each unit a task of its own; Ray Data restarts actors that die, and their tasks.
-    outcomes = (
-        ray.data.from_items(rows, override_num_blocks=len(rows))
-        .map_batches(
-            _Actor,
-            fn_constructor_args=([shared], store),
-            batch_size=1,
-            compute=ActorPoolStrategy(size=min(actors, len(rows))),
-            num_gpus=gpus or None,
-            num_cpus=None if gpus else 1,
-        )
-        .iter_rows()
-    )
+    rows = ray.data.from_items([{"unit": pickle.dumps(unit)} for unit in units], override_num_blocks=len(units))
+    rows.context.enable_progress_bars = False
+    rows.context.execution_options.preserve_order = store is None
+    outcomes = rows.map_batches(
+        _Actor,
+        fn_constructor_args=([shared], store),
+        batch_size=1,
+        compute=ActorPoolStrategy(size=min(actors, len(units))),
+        num_gpus=gpus or None,
+        num_cpus=None if gpus else 1,
+    ).iter_rows()
     try:
         for outcome in outcomes:
             if outcome["error"]:
                 raise ClasslensError(outcome["error"])
-            yield range(int(outcome["start"]), int(outcome["stop"])), pickle.loads(outcome["result"])
+            yield pickle.loads(outcome["unit"]), pickle.loads(outcome["result"])
     except ray.exceptions.RayError as error:
         raise ClasslensError(f"the cluster stopped ({cause(error)}): run the same command again to resume") from error
+
+
+def pool_size(cluster: Cluster, resources: Mapping[str, float]) -> tuple[int, float]:
+    """Number of actors and GPUs of each; raises ClasslensError for more GPUs than ``resources`` of the cluster hold."""
+    available = resources.get("GPU", 0.0)
+    gpus = min(available, 1.0) if cluster.gpus is None else cluster.gpus
+    if gpus > available:
+        raise ClasslensError(
+            f"gpus is {gpus:g}, but the cluster has {available:g} GPUs: give fewer, or 0 to run on CPUs"
+        )
+    return cluster.actors or max(1, int(available / gpus if gpus else resources.get("CPU", 1.0) // 2)), gpus
 
 
 class _Actor:
@@ -116,20 +121,27 @@ class _Actor:
     def __init__(self, job: list[Any], store: str | None) -> None:
         import ray
 
-        self._worker = Worker(ray.get(job[0]))
-        self._store = None if store is None else Store(store)
+        self._job: Job = ray.get(job[0])
+        self._url = store
+
+    @cached_property
+    def _worker(self) -> Worker:
+        return Worker(self._job)
+
+    @cached_property
+    def _store(self) -> Store | None:
+        return None if self._url is None else Store(self._url)
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
-        unit = range(int(rows["start"][0]), int(rows["stop"][0]))
         error, result = "", None
         try:
-            result = self._measure(unit)
+            result = self._measure(pickle.loads(rows["unit"][0]))
         except ClasslensError as failure:  # an input error, which a retry does not change
             error = str(failure)
-        return {"start": [unit.start], "stop": [unit.stop], "result": [pickle.dumps(result)], "error": [error]}
+        return {"unit": rows["unit"], "result": [pickle.dumps(result)], "error": [error]}
 
-    def _measure(self, unit: range) -> Any:
+    def _measure(self, unit: Unit) -> Any:
         batches = self._worker.read(unit)
         if self._store is not None:
             return self._worker.fill(unit, batches, self._store)
-        return list(self._worker.measure(unit, batches, self._worker.job.task.groups))
+        return list(self._worker.measure(unit, batches))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -21,7 +21,7 @@ from classlens.engine.batch_size import BatchSize, choose_batch_size
 from classlens.engine.model_source import Model, ModelSource
 from classlens.engine.progress import MeasureResult, Report, Tracker, no_report
 from classlens.engine.ray import Cluster
-from classlens.engine.task import Job, Task
+from classlens.engine.task import Job, Task, Unit
 from classlens.engine.worker import BatchResult
 from classlens.errors import ClasslensError, unknown
 from classlens.lens.lens import Lens
@@ -160,17 +160,18 @@ class Session:
 
     @contextmanager
     def writable_store(
-        self, url: str, kind: str, settings: Mapping[str, Any]
+        self, url: str, command: str, settings: Mapping[str, Any]
     ) -> Iterator[tuple[Store, Callable[[], None]]]:
         """The locked store of a run, new or resumed, and a function that renews the lock.
 
-        Raises ClasslensError for a store with other settings or another writer.
+        Raises ClasslensError for a store of another command or other settings, or with another writer.
         """
+        settings = {"command": command, **settings}
         with only_writer(url, local=is_local(url)) as renew:
             store = find_store(url)
             if store is None:
-                about = {"classlens": kind, "threads": torch.get_num_threads()}
-                store = create_store(url, {**settings, **description(self.lens, self.dataset), **about})
+                threads = {"threads": torch.get_num_threads()}
+                store = create_store(url, {**settings, **description(self.lens, self.dataset), **threads})
             require_same(url, store.attributes, settings)
             store.clear_leftovers()
             yield store, renew
@@ -179,7 +180,7 @@ class Session:
         """Measure the pending images of each job into the store, with one progress over all jobs."""
         pending = [_pending_units(job, store) for job in jobs]
         images = sum(len(job.dataset) for job in jobs)
-        before = images - sum(len(unit) for units in pending for unit in units)
+        before = images - sum(len(unit.images) for units in pending for unit in units)
         tracker = Tracker(self.options.report, images, before)
         skipped: dict[str, str] = {}
         for job, units in zip(jobs, pending, strict=True):
@@ -188,9 +189,10 @@ class Session:
                 if self.options.engine == "ray"
                 else local.fill(job, units, store, self.options.workers)
             )
-            for unit, problems in finished:
-                renew()
-                tracker.advance(len(unit), len(problems))
+            with closing(finished):  # a stop ends the workers before the lock
+                for unit, problems in finished:
+                    renew()
+                    tracker.advance(len(unit.images), len(problems))
             for group in job.task.groups:
                 skipped |= {job.dataset.names[index]: why for index, why in sorted(store.problems(group).items())}
         return MeasureResult(store.url, images, before, skipped, tracker.seconds, jobs[0].batch_size, note)
@@ -200,21 +202,25 @@ class Session:
 
         Raises ClasslensError for an unreadable image, unless such are skipped.
         """
-        images = range(first, len(job.dataset))
+        batches = batch_ranges(range(first, len(job.dataset)), job.batch_size)
+        units = [Unit(images, job.task.groups) for images in batches]
         if self.options.engine == "ray":
-            size = max(1, SHARD // job.batch_size) * job.batch_size
-            results = ray.stream(job, batch_ranges(images, size), self.options.cluster)
+            results = ray.stream(job, units, self.options.cluster)
         else:
-            results = local.stream(job, batch_ranges(images, job.batch_size), self.options.workers)
-        for result in results:
-            if result.problems and not job.skip_bad:
-                reason = result.problems[min(result.problems)]
-                raise ClasslensError(f"{reason}; --skip-bad (skip_bad=True) leaves it out")
-            yield result
+            results = local.stream(job, units, self.options.workers)
+        with closing(results):
+            for result in results:
+                if result.problems and not job.skip_bad:
+                    reason = result.problems[min(result.problems)]
+                    raise ClasslensError(f"{reason}; --skip-bad (skip_bad=True) leaves it out")
+                yield result
 
 
-def _pending_units(job: Job, store: Store) -> list[range]:
-    """Units of which some image is pending in some group."""
-    status: Array = np.stack([store.status(name) for name in job.task.groups]).min(axis=0)
-    units = unit_ranges(len(status), max(SHARD, job.batch_size))
-    return [unit for unit in units if not status[unit.start : unit.stop].all()]
+def _pending_units(job: Job, store: Store) -> list[Unit]:
+    """Whole shards with a pending image, and the groups in which it is pending."""
+    finished = {name: store.status(name) != 0 for name in job.task.groups}
+    units = []
+    for images in unit_ranges(len(job.dataset), max(SHARD, job.batch_size)):
+        groups = tuple(name for name, flags in finished.items() if not flags[images.start : images.stop].all())
+        units += [Unit(images, groups)] if groups else []
+    return units

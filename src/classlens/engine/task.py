@@ -15,6 +15,14 @@ Arrays = Mapping[str, Mapping[str, Array]]
 """Arrays by group and variable; the first dim is ``image``."""
 
 
+@dataclass(frozen=True)
+class Unit:
+    """Consecutive images that one worker measures for some groups."""
+
+    images: range
+    groups: tuple[str, ...]
+
+
 @runtime_checkable
 class Measurer(Protocol):
     """The state of a task in one process: models, tables, caches."""

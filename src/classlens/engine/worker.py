@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import torch
 
 from classlens.core.arrays import Array
 from classlens.data.loading import Batch, batch_ranges
-from classlens.engine.task import Arrays, Job
+from classlens.engine.task import Arrays, Job, Unit
 from classlens.errors import ClasslensError
 from classlens.store.store import Store
 
@@ -36,41 +36,38 @@ class Worker:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self._measurer = job.task.measurer(job)
-        self._status: dict[str, Array] = {}
+        with _torch_threads(job.threads):
+            self._measurer = job.task.measurer(job)
 
-    def read(self, unit: range) -> Iterator[Batch]:
-        """The batches of a unit, read by threads of this process."""
+    def read(self, unit: Unit) -> Iterator[Batch]:
+        """The batches of a unit, loaded by threads of this process."""
         reader = self.job.reader()
         with ThreadPoolExecutor() as pool:
-            yield from pool.map(reader.batch, batch_ranges(unit, self.job.batch_size))
+            yield from pool.map(reader.batch, batch_ranges(unit.images, self.job.batch_size))
 
-    def measure(self, unit: range, batches: Iterator[Batch], groups: Sequence[str]) -> Iterator[BatchResult]:
+    def measure(self, unit: Unit, batches: Iterator[Batch]) -> Iterator[BatchResult]:
         """The results of a unit, batch by batch; ends after the first unreadable image unless such are skipped."""
-        for _ in batch_ranges(unit, self.job.batch_size):
+        for _ in batch_ranges(unit.images, self.job.batch_size):
             batch = next(batches)
             with _torch_threads(self.job.threads):
-                arrays = self._measurer.measure(batch, groups)
+                arrays = self._measurer.measure(batch, unit.groups)
             yield BatchResult(batch.images, arrays, batch.problems)
             if batch.problems and not self.job.skip_bad:
                 return
 
-    def fill(self, unit: range, batches: Iterator[Batch], store: Store) -> dict[int, str]:
-        """Measure a unit for the groups in which it is pending, and write it; returns the problems of skipped images.
+    def fill(self, unit: Unit, batches: Iterator[Batch], store: Store) -> dict[int, str]:
+        """Measure a unit and write it; returns the problems of skipped images.
 
         Raises ClasslensError for an unreadable image, unless such are skipped; the images before it are written first.
         """
-        if not self._status:  # read once: no one else writes the units of this worker
-            self._status = {name: store.status(name) for name in self.job.task.groups}
-        groups = [name for name, status in self._status.items() if not status[unit.start : unit.stop].all()]
-        results = list(self.measure(unit, batches, groups))
+        results = list(self.measure(unit, batches))
         problems = {index: reason for result in results for index, reason in result.problems.items()}
-        stop = unit.stop if self.job.skip_bad or not problems else min(problems)
-        for name in groups:
+        first = unit.images.start
+        stop = unit.images.stop if self.job.skip_bad or not problems else min(problems)
+        for name in unit.groups if stop > first else ():
             parts = [result.arrays[name] for result in results]
-            values = {key: np.concatenate([part[key] for part in parts])[: stop - unit.start] for key in parts[0]}
-            if stop > unit.start:
-                store.write(name, unit.start, values, problems if self.job.skip_bad else {})
+            values = {key: np.concatenate([part[key] for part in parts])[: stop - first] for key in parts[0]}
+            store.write(name, first, values, problems if self.job.skip_bad else {})
         if problems and not self.job.skip_bad:
             raise ClasslensError(
                 f"{problems[min(problems)]}; all before it is saved, and --skip-bad (skip_bad=True) leaves it out"

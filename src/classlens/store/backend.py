@@ -74,6 +74,11 @@ def open_root(url: str) -> zarr.Group:
     return root
 
 
+def is_complete(group: zarr.Group) -> bool:
+    """Whether a group was made completely: the attribute ``coordinates`` is written last."""
+    return "coordinates" in group.attrs
+
+
 def root_attributes(root: zarr.Group) -> dict[str, Any]:
     """Attributes of a store: model, data, settings and versions."""
     attributes: Any = root.attrs[ATTRIBUTE]
@@ -81,4 +86,4 @@ def root_attributes(root: zarr.Group) -> dict[str, Any]:
 
 
 def _foreign(url: str) -> ClasslensError:
-    return ClasslensError(f"store {url!r} is no store of classlens: give a path where there is nothing yet")
+    return ClasslensError(f"store {url!r} is no store of classlens: give the path of a store, or a new path")

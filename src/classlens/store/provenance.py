@@ -61,24 +61,24 @@ def description(lens: Lens, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def require_same(place: str, begun: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Raises ClasslensError where a result at ``place`` was begun with other settings."""
+def require_same(out: str, begun: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raises ClasslensError where a run wrote to ``out`` with other settings."""
     for key, value in settings.items():
         before = begun.get(key)
         if key == "weights" and value != before:
             raise ClasslensError(
-                f"store {place!r} was begun with model {begun.get('model')!r} of other weights ({_short(before)}): "
+                f"output {out!r} was begun with model {begun.get('model')!r} of other weights ({_short(before)}): "
                 "give that model to resume, or another --out"
             )
         if json.loads(json.dumps(value)) != before:
             raise ClasslensError(
-                f"store {place!r} was begun with {key.replace('_', ' ')} {_short(before)}, not {_short(value)}: "
-                "measure with the same to resume, or give another --out"
+                f"output {out!r} was begun with {key.replace('_', ' ')} {_short(before)}, not {_short(value)}: "
+                "give the same to resume, or another --out"
             )
 
 
 def transform_pixels(preprocessing: Preprocessing) -> Tensor:
-    """Pixels of a test picture after a transform: they tell transforms apart, however they are written."""
+    """Pixels of a test picture after a transform, which identify what the transform does."""
     rows, columns = np.mgrid[:257, :331]
     picture = np.stack([rows * 255 // 256, columns * 255 // 330, (rows * columns) % 256], axis=-1)
     return preprocessing(Image.fromarray(picture.astype(np.uint8)), "a test picture")

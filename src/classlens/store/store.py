@@ -15,7 +15,7 @@ import zarr
 
 from classlens.core.arrays import Array
 from classlens.errors import ClasslensError, cause
-from classlens.store.backend import ATTRIBUTE, FORMAT, find_root, is_local, open_backend, root_attributes
+from classlens.store.backend import ATTRIBUTE, FORMAT, find_root, is_complete, is_local, open_backend, root_attributes
 from classlens.store.schema import MEASURED, SKIPPED, Coords, Schema
 
 SHARD = 64
@@ -89,7 +89,7 @@ class Store:
 
     def _has(self, name: str) -> bool:
         group = self._root.get(name)
-        return group is not None and "coordinates" in group.attrs
+        return isinstance(group, zarr.Group) and is_complete(group)
 
     def _array(self, group: str, name: str) -> Any:
         return self._root[f"{group}/{name}"]
@@ -172,7 +172,7 @@ def _create_parameters(root: zarr.Group, data: Mapping[str, tuple[tuple[str, ...
 
 
 def _coordinate_names(coords: Coords) -> str:
-    """The CF attribute ``coordinates``. It is written last, so its presence marks a complete group."""
+    """The CF attribute ``coordinates``, which marks a complete group."""
     return " ".join(key for key, (dim, _) in coords.items() if key != dim)
 
 

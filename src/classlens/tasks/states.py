@@ -50,7 +50,8 @@ class StatesMeasurer:
 
         def receive(site: str, block: int, x: Tensor) -> None:
             for wanted in self._tokens.get((site, block), ()):
-                states[wanted.key] = x[:, wanted.tokens].to("cpu", compute_dtype(x.dtype)).numpy()
+                # A copy: a view of some tokens would keep all of them in RAM.
+                states[wanted.key] = x[:, wanted.tokens].to("cpu", compute_dtype(x.dtype), copy=True).numpy()
 
         logits = stream(self._view, batch.pixels, self._sites, receive)
         if not bool(torch.isfinite(logits).all()):

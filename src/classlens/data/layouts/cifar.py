@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +33,20 @@ class _Kind:
     torchvision: Any
 
 
-_KINDS = {
-    "cifar10": _Kind(
-        "cifar-10-batches-bin",
-        {"train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)), "test": ("test_batch.bin",)},
-        1,
-        "batches.meta.txt",
-        datasets.CIFAR10,
-    ),
-    "cifar100": _Kind(
-        "cifar-100-binary",
-        {"train": ("train.bin",), "test": ("test.bin",)},
-        2,
-        "fine_label_names.txt",
-        datasets.CIFAR100,
-    ),
-}
+_CIFAR10 = _Kind(
+    "cifar-10-batches-bin",
+    {"train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)), "test": ("test_batch.bin",)},
+    1,
+    "batches.meta.txt",
+    datasets.CIFAR10,
+)
+_CIFAR100 = _Kind(
+    "cifar-100-binary",
+    {"train": ("train.bin",), "test": ("test.bin",)},
+    2,
+    "fine_label_names.txt",
+    datasets.CIFAR100,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +70,9 @@ class _Pixels:
         return int(self.pixels[position].sum(dtype=np.int64))
 
 
-def read(spec: str, root: str, split: str | None) -> Dataset:
+def _read(kind: _Kind, spec: str, root: str, split: str | None) -> Dataset:
     """The binary files, torchvision's files or image folders in ROOT; ``split`` is ``test`` (default) or ``train``."""
     folder, chosen = data_root(spec, root), split or "test"
-    kind = _KINDS[spec.partition(":")[0]]
     if chosen not in kind.files:
         raise ClasslensError(f"data {spec!r} has no split {chosen!r}: give train or test")
     for binary in (folder / kind.binary, folder):
@@ -132,5 +130,6 @@ def _array(spec: str, split: str, pixels: Array, labels: Array, names: list[str]
     return Dataset.whole(spec, split, images, labels, [ClassName(name) for name in names], _Pixels(pixels))
 
 
-CIFAR10 = Layout("CIFAR-10", "ROOT", "the published binary files, torchvision's files, or folders of images", read)
-CIFAR100 = Layout("CIFAR-100", "ROOT", "the published binary files, torchvision's files, or folders of images", read)
+_ABOUT = "the published binary files, torchvision's files, or folders of images"
+CIFAR10 = Layout("CIFAR-10", "ROOT", _ABOUT, partial(_read, _CIFAR10))
+CIFAR100 = Layout("CIFAR-100", "ROOT", _ABOUT, partial(_read, _CIFAR100))

@@ -173,17 +173,17 @@ def probe(
     )
     with only_writer(str(probes.folder), local=True):
         record = probes.record
-        if record is None:
-            probes.begin({**settings, "model": view.name})
-        else:
+        if record is not None:
             require_same(str(probes.folder), record, settings)
-        probes.clear_leftovers()
         trainer = ProbeTrainer(session, kind, penalty, probes)
         plan = trainer.plan(all_probe_tokens(view, chosen, positions), available)
+        if record is None:
+            probes.begin({**settings, "model": view.name})
+        probes.clear_leftovers()
         passes = len(trainer.passes(plan)) * (2 if penalty == "loo" else 1)
         train_images = passes * len(train_data)
         total = train_images + len(test_data)
-        tracker = Tracker(report, total)
+        tracker = Tracker(report, total, doing="training images")
         trainer.train(plan, tracker)
         seconds = tracker.seconds
     test_session.options = replace(
