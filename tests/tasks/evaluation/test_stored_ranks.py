@@ -16,12 +16,12 @@ from classlens.data.class_mapping import map_classes
 from classlens.data.open_dataset import open_dataset
 from classlens.lens.tuned_lens import TunedLens
 from classlens.models.transforms import paper_transform
+from classlens.store.open_store import open_group
 from classlens.tasks.evaluation import stored_ranks as stored
 from classlens.tasks.evaluation.evaluate import STORE
 from classlens.tasks.evaluation.importance import parse_methods
 from classlens.tasks.evaluation.registry import METRICS
 from classlens.tasks.probes.probe import STORE as PROBES
-from classlens.store.open_store import open_group
 from tests import zoo
 from tests.data.pictures import folder, groups
 from tests.refusals import refused
