@@ -1,4 +1,4 @@
-"""`classlens evaluate`: how faithful explanations are, over a data set."""
+"""`classlens evaluate`: measure how faithful explanations are, over a data set."""
 
 from __future__ import annotations
 
@@ -27,13 +27,15 @@ def evaluate(
     run: RunOptions,
     methods: Annotated[
         str,
-        typer.Option(help="Methods between commas, with options as class_gradient:loss=logit, or all: {methods}."),
+        typer.Option(
+            help="Methods, separated by commas, with options as class_gradient:loss=logit, or all: {methods}."
+        ),
     ] = "all",
     metrics: Annotated[
-        str, typer.Option(help="Metrics between commas, or all that model and data allow: {metrics}.")
+        str, typer.Option(help="Metrics, separated by commas, or all that model and data allow: {metrics}.")
     ] = "all",
     steps: Annotated[
-        str, typer.Option(help="Numbers of tokens kept in token removal; all for every number, as published.")
+        str, typer.Option(help="Numbers of tokens kept in token removal, at least 2, or all, as published.")
     ] = "25",
     permutations: Annotated[int, typer.Option(help="Number of random orders in token removal.")] = 10,
     ranks: Annotated[
@@ -60,7 +62,7 @@ def evaluate(
     results = out / "results"
     check_replaceable(results, EVALUATION)
     if steps != "all" and not steps.isdecimal():
-        raise ClasslensError(f"steps {steps!r} is no number: give how many numbers of tokens are tried, or all")
+        raise ClasslensError(f"steps {steps!r} is not a number: give a number of at least 2, or all")
     with watched(sys.stdout if run.log_json else None, str(out)) as (report, finished):
         result = evaluate_methods(
             model,

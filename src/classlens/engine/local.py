@@ -11,7 +11,9 @@ from classlens.engine.worker import BatchResult, Worker
 from classlens.store.store import Store
 
 
-def fill(job: Job, units: Sequence[Unit], store: Store, workers: int | None) -> Generator[tuple[Unit, dict[int, str]], None, None]:
+def fill(
+    job: Job, units: Sequence[Unit], store: Store, workers: int | None
+) -> Generator[tuple[Unit, dict[int, str]], None, None]:
     """Measure and write units; yields each with the problems of its skipped images."""
     if units:
         batches = _load_ahead(job, units, workers)  # before the worker, whose tables take seconds

@@ -32,7 +32,9 @@ class Cluster:
     gpus: float | None = None
 
 
-def fill(job: Job, units: Sequence[Unit], store: Store, cluster: Cluster) -> Generator[tuple[Unit, dict[int, str]], None, None]:
+def fill(
+    job: Job, units: Sequence[Unit], store: Store, cluster: Cluster
+) -> Generator[tuple[Unit, dict[int, str]], None, None]:
     """Measure and write units in any order; yields each with the problems of its skipped images.
 
     An actor that dies is restarted and its unit measured again; a unit has the same values whoever writes it.
@@ -46,7 +48,9 @@ def stream(job: Job, units: Sequence[Unit], cluster: Cluster) -> Generator[Batch
         yield from results
 
 
-def _run(job: Job, units: Sequence[Unit], cluster: Cluster, store: str | None) -> Generator[tuple[Unit, Any], None, None]:
+def _run(
+    job: Job, units: Sequence[Unit], cluster: Cluster, store: str | None
+) -> Generator[tuple[Unit, Any], None, None]:
     try:
         import ray
     except ImportError:

@@ -28,7 +28,7 @@ def accuracy_table(store: str) -> Table:
     groups = group_names(store)
     conditions = [name for name in (CLEAN, *decoder_conditions()) if name in groups]
     shares = {name: dict(_shares(store, name)) for name in conditions}
-    data = open_group(store)
+    data = open_group(store, CLEAN)
     site = str(data["site"].values[-1]) if "rank" in data else "embed"
     table = Table(title=f"Share with the class on top, {site}", title_justify="left")
     table.add_column("block", justify="right")

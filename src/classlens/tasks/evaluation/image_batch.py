@@ -1,11 +1,11 @@
-"""A batch of images as metrics see it; what several metrics need is computed once."""
+"""A batch of images for metrics; values that several metrics need are computed once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -22,26 +22,26 @@ from classlens.tasks.evaluation.cascade import Cascade
 
 @runtime_checkable
 class Importance(Protocol):
-    """A source of importance maps, ``[image, token]`` of image tokens; higher is more important."""
+    """A source of importance maps: a value for each image token, higher for a more important token."""
 
     @property
     def text(self) -> str:
-        """Its name everywhere, such as ``class_gradient:loss=logit``."""
+        """Its name on the command line, in stores and in tables, such as ``class_gradient:loss=logit``."""
         ...
 
     @property
     def drawn(self) -> bool:
-        """Whether maps are random orders that no image plays a part in."""
+        """Whether its maps are random orders, independent of image and class."""
         ...
 
     @property
     def live(self) -> bool:
-        """Whether maps can be made for other images, classes and weights than those of the data set."""
+        """Whether it has maps for images, classes and weights beyond those of the data set."""
         ...
 
     @property
     def complete(self) -> bool:
-        """Whether its values belong to a sum that is the class logit."""
+        """Whether its values are terms of a sum that equals the class logit."""
         ...
 
     def maps(self, batch: ImageBatch) -> Float[Tensor, "image token"]:
@@ -49,7 +49,7 @@ class Importance(Protocol):
         ...
 
     def explain(self, trace: Trace, target: Int[Tensor, " image"]) -> Float[Tensor, "image token"]:
-        """The maps of any images for any classes; only where ``live``."""
+        """The maps of the images of a trace for any classes; only for a ``live`` importance."""
         ...
 
 
@@ -58,29 +58,29 @@ class EvaluationSettings:
     """Settings of metrics, the same for all images.
 
     Args:
-        steps: numbers of tokens kept in token removal, evenly spread from all to one; None for every number.
+        steps: numbers of tokens kept in token removal, evenly spread from all to one; ``"all"`` for every number.
         permutations: random orders in token removal, with seeds ``seed, seed + 1, …``.
         seed: random seed of orders, mosaics, other classes and the random twin.
     """
 
-    steps: int | None = None
+    steps: int | Literal["all"] = "all"
     permutations: int = 10
     seed: int = 0
 
 
 @dataclass(eq=False)
 class ImageBatch:
-    """Images (or mosaics of four) with their classes of interest.
+    """Images, or mosaics of four images, with their classes of interest.
 
     Args:
-        lens: the model that sees them.
+        lens: the model.
         settings: settings of metrics.
-        pixels: the images.
-        target: class of interest of each image; of each quarter for mosaics.
-        shows_class: int8 ``[image, pixel]``, 1 where the mask shows the class, -1 where it is not known.
+        pixels: the images, or the mosaics.
+        target: class of interest of each image, or of each quarter of each mosaic.
+        shows_class: int8 ``[image, pixel]``: 1 where the mask shows the class, -1 where it is unknown.
         first: index of the first image in the data set.
-        cascade: the model whose weights become random; made when first used.
-        shortens: whether the model runs shortened sequences; tried out when None.
+        cascade: makes the model whose weights become random.
+        shortens: whether the model runs on shortened sequences; None to try it.
     """
 
     lens: Lens
@@ -106,7 +106,7 @@ class ImageBatch:
 
     @cached_property
     def subsets(self) -> TokenSubsets:
-        """The images with some of their tokens."""
+        """The model on subsets of the tokens of the images."""
         subsets = TokenSubsets(self.lens.view, self.pixels, shorten=self.shortens)
         self.shortens = subsets.shortens
         return subsets
@@ -122,21 +122,21 @@ class ImageBatch:
         return self.trace.recording.tokens.grid
 
     def maps(self, importance: Importance) -> Float[Tensor, "image token"]:
-        """The importance maps for the classes of the images, made once for all metrics."""
+        """The importance maps for the classes of the images, computed once for all metrics."""
         if importance.text not in self._maps:
             self._maps[importance.text] = importance.maps(self)
         return self._maps[importance.text]
 
     @cached_property
     def correct_unchanged(self) -> Array:
-        """int8 ``[image]``: 1 where the prediction of the unchanged image is its class."""
+        """int8 ``[image]``: 1 where the unchanged image is predicted correctly."""
         return self.correct(self.trace.recording.logits, torch.arange(len(self)))
 
-    def correct(self, logits: Float[Tensor, "row classes"], image: Int[Tensor, " row"]) -> Array:
-        """int8 ``[row]``: 1 where the largest logit is that of the image's class."""
+    def correct(self, logits: Float[Tensor, "row category"], image: Int[Tensor, " row"]) -> Array:
+        """int8 ``[row]``: 1 where the class of the row's image has the largest logit."""
         hits: Array = (logits.argmax(dim=1).cpu() == self.target[image]).to(torch.int8).numpy()
         return hits
 
-    def run(self, pixels: Float[Tensor, "row channel height width"]) -> Float[Tensor, "row classes"]:
-        """The model's logits for other pixels."""
+    def run(self, pixels: Float[Tensor, "row channel height width"]) -> Float[Tensor, "row category"]:
+        """The model's logits for changed pixels."""
         return run(self.lens.view, pixels)

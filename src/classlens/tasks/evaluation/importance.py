@@ -1,4 +1,4 @@
-"""Importance of image tokens: the maps that metrics evaluate, written as on the command line."""
+"""Importance of image tokens: the maps that metrics evaluate, from methods or from a store of ranks."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ from classlens.explain.registry import METHODS, method_of, split_method
 from classlens.lens.trace import Trace
 from classlens.tasks.evaluation.image_batch import ImageBatch
 from classlens.tasks.evaluation.stored_ranks import STORED_RANK, check_stored_options
+
+# Options that an evaluation sets, and why.
+_FIXED_OPTIONS = {
+    "against": "an image is explained for its class alone",
+    "query": "an image is explained for its class alone",
+    "seed": "seeds are those of the whole run",
+}
 
 
 @dataclass(frozen=True)
@@ -57,25 +64,25 @@ class MethodImportance:
 
 @dataclass(frozen=True, eq=False)
 class StoredImportance:
-    """Ranks of a store as importance: those of probes, or through a tuned lens; of all images of the data set."""
+    """Ranks of a store as importance: by probes, a tuned lens, or the class embedding."""
 
     text: str
     options: Mapping[str, str | int]
     values: Float[ndarray, "image token"] | None = None
-    """Read before the run begins."""
+    """Values of all images of the data set; None until the store is opened."""
 
     drawn, live, complete = False, False, False
 
     def maps(self, batch: ImageBatch) -> Float[Tensor, "image token"]:
-        assert self.values is not None, "the store is read first"
+        assert self.values is not None, "the store is opened before the run"
         return torch.from_numpy(self.values[batch.first : batch.first + len(batch)])
 
     def explain(self, trace: Trace, target: Int[Tensor, " image"]) -> Float[Tensor, "image token"]:
-        raise AssertionError("a store has maps of its own images only")
+        raise AssertionError("a store holds maps of its images only")
 
 
 def parse_methods(methods: str | Collection[str]) -> tuple[MethodImportance | StoredImportance, ...]:
-    """Methods by their texts, ``name:option=value:option=value``; ``"all"`` for every explanation method.
+    """Importances from texts such as ``name:option=value:option=value``; ``"all"`` for every explanation method.
 
     Raises ClasslensError for an unknown method or option.
     """
@@ -84,7 +91,7 @@ def parse_methods(methods: str | Collection[str]) -> tuple[MethodImportance | St
         texts = list(METHODS)
     if not texts:
         raise ClasslensError(f"no methods were given: give some of {', '.join(METHODS)}, or all")
-    # A method given twice is measured once.
+    # Duplicates are measured once.
     return tuple(_parse(text) for text in dict.fromkeys(texts))
 
 
@@ -95,14 +102,7 @@ def _parse(text: str) -> MethodImportance | StoredImportance:
     if name not in METHODS:
         raise unknown("method", name, [*METHODS, STORED_RANK])
     method_of(name, options)
-    for option, reason in _FIXED.items():
+    for option, reason in _FIXED_OPTIONS.items():
         if option in options:
             raise ClasslensError(f"method {text!r} cannot be measured with {option}: {reason}; leave it out")
     return MethodImportance(text, name, options)
-
-
-_FIXED = {
-    "against": "an image is explained for its class alone",
-    "query": "an image is explained for its class alone",
-    "seed": "seeds are those of the whole run",
-}

@@ -17,7 +17,7 @@ from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatc
 
 
 class Score(NamedTuple):
-    """A number of the table of scores, with its interval over images.
+    """A row of the table of scores, with its interval over images.
 
     ``better`` is ``higher``, ``lower``, or empty where neither direction is better.
     """
@@ -31,7 +31,7 @@ class Score(NamedTuple):
 
 
 class CurvePoint(NamedTuple):
-    """A point of a curve: ``x`` in 0…1, and the value with its interval."""
+    """A row of the table of curves: ``x`` from 0 to 1, and the value with its interval over images."""
 
     curve: str
     x: float
@@ -40,18 +40,10 @@ class CurvePoint(NamedTuple):
     high: float
 
 
-class MetricSchema(NamedTuple):
-    """Arrays that a metric writes for one importance: variables, and sizes and coordinates of its own dims."""
-
-    variables: Mapping[str, Variable]
-    sizes: Mapping[str, int]
-    coords: Mapping[str, Array]
-
-
 class CurveAxes(NamedTuple):
-    """Labels of the axes of a metric's curves; metrics with equal axes share a figure.
+    """Labels of the axes of curves; metrics with equal axes share a figure.
 
-    ``unit_range``: whether y is a share, drawn from 0 to 1.
+    ``unit_range`` says whether y is a share, drawn from 0 to 1.
     """
 
     x: str
@@ -59,13 +51,22 @@ class CurveAxes(NamedTuple):
     unit_range: bool = True
 
 
+class MetricSchema(NamedTuple):
+    """Arrays that a metric writes for one importance; ``sizes`` and ``coords`` are of all dims but ``image``."""
+
+    variables: Mapping[str, Variable]
+    sizes: Mapping[str, int]
+    coords: Mapping[str, Array]
+
+
 class Metric(ABC):
     """A measure of faithfulness.
 
-    Class attributes: ``label`` names it in summaries; ``about`` is one line for help and documentation; ``measures``
-    and ``curves`` label its rows of the two tables, ``curve_axes`` the axes of its figure; ``rounding_error`` marks
-    measures that are shown as powers of ten and say nothing about a method; ``images`` says whether it sees single
-    images or mosaics of four; ``mask_pixels`` whether it needs masks pixel by pixel.
+    Class attributes: ``label`` is the title of its table, ``about`` one line for help and documentation. ``measures``
+    and ``curves`` label the rows of its two tables by their names there, and ``curve_axes`` the axes of its curves.
+    ``images`` says whether it is measured on single images or on mosaics of four. ``needs_masks`` and
+    ``needs_random_twin`` say what data and model must have. ``rounding_error`` marks a metric whose scores are rounding
+    errors, shown as powers of ten.
     """
 
     label: ClassVar[str]
@@ -73,21 +74,18 @@ class Metric(ABC):
     measures: ClassVar[Mapping[str, str]]
     curves: ClassVar[Mapping[str, str]] = {}
     curve_axes: ClassVar[CurveAxes | None] = None
-    rounding_error: ClassVar[bool] = False
     images: ClassVar[Literal["single", "mosaic"]] = "single"
-    mask_pixels: ClassVar[bool] = False
-
-    def unavailable(self, lens: Lens, *, masks: bool, twin: bool) -> str | None:
-        """Why the metric cannot be measured; None where it can."""
-        return None
+    needs_masks: ClassVar[bool] = False
+    needs_random_twin: ClassVar[bool] = False
+    rounding_error: ClassVar[bool] = False
 
     def applies_to(self, importance: Importance) -> bool:
-        """Whether the metric says anything about an importance."""
+        """Whether the metric is defined for an importance."""
         return True
 
     @abstractmethod
     def schema(self, lens: Lens, tokens: Tokens, importance: Importance, settings: EvaluationSettings) -> MetricSchema:
-        """The arrays that are written; the first dim of every variable is ``image``."""
+        """The arrays of the metric; the first dim of every variable is ``image``."""
 
     @abstractmethod
     def measure(self, batch: ImageBatch, importance: Importance) -> dict[str, Array]:
@@ -95,8 +93,8 @@ class Metric(ABC):
 
     @abstractmethod
     def scores(self, data: xr.Dataset, statistics: Statistics) -> Iterator[Score]:
-        """Rows of the table of scores, from measured images."""
+        """Rows of the table of scores, from the arrays of all images that have a class."""
 
     def points(self, data: xr.Dataset, statistics: Statistics) -> Iterator[CurvePoint]:
-        """Rows of the table of curves."""
+        """Rows of the table of curves, from the same arrays."""
         yield from ()

@@ -1,4 +1,4 @@
-"""Ranks of a store as importance: the rank of the class at every token, by probes or through a tuned lens."""
+"""Ranks of a store as importance: the rank of the class at every token, by any decoder."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def stored_methods(store: str | os.PathLike[str]) -> list[str]:
 
 
 def check_stored_options(text: str, options: Mapping[str, str | int]) -> Mapping[str, str | int]:
-    """The options of a method ``stored_rank``; raises ClasslensError for others."""
+    """The options of the method ``stored_rank``; raises ClasslensError for other options or a missing condition."""
     if "condition" not in options or any(option not in _OPTIONS for option in options):
         raise ClasslensError(
-            f"method {text!r} is not one of a store: write it as {STORED_RANK}:condition=probe, with :site=attn_out "
-            "for another site than resid_post"
+            f"method {text!r} does not name stored ranks: write it as {STORED_RANK}:condition=probe, with "
+            ":site=attn_out for another site than resid_post"
         )
     return options
 
@@ -51,7 +51,8 @@ def stored_importance(
 ) -> Float[ndarray, "image token"]:
     """Minus the rank of the class at each image token, summed over blocks: the lowest rank is the most important.
 
-    Raises ClasslensError for a store of another model, or one without the condition, the site, an image or its class.
+    Raises ClasslensError for a store of another model, and for one that lacks the condition, the site, or an image with
+    its class.
     Source: Vilas et al., NeurIPS 2023, section 4.2 (importance by linear probes).
     """
     groups = group_names(store)
@@ -74,13 +75,13 @@ def stored_importance(
         )
     rows = _rows(store, data, [str(name) for name in image_names(dataset.names)], labels)
     image = np.flatnonzero(data["token_kind"].values.astype(object) == "image")
-    rank = data["rank"].isel(site=sites.index(site)).values[rows][:, :, image]
-    if (rank[labels >= 0] < 0).any():
+    ranks = data["rank"].isel(site=sites.index(site)).values[rows][:, :, image]
+    if (ranks[labels >= 0] < 0).any():
         raise ClasslensError(
             f"condition {condition!r} of store {os.fspath(store)!r} has no ranks of some image tokens: train probes "
             "of all tokens"
         )
-    return np.asarray(-rank.sum(axis=1), dtype=np.float32)
+    return np.asarray(-ranks.sum(axis=1), dtype=np.float32)
 
 
 def _rows(

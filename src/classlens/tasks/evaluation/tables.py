@@ -39,7 +39,10 @@ def tables(store: str, statistics: Statistics) -> tuple[pd.DataFrame, pd.DataFra
 
 
 def _rank(group: str) -> tuple[int, int, str]:
-    """Order of metrics and methods in the tables: that of their registries."""
+    """Metrics and methods are sorted in the order of their registries; unknown names come last."""
     metric, text = split_group(group)
-    method = text.partition(":")[0]
-    return list(METRICS).index(metric), [*METHODS, STORED_RANK].index(method), text
+    return _index(metric, list(METRICS)), _index(text.partition(":")[0], [*METHODS, STORED_RANK]), text
+
+
+def _index(name: str, names: list[str]) -> int:
+    return names.index(name) if name in names else len(names)

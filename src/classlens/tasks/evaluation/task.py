@@ -19,7 +19,6 @@ from classlens.tasks.evaluation.cascade import Cascade
 from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatch, Importance
 from classlens.tasks.evaluation.metric import Metric
 from classlens.tasks.evaluation.mosaics import QUARTERS, mosaic
-from classlens.tasks.evaluation.registry import METRICS
 
 _LABEL = Variable(("image",), np.dtype("int32"), -1, "class of the data set; -1 for an image without a label")
 
@@ -38,25 +37,25 @@ def split_group(group: str) -> tuple[str, str]:
 def twin_of(source: ModelSource, seed: int) -> Lens:
     """The random twin whose weights replace the trained ones.
 
-    Its seed differs from the run's: the model may have been trained from the weights of that seed, and features grow
-    along the class embedding that they began with.
+    Its seed differs from the run's: training may have started from the weights of that seed, and features grow along
+    the initial class embedding.
     """
     return source.random_twin(seed + 1)
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationTask:
-    """Metrics of importances. The groups are pairs of both.
+    """Metrics of importances; every group is a pair of both.
 
     Args:
-        pairs: metric name and importance of each group.
+        pairs: metric and importance of each group.
         settings: settings of metrics.
         shape: shape of the pixels of one image.
-        mosaics: whether every four images are one.
+        mosaics: whether every four images are measured as one mosaic.
         doubled: whether mosaics have twice the resolution.
     """
 
-    pairs: Mapping[str, tuple[str, Importance]]
+    pairs: Mapping[str, tuple[Metric, Importance]]
     settings: EvaluationSettings
     shape: tuple[int, ...]
     mosaics: bool
@@ -69,27 +68,23 @@ class EvaluationTask:
 
     @property
     def mask_grid(self) -> tuple[int, int]:
-        masks = any(METRICS[name].mask_pixels for name, _ in self.pairs.values())
+        masks = any(metric.needs_masks for metric, _ in self.pairs.values())
         return (self.shape[1], self.shape[2]) if masks else (1, 1)
 
     def lens(self, source: ModelSource) -> Lens:
-        """The model that sees the images: for mosaics of twice the resolution, of that size."""
+        """The model at the resolution of the images or mosaics."""
         doubled = source.doubled() if self.mosaics and self.doubled else None
         return doubled or source.lens
 
-    def pair(self, group: str) -> tuple[Metric, Importance]:
-        """Metric and importance of a group."""
-        name, importance = self.pairs[group]
-        return METRICS[name], importance
-
     def schema(self, group: str, lens: Lens, names: Array) -> Schema:
-        """The arrays of a group over images of these names."""
-        metric, importance = self.pair(group)
+        """The arrays of a group for images with these names."""
+        metric, importance = self.pairs[group]
         times = 2 if self.mosaics and self.doubled else 1
         tokens = lens.view.tokens((times * self.shape[1], times * self.shape[2]))
         arrays = metric.schema(lens, tokens, importance, self.settings)
         coords = {dim: (dim, values) for dim, values in arrays.coords.items()}
-        attrs = {"metric": self.pairs[group][0], "method": importance.text, "doubled": self.doubled}
+        name, text = split_group(group)
+        attrs = {"metric": name, "method": text, "mosaics": self.mosaics, "doubled": self.doubled}
         return Schema(
             {"image": len(names), **arrays.sizes},
             {"label": _LABEL, **arrays.variables},
@@ -99,7 +94,7 @@ class EvaluationTask:
         )
 
     def measurer(self, job: Job) -> EvaluationMeasurer:
-        """Load the model; the random twin is made when a metric first needs it."""
+        """Load the model; the random twin is loaded when a metric first needs it."""
         return EvaluationMeasurer(self, self.lens(job.source), job.source, job.labels)
 
 
@@ -132,15 +127,15 @@ class EvaluationMeasurer:
             shortens=self._shortens,
         )
         void = (label < 0) | ~batch.readable
-        if task.mosaics:  # a mosaic without one of its images is void
+        if task.mosaics:  # one void quarter makes the mosaic void
             void = void.reshape(-1, QUARTERS).any(axis=1).repeat(QUARTERS)
         measured = {}
         for group in groups:
-            metric, importance = task.pair(group)
+            metric, importance = task.pairs[group]
             arrays = {"label": label.copy(), **metric.measure(images, importance)}
             blank = self._schemas[group].blank(len(label))
             for key, values in arrays.items():
                 values[void] = blank[key][void]
             measured[group] = arrays
-        self._shortens = images.shortens  # tried out on the first batch
+        self._shortens = images.shortens  # tried on the first batch
         return measured

@@ -20,11 +20,10 @@ from classlens.tasks.evaluation.metric import Metric, MetricSchema, Score
 
 
 class ClassSensitivity(Metric):
-    """How much a map differs between classes: one minus Spearman's correlation of the maps for the image's class and
-    for another one, drawn for each image.
+    """One minus Spearman's correlation of the maps for the image's class and for another class, drawn for each image.
 
-    0 for a method that knows of no class; 1 where the two maps have nothing in common. Source: the random logit test of
-    Sixt, Granz and Landgraf, *When Explanations Lie*, ICML 2020, with rank correlation.
+    0 for a method that ignores the class; 1 for two unrelated maps. Source: the random logit test of Sixt, Granz and
+    Landgraf, *When Explanations Lie*, ICML 2020, with rank correlation.
     """
 
     label = "Class sensitivity"
@@ -40,7 +39,7 @@ class ClassSensitivity(Metric):
         )
 
     def measure(self, batch: ImageBatch, importance: Importance) -> dict[str, Array]:
-        # Drawn by the index of the image: the other class does not depend on which images are measured together.
+        # Drawn by the index of the image, so that the other class does not depend on the batch.
         classes = batch.lens.view.num_classes
         seeds = [[batch.settings.seed, batch.first + number] for number in range(len(batch))]
         steps = [int(np.random.default_rng(seed).integers(1, max(2, classes))) for seed in seeds]

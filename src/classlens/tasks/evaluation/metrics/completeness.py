@@ -1,4 +1,4 @@
-"""Sanity check: do contributions sum to the logit (law 3)?"""
+"""Sanity check: do contributions sum to the logit?"""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from classlens.tasks.evaluation.metric import Metric, MetricSchema, Score
 
 
 class Completeness(Metric):
-    """What is missing between the sum of all contributions and the logit, in logits (law 3)."""
+    """Absolute difference between the sum of all contributions and the logit, in logits.
+
+    Embedding, attention heads, MLPs and biases add up to the logit exactly, but for rounding.
+    """
 
     label = "Completeness"
-    about = "what is missing between the sum of all contributions and the logit"
+    about = "difference between the sum of all contributions and the logit"
     measures = {"missing_logits": "attribution, missing logits"}
     rounding_error = True
 

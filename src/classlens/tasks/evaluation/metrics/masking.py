@@ -16,24 +16,24 @@ from classlens.core.stats import Statistics
 from classlens.lens.lens import Lens
 from classlens.models.view import Tokens
 from classlens.store.schema import Variable
-from classlens.tasks.evaluation.curves import DIRECTIONS, accuracies, areas, directions, trapezoid
+from classlens.tasks.evaluation.curves import ACCURACY_AXES, DIRECTIONS, accuracies, areas, trapezoid
 from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatch, Importance
-from classlens.tasks.evaluation.metric import CurveAxes, CurvePoint, Metric, MetricSchema, Score
+from classlens.tasks.evaluation.metric import CurvePoint, Metric, MetricSchema, Score
 
-# Masked shares in tenths: 0, 0.1 … 0.9.
+# Masked shares of the pixels, in tenths.
 _TENTHS = range(10)
 # Bits kept when a map is rounded.
 _BITS = 20
 
 
 class Masking(Metric):
-    """Paint over 10 % to 90 % of the pixels, the least important first (``negative``) or the most important ones
-    (``positive``), and see how often the class is still on top.
+    """Accuracy with 10 % to 90 % of the pixels masked, the least important first (``negative``) or the most important
+    first (``positive``).
 
-    The map is laid over the pixels bilinearly; masked pixels get the mean color of the model's normalization (that of
-    the image where the transform has none). Source: the perturbation test of Chefer, Gur and Wolf, *Transformer
-    Interpretability Beyond Attention Visualization*, CVPR 2021, section 4; their code paints pixels black (0 before
-    normalization), which lies further from what a model has seen, so their numbers are not the same measurement.
+    The map is interpolated bilinearly to the pixels. Masked pixels get the mean color of the model's normalization, or
+    that of the image for a transform without normalization. Source: the perturbation test of Chefer, Gur and Wolf,
+    *Transformer Interpretability Beyond Attention Visualization*, CVPR 2021, section 4. Their code masks with black
+    (0 before normalization), which is further from natural images, so that their numbers are not comparable.
     """
 
     label = "Masking"
@@ -43,10 +43,10 @@ class Masking(Metric):
         "negative": "pixels masked, least important first",
         "positive": "pixels masked, most important first",
     }
-    curve_axes = CurveAxes("share removed or masked", "top-1 accuracy")
+    curve_axes = ACCURACY_AXES
 
     def schema(self, lens: Lens, tokens: Tokens, importance: Importance, settings: EvaluationSettings) -> MetricSchema:
-        note = "1 where the class is on top with so large a share of the pixels masked, -1 without a class"
+        note = "1 where the prediction is correct with this share of the pixels masked, -1 without a class"
         correct = Variable(("image", "order", "masked"), np.dtype("int8"), -1, note)
         masked = np.array([tenth / 10 for tenth in _TENTHS])
         return MetricSchema(
@@ -58,31 +58,27 @@ class Masking(Metric):
     def measure(self, batch: ImageBatch, importance: Importance) -> dict[str, Array]:
         pixels = batch.pixels
         values = upsample(batch.maps(importance), batch.grid, batch.size).flatten(1)
-        best = values.argsort(dim=1, descending=True, stable=True)
+        most_first = values.argsort(dim=1, descending=True, stable=True)
         mean = torch.zeros(len(batch), pixels.shape[1], 1, dtype=pixels.dtype)
         if batch.lens.preprocessing.mean is None:
             mean = pixels.flatten(2).mean(dim=2, keepdim=True)
         image = torch.arange(len(batch))
         correct = np.empty((len(batch), len(DIRECTIONS), len(_TENTHS)), dtype=np.int8)
         correct[:, :, 0] = batch.correct_unchanged[:, None]
-        for number, order in enumerate((best.flip(1), best)):
+        for number, order in enumerate((most_first.flip(1), most_first)):
             for tenth in _TENTHS[1:]:
-                gone = order[:, : order.shape[1] * tenth // 10]
-                covered = torch.zeros_like(values, dtype=torch.bool).scatter_(1, gone, True)
-                shown = torch.where(covered[:, None], mean, pixels.flatten(2)).view_as(pixels)
-                correct[:, number, tenth] = batch.correct(batch.run(shown), image)
+                indices = order[:, : order.shape[1] * tenth // 10]
+                mask = torch.zeros_like(values, dtype=torch.bool).scatter_(1, indices, True)
+                masked = torch.where(mask[:, None], mean, pixels.flatten(2)).view_as(pixels)
+                correct[:, number, tenth] = batch.correct(batch.run(masked), image)
         return {"correct": correct}
 
     def scores(self, data: xr.Dataset, statistics: Statistics) -> Iterator[Score]:
-        for direction, values in directions(data["correct"].values.astype(float), list(data["order"].values)):
-            # From 10 % on: the unmasked images are the same for every method.
-            found = {f"{direction}_auc": trapezoid(data["masked"].values[1:])}
-            better = "higher" if direction == DIRECTIONS[0] else "lower"
-            yield from areas(values[:, 1:], statistics, found, better=better)
+        data = data.isel(masked=slice(1, None))  # unmasked images are the same for every method
+        yield from areas(data, {"auc": trapezoid(data["masked"].values)}, statistics)
 
     def points(self, data: xr.Dataset, statistics: Statistics) -> Iterator[CurvePoint]:
-        for direction, values in directions(data["correct"].values.astype(float), list(data["order"].values)):
-            yield from accuracies(direction, data["masked"].values, values, statistics)
+        yield from accuracies(data, data["masked"].values, statistics)
 
 
 def upsample(
@@ -90,15 +86,14 @@ def upsample(
 ) -> Float[Tensor, "image height width"]:
     """Maps at the resolution of the pixels, bilinear between the centers of tokens, in float64.
 
-    Values are rounded to about six digits of the largest value of their map. Many pixels, such as those beyond the
-    outermost centers, have values that are equal but for the rounding of the interpolation, which differs between
-    machines and would decide their order.
+    Values are rounded to about six digits of the largest value of their map. Pixels beyond the outermost centers, for
+    example, have equal values but for rounding, which differs between machines and would decide their order.
     """
     maps = importance.double().view(len(importance), 1, *grid)
-    large = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)[:, 0]
-    # A power of two: sums of rounded values, such as those of a mean, are exact.
+    upsampled = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)[:, 0]
+    # A power of two, so that sums of rounded values are exact.
     unit = torch.exp2(torch.frexp(maps.abs().amax(dim=(1, 2, 3))).exponent.double() - _BITS)[:, None, None]
-    return (large / unit).round() * unit
+    return (upsampled / unit).round() * unit
 
 
 METRIC = Masking()

@@ -1,4 +1,4 @@
-"""Grid pointing: in a mosaic of four classes, does what speaks for a class lie in its quarter?"""
+"""Grid pointing: the share of importance in the right quarter of a mosaic of four classes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from classlens.tasks.evaluation.mosaics import QUARTERS, quarters
 
 
 class Pointing(Metric):
-    """Mosaics of two by two images of four classes; the share of positive importance inside the right quarter.
+    """The share of positive importance for a class inside its quarter of a mosaic of two by two images of four classes.
 
-    Chance is a quarter. Each image is a quarter once, and is explained for its class. Mosaics have twice the
-    resolution where the model takes it, else its own, each image at half its size. A map without anything positive has
-    a share of 0. Source: the grid pointing game of Böhle, Fritz and Schiele, *Convolutional Dynamic Alignment
+    Chance is a quarter. Each image is one quarter of one mosaic, and is explained for its class. Mosaics have twice the
+    model's resolution where the model accepts it; otherwise each image has half its size. A map without positive values
+    has a share of 0. Source: the grid pointing game of Böhle, Fritz and Schiele, *Convolutional Dynamic Alignment
     Networks for Interpretable Classifications*, CVPR 2021.
     """
 
@@ -34,14 +34,14 @@ class Pointing(Metric):
     images = "mosaic"
 
     def applies_to(self, importance: Importance) -> bool:
-        return importance.live  # a store has maps of single images only
+        return importance.live  # a store holds maps of single images only
 
     def schema(self, lens: Lens, tokens: Tokens, importance: Importance, settings: EvaluationSettings) -> MetricSchema:
         note = "share of the positive importance for the image's class inside its quarter of the mosaic"
         return MetricSchema({"share": Variable(("image",), np.dtype("float32"), np.nan, note)}, {}, {})
 
     def measure(self, batch: ImageBatch, importance: Importance) -> dict[str, Array]:
-        """``seen`` holds mosaics, its classes four of each in a row."""
+        """The batch holds mosaics, and four classes in a row for each of them."""
         rows, columns = batch.grid
         inside = quarters(rows, columns)
         target = batch.target.view(-1, QUARTERS)
@@ -53,7 +53,7 @@ class Pointing(Metric):
         return {"share": share.reshape(-1)}
 
     def scores(self, data: xr.Dataset, statistics: Statistics) -> Iterator[Score]:
-        # The four images of a mosaic are not independent: mosaics are drawn.
+        # The four images of a mosaic are not independent, so mosaics are resampled.
         values = data["share"].values.astype(float)
         values = values[: len(values) // QUARTERS * QUARTERS].reshape(-1, QUARTERS).mean(axis=1)
         yield mean("share_inside", values, statistics, better="higher", images=QUARTERS * len(values))

@@ -19,10 +19,10 @@ from classlens.tasks.evaluation.metric import CurveAxes, CurvePoint, Metric, Met
 
 
 class Randomization(Metric):
-    """How alike maps stay while weights are made random from the head down (see ``Cascade``).
+    """Spearman's rank correlation with the map of the trained model, while weights become random from the head down.
 
-    Spearman's rank correlation with the map of the trained model, for the class of the image. A method that shows what
-    the model has learned falls to 0. Source: Adebayo et al., *Sanity Checks for Saliency Maps*, NeurIPS 2018.
+    Maps are for the class of the image. The correlation of a method that depends on the trained weights falls to 0.
+    Source: the cascading randomization of Adebayo et al., *Sanity Checks for Saliency Maps*, NeurIPS 2018.
     """
 
     label = "Randomization"
@@ -35,9 +35,7 @@ class Randomization(Metric):
     curve_axes = CurveAxes(
         "share of stages made random", "rank correlation with the trained model's map", unit_range=False
     )
-
-    def unavailable(self, lens: Lens, *, masks: bool, twin: bool) -> str | None:
-        return None if twin else f"model {lens.view.name!r} has no random twin, as no library makes it anew by its name"
+    needs_random_twin = True
 
     def applies_to(self, importance: Importance) -> bool:
         return importance.live and not importance.drawn
@@ -63,10 +61,9 @@ class Randomization(Metric):
 
     def points(self, data: xr.Dataset, statistics: Statistics) -> Iterator[CurvePoint]:
         value, low, high, _ = estimate(data["correlation"].values.astype(float), statistics)
-        stages = data.sizes["randomized"]
-        for stage in range(stages):
-            x = (stage + 1) / stages
-            yield CurvePoint("correlation", x, float(value[stage]), float(low[stage]), float(high[stage]))
+        stages = data["randomized"].values
+        for point in zip(stages / len(stages), value, low, high, strict=True):
+            yield CurvePoint("correlation", *map(float, point))
 
 
 METRIC = Randomization()

@@ -1,8 +1,9 @@
-"""Token removal: how accuracy falls as tokens are taken away in order of importance (the paper, section 4.2)."""
+"""Token removal: how accuracy falls as tokens are removed in order of importance."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,17 +17,19 @@ from classlens.core.stats import Statistics
 from classlens.lens.lens import Lens
 from classlens.models.view import Tokens
 from classlens.store.schema import Variable
-from classlens.tasks.evaluation.curves import DIRECTIONS, Area, Floats, accuracies, areas, directions, trapezoid
+from classlens.tasks.evaluation.curves import ACCURACY_AXES, DIRECTIONS, Area, Floats, accuracies, areas, trapezoid
 from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatch, Importance
-from classlens.tasks.evaluation.metric import CurveAxes, CurvePoint, Metric, MetricSchema, Score
+from classlens.tasks.evaluation.metric import CurvePoint, Metric, MetricSchema, Score
 
 
 class Removal(Metric):
-    """Keep the ``n`` most important image tokens (``negative``: the least important go first) or the ``n`` least
-    important ones (``positive``), ``n`` from all to one, and see how often the class is still on top.
+    """Accuracy as image tokens are removed, the least important first (``negative``) or the most important first
+    (``positive``), until one is left.
 
-    Tokens are dropped after position embeddings and really are gone; prefix tokens stay. Equal values keep the order of
-    the grid. ``random`` takes one order a seed, the same for all images, and counts for both directions, as published.
+    Tokens are dropped from the sequence after position embeddings; prefix tokens stay. Equal values keep the order of
+    the grid. ``random`` has one order per seed, the same for all images, and counts for both directions. Source: Vilas
+    et al., *Analyzing Vision Transformers for Image Classification in Class Embedding Space*, NeurIPS 2023,
+    section 4.2.
     """
 
     label = "Removal"
@@ -41,12 +44,12 @@ class Removal(Metric):
         "negative": "tokens removed, least important first",
         "positive": "tokens removed, most important first",
     }
-    curve_axes = CurveAxes("share removed or masked", "top-1 accuracy")
+    curve_axes = ACCURACY_AXES
 
     def schema(self, lens: Lens, tokens: Tokens, importance: Importance, settings: EvaluationSettings) -> MetricSchema:
         orders = _order_names(importance, settings)
         numbers = numbers_kept(tokens.grid[0] * tokens.grid[1], settings.steps)
-        note = "1 where the class is on top with so many image tokens kept, -1 without a class"
+        note = "1 where the prediction is correct with this number of image tokens kept, -1 without a class"
         correct = Variable(("image", "order", "kept"), np.dtype("int8"), -1, note)
         return MetricSchema(
             {"correct": correct},
@@ -64,54 +67,51 @@ class Removal(Metric):
         correct = np.empty((len(batch), orders.shape[1], len(numbers)), dtype=np.int8)
         correct[:, :, 0] = batch.correct_unchanged[:, None]
         for column, number in enumerate(numbers[1:], start=1):
-            chosen = (orders[:, :, :number] + len(prefix)).flatten(0, 1).sort(dim=1).values
-            kept = torch.cat([prefix.expand(count, -1), chosen], dim=1)
-            # As many tokens at once as the images have when they are whole.
+            kept_image_tokens = (orders[:, :, :number] + len(prefix)).flatten(0, 1).sort(dim=1).values
+            kept = torch.cat([prefix.expand(count, -1), kept_image_tokens], dim=1)
+            # A pass has at most as many tokens as the unchanged batch.
             step = max(1, len(batch) * tokens.count // kept.shape[1]) if batch.subsets.shortens else len(batch)
             for start in range(0, count, step):
-                some = slice(start, start + step)
-                hits = batch.correct(batch.subsets.logits(image[some], kept[some]), image[some])
-                correct.reshape(count, -1)[some, column] = hits
+                rows = slice(start, start + step)
+                logits = batch.subsets.logits(image[rows], kept[rows])
+                correct.reshape(count, -1)[rows, column] = batch.correct(logits, image[rows])
         return {"correct": correct}
 
     def scores(self, data: xr.Dataset, statistics: Statistics) -> Iterator[Score]:
-        numbers = data["kept"].values
-        removed = 1 - numbers / numbers[0]
-        for direction, values in directions(data["correct"].values.astype(float), list(data["order"].values)):
-            found: dict[str, Area] = {
-                f"{direction}_auc_reference": auc_reference(numbers),
-                f"{direction}_auc": trapezoid(removed),
-            }
-            yield from areas(values, statistics, found, better="higher" if direction == DIRECTIONS[0] else "lower")
+        measures = {"auc_reference": auc_reference(data["kept"].values), "auc": trapezoid(_share_removed(data))}
+        yield from areas(data, measures, statistics)
 
     def points(self, data: xr.Dataset, statistics: Statistics) -> Iterator[CurvePoint]:
-        numbers = data["kept"].values
-        for direction, values in directions(data["correct"].values.astype(float), list(data["order"].values)):
-            yield from accuracies(direction, 1 - numbers / numbers[0], values, statistics)
+        yield from accuracies(data, _share_removed(data), statistics)
 
 
-def numbers_kept(tokens: int, steps: int | None) -> Int[ndarray, " kept"]:
-    """How many image tokens are kept, from all to one: every number, or about so many of them, evenly spread."""
-    if steps is None or steps >= tokens:
+def _share_removed(data: xr.Dataset) -> Floats:
+    numbers = data["kept"].values
+    share: Floats = 1 - numbers / numbers[0]
+    return share
+
+
+def numbers_kept(tokens: int, steps: int | Literal["all"]) -> Int[ndarray, " kept"]:
+    """Numbers of image tokens that are kept, from all to one: every number, or ``steps`` of them, evenly spread."""
+    if steps == "all" or steps >= tokens:
         return np.arange(tokens, 0, -1)
     return np.unique(np.linspace(1, tokens, steps).round().astype(np.int64))[::-1].copy()
 
 
 def auc_reference(numbers: Int[ndarray, " kept"]) -> Area:
-    """``Σ acc / (max acc · N)`` over ``n = N-1 … 1``, as published; between numbers that were left out, linear.
+    """``Σ acc / (max acc · N)`` over ``n = N-1 … 1``, as published, with ``N`` image tokens.
 
-    ``N`` is the number of image tokens. NaN where nothing is ever right.
+    Accuracies at numbers that were not measured are interpolated. NaN for an accuracy of 0 everywhere.
     """
     total = int(numbers[0])
-    every = np.arange(1, total)
-    basis = np.eye(len(numbers))
-    # From accuracies at the numbers to those at every one.
-    weights = np.stack([np.interp(every, numbers[::-1], row[::-1]) for row in basis])
+    # From accuracies at the measured numbers to those at all numbers.
+    weights = np.stack([np.interp(np.arange(1, total), numbers[::-1], row[::-1]) for row in np.eye(len(numbers))])
 
     def area(curves: Floats) -> Floats:
-        found = curves @ weights
-        most = found.max(axis=1, initial=0.0)
-        shares: Floats = np.divide(found.sum(axis=1), most * total, out=np.full(len(found), np.nan), where=most > 0)
+        accuracy = curves @ weights
+        largest = accuracy.max(axis=1, initial=0.0)
+        undefined = np.full(len(accuracy), np.nan)
+        shares: Floats = np.divide(accuracy.sum(axis=1), largest * total, out=undefined, where=largest > 0)
         return shares
 
     return area
@@ -124,7 +124,7 @@ def _order_names(importance: Importance, settings: EvaluationSettings) -> list[s
 
 
 def _orders(batch: ImageBatch, importance: Importance, tokens: Tokens) -> Int[Tensor, "image order token"]:
-    """Image tokens, counted from the first of them, in the order in which they are kept."""
+    """Numbers of image tokens, the token that is kept longest first."""
     if importance.drawn:
         count = tokens.grid[0] * tokens.grid[1]
         seeds = [batch.settings.seed + number for number in range(batch.settings.permutations)]
@@ -134,9 +134,9 @@ def _orders(batch: ImageBatch, importance: Importance, tokens: Tokens) -> Int[Te
 
 
 def both_orders(importance: Float[Tensor, "image token"]) -> Int[Tensor, "image order token"]:
-    """The most important first, and the least important first; equal ones in the order of the grid, and reversed."""
-    best = importance.argsort(dim=1, descending=True, stable=True)
-    return torch.stack([best, best.flip(1)], dim=1)
+    """Tokens from the most to the least important, equal ones in the order of the grid; and the reverse."""
+    most_first = importance.argsort(dim=1, descending=True, stable=True)
+    return torch.stack([most_first, most_first.flip(1)], dim=1)
 
 
 METRIC = Removal()

@@ -1,4 +1,4 @@
-"""Segmentation: does the map, cut at its mean, lie where the mask shows the class?"""
+"""Segmentation: does the map, thresholded at its mean, agree with the mask of the class?"""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ _PARTS = ("background", "class")
 class Segmentation(Metric):
     """Pixel accuracy, mIoU and mAP of maps against masks, at the resolution of the model's input.
 
-    The map is laid over the pixels bilinearly and cut at its mean. Pixel accuracy and IoU (of class and background,
-    then their mean) are of all pixels together; the average precision is of each image, class and background in one
-    ranking by the map scaled to 0…1 and by what is missing to 1, as in the published code of Chefer et al. (CVPR 2021),
-    then the mean. Pixels that the mask leaves open do not count, nor do images without a pixel of their class.
+    The map is interpolated bilinearly to the pixels and thresholded at its mean. Pixel accuracy and IoU (the mean of
+    class and background) are computed over the pixels of all images. The average precision is computed for each image,
+    then averaged: a pixel with map value ``s``, scaled to 0…1, is ranked twice, as class with score ``s`` and as
+    background with ``1 - s``, as in the published code of Chefer et al. (CVPR 2021). Pixels of unknown class and images
+    without a pixel of their class do not count.
     """
 
     label = "Segmentation"
@@ -38,25 +39,22 @@ class Segmentation(Metric):
         "mean_iou": "segmentation, mIoU",
         "mean_ap": "segmentation, mAP",
     }
-    mask_pixels = True
-
-    def unavailable(self, lens: Lens, *, masks: bool, twin: bool) -> str | None:
-        return None if masks else "the data has no masks that show where the class is"
+    needs_masks = True
 
     def schema(self, lens: Lens, tokens: Tokens, importance: Importance, settings: EvaluationSettings) -> MetricSchema:
-        whole = np.dtype("int32")
+        count, score = np.dtype("int32"), np.dtype("float32")
         variables = {
-            "hits": Variable(("image",), whole, -1, "pixels that map and mask agree on"),
-            "pixels": Variable(("image",), whole, -1, "pixels of which the mask tells what they show"),
-            "intersection": Variable(("image", "part"), whole, -1, "pixels that are this part in map and mask"),
-            "union": Variable(("image", "part"), whole, -1, "pixels that are this part in map or mask"),
-            "average_precision": Variable(("image",), np.dtype("float32"), np.nan, "of all pixels of the image"),
+            "hits": Variable(("image",), count, -1, "pixels where map and mask agree"),
+            "pixels": Variable(("image",), count, -1, "pixels of known class"),
+            "intersection": Variable(("image", "part"), count, -1, "pixels of this part in map and mask"),
+            "union": Variable(("image", "part"), count, -1, "pixels of this part in map or mask"),
+            "average_precision": Variable(("image",), score, np.nan, "average precision over class and background"),
         }
         return MetricSchema(variables, {"part": len(_PARTS)}, {"part": np.array(_PARTS)})
 
     def measure(self, batch: ImageBatch, importance: Importance) -> dict[str, Array]:
         maps = upsample(batch.maps(importance), batch.grid, batch.size).flatten(1).numpy()
-        found: dict[str, Array] = {
+        arrays: dict[str, Array] = {
             "hits": np.full(len(batch), -1, np.int32),
             "pixels": np.full(len(batch), -1, np.int32),
             "intersection": np.full((len(batch), 2), -1, np.int32),
@@ -68,46 +66,46 @@ class Segmentation(Metric):
             truth = shows[known] == 1
             if not truth.any():
                 continue
-            cut = (values > values.mean())[known]
-            found["hits"][image], found["pixels"][image] = (cut == truth).sum(), known.sum()
+            predicted = (values > values.mean())[known]
+            arrays["hits"][image], arrays["pixels"][image] = (predicted == truth).sum(), known.sum()
             for part in (0, 1):
-                found["intersection"][image, part] = ((cut == part) & (truth == part)).sum()
-                found["union"][image, part] = ((cut == part) | (truth == part)).sum()
+                arrays["intersection"][image, part] = ((predicted == part) & (truth == part)).sum()
+                arrays["union"][image, part] = ((predicted == part) | (truth == part)).sum()
             span = values.max() - values.min()
             scaled = ((values - values.min()) / span if span > 0 else np.zeros_like(values))[known]
-            ranked, wanted = np.concatenate([1 - scaled, scaled]), np.concatenate([~truth, truth])
-            found["average_precision"][image] = average_precision(ranked, wanted)
-        return found
+            both_scores, relevant = np.concatenate([1 - scaled, scaled]), np.concatenate([~truth, truth])
+            arrays["average_precision"][image] = average_precision(both_scores, relevant)
+        return arrays
 
     def scores(self, data: xr.Dataset, statistics: Statistics) -> Iterator[Score]:
         data = data.isel(image=data["pixels"].values >= 0)
-        kinds = ("hits", "pixels", "intersection", "union")
-        counts = np.column_stack([data[name].values for name in kinds]).astype(float)
+        variables = ("hits", "pixels", "intersection", "union")
+        counts = np.column_stack([data[name].values for name in variables]).astype(float)
 
-        def statistic(drawn: Floats) -> Floats:
-            hits, pixels, *parts = (drawn @ counts).T
-            background, own = (_share(parts[part], parts[2 + part]) for part in (0, 1))
-            return np.stack([_share(hits, pixels), (background + own) / 2], axis=1)
+        def pooled(drawn: Floats) -> Floats:
+            hits, pixels, *intersection_and_union = (drawn @ counts).T
+            background, category = map(_share, intersection_and_union[:2], intersection_and_union[2:])
+            return np.stack([_share(hits, pixels), (background + category) / 2], axis=1)
 
-        value, low, high = bootstrap(statistic, len(counts), statistics)
-        for number, name in enumerate(("pixel_accuracy", "mean_iou")):
-            yield Score(name, float(value[number]), float(low[number]), float(high[number]), len(counts), "higher")
+        estimates = bootstrap(pooled, len(counts), statistics)
+        for name, value, low, high in zip(("pixel_accuracy", "mean_iou"), *estimates, strict=True):
+            yield Score(name, float(value), float(low), float(high), len(counts), "higher")
         yield mean("mean_ap", data["average_precision"].values, statistics, better="higher")
 
 
 def _share(part: Floats, whole: Floats) -> Floats:
-    found: Floats = np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
-    return found
+    share: Floats = np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+    return share
 
 
-def average_precision(scores: Float[ndarray, " pixel"], wanted: Bool[ndarray, " pixel"]) -> float:
-    """``Σ (recall_k - recall_{k-1}) · precision_k`` down the ranking; equal scores are one step."""
+def average_precision(scores: Float[ndarray, " pixel"], relevant: Bool[ndarray, " pixel"]) -> float:
+    """``Σ (recall_k - recall_{k-1}) · precision_k`` along falling scores; equal scores are one step."""
     order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(wanted[order])
+    hits = np.cumsum(relevant[order])
     last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
     precision = hits[last] / (last + 1)
-    gained = np.diff(hits[last], prepend=0) / max(1, hits[-1])
-    return float(precision @ gained)
+    recall_gained = np.diff(hits[last], prepend=0) / max(1, hits[-1])
+    return float(precision @ recall_gained)
 
 
 METRIC = Segmentation()

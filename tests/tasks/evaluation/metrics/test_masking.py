@@ -1,4 +1,4 @@
-"""Pixel masking against loops over pixels."""
+"""Pixel masking, compared with loops over pixels."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ import xarray as xr
 from classlens.core.stats import Statistics
 from classlens.lens.lens import Lens
 from classlens.models.transforms import Preprocessing
-from classlens.tasks.evaluation.importance import parse_methods
 from classlens.tasks.evaluation.metrics.masking import Masking, upsample
 from tests import zoo
-from tests.tasks.evaluation.batches import lens_of, seen
+from tests.tasks.evaluation.batches import batch_of, lens_of, method_of
 
 NAME = "cls_not_square"
 
 
 def bilinear(grid: list[list[float]], height: int, width: int) -> list[Fraction]:
-    """Between the centers of tokens, and flat beyond the outer ones, pixel by pixel, without any rounding."""
+    """Interpolation between the centers of tokens, constant beyond the outer ones, pixel by pixel, without rounding."""
     rows, columns = len(grid), len(grid[0])
     exact = [[Fraction(value) for value in row] for row in grid]
     half = Fraction(1, 2)
-    found = []
+    pixels = []
     for y in range(height):
         for x in range(width):
             v = min(max((y + half) * rows / height - half, Fraction(0)), Fraction(rows - 1))
@@ -35,22 +34,22 @@ def bilinear(grid: list[list[float]], height: int, width: int) -> list[Fraction]
             a, b = v - i, u - j
             top = (1 - b) * exact[i][j] + b * exact[i][j + 1]
             bottom = (1 - b) * exact[i + 1][j] + b * exact[i + 1][j + 1]
-            found.append((1 - a) * top + a * bottom)
-    return found
+            pixels.append((1 - a) * top + a * bottom)
+    return pixels
 
 
 def rounded(values: list[Fraction], largest: float) -> list[Fraction]:
-    """To whole multiples of 2^-20 of the next power of two above the largest."""
+    """Multiples of 2^-20 of the next power of two above the largest value."""
     unit = Fraction(2) ** (math.frexp(largest)[1] - 20)
     return [round(value / unit) * unit for value in values]
 
 
-def test_maps_are_laid_over_pixels_bilinearly() -> None:
+def test_maps_are_interpolated_bilinearly() -> None:
     grid = torch.randn(1, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = upsample(grid, (3, 2), (24, 16))[0].flatten()
+    pixels = upsample(grid, (3, 2), (24, 16))[0].flatten()
     expected = torch.tensor([float(value) for value in bilinear(grid.view(3, 2).tolist(), 24, 16)]).double()
     # Half of 2^-18, the unit for a largest value between 2 and 4.
-    torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
+    torch.testing.assert_close(pixels, expected, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-12, 1e12])
@@ -66,41 +65,39 @@ def test_pixels_of_equal_value_are_equal(size: tuple[int, int], scale: float) ->
     assert not upsample(torch.zeros(1, 12), (3, 4), size).any()
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_against_painting_pixels_one_by_one(known: bool) -> None:
+@pytest.mark.parametrize("normalized", [True, False])
+def test_against_masking_pixels_one_by_one(normalized: bool) -> None:
     lens, pixels, target = lens_of(), zoo.pixels(NAME, 2), zoo.targets(2)
     target[0] = lens.view.run(pixels[:1]).argmax()
-    if known:
+    if normalized:
         lens.preprocessing = Preprocessing(lens.preprocessing.transform, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     else:
         lens.preprocessing = Preprocessing(None)
-    (method,) = parse_methods("class_gradient")
-    found = Masking().measure(seen(lens, pixels, target), method)["correct"]
-    assert found.shape == (2, 2, 10)
-    importance = method.importance(lens.trace(pixels), target)
+    importance = method_of("class_gradient")
+    correct = Masking().measure(batch_of(lens, pixels, target), importance)["correct"]
+    assert correct.shape == (2, 2, 10)
+    maps = importance.explain(lens.trace(pixels), target)
     for image in range(2):
-        exact = rounded(bilinear(importance[image].view(3, 2).tolist(), 24, 16), float(importance[image].abs().max()))
-        # Pixels of equal value in their own order.
-        ranked = sorted(range(24 * 16), key=lambda place: -exact[place])
+        exact = rounded(bilinear(maps[image].view(3, 2).tolist(), 24, 16), float(maps[image].abs().max()))
+        ranked = [pixel for _, pixel in sorted((-value, pixel) for pixel, value in enumerate(exact))]
         for direction, order in enumerate((ranked[::-1], ranked)):
             for tenth in range(10):
-                painted = pixels[image].clone()
+                masked = pixels[image].clone()
                 for channel in range(3):
-                    mean = 0.0 if known else float(pixels[image, channel].mean())
-                    for place in order[: 24 * 16 * tenth // 10]:
-                        painted[channel, place // 16, place % 16] = mean
-                expected = right(lens, painted, int(target[image]))
-                assert found[image, direction, tenth] == expected
-    assert set(found.flatten().tolist()) == {0, 1}
+                    mean = 0.0 if normalized else float(pixels[image, channel].mean())
+                    for pixel in order[: 24 * 16 * tenth // 10]:
+                        masked[channel, pixel // 16, pixel % 16] = mean
+                assert correct[image, direction, tenth] == is_correct(lens, masked, int(target[image]))
+    assert set(correct.flatten().tolist()) == {0, 1}
 
 
-def right(lens: Lens, pixels: torch.Tensor, label: int) -> bool:
+def is_correct(lens: Lens, pixels: torch.Tensor, label: int) -> bool:
     with torch.no_grad():
         return int(lens.view.module(pixels[None]).argmax()) == label
 
 
-def test_areas_leave_the_whole_image_out() -> None:
-    """Accuracies 1, then 0.5 at 10 %, and 0 from 20 % on; at 90 % again 1 in one direction."""
+def test_areas_do_not_count_the_unmasked_image() -> None:
+    """Accuracy 1 at 0 %, 0.5 at 10 %, and 0 from 20 % on; 1 at 90 % in one direction."""
     correct = np.zeros((2, 2, 10), dtype=np.int8)
     correct[:, :, 0] = 1
     correct[0, :, 1] = 1
