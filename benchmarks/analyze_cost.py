@@ -27,9 +27,11 @@ import numpy as np
 from classlens.analysis.analyze import analyze
 from classlens.core.stats import Statistics, shuffle_labels
 from classlens.forward.agreement import BY, SUBLAYERS
-from classlens.render.analysis import write_analysis, write_figures
-from classlens.store.schema import Axes
-from classlens.store.store import SHARD, Coords, create
+from classlens.render.folders.analysis import write_analysis
+from classlens.render.folders.figures import figures
+from classlens.store.schema import Coords
+from classlens.store.store import SHARD, create_store
+from classlens.tasks.tokens.schema import STORED_SITES, Axes
 
 CONDITIONS = ("clean", "random_init", "self_only", "no_cls", "context_removed", "class_removed")
 BLOCKS, GRID, CLASSES = 12, 7, 1000
@@ -40,7 +42,7 @@ def write_store(path: Path, images: int) -> None:
     tokens = 1 + GRID**2
     axes = Axes(images, tokens, BLOCKS, CLASSES, STORED_SITES, embed=True, memories=True)
     identity = {"model": "random facts", "num_classes": CLASSES, "sites": [*STORED_SITES, "embed"], "memories": True}
-    store = create(str(path), identity | {"data": "none", "split": None, "data_note": "", "pooling": "cls"})
+    store = create_store(str(path), identity | {"data": "none", "split": None, "data_note": "", "pooling": "cls"})
     names = np.array([f"{number:06}" for number in range(images)], dtype=object)
     category = {
         "category": ("category", np.arange(CLASSES)),
@@ -58,18 +60,18 @@ def write_store(path: Path, images: int) -> None:
     }
     rng = np.random.default_rng(0)
     for condition in CONDITIONS:
-        store.add_group(condition, axes.layout, coords, {})
+        store.add_group(condition, axes.schema(coords))
         for start in range(0, images, SHARD):
             store.write(condition, start, _facts(axes, min(SHARD, images - start), rng), {})
     agreement = rng.random((2, 2, BLOCKS, CLASSES)).astype(np.float32)
-    store.replace_parameters(
+    store.write_parameters(
         {"class_value_agreement": (("weights", "sublayer", "block", "category"), agreement)},
         {"weights": ("weights", np.array(["model", "random_init"])), "sublayer": coords["sublayer"], **category},
     )
 
 
 def _facts(axes: Axes, count: int, rng: np.random.Generator) -> dict[str, Any]:
-    made = axes.layout.blank(count)
+    made = axes.schema().blank(count)
     for key, values in made.items():
         if values.dtype.kind == "f":
             made[key] = np.asarray(rng.random(values.shape), dtype=values.dtype)
@@ -85,7 +87,7 @@ def measured(store: Path, out: Path) -> dict[str, Any]:
     found = analyze(store)
     done = time.perf_counter()
     write_analysis(found, out, version="benchmark")
-    write_figures(out)
+    figures(out)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     drawn = time.perf_counter()
     return {"analyse_seconds": done - start, "figures_seconds": drawn - done, "peak_mib": peak}

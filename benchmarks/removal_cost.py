@@ -61,7 +61,9 @@ def main() -> None:
 
     def removal(trust: bool) -> None:
         target = torch.zeros(given.batch_size, dtype=torch.int64)
-        seen = ImageBatch(lens, EvaluationSettings(steps=given.steps), pixels, target, np.empty((0, 0)), 0, no_twin, trust)
+        seen = ImageBatch(
+            lens, EvaluationSettings(steps=given.steps), pixels, target, np.empty((0, 0)), 0, no_twin, trust
+        )
         seen.__dict__["trace"] = trace
         seen._maps[method.text] = torch.randn(given.batch_size, count)
         Removal().measure(seen, method)

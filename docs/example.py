@@ -14,7 +14,8 @@ from pathlib import Path
 from PIL import Image
 
 import classlens
-from classlens.render.analysis import write_analysis, write_figures
+from classlens.render.folders.analysis import write_analysis
+from classlens.render.folders.figures import figures
 
 HERE = Path(__file__).resolve().parent
 CONDITIONS = ("clean", "random_init", "self_only", "no_cls")
@@ -36,7 +37,7 @@ FIGURES = (
 def main(data: str, work: Path) -> None:
     classlens.measure("builtin:cifar10", data, work / "builtin.zarr", conditions=CONDITIONS, memories=True)
     write_analysis(classlens.analyze(work / "builtin.zarr"), work / "analysis", version=classlens.__version__)
-    write_figures(work / "analysis", formats=["png"])
+    figures(work / "analysis", formats=["png"])
     out = HERE / "example"
     out.mkdir(exist_ok=True)
     summary = (work / "analysis" / "summary.md").read_text(encoding="utf-8")

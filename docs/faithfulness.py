@@ -25,7 +25,7 @@ from classlens.explain.method import Method
 from classlens.explain.registry import METHODS
 from classlens.forward.attention import attention_weights
 from classlens.forward.recording import Recording
-from classlens.render.evaluation import write_evaluation
+from classlens.render.folders.evaluation import write_evaluation
 from classlens.tasks.evaluation.registry import METRICS
 
 MODEL = "builtin:cifar10"

@@ -16,8 +16,9 @@ import numpy as np
 from faithfulness import MODEL, copy_figures, halves, print_progress
 
 import classlens
-from classlens.render.analysis import write_analysis, write_figures
-from classlens.render.evaluation import write_evaluation
+from classlens.render.folders.analysis import write_analysis
+from classlens.render.folders.evaluation import write_evaluation
+from classlens.render.folders.figures import figures
 
 OUT = Path(__file__).resolve().parent / "probes"
 METHODS = ("class_gradient", "class_rank", "random")
@@ -87,7 +88,7 @@ def report(data: str, test: classlens.Dataset, store: Path, work: Path) -> None:
     OUT.mkdir(exist_ok=True)
     analysis = classlens.analyze(store, experiments=["decoders"])
     write_analysis(analysis, work / "analysis", version=classlens.__version__)
-    write_figures(work / "analysis", formats=["png"])
+    figures(work / "analysis", formats=["png"])
     evaluation = classlens.evaluate(
         MODEL,
         test,

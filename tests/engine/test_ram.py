@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from classlens.engine.ram import format_ram, parse_ram
 from tests.refusals import refused
 
 

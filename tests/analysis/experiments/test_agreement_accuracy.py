@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from classlens.core.stats import Statistics
-from classlens.forward.streaming import BY, SUBLAYERS
+from classlens.forward.agreement import BY, SUBLAYERS
 from tests.analysis.literal import table_and_contents
 from tests.analysis.stores import StoreSpec
 
@@ -57,7 +57,9 @@ def test_by_hand(tmp_path: Path) -> None:
     bits[:, :, :, 1, 0] = (correct == 0)[:, None, None]  # wrong images alone
     bits[:, :, :, 2, 0] = 1
     bits[:, :, :, :, 1:] = 1 - bits[:, :, :, :, :1]  # image tokens are not asked
-    spec = StoreSpec(images=8, conditions=("clean",), facts={"clean": {"correct": correct, "key_value_agreement": bits}})
+    spec = StoreSpec(
+        images=8, conditions=("clean",), facts={"clean": {"correct": correct, "key_value_agreement": bits}}
+    )
     table, _ = table_and_contents(tmp_path, spec, NAME, Statistics(permutations=4000, resamples=20))
     assert set(table["images"]) == {3}
     for _, rows in table.groupby(["by", "sublayer"]):

@@ -89,7 +89,9 @@ def test_by_hand(tmp_path: Path) -> None:
         },
     }
     measured = {"context_removed": [1, 1, 1, 0]}
-    spec = StoreSpec(masks=True, images=4, blocks=2, conditions=("clean", "context_removed"), facts=facts, measured=measured)
+    spec = StoreSpec(
+        masks=True, images=4, blocks=2, conditions=("clean", "context_removed"), facts=facts, measured=measured
+    )
     table, _ = table_and_contents(tmp_path, spec, NAME)
     rows = table.set_index(["tokens_are", "counting", "measure"])[["value", "images", "images_without"]]
     wanted = {

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from classlens.engine.work import MeasureResult, Progress
+from classlens.engine.progress import MeasureResult, Progress
 from classlens.lens.tuned_lens import TunedLens
 from classlens.render.terminal.probes import accuracy_table, tuned_record, tuned_table
 from classlens.render.terminal.progress import watched, watched_steps
@@ -61,7 +61,9 @@ def test_shares_with_the_class_on_top(tmp_path: Path) -> None:
 
 
 def test_the_last_site_that_was_probed(tmp_path: Path) -> None:
-    write_store(tmp_path / "made.zarr", StoreSpec(conditions=("clean", "probe"), sites=("attn_out", "mlp_out"), embed=False))
+    write_store(
+        tmp_path / "made.zarr", StoreSpec(conditions=("clean", "probe"), sites=("attn_out", "mlp_out"), embed=False)
+    )
     assert "mlp_out" in str(accuracy_table(str(tmp_path / "made.zarr")).title)
 
 

@@ -230,7 +230,9 @@ def test_memories_through_a_tuned_lens(data: Data, tmp_path: Path) -> None:
     """Memories and their coefficients are the model's; what their top-1 class is set beside is the tuned one."""
     lens = lens_of()
     out = tmp_path / "run.zarr"
-    measure(lens, data.test, out, conditions=("clean", "tuned_lens"), tuned_lens=drawn(), memories=True, limit=9, **ALONE)
+    measure(
+        lens, data.test, out, conditions=("clean", "tuned_lens"), tuned_lens=drawn(), memories=True, limit=9, **ALONE
+    )
     clean, tuned = (open_group(out, name).load() for name in ("clean", "tuned_lens"))
     np.testing.assert_array_equal(clean["key_value_agreement"], tuned["key_value_agreement"])
     module: Any = lens.view.module
