@@ -70,5 +70,5 @@ def test_wrong_methods(methods: list[str], names: tuple[str, ...]) -> None:
 
 def test_values_that_are_not_finite() -> None:
     trace = lens_of("cls").trace(zoo.pixels("cls"))
-    trace.recording._kept["values"][0][:] = float("nan")
+    trace.recording._activations["values", 0][:] = float("nan")
     refused(lambda: method_of("class_gradient").explain(trace, zoo.targets()), "'class_gradient'", "not finite")

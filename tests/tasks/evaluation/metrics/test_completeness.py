@@ -18,7 +18,7 @@ def test_contributions_sum_to_the_logit() -> None:
 
 def test_a_changed_contribution_is_noticed() -> None:
     batch = batch_of(lens_of(), zoo.pixels(NAME, 3), zoo.targets(3))
-    batch.trace.recording._kept["mlp_out"][1][:] *= 1.01
+    batch.trace.recording._activations["mlp_out", 1][:] *= 1.01
     assert (Completeness().measure(batch, method_of("logit_attribution"))["missing"] > 1e-4).all()
 
 
