@@ -2,6 +2,7 @@
 
 # isort: skip_file
 from classlens.cli.app import app
-from classlens.cli import inspect, explain, check, memories, measure, evaluate, probe, tune, analyze
+from classlens.cli import inspect, explain, check, models, memories, measure, evaluate, probe, tune, analyze
 
-__all__ = ["analyze", "app", "check", "evaluate", "explain", "inspect", "measure", "memories", "probe", "tune"]
+__all__ = ["analyze", "app", "check", "evaluate", "explain", "inspect", "measure", "memories", "models", "probe"]
+__all__ += ["tune"]

@@ -14,6 +14,7 @@ from rich.console import Console
 from classlens import __version__
 from classlens.cli.app import app, check_images, loading, reporting, waiting
 from classlens.errors import ClasslensError
+from classlens.models.families import ADAPTERS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,7 +29,7 @@ _BATCH = 8
 def inspect(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="One or more image files.")],
     model: Annotated[
-        str, typer.Option(help="builtin:cifar10, or a name of timm, torchvision, transformers or OpenCLIP.")
+        str, typer.Option(help=f"Name of a model of {', '.join(ADAPTERS)}; see `classlens models`.")
     ] = "builtin:cifar10",
     checkpoint: Annotated[
         Path | None, typer.Option(help="Weights for a model name: safetensors or state dict.")

@@ -7,7 +7,7 @@ from jaxtyping import Bool
 from PIL import Image
 from torch import Tensor
 
-from classlens.models.geometry import Resized, stages
+from classlens.models.geometry import Resized, transform_stages
 from classlens.models.transforms import Transform
 from classlens.store.schema import Array
 
@@ -44,7 +44,7 @@ def _nearest(size: int, count: int) -> Array:
 
 def _places(shape: tuple[int, int], transform: Transform | None) -> tuple[Places, Places] | None:
     """Where each row and column that the model sees comes from; None for a transform with other steps."""
-    found = stages(shape, transform)
+    found = transform_stages(shape, transform)
     if found is None:
         return None
     sides = [np.arange(size) for size in shape]

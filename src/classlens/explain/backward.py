@@ -80,7 +80,7 @@ def legrad(
     view, grid = recording.view, recording.tokens.image
     if pool not in _POOLS:
         raise unknown("pool", pool, _POOLS)
-    logits = _of_mean if pool == "mean" else ModelView.after
+    logits = _of_mean if pool == "mean" else ModelView.logits_after
 
     def found(part: slice) -> Tensor:
         graph = differentiable(view, recording.pixels[part], ("resid_post",))
@@ -99,7 +99,7 @@ def _of_mean(
 ) -> Float[Tensor, "image category"]:
     """The logits of the mean over all tokens after a block."""
     mean = states.mean(dim=1)
-    spaces = [(view.at(readout.space, "resid_post", block), readout.weight) for readout in view.readouts]
+    spaces = [(view.space_at(readout.space, "resid_post", block), readout.weight) for readout in view.readouts]
     return torch.stack([weight * space.project(mean) for space, weight in spaces]).sum(dim=0)
 
 

@@ -26,7 +26,7 @@ class Queries(NamedTuple):
 
     def at(self, view: ModelView, block: int) -> ClassSpace:
         """The class space as it reads what the attention of a block adds."""
-        return view.at(self.space, "attn_out", block)
+        return view.space_at(self.space, "attn_out", block)
 
 
 def queries_of(recording: Recording, query: Query) -> list[Queries]:

@@ -31,7 +31,7 @@ def class_rank(recording: Recording, target: Int[Tensor, " image"]) -> Float[Ten
             for space, group in view.spaces(tokens.count):
                 chosen = states[:, group]
                 rows = target[part].to(chosen.device).repeat_interleave(chosen.shape[1])
-                read = view.at(space, "resid_post", block)
+                read = view.space_at(space, "resid_post", block)
                 rank = facts(read.project(chosen).flatten(0, 1), rows).rank
                 share = identifiability(rank.view(chosen.shape[:2]).to(recording.dtype), view.num_classes)
                 result[part, block, group] = share.cpu()

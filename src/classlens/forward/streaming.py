@@ -82,7 +82,7 @@ def reduce(
     for space, group in view.spaces(size.count):
         rows = partial(_rows, count=size.count if isinstance(group, slice) else len(group), device=view.device)
         control = None if memorized is None else rows(memorized.control)
-        facts = BlockFacts(space, rows(target), sites, view.reading(space))
+        facts = BlockFacts(space, rows(target), sites, view.space_by_site(space))
         groups.append(_Group(space, group, facts, rows(target), control, put, memorized))
 
     def feed(name: Literal["embed", "attn_out", "mlp_out"], block: int, x: Tensor) -> None:
@@ -100,7 +100,7 @@ def reduce(
         "attn_out": partial(feed, "attn_out"),
         "mlp_out": partial(feed, "mlp_out"),
     }
-    opened = nullcontext if memorized is None else view.opened
+    opened = nullcontext if memorized is None else view.exposing_coefficients
     if memorized is not None:
         # Before the sublayer's output, which passes later.
         receivers = {f"{name}_coefficients": partial(use, name) for name in SUBLAYERS} | receivers

@@ -29,10 +29,10 @@ from classlens.lens.target import Target, indices
 from classlens.lens.trace import Trace
 from classlens.lens.tuned_lens import TunedLens, read_tuned_lens
 from classlens.lens.verify import check_laws
-from classlens.models.check import Checks, require_laws
 from classlens.models.classes import Classes
 from classlens.models.images import ImageLike, read_pictures
-from classlens.models.load import Loaded, load_model
+from classlens.models.load import LoadedModel, load_model
+from classlens.models.self_check import Checks, require_laws
 from classlens.models.transforms import Preprocessing, Transform
 from classlens.models.view import ModelView, Site
 
@@ -111,7 +111,7 @@ class Lens:
         checks: the errors of laws 1 and 2 that the self-check measured.
     """
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: LoadedModel) -> None:
         self.view: ModelView = loaded.view
         self.classes: Classes = loaded.classes
         self.preprocessing: Preprocessing = loaded.preprocessing

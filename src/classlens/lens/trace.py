@@ -33,7 +33,7 @@ from classlens.lens.labels import (
 )
 from classlens.lens.target import Target, indices
 from classlens.models.classes import Classes
-from classlens.models.geometry import Window, window
+from classlens.models.geometry import Window, input_window
 from classlens.models.transforms import Preprocessing
 from classlens.models.view import Site
 
@@ -72,10 +72,10 @@ class Trace:
     def window(self, photo: Image.Image) -> Window | None:
         """Where in a photo lies what the model saw of it, in pixels of the photo.
 
-        ``trace.window(photo).seen``; None where the transform has steps beside torchvision's resizes and center crops.
+        ``trace.window(photo).visible``; None for a transform with other steps than torchvision's resizes and crops.
         """
         size, transform = (photo.height, photo.width), self._preprocessing.transform
-        return None if transform is None else window(size, transform)
+        return None if transform is None else input_window(size, transform)
 
     @property
     def model_logits(self) -> xr.DataArray:
@@ -103,7 +103,7 @@ class Trace:
         for part in self._parts():
             for block, states in self.recording.walk(site, part):
                 for space, rows in spaces:
-                    result[part, block, rows] = view.at(space, site, block).project(states[:, rows]).cpu()
+                    result[part, block, rows] = view.space_at(space, site, block).project(states[:, rows]).cpu()
         _finite(result)
         return array(result, ("image", "block", "token", "category"), self._coords(blocks, classes=True), name="logit")
 
@@ -149,7 +149,7 @@ class Trace:
         for part in self._parts():
             for block, states in self.recording.walk(site, part):
                 for space, rows in self._spaces():
-                    read = self.recording.view.at(space, site, block)
+                    read = self.recording.view.space_at(space, site, block)
                     found = read.project(states[:, rows]).topk(k, dim=-1)
                     index[part, block, rows], logit[part, block, rows] = (
                         found.indices.cpu(),
@@ -289,7 +289,7 @@ class Trace:
         """Facts of the tokens of one class space, as rows image by image."""
         embed = self.recording.states("embed", 0)[part, group]
         rows = target[part].repeat_interleave(embed.shape[1]).to(embed.device)
-        made = BlockFacts(space, rows, sites, self.recording.view.reading(space))
+        made = BlockFacts(space, rows, sites, self.recording.view.space_by_site(space))
         yield from made.feed("embed", embed.flatten(0, 1))
         for attn, mlp in self.recording.sublayers(part):
             yield from made.feed("attn_out", attn[:, group].flatten(0, 1))

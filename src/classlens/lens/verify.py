@@ -16,7 +16,7 @@ from classlens.explain.attribution import attribute
 from classlens.forward.hooks import Receiver, evaluating, watching
 from classlens.forward.recording import record
 from classlens.forward.streaming import SUBLAYERS
-from classlens.models.check import Checks, measure_laws
+from classlens.models.self_check import Checks, measure_laws
 from classlens.models.view import ModelView
 
 LawName = Literal["residual stream", "class space", "attribution", "no trace", "attention rows", "memories"]
@@ -126,7 +126,7 @@ def _memories(view: ModelView, pixels: Tensor) -> Law:
             return
         output: Output = getattr(view.blocks[block], sublayer)
         dtype = compute_dtype(out.dtype)
-        error = output.of_coefficients(coefficients.to(dtype)) - out.to(dtype)
+        error = output.apply(coefficients.to(dtype)) - out.to(dtype)
         worst, size = max(worst, float(error.abs().max())), max(size, float(out.abs().max()))
         seen += 1
 
@@ -135,7 +135,7 @@ def _memories(view: ModelView, pixels: Tensor) -> Law:
         # Coefficients pass before what is made of them.
         receivers[f"{sublayer}_coefficients"] = partial(keep, sublayer)
         receivers[f"{sublayer}_out"] = partial(added, sublayer)
-    with evaluating(view.module), view.opened(), watching(view, receivers):
+    with evaluating(view.module), view.exposing_coefficients(), watching(view, receivers):
         view.run(pixels.to(view.device, view.dtype))
     if seen != 2 * len(view.blocks):
         return Law("memories", float("inf"), 0.0, f"coefficients passed {seen} of {2 * len(view.blocks)} sublayers")

@@ -48,7 +48,7 @@ def description(lens: Lens, dataset: Dataset) -> dict[str, Any]:
     """What is written down beside it."""
     return {
         "model": lens.view.name,
-        "family": lens.view.family,
+        "family": lens.view.library,
         "pooling": lens.view.pooling,
         "num_classes": lens.view.num_classes,
         "has_mid": lens.view.has_mid,

@@ -56,7 +56,7 @@ def editing(view: ModelView, edits: Sequence[Edit]) -> Iterator[None]:
         if "attention" in points:
             stack.enter_context(view.unfused())
         if points & {"attn_coefficients", "attn_joined"}:
-            stack.enter_context(view.opened())
+            stack.enter_context(view.exposing_coefficients())
         for step in sorted(steps, key=lambda step: step.late):
             point = view.blocks[step.block].points.get(step.point)
             if point is None or not point.editable:
@@ -294,7 +294,7 @@ class Patch:
                 found[point, block] = x
 
         receivers = {point: partial(receive, point) for point, _ in places}
-        with evaluating(view.module), view.opened(), watching(view, receivers):
+        with evaluating(view.module), view.exposing_coefficients(), watching(view, receivers):
             view.run(self.source.to(view.device, view.dtype))
         return found
 

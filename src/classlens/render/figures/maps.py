@@ -54,7 +54,7 @@ class Canvas:
         """The pixels ``[row, column]`` that the model never saw."""
         if self.window is None:
             return np.zeros((self.picture.height, self.picture.width), dtype=bool)
-        left, top, right, bottom = self.window.seen
+        left, top, right, bottom = self.window.visible
         rows, columns = np.arange(self.picture.height) + 0.5, np.arange(self.picture.width) + 0.5
         seen: Bools = ((rows > top) & (rows < bottom))[:, None] & (columns > left) & (columns < right)
         return ~seen
