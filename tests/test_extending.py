@@ -169,8 +169,8 @@ def test_a_model_family(example: Callable[[str], Any], registries: dict[str, Reg
     model, description, _ = re.findall(r"```python\n(.*?)```", own, flags=re.DOTALL)
     (folder / "mine.py").write_text(model + description, encoding="utf-8")
     names = example("family")
-    assert names["lens"].view.family == "mine"
-    assert classlens.load(names["lens"].view.module).view.family == "mine", "a module of the library"
+    assert names["lens"].view.library == "mine"
+    assert classlens.load(names["lens"].view.module).view.library == "mine", "a module of the library"
     assert (folder / "report/report.html").is_file()
     with pytest.raises(ClasslensError, match=r"did you mean .*'mine:small'"):
         classlens.load("mine:smal")

@@ -91,4 +91,4 @@ def implementation(view: ModelView) -> tuple[object, ...]:
         (name, point.end, point.editable, point.write is None, bool(point.shares), len(point.more))
         for name, point in block.points.items()
     }
-    return view.family, type(block.points["resid_post"].module), frozenset(points)
+    return view.library, type(block.points["resid_post"].module), frozenset(points)

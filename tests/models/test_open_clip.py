@@ -299,7 +299,7 @@ def test_a_tower_of_timm(options: dict[str, Any]) -> None:
         torch.testing.assert_close(found, torch.cat([prefix, tokens], dim=1), rtol=0, atol=1e-12)
     logits = own_logits(model, x)
     torch.testing.assert_close(lens.view.logits(found), logits, rtol=0, atol=1e-11)
-    assert lens.view.family == "open_clip"
+    assert lens.view.library == "open_clip"
     if options["timm_pool"] == "map":
         assert lens.view.pooling == "map"
         return

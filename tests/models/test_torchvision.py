@@ -247,7 +247,7 @@ def test_pretrained_by_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x = pixels(1, (224, 224), torch.float32)
     assert torch.equal(lens.view.run(x), model(x))
     assert lens.classes.names[:2] == ("tench", "goldfish")
-    assert lens.view.family == "torchvision"
+    assert lens.view.library == "torchvision"
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 260, 3), dtype=np.uint8))
     assert torch.equal(lens.preprocessing(photo, "photo"), weights.transforms()(photo))
     assert lens.preprocessing.mean == pytest.approx((0.485, 0.456, 0.406))

@@ -267,7 +267,7 @@ def test_tokens_and_head(name: str) -> None:
     assert tuple(range(*lens.view.pooled.indices(tokens.count))) == variant.pooled
     assert {block.heads for block in lens.view.blocks} == {3}
     assert lens.view.num_classes == CLASSES
-    assert lens.view.family == "transformers"
+    assert lens.view.library == "transformers"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from classlens.core.arrays import Array
-from classlens.models.geometry import Resized, stages
+from classlens.models.geometry import Resized, transform_stages
 from classlens.models.transforms import Transform
 
 SourceIndex = Array
@@ -41,7 +41,7 @@ def _nearest(size: int, count: int) -> Array:
 
 def _source_indices(shape: tuple[int, int], transform: Transform | None) -> tuple[SourceIndex, SourceIndex] | None:
     """Mask rows and columns behind the model's input; None for a transform with other steps."""
-    steps = stages(shape, transform)
+    steps = transform_stages(shape, transform)
     if steps is None:
         return None
     sides = [np.arange(size) for size in shape]

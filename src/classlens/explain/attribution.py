@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from classlens.core.attention import Functional, head_contributions
 from classlens.core.maps import compute_dtype
-from classlens.core.space import ClassOrWeights, of_classes
+from classlens.core.space import ClassOrWeights, select_classes
 from classlens.explain.batching import slices
 from classlens.explain.method import Method
 from classlens.forward.recording import Recording
@@ -48,7 +48,7 @@ def _attribute(recording: Recording, target: Tensor, images: slice) -> Attributi
     for readout in view.readouts:
         direction, weights, constant = readout.space.frozen(last[:, readout.pooled], target)
         if not readout.counts_bias and readout.space.bias is not None:
-            constant = constant - of_classes(readout.space.bias.to(constant.dtype), target)
+            constant = constant - select_classes(readout.space.bias.to(constant.dtype), target)
         bias = bias + constant * readout.weight
         functionals.append((readout.pooled, Functional(direction, weights * readout.weight)))
     attention: list[Tensor] = []

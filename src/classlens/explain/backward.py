@@ -82,7 +82,7 @@ def legrad(
     view, image_tokens = recording.view, recording.tokens.image
     if pool not in _POOLS:
         raise unknown("pool", pool, _POOLS)
-    logits_after = _logits_of_mean if pool == "mean" else ModelView.after
+    logits_after = _logits_of_mean if pool == "mean" else ModelView.logits_after
 
     def explain(images: slice) -> Tensor:
         graph = differentiable_pass(view, recording.pixels[images], ("resid_post",))
@@ -101,7 +101,7 @@ def _logits_of_mean(
 ) -> Float[Tensor, "image category"]:
     """Class logits of the mean over all tokens after a block."""
     mean = states.mean(dim=1)
-    spaces = [(view.at(readout.space, "resid_post", block), readout.weight) for readout in view.readouts]
+    spaces = [(view.space_at(readout.space, "resid_post", block), readout.weight) for readout in view.readouts]
     return torch.stack([weight * space.project(mean) for space, weight in spaces]).sum(dim=0)
 
 

@@ -50,7 +50,7 @@ def run(
         if unfused:
             stack.enter_context(view.unfused())
         if opened:
-            stack.enter_context(view.opened())
+            stack.enter_context(view.exposing_coefficients())
         stack.enter_context(watching(view, receivers or {}))
         if gradients:
             stack.enter_context(torch.enable_grad())

@@ -145,7 +145,7 @@ class _SpaceTokens:
             return classes.to(view.device).repeat_interleave(rows_per_image)
 
         self._tokens, self._receive = tokens, receive
-        self._facts = BlockFacts(space, rows(target), sites, view.reading(space))
+        self._facts = BlockFacts(space, rows(target), sites, view.space_by_site(space))
         self._agreement = (
             None
             if agreement is None

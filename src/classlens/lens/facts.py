@@ -82,7 +82,7 @@ def recorded_facts(recording: Recording, sites: tuple[Site, ...], target: Int[Te
         for space, group in view.spaces(tokens.count):
             embed = recording.activation("embed", 0)[images, group]
             rows = target[images].repeat_interleave(embed.shape[1]).to(embed.device)
-            reducer = BlockFacts(space, rows, sites, view.reading(space))
+            reducer = BlockFacts(space, rows, sites, view.space_by_site(space))
             for name, states in _stream_parts(recording, images):
                 for site, block, facts in reducer.feed(name, states[:, group].flatten(0, 1)):
                     table.put(images, site, block, group, facts)

@@ -29,9 +29,9 @@ from classlens.lens.target import Target, class_indices, is_predicted
 from classlens.lens.trace import Trace
 from classlens.lens.tuned_lens import TunedLens, read_tuned_lens
 from classlens.lens.verify import check_laws
-from classlens.models.check import Checks, require_laws
 from classlens.models.classes import Classes
-from classlens.models.load import Loaded, load_model
+from classlens.models.load import LoadedModel, load_model
+from classlens.models.self_check import Checks, require_laws
 from classlens.models.transforms import Preprocessing, Transform
 from classlens.models.view import ModelView, Site
 
@@ -109,7 +109,7 @@ class Lens:
         checks: errors of laws 1 and 2, measured by the self-check.
     """
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: LoadedModel) -> None:
         self.view: ModelView = loaded.view
         self.classes: Classes = loaded.classes
         self.preprocessing: Preprocessing = loaded.preprocessing

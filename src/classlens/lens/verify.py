@@ -17,7 +17,7 @@ from classlens.forward.agreement import COEFFICIENTS, SUBLAYERS
 from classlens.forward.recording import record
 from classlens.forward.run import run
 from classlens.forward.streaming import stream
-from classlens.models.check import Checks, measure_laws
+from classlens.models.self_check import Checks, measure_laws
 from classlens.models.view import ModelView
 
 LawName = Literal["residual stream", "class space", "attribution", "no trace", "attention rows", "memories"]
@@ -127,7 +127,7 @@ def _memories(view: ModelView, pixels: Tensor) -> Law:
             return
         output: Output = getattr(view.blocks[block], sublayer)
         dtype = compute_dtype(x.dtype)
-        error = output.of_coefficients(coefficients.to(dtype)) - x.to(dtype)
+        error = output.apply(coefficients.to(dtype)) - x.to(dtype)
         worst, size = max(worst, float(error.abs().max())), max(size, float(x.abs().max()))
         sublayers += 1
 

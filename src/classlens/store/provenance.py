@@ -50,7 +50,7 @@ def description(lens: Lens, dataset: Dataset) -> dict[str, Any]:
     """Attributes that describe a run for readers and are not compared."""
     return {
         "model": lens.view.name,
-        "family": lens.view.family,
+        "library": lens.view.library,
         "pooling": lens.view.pooling,
         "num_classes": lens.view.num_classes,
         "has_mid": lens.view.has_mid,

@@ -1,4 +1,4 @@
-"""timm's Vision Transformers, as a table from their classes: tokens, pooling and heads of each."""
+"""timm's Vision Transformers: a table from model class to tokens, pooling and heads."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from torch.func import functional_call
 from classlens.core.maps import Pool, detached
 from classlens.core.space import ClassSpace
 from classlens.errors import ClasslensError
-from classlens.models.timm_blocks import block_view, norms
+from classlens.models.timm_blocks import describe_block, timm_norm_maps
 from classlens.models.torch_layers import Refuse
 from classlens.models.view import ModelView, Readout
 
-SUPPORTED = "classlens reads timm models with a [CLS] head, average pooling or attention pooling"
+SUPPORTED = "classlens supports timm models with a [CLS] head, average pooling or attention pooling"
 
 _POOLS = {"token": "cls", "avg": "avg", "map": "map"}
 _REFUSED_POOLS = {
@@ -32,35 +32,34 @@ _REFUSED_POOLS = {
 }
 
 
-def layout_of(module: nn.Module) -> Layout | None:
-    """How models of this class, or of the class it is derived from, are laid out; None for no Vision Transformer."""
-    return next((LAYOUTS[base] for base in type(module).__mro__ if base in LAYOUTS), None)
+def find_spec(module: nn.Module) -> ModelSpec | None:
+    """The specification of a module's class or base class; None for another model than a Vision Transformer."""
+    return next((SPECS[base] for base in type(module).__mro__ if base in SPECS), None)
 
 
-def view_of(module: nn.Module, layout: Layout, name: str, refuse: Refuse) -> ModelView:
-    """Describe a model of one of the classes below."""
-    own: Any = module
-    pool = _pool(own, refuse)
-    prefix = layout.prefix(own)
-    blocks = tuple(block_view(block, refuse) for block in own.blocks)
-    patches = own.patch_embed
-    dynamic = bool(getattr(own, "dynamic_img_size", False))
+def describe_model(module: nn.Module, spec: ModelSpec, name: str, refuse: Refuse) -> ModelView:
+    """Describe a model of one of the classes in ``SPECS``."""
+    model: Any = module
+    pool = _pool(model, refuse)
+    prefix = spec.prefix(model)
+    patches = model.patch_embed
+    dynamic = bool(getattr(model, "dynamic_img_size", False))
     fixed = tuple(patches.grid_size)
     return ModelView(
         module=module,
         name=name,
-        blocks=blocks,
-        readouts=layout.readouts(own, pool, len(prefix), refuse),
+        blocks=tuple(describe_block(block, refuse) for block in model.blocks),
+        readouts=spec.readouts(model, pool, len(prefix), refuse),
         prefix=prefix,
-        pooling=layout.pooling or pool,
+        pooling=spec.pooling or pool,
         input_size=tuple(patches.img_size),
         grid=partial(_grid, name, patches) if dynamic else (lambda size: fixed),
         any_size=dynamic,
-        unfused=partial(_unfused, own.blocks),
-        channels=_channels(own),
+        unfused=partial(_unfused, model.blocks),
+        channels=_channels(model),
         size_option="img_size",
-        family="timm",
-        has_mid=not any(hasattr(block, "in_proj") for block in own.blocks),
+        library="timm",
+        has_mid=not any(hasattr(block, "in_proj") for block in model.blocks),
     )
 
 
@@ -75,25 +74,25 @@ def _pool(module: Any, refuse: Refuse) -> str:
 
 
 def _one_head(module: Any, pool: str, prefix: int, refuse: Refuse) -> tuple[Readout, ...]:
-    return (Readout(space_of(module, module.head, pool, refuse), pooled_of(module, pool, prefix)),)
+    return (Readout(class_space(module, module.head, pool, refuse), pooled_tokens(module, pool, prefix)),)
 
 
 def _two_heads(module: Any, pool: str, prefix: int, refuse: Refuse) -> tuple[Readout, ...]:
     """The mean of a head on ``[CLS]`` and one on the distillation token."""
-    spaces = (space_of(module, head, pool, refuse) for head in (module.head, module.head_dist))
-    own, distilled = (replace(space, after=()) for space in spaces)  # its forward_head leaves fc_norm out
-    return Readout(own, slice(0, 1), weight=0.5), Readout(distilled, slice(1, 2), slice(1, 2), weight=0.5)
+    spaces = (class_space(module, head, pool, refuse) for head in (module.head, module.head_dist))
+    cls, distilled = (replace(space, after=()) for space in spaces)  # its forward_head leaves fc_norm out
+    return Readout(cls, slice(0, 1), weight=0.5), Readout(distilled, slice(1, 2), slice(1, 2), weight=0.5)
 
 
-def space_of(module: Any, head: nn.Module, pool: str, refuse: Refuse) -> ClassSpace:
-    """The class space of a linear head behind the model's norms and pool."""
+def class_space(module: Any, head: nn.Module, pool: str, refuse: Refuse) -> ClassSpace:
+    """The class space of a linear head after the model's norms and pool."""
     if isinstance(head, nn.Identity):
         refuse("has no classifier head; load it with num_classes=N and a fine-tuned checkpoint=FILE, or with head=")
     if not isinstance(head, nn.Linear):
         refuse(f"has a head of type {type(head).__name__}, which is not one linear layer")
     return ClassSpace(
-        before=norms(module.norm, refuse),
-        after=norms(module.fc_norm, refuse),
+        before=timm_norm_maps(module.norm, refuse),
+        after=timm_norm_maps(module.fc_norm, refuse),
         weight=head.weight.detach(),
         bias=detached(head.bias),
         pool=_attention_pool(module.attn_pool, refuse) if pool == "map" else None,
@@ -105,63 +104,62 @@ def _attention_pool(module: Any, refuse: Refuse) -> Pool:
     if kind is not AttentionPoolLatent:
         refuse(f"pools with {type(module).__name__}, which is not timm's attention pooling")
     if module.pos_embed is not None:
-        refuse("pools by attention with position embeddings of its own, which one token does not have")
+        refuse("pools by attention with its own position embeddings, which a single token does not have")
     return Pool(partial(_pool_tokens, module))
 
 
 def _pool_tokens(module: nn.Module, x: Tensor) -> Tensor:
-    """The pool in the precision of projection, also where the model runs in half precision."""
+    """The pool in the precision of ``x``, also for a model in half precision."""
     parameters = {name: value.detach().to(x.dtype) for name, value in module.named_parameters()}
     pooled: Tensor = functional_call(module, parameters, (x,))
     return pooled
 
 
-def pooled_of(module: Any, pool: str, prefix: int) -> slice:
+def pooled_tokens(module: Any, pool: str, prefix: int) -> slice:
     """The tokens that the model pools."""
     if pool == "cls":
         return slice(0, 1)
-    # EVA's attention pool takes the prefix as well; elsewhere a flag says.
-    everything = pool == "map" and isinstance(module, eva.Eva)
-    return slice(0 if everything or getattr(module, "pool_include_prefix", False) else prefix, None)
+    # EVA's attention pool includes the prefix; for other models a flag decides.
+    with_prefix = (pool == "map" and isinstance(module, eva.Eva)) or getattr(module, "pool_include_prefix", False)
+    return slice(0 if with_prefix else prefix, None)
 
 
-def _registers(module: Any) -> tuple[str, ...]:
-    """``cls``, where there is one, before registers."""
+def _cls_and_registers(module: Any) -> tuple[str, ...]:
     cls = ("cls",) if getattr(module, "cls_token", None) is not None else ()
     return *cls, *(f"reg{number}" for number in range(module.num_prefix_tokens - len(cls)))
 
 
 @dataclass(frozen=True)
-class Layout:
-    """What models of one class have in common."""
+class ModelSpec:
+    """Common properties of the models of one class."""
 
-    prefix: Callable[[Any], tuple[str, ...]] = _registers
+    prefix: Callable[[Any], tuple[str, ...]] = _cls_and_registers
     readouts: Callable[[Any, str, int, Refuse], tuple[Readout, ...]] = _one_head
     pooling: str | None = None
-    """What the head does, where ``global_pool`` does not say it."""
+    """Pooling of the head, where ``global_pool`` does not tell it."""
     convert: Callable[[Any, Any], Any] | None = None
-    """Turns names and sizes of other projects' checkpoints into timm's."""
+    """Converts names and sizes in other projects' checkpoints to timm's."""
 
 
-LAYOUTS: dict[type[nn.Module], Layout] = {
-    vision_transformer.VisionTransformer: Layout(convert=vision_transformer.checkpoint_filter_fn),
-    deit.VisionTransformerDistilled: Layout(
+SPECS: dict[type[nn.Module], ModelSpec] = {
+    vision_transformer.VisionTransformer: ModelSpec(convert=vision_transformer.checkpoint_filter_fn),
+    deit.VisionTransformerDistilled: ModelSpec(
         lambda module: ("cls", "dist"), _two_heads, "cls+dist", convert=vision_transformer.checkpoint_filter_fn
     ),
-    VisionTransformerRelPos: Layout(),
-    beit.Beit: Layout(convert=beit.checkpoint_filter_fn),
-    eva.Eva: Layout(convert=eva.checkpoint_filter_fn),
+    VisionTransformerRelPos: ModelSpec(),
+    beit.Beit: ModelSpec(convert=beit.checkpoint_filter_fn),
+    eva.Eva: ModelSpec(convert=eva.checkpoint_filter_fn),
 }
 
 
 def _channels(module: Any) -> int:
-    given = getattr(module, "in_chans", None)
-    first = next((part for part in module.patch_embed.modules() if isinstance(part, nn.Conv2d)), None)
-    return int(given or (first.in_channels if first is not None else 3))
+    channels = getattr(module, "in_chans", None)
+    convolution = next((part for part in module.patch_embed.modules() if isinstance(part, nn.Conv2d)), None)
+    return int(channels or (convolution.in_channels if convolution is not None else 3))
 
 
 def _grid(name: str, patches: Any, size: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of a model that takes several sizes."""
+    """Rows and columns of a model for several sizes."""
     height, width = patches.patch_size
     if not patches.dynamic_img_pad and (size[0] % height or size[1] % width):
         raise ClasslensError(

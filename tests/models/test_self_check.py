@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import classlens
 from classlens.errors import ClasslensError
 from classlens.models import timm as timm_family
-from classlens.models.check import Checks, measure_laws, require_laws
+from classlens.models.self_check import Checks, measure_laws, require_laws
 from classlens.models.view import ModelView
 from tests.literal import States, states
 from tests.zoo import randomize
@@ -34,7 +34,7 @@ def passed(dtype: torch.dtype = torch.float32) -> tuple[ModelView, Tensor, State
     model = tiny().to(dtype)
     pixels = torch.randn(2, 3, 16, 16, dtype=dtype)
     with torch.no_grad():
-        return timm_family.view(model, "tiny"), model(pixels), states(model, pixels)
+        return timm_family.describe(model, "tiny"), model(pixels), states(model, pixels)
 
 
 def measured(view: ModelView, logits: Tensor, found: States) -> Checks:
