@@ -11,6 +11,7 @@ from torch import nn
 
 from classlens.errors import ClasslensError
 from classlens.lens.lens import Lens
+from classlens.models.adapter import adapter_of_name
 from classlens.models.load import load_model
 from classlens.models.view import ModelView
 
