@@ -86,7 +86,7 @@ def report(data: str, test: Dataset, work: Path) -> None:
     store = work / "probes" / "probes.zarr"
     analysis = analyze(store, experiments=["decoders"])
     write_analysis(analysis, work / "analysis", version=classlens.__version__)
-    write_figures(work / "analysis")
+    figures(work / "analysis")
     methods = [*METHODS, *(f"stored_rank:condition={name}" for name in READ)]
     found = classlens.evaluate(
         MODEL,

@@ -20,8 +20,10 @@ Twin = Callable[..., float | None]
 """The value of one image, from ``image``, ``block`` and the keys of a row; None where it has none."""
 
 
-def table_and_contents(path: Path, spec: StoreSpec, name: str, statistics: Statistics = QUICK) -> tuple[pd.DataFrame, dict[str, Values]]:
-    """The table of one experiment on a store, and all that was written to the store."""
+def table_and_contents(
+    path: Path, spec: StoreSpec, name: str, statistics: Statistics = QUICK
+) -> tuple[pd.DataFrame, dict[str, Values]]:
+    """The table of one experiment on a store, and the arrays of the store by condition."""
     written = write_store(path / "made.zarr", spec)
     return analyze(path / "made.zarr", experiments=[name], statistics=statistics).tables[name], written
 

@@ -28,9 +28,9 @@ def test_values_and_their_exact_test(tmp_path: Path) -> None:
             name: [int(bits[image]) for image in range(spec.images) if facts["correct"][image] == right]
             for name, right in (("correct", 1), ("wrong", 0))
         }
-        own = groups[row["images_are"]]
-        assert row["value"] == pytest.approx(sum(own) / len(own), abs=1e-12)
-        assert row["images"] == len(own)
+        agrees = groups[row["images_are"]]
+        assert row["value"] == pytest.approx(sum(agrees) / len(agrees), abs=1e-12)
+        assert row["images"] == len(agrees)
         if row["images_are"] == "wrong":
             assert np.isnan(row["p"])
             continue
@@ -57,7 +57,9 @@ def test_by_hand(tmp_path: Path) -> None:
     bits[:, :, :, 1, 0] = (correct == 0)[:, None, None]  # wrong images alone
     bits[:, :, :, 2, 0] = 1
     bits[:, :, :, :, 1:] = 1 - bits[:, :, :, :, :1]  # image tokens are not asked
-    spec = StoreSpec(images=8, conditions=("clean",), facts={"clean": {"correct": correct, "key_value_agreement": bits}})
+    spec = StoreSpec(
+        images=8, conditions=("clean",), facts={"clean": {"correct": correct, "key_value_agreement": bits}}
+    )
     table, _ = table_and_contents(tmp_path, spec, NAME, Statistics(permutations=4000, resamples=20))
     assert set(table["images"]) == {3}
     for _, rows in table.groupby(["by", "sublayer"]):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.analysis.literal import assert_is_twin, logit_entering, table_and_contents, site_index, positions, share
+from tests.analysis.literal import assert_is_twin, logit_entering, positions, share, site_index, table_and_contents
 from tests.analysis.stores import StoreSpec
 
 NAME = "change_rate"
@@ -20,7 +20,9 @@ def test_values(tmp_path: Path, embed: bool, prefix: tuple[str, ...]) -> None:
     def twin(image: int, block: int, condition: str, tokens: str) -> float:
         facts = written[condition]
         after = facts["logit"][image, site_index(spec, "resid_post"), block]
-        return share([after[t] > logit_entering(spec, facts, "logit", image, block, t) for t in positions(spec, tokens)])
+        return share(
+            [after[t] > logit_entering(spec, facts, "logit", image, block, t) for t in positions(spec, tokens)]
+        )
 
     assert_is_twin(table, spec, NAME, twin)
     assert sorted(table["block"].unique()) == list(range(0 if embed else 1, spec.blocks))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.analysis.literal import assert_is_twin, logit_entering, table_and_contents, site_index, positions, share
+from tests.analysis.literal import assert_is_twin, logit_entering, positions, share, site_index, table_and_contents
 from tests.analysis.stores import StoreSpec
 
 NAME = "composition"
@@ -24,7 +24,8 @@ def test_values(tmp_path: Path, embed: bool) -> None:
         for token in positions(spec, tokens):
             top = facts["top1"][image, :, block, token]
             same = {
-                "previous": top[site_index(spec, "resid_post")] == logit_entering(spec, facts, "top1", image, block, token),
+                "previous": top[site_index(spec, "resid_post")]
+                == logit_entering(spec, facts, "top1", image, block, token),
                 "attention": top[site_index(spec, "resid_post")] == top[site_index(spec, "attn_out")],
                 "mlp": top[site_index(spec, "resid_post")] == top[site_index(spec, "mlp_out")],
             }

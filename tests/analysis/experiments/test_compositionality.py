@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from classlens.forward.streaming import SUBLAYERS
-from tests.analysis.literal import assert_is_twin, table_and_contents, positions, share
+from tests.analysis.literal import assert_is_twin, positions, share, table_and_contents
 from tests.analysis.stores import StoreSpec
 
 NAME = "compositionality"

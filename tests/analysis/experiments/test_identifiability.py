@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.analysis.literal import assert_is_twin, table_and_contents, site_index, positions, share
+from tests.analysis.literal import assert_is_twin, positions, share, site_index, table_and_contents
 from tests.analysis.stores import StoreSpec
 
 NAME = "identifiability"

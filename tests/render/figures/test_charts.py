@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from classlens.analysis.charts import Chart, Dots, Heat, Lines
 from classlens import palette
+from classlens.analysis.charts import Chart, Dots, Heat, Lines
 from classlens.render.figures.charts import draw
 
 MODELS = ("first", "second")

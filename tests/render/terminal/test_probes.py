@@ -61,7 +61,9 @@ def test_shares_with_the_class_on_top(tmp_path: Path) -> None:
 
 
 def test_the_last_site_that_was_probed(tmp_path: Path) -> None:
-    write_store(tmp_path / "made.zarr", StoreSpec(conditions=("clean", "probe"), sites=("attn_out", "mlp_out"), embed=False))
+    write_store(
+        tmp_path / "made.zarr", StoreSpec(conditions=("clean", "probe"), sites=("attn_out", "mlp_out"), embed=False)
+    )
     assert "mlp_out" in str(accuracy_table(str(tmp_path / "made.zarr")).title)
 
 
