@@ -1,12 +1,12 @@
-"""What turning a store into tables and figures costs.
+"""Time and memory of turning a store into tables and figures.
 
     python benchmarks/analyze_cost.py
     python benchmarks/analyze_cost.py --images 1000 2000 4550
 
-Prints JSON. ``analyze``: seconds and peak memory of all experiments on stores of random facts in the shape of
-ViT-B/32 on ImageNet (12 blocks, 50 tokens, 1,000 classes, all six conditions, memories), with the default 10,000
-permutations and 2,000 resamples; each in a process of its own. ``figures``: of all tables as PNG and SVG.
-``permutations``: seconds of one test of 10,000 shuffles of labels over a million tokens.
+Prints JSON. ``analyze_seconds``: all experiments on stores of random facts in the shape of ViT-B/32 on ImageNet (12
+blocks, 50 tokens, 1,000 classes, all six conditions, memories), with the default 10,000 permutations and 2,000
+resamples, each store in its own process. ``figures_seconds``: all tables as PNG and SVG. ``peak_mib``: largest resident
+size of that process. ``permutations_seconds``: one test of 10,000 shuffles of labels over a million tokens.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from classlens.analysis.analyze import analyze
+from classlens import analyze, figures
 from classlens.core.stats import Statistics, shuffle_labels
 from classlens.forward.agreement import BY, SUBLAYERS
 from classlens.render.folders.analysis import write_analysis
-from classlens.render.folders.figures import figures
 from classlens.store.schema import Coords
 from classlens.store.store import SHARD, create_store
 from classlens.tasks.tokens.schema import STORED_SITES, Axes
@@ -71,26 +70,26 @@ def write_store(path: Path, images: int) -> None:
 
 
 def _facts(axes: Axes, count: int, rng: np.random.Generator) -> dict[str, Any]:
-    made = axes.schema().blank(count)
-    for key, values in made.items():
+    facts = axes.schema().blank(count)
+    for key, values in facts.items():
         if values.dtype.kind == "f":
-            made[key] = np.asarray(rng.random(values.shape), dtype=values.dtype)
+            facts[key] = np.asarray(rng.random(values.shape), dtype=values.dtype)
         else:
-            top = axes.classes if values.dtype.itemsize > 1 else 2
-            made[key] = rng.integers(0, top, values.shape).astype(values.dtype)
-    made["kept"][:, 0] = 1
-    return made
+            bound = axes.classes if values.dtype.itemsize > 1 else 2
+            facts[key] = rng.integers(0, bound, values.shape).astype(values.dtype)
+    facts["kept"][:, 0] = 1
+    return facts
 
 
 def measured(store: Path, out: Path) -> dict[str, Any]:
     start = time.perf_counter()
-    found = analyze(store)
-    done = time.perf_counter()
-    write_analysis(found, out, version="benchmark")
+    result = analyze(store)
+    analyzed = time.perf_counter()
+    write_analysis(result, out, version="benchmark")
     figures(out)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     drawn = time.perf_counter()
-    return {"analyse_seconds": done - start, "figures_seconds": drawn - done, "peak_mib": peak}
+    return {"analyze_seconds": analyzed - start, "figures_seconds": drawn - analyzed, "peak_mib": peak}
 
 
 def permutations() -> float:
@@ -116,10 +115,10 @@ def main() -> None:
             store = Path(folder) / f"{images}.zarr"
             write_store(store, images)
             command = [sys.executable, __file__, "--store", str(store)]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            rows.append({"images": images, **json.loads(done.stdout)})
-    about = {"machine": platform.machine(), "blocks": BLOCKS, "tokens": 1 + GRID**2, "classes": CLASSES}
-    print(json.dumps({**about, "analyze": rows, "permutations_seconds": permutations()}, indent=1))
+            process = subprocess.run(command, check=True, capture_output=True, text=True)
+            rows.append({"images": images, **json.loads(process.stdout)})
+    shape = {"machine": platform.machine(), "blocks": BLOCKS, "tokens": 1 + GRID**2, "classes": CLASSES}
+    print(json.dumps({**shape, "analyze": rows, "permutations_seconds": permutations()}, indent=1))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ Twin = Callable[..., float | None]
 def table_and_contents(
     path: Path, spec: StoreSpec, name: str, statistics: Statistics = QUICK
 ) -> tuple[pd.DataFrame, dict[str, Values]]:
-    """The table of one experiment on a store, and all that was written to the store."""
+    """The table of one experiment on a store, and the arrays of the store by condition."""
     written = write_store(path / "made.zarr", spec)
     return analyze(path / "made.zarr", experiments=[name], statistics=statistics).tables[name], written
 

@@ -180,9 +180,9 @@ def test_the_same_seed_gives_the_same_tables_in_any_batches(
 
 def test_progress(stores: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     split_into_shards(monkeypatch)
-    seen: list[tuple[str, int, int]] = []
-    analyze(stores, experiments="evolution", statistics=QUICK, report=lambda *now: seen.append(now))
-    assert seen == [("full", 0, 70), ("full", 64, 70), ("full", 70, 70), ("bare", 0, 12), ("bare", 12, 12)]
+    reports: list[tuple[str, int, int]] = []
+    analyze(stores, experiments="evolution", statistics=QUICK, report=lambda *progress: reports.append(progress))
+    assert reports == [("full", 0, 70), ("full", 64, 70), ("full", 70, 70), ("bare", 0, 12), ("bare", 12, 12)]
 
 
 def test_some_experiments_in_the_order_of_the_registry(stores: list[Path], result: AnalyzeResult) -> None:

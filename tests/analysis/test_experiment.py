@@ -59,9 +59,9 @@ def test_tables_have_the_columns_of_their_keys_and_figures(name: str, store: Mea
     table = experiment.compute(store, experiment.update(batch_of(store, 0, IMAGES)), QUICK).assign(model="one")
     assert {*experiment.keys, "value", "low", "high"} <= set(table.columns)
     for chart in experiment.charts:
-        asked = [chart.rows, chart.columns, getattr(chart, "color", None), getattr(chart, "dash", None)]
-        asked += [getattr(chart, axis, None) for axis in ("x", "y")] + list(getattr(chart, "labels", ()))
-        assert {*asked, *chart.where} - {None} - {"depth"} <= set(table.columns), chart
+        columns = [chart.rows, chart.columns, getattr(chart, "color", None), getattr(chart, "dash", None)]
+        columns += [getattr(chart, axis, None) for axis in ("x", "y")] + list(getattr(chart, "labels", ()))
+        assert {*columns, *chart.where} - {None} - {"depth"} <= set(table.columns), chart
         for column, values in chart.where.items():
             assert set(values) & set(table[column]), chart
 
@@ -96,17 +96,17 @@ def test_rows_are_the_columns_of_their_values() -> None:
 
 def test_changes_are_within_images_and_may_go_either_way() -> None:
     """Ten images that all fall by a half: two of 1,024 choices of signs are as far from 0."""
-    found = change_of(np.zeros((10, 1)), np.full((10, 1), 0.5), Statistics(permutations=8000, resamples=5))
-    assert [found[key] for key in ("change", "change_low", "change_high")] == [-0.5] * 3
+    change = change_of(np.zeros((10, 1)), np.full((10, 1), 0.5), Statistics(permutations=8000, resamples=5))
+    assert [change[key] for key in ("change", "change_low", "change_high")] == [-0.5] * 3
     # Four standard deviations of 8,000 draws, and the one that is always counted.
-    assert found["p"] == pytest.approx(2 / 1024, abs=4 * np.sqrt(2 / 1024 / 8000) + 1 / 8000)
+    assert change["p"] == pytest.approx(2 / 1024, abs=4 * np.sqrt(2 / 1024 / 8000) + 1 / 8000)
 
 
 def test_families_are_corrected_apart() -> None:
     table = pd.DataFrame({"a": ["x", "y", "x", "y"], "b": 0, "p": [0.25, 0.125, 0.5, np.nan]})
-    apart = add_holm(table, ("a", "b"))["p_holm"]
-    assert apart.tolist()[:3] == [0.5, 0.125, 0.5]
-    assert np.isnan(apart[3])
+    corrected = add_holm(table, ("a", "b"))["p_holm"]
+    assert corrected.tolist()[:3] == [0.5, 0.125, 0.5]
+    assert np.isnan(corrected[3])
     assert add_holm(table, ())["p_holm"].tolist()[:3] == [0.5, 0.375, 0.5]
 
 

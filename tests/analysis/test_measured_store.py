@@ -85,20 +85,20 @@ def test_parts_join_to_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     batches = list(store.batches())
     assert [batch.images for batch in batches] == [63, 63, 21]
     assert (store.images, store.total_images) == (147, 150)
-    kept = np.flatnonzero(np.array(measured) == 1)
+    rows = np.flatnonzero(np.array(measured) == 1)
     for name, where, wanted in (
-        ("rank", {"site": "mlp_out"}, written["clean"]["rank"][kept, 2]),
+        ("rank", {"site": "mlp_out"}, written["clean"]["rank"][rows, 2]),
         (
             "key_value_agreement",
             {"sublayer": "mlp", "by": "value"},
-            written["clean"]["key_value_agreement"][kept, 1, 1],
+            written["clean"]["key_value_agreement"][rows, 1, 1],
         ),
-        ("target", {}, written["clean"]["target"][kept]),
+        ("target", {}, written["clean"]["target"][rows]),
     ):
         np.testing.assert_array_equal(np.concatenate([batch.values(name, **where) for batch in batches]), wanted)
     entering = np.concatenate([batch.block_input("logit") for batch in batches])
-    np.testing.assert_array_equal(entering[:, 0], written["clean"]["embed_logit"][kept])
-    np.testing.assert_array_equal(entering[:, 1:], written["clean"]["logit"][kept, 3, :-1])
+    np.testing.assert_array_equal(entering[:, 0], written["clean"]["embed_logit"][rows])
+    np.testing.assert_array_equal(entering[:, 1:], written["clean"]["logit"][rows, 3, :-1])
 
 
 def test_a_shard_without_a_measured_image_is_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,8 +110,8 @@ def test_a_shard_without_a_measured_image_is_no_part(tmp_path: Path, monkeypatch
 
 def test_a_mean_over_tokens_is_none_where_the_condition_is_not_there(tmp_path: Path) -> None:
     (batch,) = opened(tmp_path, images=3, measured={"random_init": [1, 2, 0]}).batches()
-    found = batch.token_mean(np.ones((3, 2, 5)), "all", "random_init")
-    np.testing.assert_array_equal(found, [[1, 1], [np.nan, np.nan], [np.nan, np.nan]])
+    means = batch.token_mean(np.ones((3, 2, 5)), "all", "random_init")
+    np.testing.assert_array_equal(means, [[1, 1], [np.nan, np.nan], [np.nan, np.nan]])
 
 
 def test_a_variable_is_read_once(tmp_path: Path) -> None:

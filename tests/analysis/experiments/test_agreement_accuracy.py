@@ -28,9 +28,9 @@ def test_values_and_their_exact_test(tmp_path: Path) -> None:
             name: [int(bits[image]) for image in range(spec.images) if facts["correct"][image] == right]
             for name, right in (("correct", 1), ("wrong", 0))
         }
-        own = groups[row["images_are"]]
-        assert row["value"] == pytest.approx(sum(own) / len(own), abs=1e-12)
-        assert row["images"] == len(own)
+        agrees = groups[row["images_are"]]
+        assert row["value"] == pytest.approx(sum(agrees) / len(agrees), abs=1e-12)
+        assert row["images"] == len(agrees)
         if row["images_are"] == "wrong":
             assert np.isnan(row["p"])
             continue

@@ -24,9 +24,9 @@ def test_values(tmp_path: Path) -> None:
     for row in table.to_dict("records"):
         bits = written["clean"]["key_value_agreement"]
         bits = bits[:, BY.index(row["by"].removeprefix("by_")), SUBLAYERS.index(row["sublayer"]), row["block"]]
-        own = [sum(map(int, bits[image])) / 5 for image in range(spec.images) if target[image] == row["category"]]
-        assert row["value"] == pytest.approx(sum(own) / len(own), abs=1e-12)
-        assert row["images"] == len(own)
+        shares = [sum(map(int, bits[image])) / 5 for image in range(spec.images) if target[image] == row["category"]]
+        assert row["value"] == pytest.approx(sum(shares) / len(shares), abs=1e-12)
+        assert row["images"] == len(shares)
         assert row["class_name"] == f"class {row['category']}"
 
 

@@ -20,13 +20,13 @@ def test_values(tmp_path: Path, embed: bool, mid: bool) -> None:
 
     def twin(image: int, block: int, condition: str, relative_to: str, sublayer: str, tokens: str) -> float:
         facts = written[condition]
-        own = facts["logit"][image, site_index(spec, f"{sublayer}_out"), block]
+        logits = facts["logit"][image, site_index(spec, f"{sublayer}_out"), block]
         hits = []
         for token in positions(spec, tokens):
             before = logit_entering(spec, facts, "logit", image, block, token)
             if relative_to == "layer_input" and sublayer == "mlp":
                 before = float(facts["logit"][image, site_index(spec, "resid_mid"), block, token])
-            hits.append(bool(own[token] > before))
+            hits.append(bool(logits[token] > before))
         return share(hits)
 
     assert_is_twin(table, spec, NAME, twin)

@@ -68,11 +68,11 @@ def test_all_pairs_of_signs_enumerated(tmp_path: Path) -> None:
     agreement = written["parameters"]["class_value_agreement"].astype(float)
     for row in table[table["condition"] == "clean"].to_dict("records"):
         sublayer = ("attn", "mlp").index(row["sublayer"])
-        better = agreement[0, sublayer, row["block"]] - agreement[1, sublayer, row["block"]]
-        ranks = [1 + sum(abs(other) < abs(one) for other in better) for one in better]
-        above = sum(rank for rank, one in zip(ranks, better, strict=True) if one > 0)
+        differences = agreement[0, sublayer, row["block"]] - agreement[1, sublayer, row["block"]]
+        ranks = [1 + sum(abs(other) < abs(value) for other in differences) for value in differences]
+        above = sum(rank for rank, value in zip(ranks, differences, strict=True) if value > 0)
         sums = [
             sum(rank for rank, sign in zip(ranks, signs, strict=True) if sign) for signs in product((0, 1), repeat=6)
         ]
-        assert row["p"] == pytest.approx(sum(one >= above for one in sums) / 2**6, abs=1e-12)
+        assert row["p"] == pytest.approx(sum(value >= above for value in sums) / 2**6, abs=1e-12)
         assert row["effect"] == pytest.approx((above - (21 - above)) / 21, abs=1e-12)

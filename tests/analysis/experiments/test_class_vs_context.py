@@ -22,8 +22,8 @@ LABELS = {"class": 1, "context": 0}
 def value(spec: StoreSpec, facts: Values, quantity: str, image: int, block: int, token: int) -> float:
     if quantity == "identifiability":
         return 1 - int(facts["rank"][image, site_index(spec, "resid_post"), block, token]) / spec.classes
-    own = facts["logit"][image, site_index(spec, quantity.replace("rise", "out")), block, token]
-    return float(own > logit_entering(spec, facts, "logit", image, block, token))
+    logit = facts["logit"][image, site_index(spec, quantity.replace("rise", "out")), block, token]
+    return float(logit > logit_entering(spec, facts, "logit", image, block, token))
 
 
 def literal(spec: StoreSpec, facts: Values, quantity: str, block: int) -> dict[str, list[list[float]]]:
@@ -50,17 +50,18 @@ def test_values(tmp_path: Path, embed: bool, monkeypatch: pytest.MonkeyPatch) ->
     facts = written["clean"]
     lacking = 0
     for row in table.to_dict("records"):
-        found = literal(spec, facts, row["quantity"], row["block"])
+        by_image = literal(spec, facts, row["quantity"], row["block"])
         means = {
-            kind: np.array([sum(one) / len(one) if one else np.nan for one in each]) for kind, each in found.items()
+            kind: np.array([sum(values) / len(values) if values else np.nan for values in tokens])
+            for kind, tokens in by_image.items()
         }
         means["difference"] = means["class"] - means["context"]
-        own = means[row["labeled"]]
-        assert row["value"] == pytest.approx(np.nanmean(own), abs=1e-12)
-        assert row["images"] == np.sum(~np.isnan(own))
+        images = means[row["labeled"]]
+        assert row["value"] == pytest.approx(np.nanmean(images), abs=1e-12)
+        assert row["images"] == np.sum(~np.isnan(images))
         lacking += spec.images - row["images"]
         if row["labeled"] == "difference":
-            pooled = {kind: [one for each in found[kind] for one in each] for kind in LABELS}
+            pooled = {kind: [value for values in by_image[kind] for value in values] for kind in LABELS}
             difference = np.mean(pooled["class"]) - np.mean(pooled["context"])
             assert row["difference_tokens"] == pytest.approx(difference, abs=1e-12)
             assert 0 < row["p"] <= row["p_holm"] <= 1
@@ -78,19 +79,19 @@ def test_p_values_are_exact_but_for_what_is_drawn(tmp_path: Path) -> None:
     statistics = Statistics(permutations=4000, resamples=5)
     table, written = table_and_contents(tmp_path, spec, NAME, statistics)
     for row in table[table["labeled"] == "difference"].to_dict("records"):
-        found = literal(spec, written["clean"], row["quantity"], row["block"])
+        by_image = literal(spec, written["clean"], row["quantity"], row["block"])
         pairs = [
-            np.mean(one) - np.mean(other)
-            for one, other in zip(found["class"], found["context"], strict=True)
-            if one and other
+            np.mean(class_values) - np.mean(context_values)
+            for class_values, context_values in zip(by_image["class"], by_image["context"], strict=True)
+            if class_values and context_values
         ]
         sums = [np.dot(signs, pairs) for signs in product((-1, 1), repeat=len(pairs))]
         exact = np.mean(np.array(sums) >= sum(pairs) - 1e-9)
         # Four standard deviations of a share of 4,000.
         assert row["p"] == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 4000) + 1 / 2000)
         if row["quantity"] != "identifiability":
-            hits = {kind: [one for each in found[kind] for one in each] for kind in LABELS}
-            counts = [[sum(one == 1 for one in hits[kind]), sum(one == 0 for one in hits[kind])] for kind in LABELS]
+            hits = {kind: [value for values in by_image[kind] for value in values] for kind in LABELS}
+            counts = [[sum(hit == 1 for hit in hits[kind]), sum(hit == 0 for hit in hits[kind])] for kind in LABELS]
             fisher = stats.fisher_exact(counts, alternative="greater").pvalue
             slack = 4 * np.sqrt(fisher * (1 - fisher) / 4000) + 1 / 2000
             assert row["p_tokens"] == pytest.approx(fisher, abs=slack)
@@ -139,9 +140,9 @@ def test_by_hand(tmp_path: Path) -> None:
         "mlp_rise": (1, 0, 1, 1),
     }
     for quantity, numbers in wanted.items():
-        found = [rows.loc[(quantity, labeled), "value"] for labeled in ("class", "context", "difference")]
+        measured = [rows.loc[(quantity, labeled), "value"] for labeled in ("class", "context", "difference")]
         tokens = rows.loc[(quantity, "difference"), "difference_tokens"]
-        assert [*found, tokens] == pytest.approx(numbers, abs=1e-12), quantity
+        assert [*measured, tokens] == pytest.approx(numbers, abs=1e-12), quantity
         counted = [rows.loc[(quantity, labeled), "images"] for labeled in ("class", "context", "difference")]
         assert counted == [3, 3, 2]
     # Two differences of one sign: one of four choices of signs is as high. Four standard deviations of 4,000 draws.
@@ -184,8 +185,10 @@ def test_p_values_are_uniform_where_classes_are_drawn_alike(tmp_path: Path) -> N
 
 def test_blocks_that_have_no_input_are_named(tmp_path: Path) -> None:
     write_store(tmp_path / "made.zarr", StoreSpec(masks=True, embed=False, conditions=("clean",)))
-    found = analyze(tmp_path / "made.zarr", experiments=[NAME], statistics=QUICK)
-    assert [(one.whole, one.reason.split(":")[0]) for one in found.missing] == [(False, "site embed was not measured")]
+    result = analyze(tmp_path / "made.zarr", experiments=[NAME], statistics=QUICK)
+    assert [(missing.whole, missing.reason.split(":")[0]) for missing in result.missing] == [
+        (False, "site embed was not measured")
+    ]
 
 
 def test_without_sublayers_identifiability_is_left(tmp_path: Path) -> None:

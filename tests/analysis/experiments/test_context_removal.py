@@ -41,18 +41,20 @@ def test_values(tmp_path: Path, conditions: tuple[str, ...], prefix: tuple[str, 
             correct = written[condition if tokens_are == "edited" else "clean"]["correct"]
             assert row["value"] == pytest.approx(correct.mean())
             continue
-        each = [hits(image, condition, tokens_are, counting) for image in range(spec.images)]
+        by_image = [hits(image, condition, tokens_are, counting) for image in range(spec.images)]
         if (counting, tokens_are) == ("reference", "unedited"):
-            wanted = np.mean([hit for one in each for hit in one])
+            wanted = np.mean([hit for tokens in by_image for hit in tokens])
         else:
-            wanted = np.mean([np.mean(one) for one in each if one])
+            wanted = np.mean([np.mean(tokens) for tokens in by_image if tokens])
         assert row["value"] == pytest.approx(wanted, abs=1e-12), row
-        assert row["images"] == sum(bool(one) for one in each)
+        assert row["images"] == sum(bool(tokens) for tokens in by_image)
         assert row["images_without"] == spec.images - row["images"]
         without += row["images_without"]
         if (tokens_are, counting) == ("edited", "image_tokens"):
             before = [hits(image, condition, "unedited", counting) for image in range(spec.images)]
-            changes = [np.mean(one) - np.mean(other) for one, other in zip(each, before, strict=True) if one]
+            changes = [
+                np.mean(after) - np.mean(unedited) for after, unedited in zip(by_image, before, strict=True) if after
+            ]
             assert row["change"] == pytest.approx(np.mean(changes), abs=1e-12)
             assert 0 < row["p"] <= 1
         else:
@@ -113,9 +115,9 @@ def test_by_hand(tmp_path: Path) -> None:
 
 def test_without_labels_there_is_no_accuracy_and_it_is_told(tmp_path: Path) -> None:
     write_store(tmp_path / "made.zarr", StoreSpec(masks=True, labels=False, conditions=("clean", "class_removed")))
-    found = analyze(tmp_path / "made.zarr", experiments=[NAME], statistics=QUICK)
-    assert set(found.tables[NAME]["measure"]) == {"tokens_identifiable"}
-    assert [one.reason for one in found.missing] == [
+    result = analyze(tmp_path / "made.zarr", experiments=[NAME], statistics=QUICK)
+    assert set(result.tables[NAME]["measure"]) == {"tokens_identifiable"}
+    assert [missing.reason for missing in result.missing] == [
         "condition context_removed was not measured: add --conditions context_removed",
         "the images have no labels: measure a data set that has them",
     ]

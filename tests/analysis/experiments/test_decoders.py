@@ -33,12 +33,12 @@ def literal(
     spec: StoreSpec, ranks: np.ndarray, image: int, site: str, block: int, tokens: str, measure: str
 ) -> float | None:
     """Mean over the tokens that are decoded; None where none is."""
-    found = []
+    values = []
     for token in positions(spec, tokens):
         rank = int(ranks[image, site_index(spec, site), block, token])
         if rank >= 0:
-            found.append(float(rank == 0) if measure == "share_on_top" else 1 - rank / spec.classes)
-    return sum(found) / len(found) if found else None
+            values.append(float(rank == 0) if measure == "share_on_top" else 1 - rank / spec.classes)
+    return sum(values) / len(values) if values else None
 
 
 @pytest.mark.parametrize("prefix", [(), ("cls", "reg0")])
@@ -77,22 +77,22 @@ def test_values(tmp_path: Path, prefix: tuple[str, ...], monkeypatch: pytest.Mon
             continue
         changes = []
         for image in range(spec.images):
-            own = twin(image, block=row["block"], **where)
-            if own is not None:
-                other = twin(image, block=row["block"], **{**where, "condition": "clean"})
-                assert other is not None
-                changes.append(own - other)
+            decoded = twin(image, block=row["block"], **where)
+            if decoded is not None:
+                plain = twin(image, block=row["block"], **{**where, "condition": "clean"})
+                assert plain is not None
+                changes.append(decoded - plain)
         assert len(changes) == row["images"]
         assert row["change"] == pytest.approx(np.mean(changes), abs=1e-12)
         assert row["change_low"] <= row["change"] <= row["change_high"]
         assert 0 < row["p"] <= 1
     # A site and block that is not decoded has no row.
-    there = set(table[["condition", "site", "block", "tokens"]].itertuples(index=False, name=None))
+    rows = set(table[["condition", "site", "block", "tokens"]].itertuples(index=False, name=None))
     for condition, site, block, tokens in product(
         decoder_conditions(), SITES, range(spec.blocks), set(table["tokens"])
     ):
         values = [twin(image, block, condition, site, tokens, "share_on_top") for image in range(spec.images)]
-        assert ((condition, site, block, tokens) in there) == any(value is not None for value in values)
+        assert ((condition, site, block, tokens) in rows) == any(value is not None for value in values)
 
 
 def test_the_p_of_a_change(tmp_path: Path) -> None:
@@ -101,13 +101,13 @@ def test_the_p_of_a_change(tmp_path: Path) -> None:
     for row in table.query("condition == 'probe' and tokens == 'image'").to_dict("records"):
         changes = []
         for image in range(8):
-            own, other = (
+            decoded, plain = (
                 literal(spec, written[name]["rank"], image, row["site"], row["block"], "image", row["measure"])
                 for name in ("probe", "clean")
             )
-            assert own is not None
-            assert other is not None
-            changes.append(own - other)
+            assert decoded is not None
+            assert plain is not None
+            changes.append(decoded - plain)
         signs = product((-1, 1), repeat=8)
         exact = np.mean([abs(np.dot(sign, changes)) >= abs(sum(changes)) - 1e-9 for sign in signs])
         # 100 permutations: four standard deviations of their share, and the one that is always added.
@@ -132,18 +132,18 @@ def test_what_is_lacking_is_told(tmp_path: Path) -> None:
     write_store(
         tmp_path / "some.zarr",
         StoreSpec(
-            model="some", conditions=("clean", "tuned"), sites=("mlp_out", "resid_post"), prefix=(), memories=False
+            model="some", conditions=("clean", "tuned_lens"), sites=("mlp_out", "resid_post"), prefix=(), memories=False
         ),
     )
-    found = analyze([tmp_path / "none.zarr", tmp_path / "some.zarr"], experiments=[NAME], statistics=QUICK)
+    result = analyze([tmp_path / "none.zarr", tmp_path / "some.zarr"], experiments=[NAME], statistics=QUICK)
     anew = "measure anew with --sites that name it, or without --sites"
     add = "neither condition tuned nor probe nor probe_pooled nor probe_logistic was measured: add --conditions "
-    assert [tuple(one) for one in found.missing] == [
+    assert [tuple(missing) for missing in result.missing] == [
         ("synthetic", NAME, True, add + "tuned,probe,probe_pooled,probe_logistic"),
         ("some", NAME, False, f"site attn_out was not measured: {anew}"),
         ("some", NAME, False, "the model has no [CLS] token"),
     ]
-    table = found.tables[NAME]
+    table = result.tables[NAME]
     assert set(table["site"]) == {"mlp_out", "resid_post"}
     assert set(table["tokens"]) == {"image"}
 
@@ -164,9 +164,9 @@ def test_its_figures(tmp_path: Path) -> None:
             lines = [list(line.get_ydata()) for line in axes.get_lines()]  # type: ignore[arg-type]
             for condition in ("clean", *decoder_conditions()):
                 where = {"site": site, "condition": condition, "tokens": chart.suffix, "measure": "share_on_top"}
-                own = table[(table[list(where)] == pd.Series(where)).all(axis=1)]
-                assert len(own) == spec.blocks
-                assert own["value"].tolist() in lines
+                rows = table[(table[list(where)] == pd.Series(where)).all(axis=1)]
+                assert len(rows) == spec.blocks
+                assert rows["value"].tolist() in lines
     assert names == ["image", "cls"]
     figure = draw(both, table, "title")
     assert figure is not None
@@ -174,8 +174,8 @@ def test_its_figures(tmp_path: Path) -> None:
         lines = [list(line.get_ydata()) for line in axes.get_lines()]  # type: ignore[arg-type]
         for condition in ("clean", *decoder_conditions()):
             where = {"site": "resid_post", "condition": condition, "tokens": tokens, "measure": "identifiability"}
-            own = table[(table[list(where)] == pd.Series(where)).all(axis=1)]
-            assert own["value"].tolist() in lines
+            rows = table[(table[list(where)] == pd.Series(where)).all(axis=1)]
+            assert rows["value"].tolist() in lines
     alone, _ = table_and_contents(tmp_path / "alone", StoreSpec(conditions=("clean", "probe"), prefix=()), NAME)
     assert draw(EXPERIMENTS[NAME].charts[0], alone, "title") is not None
     assert draw(EXPERIMENTS[NAME].charts[1], alone, "title") is None

@@ -58,9 +58,9 @@ def test_each_definition_and_sublayer_by_itself(tmp_path: Path) -> None:
         wanted[f"by_{BY[by]}", SUBLAYERS[sublayer], block] = number % 6 / 5
     spec = StoreSpec(conditions=("clean",), facts={"clean": {"key_value_agreement": bits}})
     table, _ = table_and_contents(tmp_path, spec, NAME)
-    found = table.set_index(["by", "sublayer", "block"])["value"].to_dict()
+    rates = table.set_index(["by", "sublayer", "block"])["value"].to_dict()
     # A mean of equal shares, in float64.
-    assert found == pytest.approx(wanted, abs=1e-12)
+    assert rates == pytest.approx(wanted, abs=1e-12)
 
 
 def test_classes_that_the_twin_has_not_reached_count_for_nothing(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ def test_two_models_by_hand(tmp_path: Path) -> None:
     deep = StoreSpec(images=4, blocks=4, model="b", classes=10, facts={"clean": {"rank": ranks([9, 6, 4, 2])}})
     for name, spec in (("a", shallow), ("b", deep)):
         write_store(tmp_path / f"{name}.zarr", spec)
-    found = analyze([tmp_path / "a.zarr", tmp_path / "b.zarr"], experiments=["mean_evolution"], statistics=QUICK)
-    table = found.tables["mean_evolution"].query("tokens == 'image'")
+    result = analyze([tmp_path / "a.zarr", tmp_path / "b.zarr"], experiments=["mean_evolution"], statistics=QUICK)
+    table = result.tables["mean_evolution"].query("tokens == 'image'")
     lines = {model: rows.set_index("depth")["value"].to_dict() for model, rows in table.groupby("model")}
     assert lines["a"] == pytest.approx({0.5: 0.2, 1.0: 1.0})
     assert lines["b"] == pytest.approx({0.25: 0.1, 0.5: 0.4, 0.75: 0.6, 1.0: 0.8})
@@ -48,6 +48,6 @@ def test_models_without_cls_count_for_image_tokens_alone(tmp_path: Path) -> None
 
 def test_one_model_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
     write_store(tmp_path / "a.zarr", StoreSpec())
-    found = analyze(tmp_path / "a.zarr", experiments=["mean_evolution"], statistics=QUICK)
-    assert found.tables == {}
-    assert [one.reason for one in found.missing] == ["models are compared: give two stores or more"]
+    result = analyze(tmp_path / "a.zarr", experiments=["mean_evolution"], statistics=QUICK)
+    assert result.tables == {}
+    assert [missing.reason for missing in result.missing] == ["models are compared: give two stores or more"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,9 @@ KINDS: dict[str, tuple[list[str], bool, str, str]] = {
 }
 
 
+@cache
 def inspected(name: str) -> tuple[dict[str, Any], list[Any]]:
+    """The record and the pictures of two images, shared by tests that only read them."""
     module = timm.create_model("vit_tiny_patch16_224" if name == SPLIT else name, **SMALL)
     zoo.randomize(module)
     lens = classlens.load(module, head=nn.Linear(2 * SMALL["embed_dim"], 7) if name == SPLIT else None)
@@ -63,8 +66,9 @@ def test_the_record(name: str) -> None:
 def test_the_figures(name: str, tmp_path: Path) -> None:
     record, pictures = inspected(name)
     kinds = ["evolution", "tokens", "explanation", *(["attribution"] if KINDS[name][1] else [])]
-    expected = [f"{number:02d}-{kind}.png" for number in (1, 2) for kind in kinds]
-    assert [path.name for path in save_figures(record, pictures, tmp_path)] == expected
+    expected = [f"01-{kind}.png" for kind in kinds]
+    first = {**record, "images": record["images"][:1]}
+    assert [path.name for path in save_figures(first, pictures[:1], tmp_path)] == expected
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(expected)
 
 

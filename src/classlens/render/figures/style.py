@@ -24,14 +24,14 @@ def interpolation(longer_side: int) -> str:
     return "nearest" if longer_side < PIXELATED_BELOW else "antialiased"
 
 
-def save(figure: Figure, path: Path, dpi: int = _DPI) -> None:
+def save(figure: Figure, path: Path) -> None:
     """Write a figure in the format of the path's ending."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with warnings.catch_warnings():
             # Characters that the font lacks are drawn as boxes; the page and the record show them in full.
             warnings.filterwarnings("ignore", message="Glyph .* missing from")
-            figure.savefig(temporary, dpi=dpi, format=path.suffix[1:], bbox_inches="tight", pad_inches=0.08)
+            figure.savefig(temporary, dpi=_DPI, format=path.suffix[1:], bbox_inches="tight", pad_inches=0.08)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
