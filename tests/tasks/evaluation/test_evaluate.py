@@ -277,14 +277,8 @@ def test_the_random_map_is_that_of_the_seed(data: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
 def test_on_a_cluster(data: str, whole: tuple[Path, EvaluateResult], tmp_path: Path) -> None:
-    ray = pytest.importorskip("ray")
-    threads = str(torch.get_num_threads())
-    environment = {"env_vars": {"OMP_NUM_THREADS": threads}}
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
-    try:
-        found = evaluate(MODEL, data, tmp_path / "run", **SOME, engine="ray", cluster=Cluster(actors=2))
-    finally:
-        ray.shutdown()
+    found = evaluate(MODEL, data, tmp_path / "run", **SOME, engine="ray", cluster=Cluster(actors=2))
     assert_same(tmp_path / "run" / STORE, whole[0] / STORE)
     pd.testing.assert_frame_equal(found.scores, whole[1].scores)
