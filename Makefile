@@ -21,10 +21,10 @@ PYTHON := $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 	then command -v $$python; break; fi; done)
 endif
 
-# An environment is finished when its stamp exists. The stamp's name is made of all that the environment depends on.
-KEY := $(shell { cat pyproject.toml; pwd; $(if $(PYTHON),$(PYTHON) -V;) } | cksum | cut -d' ' -f1)
+# An environment is finished when its stamp exists. The stamp's name is a checksum of what the environment depends on.
+KEY := $(shell { sed '/^\[tool\./,$$d' pyproject.toml; pwd; $(if $(PYTHON),$(PYTHON) -V;) } | cksum | cut -d' ' -f1)
 stamp = $(VENV)/.classlens-$(1)-$(KEY)
-# The stamp of an extra, or that of a larger one that is installed already.
+# The stamp of an extra, or of a larger one that is installed already.
 env = $(firstword $(wildcard $(foreach extra,$(2),$(call stamp,$(extra)))) $(call stamp,$(1)))
 
 .DEFAULT_GOAL := help
@@ -71,7 +71,7 @@ lint: $(call env,dev,) ## check style and what may import what
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --no-logo --no-cache
 
-format: $(call env,dev,) ## put style right
+format: $(call env,dev,) ## correct style
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
@@ -87,7 +87,7 @@ example: $(call env,full,dev) ## measure the worked example of the docs anew; DA
 docs: $(call env,dev,) ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-wheel: $(call env,dev,) ## build wheel and sdist into dist/ and check what they hold
+wheel: $(call env,dev,) ## build wheel and sdist into dist/ and check their contents
 	@$(BIN)/python .ci/wheel.py dist
 
 bench: $(call env,full,dev) ## run the benchmarks, one after another
@@ -98,6 +98,6 @@ dev: $(call env,dev,) ## set up everything for working on classlens
 python: ## print the Python that environments are made with
 	@echo $(PYTHON)
 
-clean: ## remove what the other targets wrote; environments stay
+clean: ## remove files that other targets wrote; environments stay
 	rm -rf build dist site demo-report mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests training benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -43,7 +43,7 @@ def _seeded() -> None:
 
 @pytest.fixture
 def generator() -> torch.Generator:
-    """A seeded source of random numbers of the test's own."""
+    """A seeded source of random numbers for this test only."""
     return torch.Generator().manual_seed(0)
 
 
@@ -92,14 +92,14 @@ def _switches() -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Fails a test that reaches for another machine, also where a library swallows the refusal and goes on."""
+    """Fails a test that contacts another machine, even where a library catches the refusal and continues."""
     attempts: list[str] = []
 
     def refuse_others(host: Any, family: int | None = None) -> None:
         if family == getattr(socket, "AF_UNIX", None) or _is_local(host):
             return
         attempts.append(str(host))
-        raise ConnectionRefusedError(f"tests do not reach the network, but {host!r} was asked for")
+        raise ConnectionRefusedError(f"tests do not use the network, but this one contacts {host!r}")
 
     def guarded(name: str) -> None:
         original = getattr(socket.socket, name)
@@ -121,7 +121,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     yield
     if attempts:
-        pytest.fail(f"the test reached for the network: {', '.join(attempts)}")
+        pytest.fail(f"the test contacted the network: {', '.join(attempts)}")
 
 
 def _is_local(host: Any) -> bool:
