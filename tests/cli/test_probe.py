@@ -177,7 +177,7 @@ def test_a_tuned_lens_from_a_command(train: str, test: str, lens: Path, tmp_path
     last = records[-1]
     assert (last["file"], last["images"], last["held_out"]) == (str(tmp_path / "new.safetensors"), 18, 2)
     assert len(last["blocks"]) == BLOCKS
-    assert last["blocks"][0]["tuned_lens"] < last["blocks"][0]["plain"]
+    assert last["blocks"][0]["tuned"] < last["blocks"][0]["plain"]
     asked = trained_with(tmp_path / "new.safetensors")
     assert (asked["tokens"], asked["seed"], asked["epochs"], asked["control"]) == ("pooled", 5, 2, False)
     more = ("--control", "--epochs", "1", "--learning-rate", "0.01", "--held-out", "0.3", "--patience", "2")
