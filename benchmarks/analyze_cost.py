@@ -26,10 +26,11 @@ import numpy as np
 
 from classlens import analyze, figures
 from classlens.core.stats import Statistics, shuffle_labels
-from classlens.forward.streaming import BY, SUBLAYERS
+from classlens.forward.agreement import BY, SUBLAYERS
 from classlens.render.folders.analysis import write_analysis
-from classlens.store.schema import SITES, Axes
-from classlens.store.store import SHARD, Coords, create
+from classlens.store.schema import Coords
+from classlens.store.store import SHARD, create_store
+from classlens.tasks.tokens.schema import STORED_SITES, Axes
 
 CONDITIONS = ("clean", "random_init", "self_only", "no_cls", "context_removed", "class_removed")
 BLOCKS, GRID, CLASSES = 12, 7, 1000
@@ -38,9 +39,9 @@ BLOCKS, GRID, CLASSES = 12, 7, 1000
 def write_store(path: Path, images: int) -> None:
     """A store of random facts, as `classlens measure` would write one."""
     tokens = 1 + GRID**2
-    axes = Axes(images, tokens, BLOCKS, CLASSES, SITES, embed=True, memories=True)
-    identity = {"model": "random facts", "num_classes": CLASSES, "sites": [*SITES, "embed"], "memories": True}
-    store = create(str(path), identity | {"data": "none", "split": None, "data_note": "", "pooling": "cls"})
+    axes = Axes(images, tokens, BLOCKS, CLASSES, STORED_SITES, embed=True, memories=True)
+    identity = {"model": "random facts", "num_classes": CLASSES, "sites": [*STORED_SITES, "embed"], "memories": True}
+    store = create_store(str(path), identity | {"data": "none", "split": None, "data_note": "", "pooling": "cls"})
     names = np.array([f"{number:06}" for number in range(images)], dtype=object)
     category = {
         "category": ("category", np.arange(CLASSES)),
@@ -48,7 +49,7 @@ def write_store(path: Path, images: int) -> None:
     }
     coords: Coords = {
         "image": ("image", names),
-        "site": ("site", np.array(SITES, dtype=object)),
+        "site": ("site", np.array(STORED_SITES, dtype=object)),
         "block": ("block", np.arange(BLOCKS)),
         "token": ("token", np.arange(tokens)),
         "token_kind": ("token", np.array(["cls"] + ["image"] * GRID**2, dtype=object)),
@@ -58,18 +59,18 @@ def write_store(path: Path, images: int) -> None:
     }
     rng = np.random.default_rng(0)
     for condition in CONDITIONS:
-        store.add_group(condition, axes.layout, coords, {})
+        store.add_group(condition, axes.schema(coords))
         for start in range(0, images, SHARD):
             store.write(condition, start, _facts(axes, min(SHARD, images - start), rng), {})
     agreement = rng.random((2, 2, BLOCKS, CLASSES)).astype(np.float32)
-    store.replace_parameters(
+    store.write_parameters(
         {"class_value_agreement": (("weights", "sublayer", "block", "category"), agreement)},
         {"weights": ("weights", np.array(["model", "random_init"])), "sublayer": coords["sublayer"], **category},
     )
 
 
 def _facts(axes: Axes, count: int, rng: np.random.Generator) -> dict[str, Any]:
-    facts = axes.layout.blank(count)
+    facts = axes.schema().blank(count)
     for key, values in facts.items():
         if values.dtype.kind == "f":
             facts[key] = np.asarray(rng.random(values.shape), dtype=values.dtype)

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from classlens.forward.streaming import BY, SUBLAYERS
-from classlens.store.schema import SITES, Array, Axes
-from classlens.store.store import SHARD, Coords, Store, create
+from classlens.core.arrays import Array
+from classlens.forward.agreement import BY, SUBLAYERS
+from classlens.store.schema import Coords
+from classlens.store.store import SHARD, Store, create_store
+from classlens.tasks.tokens.schema import STORED_SITES, Axes
 
 Values = dict[str, Array]
 
@@ -30,7 +32,7 @@ class StoreSpec:
     prefix: tuple[str, ...] = ("cls",)
     classes: int = 5
     conditions: tuple[str, ...] = ("clean", "random_init")
-    sites: tuple[str, ...] = SITES
+    sites: tuple[str, ...] = STORED_SITES
     embed: bool = True
     memories: bool = True
     masks: bool = False
@@ -76,14 +78,14 @@ def write_store(path: Path, spec: StoreSpec) -> dict[str, Values]:
         "data_note": "",
         "versions": {},
     }
-    store = create(str(path), identity)
+    store = create_store(str(path), identity)
     target = rng.integers(0, spec.classes, spec.images)
     mask = rng.integers(0, 2, (spec.images, spec.axes.tokens))
     written = {}
     for name in spec.conditions:
         values = _drawn(spec, name, rng, target, mask)
         values |= {key: np.asarray(value) for key, value in spec.facts.get(name, {}).items()}
-        store.add_group(name, spec.axes.layout, _coords(spec), {"condition": name})
+        store.add_group(name, spec.axes.schema(_coords(spec), {"condition": name}))
         _write(store, name, values, spec.measured.get(name, [1] * spec.images))
         written[name] = values
     if spec.memories:
@@ -93,7 +95,7 @@ def write_store(path: Path, spec: StoreSpec) -> dict[str, Values]:
 
 def _drawn(spec: StoreSpec, name: str, rng: np.random.Generator, target: Array, mask: Array) -> Values:
     """Facts of a condition: any ranks, logits and classes, that agree where they must."""
-    values = spec.axes.layout.blank(spec.images)
+    values = spec.axes.schema().blank(spec.images)
     for key, array in values.items():
         if key.endswith("rank") or key.endswith("top1"):
             values[key] = rng.integers(0, spec.classes, array.shape).astype(array.dtype)
@@ -167,5 +169,5 @@ def _parameters(store: Store, spec: StoreSpec, rng: np.random.Generator) -> Valu
         **_category(spec),
     }
     dims = ("weights", "sublayer", "block", "category")
-    store.replace_parameters({key: (dims, value) for key, value in values.items()}, coords)
+    store.write_parameters({key: (dims, value) for key, value in values.items()}, coords)
     return values

@@ -11,7 +11,7 @@ import pytest
 from classlens.analysis.analyze import AnalyzeResult, analyze
 from classlens.analysis.registry import EXPERIMENTS
 from classlens.core.stats import Statistics
-from classlens.tasks.tokens.conditions import READINGS
+from classlens.tasks.tokens.conditions.registry import decoder_conditions
 from tests.analysis.literal import QUICK, split_into_shards
 from tests.analysis.stores import StoreSpec, write_store
 from tests.refusals import refused
@@ -22,7 +22,9 @@ ALL = ("clean", "random_init", "self_only", "no_cls", "context_removed", "class_
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("stores")
-    write_store(folder / "full.zarr", StoreSpec(masks=True, conditions=(*ALL, *READINGS), images=70, model="full"))
+    write_store(
+        folder / "full.zarr", StoreSpec(masks=True, conditions=(*ALL, *decoder_conditions()), images=70, model="full")
+    )
     write_store(
         folder / "bare.zarr", StoreSpec(conditions=("clean",), memories=False, prefix=(), model="bare", blocks=2)
     )

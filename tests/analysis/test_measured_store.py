@@ -11,7 +11,6 @@ from xarray.core.indexing import ExplicitIndexer
 
 from classlens.analysis.measured_store import MeasuredStore, Requirement, open_measured_stores
 from classlens.analysis.registry import EXPERIMENTS
-from classlens.store.schema import variables
 from tests.analysis.literal import split_into_shards
 from tests.analysis.stores import StoreSpec, write_store
 from tests.refusals import refused
@@ -129,7 +128,7 @@ def test_all_experiments_read_each_variable_of_a_part_once_and_no_more_than_the_
     read: list[tuple[str, tuple[object, ...]]] = []
     plain = ZarrArrayWrapper.__getitem__
 
-    facts = {"measured", *variables(StoreSpec().axes)}
+    facts = {"measured", *StoreSpec().axes.schema().variables}
 
     def counted(self: ZarrArrayWrapper, key: ExplicitIndexer) -> object:
         if PurePosixPath(self._array.path).name in facts:

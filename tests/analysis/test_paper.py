@@ -13,8 +13,8 @@ from classlens.analysis.paper import Reproduction, reproduce, slug
 from classlens.analysis.published import REMOVAL_METHODS
 from classlens.core.stats import Statistics
 from classlens.data.dataset import Dataset
-from classlens.engine.work import Progress
-from classlens.store.store import open_store
+from classlens.engine.progress import Progress
+from classlens.store.open_store import open_group
 from tests.data.pictures import folder
 from tests.refusals import refused
 
@@ -108,7 +108,7 @@ def test_token_removal_where_the_paper_has_it(two_images: str, tmp_path: Path, r
     scores = reproduction.removal[removal_model]
     assert list(scores["method"].unique()) == ["class_gradient:loss=double_softmax", "chefer", "random"]
     assert set(scores["images"]) == {2}
-    store = open_store(tmp_path / "stores" / "builtin-cifar10-removal" / "evaluation.zarr", "removal.chefer")
+    store = open_group(tmp_path / "stores" / "builtin-cifar10-removal" / "evaluation.zarr", "removal.chefer")
     assert store["kept"].values.tolist() == list(range(64, 0, -1))
 
 

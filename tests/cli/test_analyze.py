@@ -71,7 +71,7 @@ def test_help_names_every_experiment(command: str) -> None:
         (("analyze", "{store}", "--experiments", ","), "no experiments were given"),
         (("analyze", "{store}", "{store}"), "give each store once"),
         (("analyze", "{store}", "--permutations", "0"), "permutations 0 is too few"),
-        (("analyze", "{store}", "--confidence", "95"), "confidence 95.0 is no share"),
+        (("analyze", "{store}", "--confidence", "95"), "confidence 95.0 is out of range"),
         (("analyze", "{store}", "--seed", "-1"), "seed -1 is negative"),
         (("figures", "/nowhere"), "has no tables"),
         (("figures", "/nowhere", "--formats", "gif"), "format 'gif' is not known"),

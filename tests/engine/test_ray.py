@@ -14,8 +14,8 @@ import torch
 
 import classlens
 from classlens import ClasslensError, measure, open_store
+from classlens.engine.progress import Progress
 from classlens.engine.ray import Cluster
-from classlens.engine.work import Progress
 from tests.data.pictures import assert_same, folder
 
 MODEL = "builtin:cifar10"
@@ -38,13 +38,13 @@ def cluster() -> Iterator[None]:
 def workers() -> set[int]:
     """Processes of actors that measure."""
     found = set()
-    for folder_of in Path("/proc").glob("[0-9]*"):
+    for data_root in Path("/proc").glob("[0-9]*"):
         try:
-            name = (folder_of / "cmdline").read_bytes()
+            name = (data_root / "cmdline").read_bytes()
         except OSError:
             continue
         if name.startswith(b"ray::") and b"_Measure" in name:
-            found.add(int(folder_of.name))
+            found.add(int(data_root.name))
     return found
 
 

@@ -11,7 +11,7 @@ import pytest
 from classlens.analysis.analyze import AnalyzeResult, analyze
 from classlens.core.stats import Statistics
 from classlens.render.html.report import write_report
-from classlens.tasks.tokens.conditions import READINGS
+from classlens.tasks.tokens.conditions.registry import decoder_conditions
 from tests.analysis.stores import StoreSpec, write_store
 from tests.render.browser import chromium, quiet
 from tests.render.records import Record, Sizes, make_pictures, make_record
@@ -24,7 +24,15 @@ if TYPE_CHECKING:
 def three_models(tmp_path_factory: pytest.TempPathFactory) -> AnalyzeResult:
     """The analysis of three models, of which the second lacks masks, memories and ``[CLS]``."""
     folder = tmp_path_factory.mktemp("stores")
-    conditions = ("clean", "random_init", "self_only", "no_cls", "context_removed", "class_removed", *READINGS)
+    conditions = (
+        "clean",
+        "random_init",
+        "self_only",
+        "no_cls",
+        "context_removed",
+        "class_removed",
+        *decoder_conditions(),
+    )
     write_store(folder / "a.zarr", StoreSpec(masks=True, conditions=conditions, model="first | odd", images=20))
     write_store(folder / "b.zarr", StoreSpec(model="second", prefix=(), memories=False, blocks=5))
     write_store(folder / "c.zarr", StoreSpec(model="third"))

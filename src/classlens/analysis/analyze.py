@@ -14,7 +14,7 @@ from classlens.analysis.measured_store import ImageBatch, MeasuredStore, open_me
 from classlens.analysis.registry import EXPERIMENTS
 from classlens.core.stats import Statistics, check_statistics
 from classlens.errors import require_extra
-from classlens.tasks.tokens.conditions import CONDITIONS
+from classlens.tasks.tokens.conditions.registry import CONDITIONS
 
 
 class Missing(NamedTuple):

@@ -14,7 +14,7 @@ from classlens.analysis.charts import Chart
 from classlens.analysis.labels import LABELS, Label
 from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
 from classlens.core.stats import Statistics, estimate, flip_signs, holm
-from classlens.tasks.tokens.conditions import CLEAN
+from classlens.tasks.tokens.conditions.registry import CLEAN
 
 Key = tuple[str, ...]
 Array = ndarray[Any, Any]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from classlens import palette
-from classlens.tasks.tokens.conditions import CONDITIONS
+from classlens.tasks.tokens.conditions.registry import CONDITIONS
 
 
 class Label(NamedTuple):

@@ -14,9 +14,11 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from classlens.errors import ClasslensError
+from classlens.store.backend import as_url
+from classlens.store.open_store import group_names, open_group
 from classlens.store.schema import MEASURED
-from classlens.store.store import SHARD, as_url, groups_of, open_store
-from classlens.tasks.tokens.conditions import CLEAN
+from classlens.store.store import SHARD
+from classlens.tasks.tokens.conditions.registry import CLEAN
 
 TokenGroup = Literal["cls", "image", "all"]
 
@@ -52,7 +54,7 @@ class MeasuredStore:
 
     def __init__(self, store: str | os.PathLike[str]) -> None:
         self.url = as_url(store)
-        self._names = groups_of(self.url)
+        self._names = group_names(self.url)
         self._groups: dict[str, xr.Dataset] = {}
         clean = self.group(CLEAN)
         if clean is None and any("." in name for name in self._names):  # groups METRIC.METHOD of `classlens evaluate`
@@ -97,7 +99,7 @@ class MeasuredStore:
         if not self.has(name):
             return None
         if name not in self._groups:
-            self._groups[name] = open_store(self.url, name)
+            self._groups[name] = open_group(self.url, name)
         return self._groups[name]
 
     def has(self, condition: str) -> bool:

@@ -15,13 +15,14 @@ from classlens.analysis.published import PROBE_METHOD, REMOVAL, REMOVAL_METHODS,
 from classlens.core.stats import Statistics, check_statistics
 from classlens.data.class_mapping import map_classes
 from classlens.data.dataset import Dataset
-from classlens.data.registry import open_dataset
-from classlens.engine.work import MeasureResult, Progress
+from classlens.data.open_dataset import open_dataset
+from classlens.engine.progress import MeasureResult, Progress
 from classlens.errors import ClasslensError
 from classlens.lens.lens import Lens, load
 from classlens.models.paper import MODELS
 from classlens.tasks.evaluation.evaluate import evaluate
-from classlens.tasks.tokens.conditions import CONDITIONS, check_conditions
+from classlens.tasks.tokens.conditions.check import check_conditions
+from classlens.tasks.tokens.conditions.registry import CONDITIONS
 from classlens.tasks.tokens.measure import measure
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _remove_tokens(
         stores / f"{slug(name)}-removal",
         methods=[method for method in REMOVAL_METHODS.values() if method != PROBE_METHOD or ranks is not None],
         metrics=[REMOVAL],
-        steps=None,
+        steps="all",
         ranks=ranks,
         statistics=statistics,
         report=report,

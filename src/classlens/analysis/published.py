@@ -10,7 +10,7 @@ import pandas as pd
 from classlens.analysis.analyze import AnalyzeResult
 from classlens.analysis.experiments.identifiability import LABELS
 from classlens.models.paper import MODELS
-from classlens.tasks.tokens.conditions import CLEAN, CONDITIONS
+from classlens.tasks.tokens.conditions.registry import CLEAN, CONDITIONS
 
 SOURCE = "Vilas, Schaumlöffel and Roig, NeurIPS 2023, arXiv 2310.18969"
 REMOVAL = "removal"

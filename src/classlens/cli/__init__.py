@@ -2,7 +2,20 @@
 
 # isort: skip_file
 from classlens.cli.app import app
-from classlens.cli import inspect, explain, check, memories, measure, evaluate, probe, tune, analyze, figures, paper
+from classlens.cli import (
+    inspect,
+    explain,
+    check,
+    models,
+    memories,
+    measure,
+    evaluate,
+    probe,
+    tune,
+    analyze,
+    figures,
+    paper,
+)
 
 __all__ = [
     "analyze",
@@ -14,6 +27,7 @@ __all__ = [
     "inspect",
     "measure",
     "memories",
+    "models",
     "paper",
     "probe",
     "tune",

@@ -23,7 +23,7 @@ def figures(
 
     Experiments: {experiments}.
     """
-    from classlens.render.figures.analysis import figures as draw
+    from classlens.render.folders.figures import figures as draw
     from classlens.render.terminal.progress import progress_bar
 
     with progress_bar("drawing") as update:

@@ -31,9 +31,9 @@ def paper(
     ] = None,
     per_class: Annotated[int, typer.Option(min=1, help="Number of images of each class.")] = 5,
     split: given.Split = None,
-    device: given.Device = None,
-    workers: given.Workers = None,
-    skip_bad: given.SkipBad = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps.")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Number of processes that decode images.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Record and skip unreadable images.")] = False,
     removal: Annotated[
         bool, typer.Option("--removal", help="Also token removal, for models with published areas.")
     ] = False,
@@ -51,8 +51,8 @@ def paper(
     """
     from classlens.analysis.paper import reproduce
     from classlens.core.stats import Statistics
-    from classlens.render.figures.analysis import figures
     from classlens.render.folders.analysis import write_analysis
+    from classlens.render.folders.figures import figures
     from classlens.render.folders.result_folder import ANALYSIS, check_replaceable
     from classlens.render.html.paper import write_paper
     from classlens.render.terminal.progress import progress_bar

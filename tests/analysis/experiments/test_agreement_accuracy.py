@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from classlens.core.stats import Statistics
-from classlens.forward.streaming import BY, SUBLAYERS
+from classlens.forward.agreement import BY, SUBLAYERS
 from tests.analysis.literal import table_and_contents
 from tests.analysis.stores import StoreSpec
 

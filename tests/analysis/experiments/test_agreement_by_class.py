@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classlens.forward.streaming import BY, SUBLAYERS
+from classlens.forward.agreement import BY, SUBLAYERS
 from tests.analysis.literal import table_and_contents
 from tests.analysis.stores import StoreSpec, Values
 

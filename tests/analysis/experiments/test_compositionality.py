@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from classlens.forward.streaming import SUBLAYERS
+from classlens.forward.agreement import SUBLAYERS
 from tests.analysis.literal import assert_is_twin, positions, share, table_and_contents
 from tests.analysis.stores import StoreSpec
 

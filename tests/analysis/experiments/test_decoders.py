@@ -12,7 +12,7 @@ import pytest
 from classlens.analysis.analyze import analyze
 from classlens.analysis.registry import EXPERIMENTS
 from classlens.render.figures.charts import draw
-from classlens.tasks.tokens.conditions import READINGS
+from classlens.tasks.tokens.conditions.registry import decoder_conditions
 from tests.analysis.literal import QUICK, assert_is_twin, positions, site_index, split_into_shards, table_and_contents
 from tests.analysis.stores import StoreSpec, write_store
 
@@ -44,7 +44,7 @@ def literal(
 @pytest.mark.parametrize("prefix", [(), ("cls", "reg0")])
 def test_values(tmp_path: Path, prefix: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     split_into_shards(monkeypatch)
-    conditions = ("clean", "random_init", *READINGS)
+    conditions = ("clean", "random_init", *decoder_conditions())
     spec = StoreSpec(images=70, prefix=prefix, conditions=conditions)
     every = slice(None)
     gone: dict[str, list[tuple[int | slice, ...]]] = {
@@ -57,7 +57,7 @@ def test_values(tmp_path: Path, prefix: tuple[str, ...], monkeypatch: pytest.Mon
         "probe_logistic": [(5, every, every, every), (every, every, 2, every)],
         "tuned": [],
     }
-    facts = {name: {"rank": blank(spec, number, gone[name])} for number, name in enumerate(READINGS)}
+    facts = {name: {"rank": blank(spec, number, gone[name])} for number, name in enumerate(decoder_conditions())}
     spec = StoreSpec(images=70, prefix=prefix, conditions=conditions, facts=facts)
     table, written = table_and_contents(tmp_path, spec, NAME)
 
@@ -65,7 +65,7 @@ def test_values(tmp_path: Path, prefix: tuple[str, ...], monkeypatch: pytest.Mon
         return literal(spec, written[condition]["rank"], image, site, block, tokens, measure)
 
     assert_is_twin(table, spec, NAME, twin)
-    assert set(table["condition"]) == {"clean", *READINGS}
+    assert set(table["condition"]) == {"clean", *decoder_conditions()}
     assert set(table["site"]) == set(SITES)
     keys = list(EXPERIMENTS[NAME].keys)
     for row in table.to_dict("records"):
@@ -88,7 +88,9 @@ def test_values(tmp_path: Path, prefix: tuple[str, ...], monkeypatch: pytest.Mon
         assert 0 < row["p"] <= 1
     # A site and block that is not decoded has no row.
     rows = set(table[["condition", "site", "block", "tokens"]].itertuples(index=False, name=None))
-    for condition, site, block, tokens in product(READINGS, SITES, range(spec.blocks), set(table["tokens"])):
+    for condition, site, block, tokens in product(
+        decoder_conditions(), SITES, range(spec.blocks), set(table["tokens"])
+    ):
         values = [twin(image, block, condition, site, tokens, "share_on_top") for image in range(spec.images)]
         assert ((condition, site, block, tokens) in rows) == any(value is not None for value in values)
 
@@ -148,7 +150,7 @@ def test_what_is_lacking_is_told(tmp_path: Path) -> None:
 
 def test_its_figures(tmp_path: Path) -> None:
     """A row of panels for each site, a line for each decoder, at the values of the table."""
-    spec = StoreSpec(conditions=("clean", *READINGS), images=20)
+    spec = StoreSpec(conditions=("clean", *decoder_conditions()), images=20)
     table, _ = table_and_contents(tmp_path, spec, NAME)
     names = []
     *shares, both = EXPERIMENTS[NAME].charts
@@ -160,7 +162,7 @@ def test_its_figures(tmp_path: Path) -> None:
         assert len(shown) == len(SITES)
         for site, axes in zip(SITES, shown, strict=True):
             lines = [list(line.get_ydata()) for line in axes.get_lines()]  # type: ignore[arg-type]
-            for condition in ("clean", *READINGS):
+            for condition in ("clean", *decoder_conditions()):
                 where = {"site": site, "condition": condition, "tokens": chart.suffix, "measure": "share_on_top"}
                 rows = table[(table[list(where)] == pd.Series(where)).all(axis=1)]
                 assert len(rows) == spec.blocks
@@ -170,7 +172,7 @@ def test_its_figures(tmp_path: Path) -> None:
     assert figure is not None
     for tokens, axes in zip(("cls", "image"), figure.axes, strict=True):
         lines = [list(line.get_ydata()) for line in axes.get_lines()]  # type: ignore[arg-type]
-        for condition in ("clean", *READINGS):
+        for condition in ("clean", *decoder_conditions()):
             where = {"site": "resid_post", "condition": condition, "tokens": tokens, "measure": "identifiability"}
             rows = table[(table[list(where)] == pd.Series(where)).all(axis=1)]
             assert rows["value"].tolist() in lines

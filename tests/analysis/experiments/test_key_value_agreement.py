@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classlens.forward.streaming import BY, SUBLAYERS
+from classlens.forward.agreement import BY, SUBLAYERS
 from tests.analysis.literal import split_into_shards, table_and_contents
 from tests.analysis.stores import StoreSpec
 

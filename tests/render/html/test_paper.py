@@ -10,8 +10,8 @@ from playwright.sync_api import Page
 from classlens.analysis.analyze import AnalyzeResult, analyze
 from classlens.analysis.published import compare
 from classlens.core.stats import Statistics
-from classlens.render.figures.analysis import figures
 from classlens.render.folders.analysis import write_analysis
+from classlens.render.folders.figures import figures
 from classlens.render.html.paper import write_paper
 from tests.analysis.stores import StoreSpec, write_store
 from tests.refusals import refused

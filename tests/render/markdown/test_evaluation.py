@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from classlens.core.stats import Statistics
-from classlens.engine.work import MeasureResult
+from classlens.engine.progress import MeasureResult
 from classlens.render.markdown.evaluation import evaluation_summary
 from classlens.tasks.evaluation.evaluate import EvaluateResult
 

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from classlens.engine.work import MeasureResult, Progress
+from classlens.engine.progress import MeasureResult, Progress
 from classlens.lens.tuned_lens import TunedLens
 from classlens.render.terminal.probes import accuracy_table, tuned_record, tuned_table
 from classlens.render.terminal.progress import watched, watched_steps

@@ -11,14 +11,15 @@ import pytest
 import torch
 
 import classlens
-from classlens import Lens, evaluate, measure, open_store, probe
+from classlens import Lens, evaluate, measure, probe
 from classlens.data.class_mapping import map_classes
-from classlens.data.registry import open_dataset
+from classlens.data.open_dataset import open_dataset
 from classlens.lens.tuned_lens import TunedLens
 from classlens.models.transforms import paper_transform
+from classlens.store.open_store import open_group
 from classlens.tasks.evaluation import stored_ranks as stored
 from classlens.tasks.evaluation.evaluate import STORE
-from classlens.tasks.evaluation.method_spec import parse_methods
+from classlens.tasks.evaluation.importance import parse_methods
 from classlens.tasks.evaluation.registry import METRICS
 from classlens.tasks.probes.probe import STORE as PROBES
 from tests import zoo
@@ -56,7 +57,7 @@ def importance(lens: Lens, ranks: Path, data: str, **options: Any) -> Any:
 
 
 def by_loops(ranks: Path, condition: str, site: str) -> list[list[float]]:
-    found = open_store(ranks, condition).load()
+    found = open_group(ranks, condition).load()
     place = [str(one) for one in found["site"].values].index(site)
     values = []
     for image in range(found.sizes["image"]):
@@ -71,7 +72,7 @@ def by_loops(ranks: Path, condition: str, site: str) -> list[list[float]]:
 
 
 @pytest.mark.parametrize("site", ["resid_post", "attn_out"])
-@pytest.mark.parametrize("condition", ["clean", "probe", "probe_pooled", "tuned"])
+@pytest.mark.parametrize("condition", ["clean", "probe", "probe_pooled", "tuned_lens"])
 def test_it_is_minus_the_sum_of_ranks(ranks: Path, data: Data, condition: str, site: str) -> None:
     found = importance(lens_of(MODEL), ranks, data.test, condition=condition, site=site)
     assert found.shape == (IMAGES, TOKENS)
@@ -94,7 +95,7 @@ def test_tokens_are_removed_in_that_order(ranks: Path, data: Data, tmp_path: Pat
     lens, dataset = lens_of(MODEL), open_dataset(data.test)
     name = "stored_rank:condition=probe"
     evaluate(lens, data.test, tmp_path / "out", methods=[name], ranks=ranks, **SOME)
-    store = open_store(tmp_path / "out" / STORE, f"removal.{name}").load()
+    store = open_group(tmp_path / "out" / STORE, f"removal.{name}").load()
     assert store["kept"].values.tolist() == [6, 5, 4, 3, 2, 1]
     values, labels = by_loops(ranks, "probe", "resid_post"), labels_of(data.test)
     hits = 0
@@ -117,7 +118,7 @@ def test_tokens_are_removed_in_that_order(ranks: Path, data: Data, tmp_path: Pat
 def test_all_adds_every_probe_and_tuned_lens(ranks: Path, data: Data, tmp_path: Path) -> None:
     given: dict[str, Any] = {"steps": 2, "permutations": 1, "limit": 4, **ALONE}
     found = evaluate(lens_of(MODEL), data.test, tmp_path / "out", ranks=ranks, **given)
-    names = {f"stored_rank:condition={name}" for name in ("tuned", "probe", "probe_pooled")}
+    names = {f"stored_rank:condition={name}" for name in ("tuned_lens", "probe", "probe_pooled")}
     scores = found.scores
     assert {one for one in scores["method"] if one.startswith("stored")} == names
     for name in names:
@@ -206,7 +207,7 @@ def test_images_that_are_not_measured_yet(data: Data, tmp_path: Path) -> None:
     given: dict[str, Any] = {"methods": ["stored_rank:condition=clean"], "ranks": tmp_path / "run.zarr", **SOME}
     refused(lambda: evaluate(lens, spec, tmp_path / "out", **given), "lacks 6 of the images")
     measure(lens, spec, tmp_path / "run.zarr", **ALONE)
-    assert evaluate(lens, spec, tmp_path / "out", **given).outcome.images == 70
+    assert evaluate(lens, spec, tmp_path / "out", **given).run.images == 70
 
 
 def test_other_ranks_do_not_go_on(ranks: Path, data: Data, tmp_path: Path) -> None:
@@ -220,7 +221,7 @@ def test_other_ranks_do_not_go_on(ranks: Path, data: Data, tmp_path: Path) -> No
         "the same --ranks",
     )
     again = evaluate(lens, data.test, run, ranks=ranks, **given)
-    assert again.outcome.before == IMAGES
+    assert again.run.before == IMAGES
     assert again.scores.equals(first.scores)
     # Other methods need no ranks to be added.
     evaluate(lens, data.test, run, methods=["attention"], **SOME)

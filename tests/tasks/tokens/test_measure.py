@@ -13,10 +13,11 @@ from torch import Tensor
 
 import classlens
 from classlens import ClasslensError, KeepTokens, Lens, NoCls, SelfOnly, measure, open_store
-from classlens.data.registry import open_dataset
-from classlens.engine.work import Progress
+from classlens.data.open_dataset import open_dataset
+from classlens.engine.progress import Progress
 from classlens.models.builtin import CLASS_NAMES
 from classlens.models.transforms import paper_transform
+from classlens.store.open_store import open_group
 from tests import zoo
 from tests.data.pictures import folder, groups, imagenet_s, picture
 
@@ -92,15 +93,15 @@ def test_predictions_are_the_model_s(store: Path, data: str, lens: Lens) -> None
 
 def test_edits_are_those_of_the_lens(store: Path, data: str, lens: Lens) -> None:
     for name, edit in (("self_only", SelfOnly()), ("no_cls", NoCls())):
-        found = open_store(store, name).load()
+        found = open_group(store, name).load()
         with lens.edit(edit):
             own = lens.facts(paths(data)[:16], "resid_post", found["label"].values[:16])
         np.testing.assert_array_equal(found["rank"].sel(site="resid_post").values[:16], own["rank"].values[:, 0])
-    assert (open_store(store, "self_only")["rank"].values != open_store(store)["rank"].values).any()
+    assert (open_group(store, "self_only")["rank"].values != open_store(store)["rank"].values).any()
 
 
 def test_the_random_twin_is_the_library_s_own_from_the_seed(store: Path, data: str) -> None:
-    twin = open_store(store, "random_init").load()
+    twin = open_group(store, "random_init").load()
     with torch.random.fork_rng():
         torch.manual_seed(0)
         own = classlens.load(MODEL, pretrained=False)
@@ -150,7 +151,7 @@ def test_memories_are_counted_as_the_definitions_say(store: Path, data: str, len
 
 
 def test_parameters(store: Path, lens: Lens) -> None:
-    found = open_store(store, "parameters").load()
+    found = open_group(store, "parameters").load()
     scores = memory_scores(lens, 2, "mlp")
     tops = found["mlp_top_classes"].sel(block=2).values
     assert tops.shape == (512, 5)
@@ -187,7 +188,7 @@ def test_tokens_that_are_removed(tmp_path: Path, model: str) -> None:
     shows = np.array([1, 0, 1, 0])  # the left half of a grid of 2 × 2
     pixels = torch.stack([lens.preprocessing(open_dataset(data).picture(index), "") for index in range(6)])
     for name, kept in (("context_removed", shows), ("class_removed", 1 - shows)):
-        found = open_store(out, name).load()
+        found = open_group(out, name).load()
         np.testing.assert_array_equal(found["class_token"].values[:, prefix:], np.tile(shows, (6, 1)))
         assert (found["class_token"].values[:, :prefix] == -1).all()
         whole = np.concatenate([np.ones(prefix, dtype=int), kept])
@@ -215,7 +216,7 @@ def test_an_image_of_which_nothing_is_left(tmp_path: Path) -> None:
     Image.new("RGB", (48, 40)).save(first)  # the class is nowhere
     second.unlink()
     measure(lens, data, tmp_path / "run.zarr", conditions=("clean", "context_removed", "class_removed"))
-    removed, kept = (open_store(tmp_path / "run.zarr", name).load() for name in ("context_removed", "class_removed"))
+    removed, kept = (open_group(tmp_path / "run.zarr", name).load() for name in ("context_removed", "class_removed"))
     assert (removed["rank"].values[0] == -1).all()
     assert removed["prediction"].values[0] == -1
     assert (kept["rank"].values[0] >= 0).all(), "all of it is context"
@@ -234,7 +235,7 @@ def test_images_without_labels_are_measured_for_what_is_predicted(tmp_path: Path
     own = lens.trace([tmp_path / f"{number}.png" for number in range(3)])
     assert clean["label"].values.tolist() == clean["correct"].values.tolist() == [-1] * 3
     np.testing.assert_array_equal(clean["target"], own.recording.logits.argmax(dim=1))
-    np.testing.assert_array_equal(clean["target"], open_store(tmp_path / "out.zarr", "no_cls")["target"])
+    np.testing.assert_array_equal(clean["target"], open_group(tmp_path / "out.zarr", "no_cls")["target"])
     np.testing.assert_array_equal(clean["rank"].sel(site="resid_post").values[:, -1, 0], 0)
 
 
@@ -297,4 +298,4 @@ def test_conditions_that_a_model_does_not_have(tmp_path: Path, data: str) -> Non
     with pytest.raises(ClasslensError, match="has no random twin"):
         measure(lens, data, tmp_path / "out.zarr", conditions="random_init")
     measure(lens, data, tmp_path / "out.zarr", memories=True)
-    assert open_store(tmp_path / "out.zarr", "parameters")["weights"].values.tolist() == ["model"]
+    assert open_group(tmp_path / "out.zarr", "parameters")["weights"].values.tolist() == ["model"]

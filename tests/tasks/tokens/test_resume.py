@@ -20,7 +20,7 @@ import zarr
 
 import classlens
 from classlens import ClasslensError, measure, open_store
-from classlens.engine.work import Progress
+from classlens.engine.progress import Progress
 from classlens.store import store as stores
 from classlens.store.lock import only_writer
 from classlens.store.store import Store

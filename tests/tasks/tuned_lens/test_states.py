@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from classlens import Lens
-from classlens.data.registry import open_dataset
+from classlens.data.open_dataset import open_dataset
 from classlens.tasks.tuned_lens.states import States
 from tests.data.pictures import folder
 from tests.refusals import refused

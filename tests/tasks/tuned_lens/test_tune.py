@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 import classlens
 from classlens import Lens, tune
-from classlens.data.registry import open_dataset
-from classlens.engine.work import Progress
+from classlens.data.open_dataset import open_dataset
+from classlens.engine.progress import Progress
 from classlens.lens.tuned_lens import TunedLens, write_tuned_lens
 from classlens.models.transforms import paper_transform
 from tests import zoo
@@ -137,8 +137,8 @@ def test_it_comes_nearer_to_the_output_at_every_block_but_the_last(trained: clas
     for block, row in enumerate(trained.blocks):
         assert row["block"] == block
         assert row["plain"] == pytest.approx(plain[block], abs=1e-9)
-        assert row["tuned"] == pytest.approx(tuned[block], abs=1e-9)
-    assert all(row["tuned"] < 0.9 * row["plain"] for row in trained.blocks[:-1])
+        assert row["tuned_lens"] == pytest.approx(tuned[block], abs=1e-9)
+    assert all(row["tuned_lens"] < 0.9 * row["plain"] for row in trained.blocks[:-1])
     assert trained.blocks[-1]["plain"] == pytest.approx(0, abs=1e-12)
     assert trained.blocks[-1]["epoch"] == 0
     assert torch.equal(trained.tuned_lens.weight[-1], torch.eye(24))
@@ -155,7 +155,7 @@ def test_the_last_block_stays_the_identity_in_float32(data: str, tmp_path: Path,
     assert found.blocks[-1]["epoch"] == 0
     assert torch.equal(found.tuned_lens.weight[-1], torch.eye(24))
     assert torch.equal(found.tuned_lens.bias[-1], torch.zeros(24))
-    assert found.blocks[0]["tuned"] < found.blocks[0]["plain"]
+    assert found.blocks[0]["tuned_lens"] < found.blocks[0]["plain"]
 
 
 def test_one_answer_for_all_images(trained: classlens.TuneResult, data: str) -> None:
@@ -180,10 +180,10 @@ def test_matching_other_images_outputs_tells_nothing_of_one_s_own(tmp_path: Path
     for row, other in zip(control.blocks, own.blocks, strict=True):
         assert row["plain"] == other["plain"]
         # What is left of the identity after so many steps still knows a little of the image.
-        assert row["tuned"] > 0.75 * control.constant
-        assert row["tuned"] > 4 * other["tuned"]
+        assert row["tuned_lens"] > 0.75 * control.constant
+        assert row["tuned_lens"] > 4 * other["tuned_lens"]
         assert row["epoch"] > 0
-    assert control.blocks[-1]["tuned"] > control.blocks[-1]["plain"] + 0.1
+    assert control.blocks[-1]["tuned_lens"] > control.blocks[-1]["plain"] + 0.1
 
 
 def test_an_image_alone_has_no_other_to_match(data: str, tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_it_ends_when_nothing_gets_better(data: str, tmp_path: Path) -> None:
     found = tune(lens_of(), data, tmp_path / "lens.safetensors", learning_rate=10.0, epochs=30, patience=2, **GIVEN)
     assert found.epochs < 30
     assert found.epochs - max(row["epoch"] for row in found.blocks) == 2
-    assert all(row["tuned"] <= row["plain"] for row in found.blocks)
+    assert all(row["tuned_lens"] <= row["plain"] for row in found.blocks)
 
 
 class Stopped(Exception):
@@ -308,7 +308,7 @@ def test_other_settings_do_not_go_on(data: str, short: Path, tmp_path: Path, cha
 
 
 def test_states_in_memory_and_made_anew(data: str, short: Path, tmp_path: Path) -> None:
-    found = tune(lens_of(), data, tmp_path / "lens.safetensors", **SHORT, memory=1)
+    found = tune(lens_of(), data, tmp_path / "lens.safetensors", **SHORT, ram=1)
     with safe_open(short, framework="pt") as opened:
         # Twelve steps of at most 1e-3 in float32, of images in other batches.
         torch.testing.assert_close(found.tuned_lens.weight, opened.get_tensor("weight"), rtol=0, atol=1e-5)
@@ -387,7 +387,7 @@ def test_every_kind_of_head(data: str, tmp_path: Path, model: str, which: Any) -
         own = module(pixels)
         hook.remove()
         weight, bias = (value[0].to(seen[0].dtype) for value in (found.tuned_lens.weight, found.tuned_lens.bias))
-        for key, x in (("plain", seen[0]), ("tuned", F.linear(seen[0], weight, bias))):
+        for key, x in (("plain", seen[0]), ("tuned_lens", F.linear(seen[0], weight, bias))):
             hook = module.blocks[-1].register_forward_hook(lambda *args, x=x: x)
             expected = float(divergence(own, module(pixels)).mean())
             hook.remove()
@@ -450,7 +450,7 @@ def test_images_that_cannot_be_read(tmp_path: Path) -> None:
         refused(none, says)
     for memory in ("8GB", 1):
         found = tune(lens_of(), spec, tmp_path / f"{memory}.safetensors", **SHORT, memory=memory, skip_bad=True)
-        assert all(np.isfinite(row["tuned"]) for row in found.blocks)
+        assert all(np.isfinite(row["tuned_lens"]) for row in found.blocks)
         assert found.blocks[0]["epoch"] > 0
 
 

@@ -10,7 +10,7 @@ from classlens.analysis.experiment import Experiment, Reduction, averages
 from classlens.analysis.experiments.key_value_agreement import LABELS, TARGET, update
 from classlens.analysis.measured_store import MeasuredStore, Requirement
 from classlens.core.stats import Statistics
-from classlens.tasks.tokens.conditions import CLEAN
+from classlens.tasks.tokens.conditions.registry import CLEAN
 
 KEYS = ("by", "sublayer", "category", "class_name")
 

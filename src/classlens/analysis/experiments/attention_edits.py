@@ -10,7 +10,7 @@ from classlens.analysis.experiment import Array, Experiment, Key, Reduction, ave
 from classlens.analysis.experiments.identifiability import KEYS, LABELS, rates
 from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
 from classlens.core.stats import Statistics
-from classlens.tasks.tokens.conditions import CLEAN
+from classlens.tasks.tokens.conditions.registry import CLEAN
 
 EDITS = ("self_only", "no_cls")
 

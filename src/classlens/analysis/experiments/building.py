@@ -10,7 +10,7 @@ from classlens.analysis.experiment import TWIN, Array, Experiment, Key, Reductio
 from classlens.analysis.labels import Label
 from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
 from classlens.core.stats import Statistics
-from classlens.tasks.tokens.conditions import CLEAN
+from classlens.tasks.tokens.conditions.registry import CLEAN
 
 KEYS = ("condition", "relative_to", "sublayer", "tokens")
 

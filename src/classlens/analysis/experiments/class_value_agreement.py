@@ -9,7 +9,7 @@ from classlens.analysis.charts import Lines
 from classlens.analysis.experiment import RANDOM_INIT, Array, Experiment, Key, Reduction, add_holm, averages
 from classlens.analysis.measured_store import MeasuredStore, Requirement
 from classlens.core.stats import Statistics, wilcoxon
-from classlens.tasks.tokens.conditions import CLEAN
+from classlens.tasks.tokens.conditions.registry import CLEAN
 
 KEYS = ("condition", "sublayer")
 # The store's names of weights, and the conditions that have these weights.

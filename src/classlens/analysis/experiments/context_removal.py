@@ -12,7 +12,7 @@ from classlens.analysis.experiments.identifiability import LABELS, accuracy
 from classlens.analysis.labels import Label
 from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
 from classlens.core.stats import Statistics
-from classlens.tasks.tokens.conditions import CLEAN
+from classlens.tasks.tokens.conditions.registry import CLEAN
 
 KEYS = ("condition", "tokens_are", "counting", "measure")
 REMOVED = ("context_removed", "class_removed")

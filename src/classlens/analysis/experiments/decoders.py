@@ -9,7 +9,7 @@ from classlens.analysis.charts import Lines
 from classlens.analysis.experiment import Array, Experiment, Key, Reduction, averages, change_of
 from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
 from classlens.core.stats import Statistics
-from classlens.tasks.tokens.conditions import CLEAN, READINGS
+from classlens.tasks.tokens.conditions.registry import CLEAN, decoder_conditions
 
 KEYS = ("condition", "site", "tokens", "measure")
 _SITES = ("attn_out", "mlp_out", "resid_post")
@@ -20,7 +20,7 @@ def update(batch: ImageBatch) -> Reduction:
     """Share of an image's tokens with the class on top, and their mean identifiability; NaN without decoded tokens."""
     store = batch.store
     values: dict[Key, Array] = {}
-    for condition in filter(store.has, (CLEAN, *READINGS)):
+    for condition in filter(store.has, (CLEAN, *decoder_conditions())):
         for site in _SITES:
             if site not in store.attrs["sites"]:
                 continue
@@ -69,7 +69,7 @@ EXPERIMENT = Experiment(
     "shows what the model itself decodes.",
     keys=KEYS,
     needs=(
-        Requirement(any_condition=READINGS),
+        Requirement(any_condition=decoder_conditions()),
         Requirement(sites=("resid_post",), optional=True),
         Requirement(sites=("attn_out", "mlp_out"), optional=True),
         Requirement(cls=True, optional=True),

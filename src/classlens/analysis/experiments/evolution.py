@@ -19,7 +19,7 @@ from classlens.analysis.experiment import (
 )
 from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
 from classlens.core.stats import Statistics, wilcoxon, wilcoxon_of_counts
-from classlens.tasks.tokens.conditions import CLEAN
+from classlens.tasks.tokens.conditions.registry import CLEAN
 
 KEYS = ("condition", "tokens", "measure")
 _TESTS = ["p", "effect", "p_tokens", "effect_tokens"]

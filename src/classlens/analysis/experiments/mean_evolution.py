@@ -12,7 +12,7 @@ from classlens.analysis.experiments import evolution
 from classlens.analysis.labels import Label
 from classlens.analysis.measured_store import MeasuredStore, Requirement
 from classlens.core.stats import Statistics
-from classlens.tasks.tokens.conditions import CLEAN
+from classlens.tasks.tokens.conditions.registry import CLEAN
 
 KEYS = ("tokens", "depth")
 MEAN = "mean"

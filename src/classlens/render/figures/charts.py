@@ -21,7 +21,7 @@ from classlens.analysis.charts import Chart, Dots, Heat, Lines
 from classlens.analysis.labels import LABELS, Label, label_text
 from classlens.palette import MUTED, SERIES
 from classlens.render.figures.style import plain
-from classlens.tasks.tokens.conditions import CLEAN
+from classlens.tasks.tokens.conditions.registry import CLEAN
 
 Labels = Mapping[str, Label]
 _MAX_CLASSES = 30

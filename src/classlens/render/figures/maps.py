@@ -53,7 +53,7 @@ class Canvas:
         """Pixels ``[row, column]`` outside the model's input."""
         if self.window is None:
             return np.zeros((self.picture.height, self.picture.width), dtype=bool)
-        left, top, right, bottom = self.window.seen
+        left, top, right, bottom = self.window.visible
         rows, columns = np.arange(self.picture.height) + 0.5, np.arange(self.picture.width) + 0.5
         seen: Bools = ((rows > top) & (rows < bottom))[:, None] & (columns > left) & (columns < right)
         return ~seen

@@ -16,7 +16,7 @@ from classlens.render.markdown.evaluation import evaluation_summary, evaluation_
 from classlens.tasks.evaluation.evaluate import EvaluateResult
 from classlens.tasks.evaluation.metric import CurveAxes
 from classlens.tasks.evaluation.registry import METRICS
-from classlens.tasks.tokens.conditions import CONDITIONS
+from classlens.tasks.tokens.conditions.registry import CONDITIONS
 
 _METHOD_COLORS = {"class_gradient": palette.BLACK, "attention": palette.BLUE, "random": palette.GRAY}
 
@@ -34,7 +34,7 @@ def write_evaluation(result: EvaluateResult, out: Path, *, version: str) -> None
         result.curves.to_csv(folder / "curves.csv", index=False)
         (folder / "summary.md").write_text(evaluation_summary(result), encoding="utf-8")
         names = zip(result.curves["metric"], result.curves["curve"], strict=True)
-        table = result.curves.assign(panel=[METRICS[metric].curve_labels[curve] for metric, curve in names])
+        table = result.curves.assign(panel=[METRICS[metric].curves[curve] for metric, curve in names])
         labels = {method: _method_label(method) for method in table["method"].unique()}
         for chart in _charts():
             figure = draw(chart, table, evaluation_title(result), labels)
@@ -43,8 +43,8 @@ def write_evaluation(result: EvaluateResult, out: Path, *, version: str) -> None
                     save(figure, folder / f"{chart.file_stem('curves')}.{ending}")
         record = {
             "classlens": version,
-            "store": result.outcome.store,
-            "images": result.outcome.images,
+            "store": result.run.store,
+            "images": result.run.images,
             "statistics": asdict(result.statistics),
             "missing": result.missing,
         }
@@ -74,7 +74,8 @@ def _charts() -> Iterator[Lines]:
 def _method_label(text: str) -> Label:
     """Label of a method; stored ranks are named by the condition that they were stored under."""
     _, options = split_method(text)
-    condition = CONDITIONS.get(str(options.get("condition")))
-    if condition is not None and len(options) == 1:
+    name = str(options.get("condition"))
+    if name in CONDITIONS and len(options) == 1:
+        condition = CONDITIONS[name]
         return Label(f"rank by {condition.label}", condition.color)
     return Label(text, _METHOD_COLORS.get(text))

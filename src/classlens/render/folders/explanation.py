@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from classlens.explain.gradient import chosen_loss
-from classlens.explain.registry import METHODS, Method, parse_method
+from classlens.explain.class_gradient import resolved_loss
+from classlens.explain.method import Method
+from classlens.explain.registry import METHODS, parse_method
 from classlens.lens.lens import Lens
-from classlens.lens.target import Target, indices
+from classlens.lens.target import Target, class_indices
 from classlens.lens.trace import Trace
 from classlens.models.images import ImageLike, read_pictures
 from classlens.render.figures.blending import Floats
@@ -96,7 +97,9 @@ def _rivals(trace: Trace, options: Mapping[str, Any]) -> list[str] | None:
     """For each image, the name of the class that the target is explained against."""
     if options.get("against") is None:
         return None
-    return [trace.classes.names[index] for index in indices(trace.classes, options["against"], len(trace)).tolist()]
+    return [
+        trace.classes.names[index] for index in class_indices(trace.classes, options["against"], len(trace)).tolist()
+    ]
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ def _all_options(request: _Request, rival: str | None) -> dict[str, Any]:
     """All options of a method with their values, defaults too; the class it is explained against by its name."""
     options = {**request.method.defaults, **request.options}
     if "against" in options:
-        options["loss"] = chosen_loss(options["loss"], options["against"])
+        options["loss"] = resolved_loss(options["loss"], options["against"])
         options["against"] = rival
     return {key: value for key, value in options.items() if value is not None}
 

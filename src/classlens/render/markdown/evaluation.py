@@ -43,7 +43,7 @@ def _table(name: str, scores: pd.DataFrame) -> str:
     metric = METRICS[name]
     columns = dict(list(scores.groupby("measure", sort=False)))
     best = {measure: _best(rows) for measure, rows in columns.items()}
-    header = [metric.labels[measure] + _ARROWS.get(rows["better"].iloc[0], "") for measure, rows in columns.items()]
+    header = [metric.measures[measure] + _ARROWS.get(rows["better"].iloc[0], "") for measure, rows in columns.items()]
     lines = []
     for method, rows in scores.groupby("method", sort=False):
         cells = {row["measure"]: row for _, row in rows.iterrows()}

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 from rich.table import Table
 
-from classlens.store.schema import MEASURED, Array
-from classlens.store.store import groups_of, open_store
-from classlens.tasks.tokens.conditions import CLEAN, READINGS
+from classlens.core.arrays import Array
+from classlens.store.open_store import group_names, open_group
+from classlens.store.schema import MEASURED
+from classlens.tasks.tokens.conditions.registry import CLEAN, decoder_conditions
 from classlens.tasks.tuned_lens.tune import TuneResult
 
 _TOKENS = {"cls": r"\[CLS]", "image": "image tokens"}
@@ -24,10 +25,10 @@ def accuracy_table(store: str) -> Table:
 
     The site is ``resid_post``, or the last one that was probed, or ``embed``.
     """
-    groups = groups_of(store)
-    conditions = [name for name in (CLEAN, *READINGS) if name in groups]
+    groups = group_names(store)
+    conditions = [name for name in (CLEAN, *decoder_conditions()) if name in groups]
     shares = {name: dict(_shares(store, name)) for name in conditions}
-    data = open_store(store)
+    data = open_group(store, CLEAN)
     site = str(data["site"].values[-1]) if "rank" in data else "embed"
     table = Table(title=f"Share with the class on top, {site}", title_justify="left")
     table.add_column("block", justify="right")
@@ -46,7 +47,7 @@ def accuracy_table(store: str) -> Table:
 
 def _shares(store: str, condition: str) -> Iterator[tuple[str, Array]]:
     """For each group of tokens, the share with the class on top by block."""
-    data = open_store(store, condition)
+    data = open_group(store, condition)
     # Embeddings have one block, and no dim for it.
     rank = data["rank"].isel(site=-1).values if "rank" in data else data["embed_rank"].values[:, None]
     rank = rank[data["measured"].values == MEASURED]

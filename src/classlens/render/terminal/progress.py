@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 
 if TYPE_CHECKING:
-    from classlens.engine.work import MeasureResult, Progress
+    from classlens.engine.progress import MeasureResult, Progress
 
     Report = Callable[[Progress], None]
     Finished = Callable[[MeasureResult], None]
