@@ -132,7 +132,7 @@ def test_what_is_lacking_is_told(tmp_path: Path) -> None:
     write_store(
         tmp_path / "some.zarr",
         StoreSpec(
-            model="some", conditions=("clean", "tuned"), sites=("mlp_out", "resid_post"), prefix=(), memories=False
+            model="some", conditions=("clean", "tuned_lens"), sites=("mlp_out", "resid_post"), prefix=(), memories=False
         ),
     )
     result = analyze([tmp_path / "none.zarr", tmp_path / "some.zarr"], experiments=[NAME], statistics=QUICK)

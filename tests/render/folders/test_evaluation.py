@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 
 from classlens import palette
 from classlens.core.stats import Statistics
-from classlens.engine.work import MeasureResult
+from classlens.engine.progress import MeasureResult
 from classlens.render.folders import evaluation
 from classlens.render.folders.evaluation import write_evaluation
 from classlens.tasks.evaluation.evaluate import EvaluateResult
 from classlens.tasks.evaluation.registry import METRICS
-from classlens.tasks.tokens.conditions import CONDITIONS
+from classlens.tasks.tokens.conditions.registry import CONDITIONS
 
 METHODS = (
     "class_gradient",
@@ -34,7 +34,7 @@ def result() -> EvaluateResult:
         ("m", method, metric, curve, x, 0.9 - x / 2 - number / 100, 0.0, 1.0)
         for number, method in enumerate(METHODS)
         for metric, record in METRICS.items()
-        for curve in record.curve_labels
+        for curve in record.curves
         for x in (0.0, 0.5, 1.0)
     ]
     curves = pd.DataFrame(rows, columns=["model", "method", "metric", "curve", "x", "value", "low", "high"])
@@ -110,5 +110,5 @@ def test_a_method_that_is_no_condition_keeps_its_text() -> None:
 @pytest.mark.parametrize("name", METRICS)
 def test_every_metric_has_labels(name: str) -> None:
     metric = METRICS[name]
-    assert metric.labels
-    assert bool(metric.curve_labels) == (metric.curve_axes is not None)
+    assert metric.measures
+    assert bool(metric.curves) == (metric.curve_axes is not None)

@@ -279,9 +279,9 @@ def test_a_model_that_averages(data: Data, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
 def test_on_a_cluster(tmp_path: Path) -> None:
     """Actors load the model, the tuned lens and the probes themselves, and write the same."""
-    ray = pytest.importorskip("ray")
     from tests.data.pictures import folder
 
     train, test = folder(tmp_path / "train", 20), folder(tmp_path / "test", 30)
@@ -298,12 +298,6 @@ def test_on_a_cluster(tmp_path: Path) -> None:
         "sites": "resid_post",
     }
     measure("builtin:cifar10", test, tmp_path / "local.zarr", **asked, **ALONE)
-    threads = str(torch.get_num_threads())
-    environment = {"env_vars": {"OMP_NUM_THREADS": threads}}
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
-    try:
-        measure("builtin:cifar10", test, tmp_path / "ray.zarr", **asked, engine="ray", cluster=Cluster(actors=2))
-    finally:
-        ray.shutdown()
+    measure("builtin:cifar10", test, tmp_path / "ray.zarr", **asked, engine="ray", cluster=Cluster(actors=2))
     assert_same(tmp_path / "ray.zarr", tmp_path / "local.zarr")
     assert len(open_dataset(test)) == 15
