@@ -16,8 +16,8 @@ from classlens.explain import all_classes as every_class
 from classlens.explain import gradient
 from classlens.forward.attention import attention_weights
 from tests import zoo
-from tests.models.test_linear_head import backbone_of, linear
-from tests.models.test_timm_families import FAMILIES
+from tests.models.test_timm_linear_head import backbone_of, linear
+from tests.models.tiny_timm import FAMILIES
 from tests.refusals import refused
 
 

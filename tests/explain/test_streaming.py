@@ -12,7 +12,7 @@ import classlens
 from classlens.forward.hooks import watching
 from classlens.forward.recording import Recording
 from tests import zoo
-from tests.models.test_coefficients import MODELS
+from tests.models.library_models import MODELS
 from tests.refusals import refused
 
 

@@ -14,7 +14,7 @@ from classlens.forward.attention import attention_weights, differentiable
 from classlens.forward.hooks import evaluating, replacing
 from classlens.models.view import ModelView
 from tests import zoo
-from tests.models.test_coefficients import MODELS
+from tests.models.library_models import MODELS
 
 SOME = [name for name in MODELS if not name.startswith("timm") or name.removeprefix("timm ") in zoo.KINDS]
 

@@ -17,7 +17,7 @@ from classlens.forward.shortening import Shortened
 from classlens.models.view import ModelView
 from tests import zoo
 from tests.forward.slow import Changes, slow
-from tests.models.test_coefficients import MODELS
+from tests.models.library_models import MODELS
 
 # Their attention knows where tokens stand, or their blocks see the grid, so that nothing can be left out.
 WHOLE = ("eva", "beit", "dinov3", "rope", "relpos")

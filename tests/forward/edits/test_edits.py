@@ -24,7 +24,7 @@ from classlens import (
 )
 from classlens.forward.edits.edits import Edit, editing
 from tests import zoo
-from tests.models.test_coefficients import MODELS
+from tests.models.library_models import MODELS
 
 Weights = Callable[[int, Tensor], Tensor]
 Heads = Callable[[int, Tensor], Tensor]

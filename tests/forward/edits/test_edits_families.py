@@ -27,8 +27,8 @@ from classlens import (
 from classlens.forward.edits.edits import PATCHED, Edit, Step
 from classlens.models.view import ModelView
 from tests import zoo
-from tests.models.test_coefficients import MODELS
-from tests.models.test_timm_families import FAMILIES
+from tests.models.library_models import MODELS
+from tests.models.tiny_timm import FAMILIES
 
 Make = Callable[[], nn.Module]
 _OTHERS: dict[str, Make] = {f"timm {name}": family.make for name, family in FAMILIES.items()}

@@ -20,8 +20,8 @@ from classlens.tasks.evaluation.image_batch import Settings
 from classlens.tasks.evaluation.method_spec import parse_methods
 from classlens.tasks.evaluation.sanity import ClassSensitivity, Completeness, Randomization, rank_correlation
 from tests import zoo
-from tests.models import test_timm_families
-from tests.models.test_coefficients import MODELS
+from tests.models import tiny_timm
+from tests.models.library_models import MODELS
 from tests.tasks.evaluation.batches import lens_of, seen
 
 NAME = "cls_not_square"
@@ -63,7 +63,7 @@ FAMILIES += [f"family {name}" for name in ("DeiT distilled", "SigLIP", "BEiT", "
 def three(name: str) -> tuple[Lens, Lens, Lens]:
     """A model, and twice another one that differs in every tensor, loaded when it had its own weights."""
     family = name.removeprefix("family ")
-    module = (MODELS[name]() if family == name else test_timm_families.FAMILIES[family].make()).double()
+    module = (MODELS[name]() if family == name else tiny_timm.FAMILIES[family].make()).double()
     other = deepcopy(module)
     with torch.no_grad():
         for number, value in enumerate((*other.parameters(), *other.buffers())):
