@@ -18,7 +18,7 @@ import timm
 import torch
 
 from classlens.lens.verify import verify
-from classlens.models.families import known
+from classlens.models.adapter import list_models
 from classlens.models.load import load_model
 from classlens.models.redraw import redraw_heads
 from classlens.models.view import ModelView
@@ -141,7 +141,7 @@ EXAMPLES: dict[tuple[str, str], dict[str, Callable[[], ModelView]]] = {
 
 def rows() -> Iterator[Row]:
     """One row an example, measured now."""
-    families = dict.fromkeys((one.library, one.family) for one in known())
+    families = dict.fromkeys((one.library, one.family) for one in list_models())
     without = [key for key in families if key not in EXAMPLES and key not in ELSEWHERE]
     if without or [key for key in EXAMPLES if key not in families]:
         raise SystemExit(

@@ -73,6 +73,7 @@ def test_positions_as_lists_and_as_numbers_of_numpy() -> None:
 def test_refusals() -> None:
     trace = classlens.load(zoo.build("cls_registers")).trace(zoo.pixels("cls_registers"))
     refused(lambda: trace.explain(0, query="reg"), "'reg' is no prefix token", "'cls', 'reg0', 'reg1'")
+    query: Any
     for query in (1.5, 7, -1, True):
         refused(lambda query=query: trace.explain(0, query=query), "query ", "a whole number from 0 to 6")  # type: ignore[misc]
     for query in ((3,), (1.5, 2), (2, 0), (0, -1), [0, 1, 1], ("cls", 1)):

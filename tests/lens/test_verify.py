@@ -17,7 +17,7 @@ LAWS = ("residual stream", "class space", "attribution", "no trace", "attention 
 
 
 def laws_of(model: Any) -> dict[str, Law]:
-    found = {law.name: law for law in verify(timm_family.view(model, "model"))}
+    found = {law.name: law for law in verify(timm_family.describe(model, "model"))}
     assert set(found) == set(LAWS)
     return {str(name): law for name, law in found.items()}
 
@@ -90,5 +90,5 @@ def test_only_what_is_broken_is_found() -> None:
 def test_nothing_is_left_behind() -> None:
     model: Any = zoo.build("cls").train()
     before = zoo.snapshot(model)
-    verify(timm_family.view(model, "model"))
+    verify(timm_family.describe(model, "model"))
     assert zoo.snapshot(model) == before

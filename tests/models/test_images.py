@@ -297,7 +297,7 @@ def test_files_that_are_no_image(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("not a picture\n" * 50)
     (tmp_path / "empty.png").touch()
     (tmp_path / "folder.png").mkdir()
-    refused(lambda: open_picture(tmp_path / "text.jpg"), "text.jpg", "no image")
+    refused(lambda: open_picture(tmp_path / "text.jpg"), "text.jpg", "not an image")
     refused(lambda: open_picture(tmp_path / "empty.png"), "empty.png", "is empty")
     refused(lambda: open_picture(tmp_path / "folder.png"), "folder.png", "is a folder")
     refused(lambda: open_picture(tmp_path / "missing.png"), "missing.png", "does not exist")

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 import classlens
 from classlens.core.attention import LOSSES, Loss
 from classlens.errors import ClasslensError
-from classlens.forward.hooks import evaluating, watching
+from classlens.forward.hooks import watching
+from classlens.forward.run import evaluating
 from classlens.models import open_clip as adapter
 from classlens.models.open_clip import ZeroShotClassifier, classifier
 from tests.models.multihead import attention_gradient, pixels, randomize, seen, snapshot
@@ -298,7 +299,7 @@ def test_a_tower_of_timm(options: dict[str, Any]) -> None:
         torch.testing.assert_close(found, torch.cat([prefix, tokens], dim=1), rtol=0, atol=1e-12)
     logits = own_logits(model, x)
     torch.testing.assert_close(lens.view.logits(found), logits, rtol=0, atol=1e-11)
-    assert lens.view.family == "open_clip"
+    assert lens.view.library == "open_clip"
     if options["timm_pool"] == "map":
         assert lens.view.pooling == "map"
         return

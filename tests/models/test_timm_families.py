@@ -306,8 +306,8 @@ def test_a_bias_that_both_branches_share_counts_to_the_mlp() -> None:
         weight, bias, gamma = block.out_proj.weight, block.out_proj.bias, block.ls.gamma
         attn = gamma * F.linear(taken[number][..., :24], weight[:, :24])
         mlp = gamma * F.linear(taken[number][..., 24:], weight[:, 24:], bias)
-        torch.testing.assert_close(trace.recording.states("attn_out", number), attn, atol=1e-12, rtol=0)
-        torch.testing.assert_close(trace.recording.states("mlp_out", number), mlp, atol=1e-12, rtol=0)
+        torch.testing.assert_close(trace.recording.activation("attn_out", number), attn, atol=1e-12, rtol=0)
+        torch.testing.assert_close(trace.recording.activation("mlp_out", number), mlp, atol=1e-12, rtol=0)
     parts = trace.attribution(3)
     total = parts.embed + parts.attention.sum(("block", "head")) + parts.mlp.sum("block") + parts.bias
     np.testing.assert_allclose(total, trace.model_logits.sel(category=3), atol=1e-10)

@@ -21,7 +21,8 @@ from torchvision.models.vision_transformer import ConvStemConfig
 import classlens
 from classlens.core.attention import LOSSES, Loss
 from classlens.errors import ClasslensError
-from classlens.forward.hooks import evaluating, watching
+from classlens.forward.hooks import watching
+from classlens.forward.run import evaluating
 from classlens.models import torchvision as adapter
 from tests.models.multihead import attention_gradient, pixels, randomize, seen, snapshot
 
@@ -246,7 +247,7 @@ def test_pretrained_by_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x = pixels(1, (224, 224), torch.float32)
     assert torch.equal(lens.view.run(x), model(x))
     assert lens.classes.names[:2] == ("tench", "goldfish")
-    assert lens.view.family == "torchvision"
+    assert lens.view.library == "torchvision"
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 260, 3), dtype=np.uint8))
     assert torch.equal(lens.preprocessing(photo, "photo"), weights.transforms()(photo))
     assert lens.preprocessing.mean == pytest.approx((0.485, 0.456, 0.406))

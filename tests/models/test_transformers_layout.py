@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 import classlens
 from classlens.errors import ClasslensError
-from classlens.forward.hooks import evaluating, watching
+from classlens.forward.hooks import watching
+from classlens.forward.run import evaluating
 from classlens.models.families import of
 
 transformers: Any = pytest.importorskip("transformers")
@@ -266,7 +267,7 @@ def test_tokens_and_head(name: str) -> None:
     assert tuple(range(*lens.view.pooled.indices(tokens.count))) == variant.pooled
     assert {block.heads for block in lens.view.blocks} == {3}
     assert lens.view.num_classes == CLASSES
-    assert lens.view.family == "transformers"
+    assert lens.view.library == "transformers"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -309,7 +310,7 @@ def test_sublayer_outputs_are_what_is_added(name: str) -> None:
     recording = classlens.load(model).trace(x).recording
     pre, mid = (dict(recording.walk(site, slice(None))) for site in ("resid_pre", "resid_mid"))
     for block in range(3):
-        attn, mlp = recording.states("attn_out", block), recording.states("mlp_out", block)
+        attn, mlp = recording.activation("attn_out", block), recording.activation("mlp_out", block)
         torch.testing.assert_close(attn, attention_sublayer(model, block, pre[block], name), rtol=0, atol=1e-12)
         torch.testing.assert_close(mlp, mlp_sublayer(model, block, mid[block], name), rtol=0, atol=1e-12)
 
@@ -322,14 +323,14 @@ def test_each_token_is_projected_as_its_kind_is_read(name: str) -> None:
     prefix = len(VARIANTS[name].prefix)
     found = tensor(trace.logits("mlp_out"))
     for block in range(3):
-        added = trace.recording.states("mlp_out", block)
+        added = trace.recording.activation("mlp_out", block)
         patches = token_logits(model, added[:, prefix:], name, second=name != "deit_teacher")
         torch.testing.assert_close(found[:, block, prefix:], patches, rtol=0, atol=1e-10)
         if prefix:
             cls = token_logits(model, added[:, 0], name, second=False)
             torch.testing.assert_close(found[:, block, 0], cls, rtol=0, atol=1e-10)
     if name == "deit_teacher":
-        dist = model.distillation_classifier(model.deit.layernorm(trace.recording.states("mlp_out", 1)[:, 1]))
+        dist = model.distillation_classifier(model.deit.layernorm(trace.recording.activation("mlp_out", 1)[:, 1]))
         torch.testing.assert_close(found[:, 1, 1], dist, rtol=0, atol=1e-10)
 
 

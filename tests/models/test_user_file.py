@@ -18,7 +18,7 @@ from tests import zoo
 
 
 def described(kind: str = "cls_registers") -> ModelView:
-    return timm_family.view(zoo.build(kind, torch.float32), "mine")
+    return timm_family.describe(zoo.build(kind, torch.float32), "mine")
 
 
 def test_a_description_is_taken_as_it_is() -> None:

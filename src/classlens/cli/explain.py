@@ -10,7 +10,8 @@ from rich.console import Console
 
 from classlens import __version__
 from classlens.cli import options as given
-from classlens.cli.app import app, check_images, listed, loading, reporting, waiting
+from classlens.cli.app import app, check_images, listed, reporting
+from classlens.cli.options import ModelOptions, expand_options
 from classlens.errors import ClasslensError
 
 _BATCH = 8
@@ -18,8 +19,10 @@ _BATCH = 8
 
 @app.command()
 @reporting
+@expand_options
 def explain(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    weights: ModelOptions,
     model: given.Model = "builtin:cifar10",
     class_: Annotated[str, typer.Option("--class", help="Class of interest: a name or an index.")] = "predicted",
     method: Annotated[
@@ -44,19 +47,13 @@ def explain(
     animate: Annotated[bool, typer.Option("--animate", help="Write an animation over blocks as well.")] = False,
     format_: Annotated[str, typer.Option("--format", help="Format of animations: webp or gif.")] = "webp",
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("classlens-explain"),
-    checkpoint: given.Checkpoint = None,
-    head: given.Head = None,
-    classes: given.Classes = None,
-    templates: given.Templates = None,
-    transform: given.Transform = None,
-    device: given.Device = None,
-    dtype: given.Dtype = None,
 ) -> None:
     """Show which parts of a photo speak for a class: overlays and numbers of one or several methods."""
     from classlens.explain.registry import METHODS, parse_method
     from classlens.lens.lens import load
-    from classlens.render.explanation import Animation, explanation_json, write_explanations
-    from classlens.render.folder import EXPLANATION, check_replaceable, replacing
+    from classlens.render.folders.explanation import Animation, explanation_json, write_explanations
+    from classlens.render.folders.result_folder import EXPLANATION, check_replaceable, replacing
+    from classlens.render.terminal.progress import progress_bar
 
     check_replaceable(out, EXPLANATION)
     methods = tuple(METHODS) if method == "all" else listed(method)
@@ -81,8 +78,9 @@ def explain(
             raise ClasslensError(f"--format {format_} goes with --animate: give both, or leave it out")
         animation = None
     check_images(images)
-    with waiting("loading the model") as progress, replacing(out, EXPLANATION) as folder:
-        lens = load(model, **loading(model, checkpoint, head, classes, templates, transform, device), dtype=dtype)
+    load_options = weights.load_options(model)
+    with progress_bar("loading the model") as progress, replacing(out, EXPLANATION) as folder:
+        lens = load(model, **load_options)
         target: int | str = class_ if class_ == "predicted" else lens.classes.index(class_)
         if against is not None:
             options["against"] = lens.classes.index(against)
@@ -103,7 +101,10 @@ def explain(
                 **options,
             )
         text = explanation_json(
-            records, lens, checkpoint=None if checkpoint is None else str(checkpoint), version=__version__
+            records,
+            lens,
+            checkpoint=None if weights.checkpoint is None else str(weights.checkpoint),
+            version=__version__,
         )
         (folder / "explain.json").write_text(text, encoding="utf-8")
     console = Console(emoji=False, highlight=False, soft_wrap=True)

@@ -12,9 +12,8 @@ import typer
 from rich.console import Console
 
 from classlens import __version__
-from classlens.cli import options as given
-from classlens.cli.app import app, check_images, loading, reporting, waiting
-from classlens.errors import ClasslensError
+from classlens.cli.app import app, check_images, reporting
+from classlens.cli.options import ModelOptions, expand_options
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,32 +25,28 @@ _BATCH = 8
 
 @app.command()
 @reporting
+@expand_options
 def inspect(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    weights: ModelOptions,
     model: Annotated[
         str, typer.Option(help="builtin:cifar10, or a model name of timm, torchvision, transformers or OpenCLIP.")
     ] = "builtin:cifar10",
-    checkpoint: given.Checkpoint = None,
-    head: given.Head = None,
-    classes: given.Classes = None,
-    templates: given.Templates = None,
     class_: Annotated[str, typer.Option("--class", help="Class of interest: a name or an index.")] = "predicted",
-    transform: given.Transform = None,
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("classlens-report"),
-    device: given.Device = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Show how a model builds the class of a photo: an interactive page, figures and numbers."""
     from classlens.lens.lens import load
-    from classlens.render.folder import INSPECTION, check_replaceable
+    from classlens.render.folders.result_folder import INSPECTION, check_replaceable
+    from classlens.render.terminal.progress import progress_bar
 
     check_replaceable(out, INSPECTION)
-    if transform not in (None, "paper"):
-        raise ClasslensError(f'transform {transform!r} is not known: leave it out or give "paper"')
     check_images(images)
+    load_options = weights.load_options(model)
     steps = len(images) + 2
-    with waiting("loading the model") as progress:
-        lens = load(model, **loading(model, checkpoint, head, classes, templates, transform, device))
+    with progress_bar("loading the model") as progress:
+        lens = load(model, **load_options)
         target: int | str = class_ if class_ == "predicted" else lens.classes.index(class_)
         pictures: list[Image] = []
         progress("running the model", 1, steps)
@@ -63,7 +58,7 @@ def inspect(
                 yield trace
                 progress("running the model", 1 + len(pictures), steps)
 
-        from classlens.render.inspection import inspection
+        from classlens.render.inspection_record import inspection
 
         record = inspection(lens, traces(), target, version=__version__)
         progress("writing the report", steps - 1, steps)
@@ -82,7 +77,7 @@ def inspect(
 
 def _write(record: dict[str, Any], pictures: list[Image], out: Path) -> None:
     from classlens.render.figures.inspection import save_figures
-    from classlens.render.folder import INSPECTION, replacing
+    from classlens.render.folders.result_folder import INSPECTION, replacing
     from classlens.render.html.report import write_report
 
     with replacing(out, INSPECTION) as folder:

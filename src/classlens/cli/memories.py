@@ -9,25 +9,22 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from classlens.cli import options as given
-from classlens.cli.app import app, loading, reporting
+from classlens.cli.app import app, reporting
+from classlens.cli.options import WeightOptions, expand_options
 from classlens.errors import ClasslensError
 
 
 @app.command()
 @reporting
+@expand_options
 def memories(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Model name, as for inspect.")],
+    weights: WeightOptions,
     block: Annotated[int, typer.Option(help="Block, from 0; -1 is the last.")] = -1,
     sublayer: Annotated[str, typer.Option(help="attn (channels of the joined heads) or mlp (hidden units).")] = "mlp",
     unit: Annotated[int | None, typer.Option(help="Show the classes of this memory, by its number.")] = None,
     class_: Annotated[str | None, typer.Option("--class", help="Show the memories of this class.")] = None,
     top: Annotated[int, typer.Option(help="Number of classes or memories to show.")] = 10,
-    checkpoint: given.Checkpoint = None,
-    head: given.Head = None,
-    classes: given.Classes = None,
-    templates: given.Templates = None,
-    device: given.Device = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Show value vectors as text: the classes that a memory writes, or the memories that write a class.
@@ -40,8 +37,9 @@ def memories(
 
     if unit is not None and class_ is not None:
         raise ClasslensError("--unit and --class were both given: give one of them")
-    lens = load(model, **loading(model, checkpoint, head, classes, templates, None, device))
-    number = block + len(lens.view.blocks) if block < 0 else block
+    lens = load(model, **weights.load_options(model))
+    blocks = len(lens.view.blocks)
+    number = block + blocks if -blocks <= block < 0 else block
     if unit is not None:
         result = memory_classes(lens, sublayer, number, unit, k=top)  # type: ignore[arg-type]
     else:

@@ -103,7 +103,7 @@ def explain_every_class(
     result = torch.zeros(shape, dtype=recording.dtype)
 
     def add(images: slice, classes: slice, block: int, gradients: HeadGradients, weight: float) -> None:
-        values = recording.states("values", block)[images, :, image_tokens]
+        values = recording.activation("values", block)[images, :, image_tokens]
         # With the channels of all heads side by side, one product sums over heads.
         maps = gradients.times(values.transpose(1, 2).flatten(2))
         result[images, classes] += weight * maps.mT.cpu()
@@ -125,7 +125,7 @@ def explain_classes(
     result = torch.zeros(shape, dtype=recording.dtype)
 
     def add(images: slice, part: slice, block: int, gradients: HeadGradients, weight: float) -> None:
-        values = recording.states("values", block)[images, :, image_tokens]
+        values = recording.activation("values", block)[images, :, image_tokens]
         rows, width = slice(part.start - classes.start, part.stop - classes.start), values.shape[-1]
         for head in range(heads):
             maps = gradients.times(values[:, head], slice(head * width, (head + 1) * width))
@@ -155,7 +155,7 @@ def _walk(
         folds = [FoldedBlock.of(queries.at(view, block), view.blocks[block].attn, classes) for block in blocks]
         for images in image_groups(recording, queries):
             for block, fold in zip(blocks, folds, strict=True):
-                added = recording.states("attn_out", block)[images, queries.positions]
+                added = recording.activation("attn_out", block)[images, queries.positions]
                 count, rows = added.shape[:2]
                 per_class = image_tokens.stop - image_tokens.start + rows
                 if fold is None:
@@ -180,7 +180,7 @@ def _unfolded(recording: Recording, queries: Queries, block: int, images: slice,
     def repeated(x: Tensor | None) -> Tensor | None:
         return None if x is None else x.repeat_interleave(count, dim=0)
 
-    added = repeated(recording.states("attn_out", block)[images, queries.positions])
+    added = repeated(recording.activation("attn_out", block)[images, queries.positions])
     assert added is not None
     added = added.to(recording.dtype)
     hot = F.one_hot(torch.arange(classes.start, classes.stop, device=added.device), queries.space.num_classes)
@@ -188,7 +188,7 @@ def _unfolded(recording: Recording, queries: Queries, block: int, images: slice,
     pulled = gradient_of_heads(
         attn,
         queries.at(recording.view, block).vjp(added, gradient),
-        raw=repeated(recording.inside("attn_raw", block, images, queries.positions)),
-        joined=repeated(recording.inside("attn_joined", block, images, queries.positions)),
+        raw=repeated(recording.before_norm("attn_raw", block, images, queries.positions)),
+        joined=repeated(recording.before_norm("attn_joined", block, images, queries.positions)),
     )
     return HeadGradients(pulled.view(-1, count, pulled.shape[1]))

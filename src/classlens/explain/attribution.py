@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 from classlens.core.attention import Functional, head_contributions
 from classlens.core.maps import compute_dtype
-from classlens.core.space import ClassOrWeights, of_classes
+from classlens.core.space import ClassOrWeights, select_classes
 from classlens.explain.batching import slices
 from classlens.explain.method import Method
-from classlens.forward.hooks import evaluating, watching
 from classlens.forward.recording import Recording
+from classlens.forward.run import run
 
 # Attention weights of one block held at once: 64 MiB in float32.
 _WEIGHTS = 16 * 2**20
@@ -48,7 +48,7 @@ def _attribute(recording: Recording, target: Tensor, images: slice) -> Attributi
     for readout in view.readouts:
         direction, weights, constant = readout.space.frozen(last[:, readout.pooled], target)
         if not readout.counts_bias and readout.space.bias is not None:
-            constant = constant - of_classes(readout.space.bias.to(constant.dtype), target)
+            constant = constant - select_classes(readout.space.bias.to(constant.dtype), target)
         bias = bias + constant * readout.weight
         functionals.append((readout.pooled, Functional(direction, weights * readout.weight)))
     attention: list[Tensor] = []
@@ -58,27 +58,25 @@ def _attribute(recording: Recording, target: Tensor, images: slice) -> Attributi
         nonlocal bias
         total: Tensor | float = 0.0
         for tokens, functional in functionals:
-            inside = (recording.inside(name, number, images, tokens) for name in ("attn_raw", "attn_joined"))
+            inside = (recording.before_norm(name, number, images, tokens) for name in ("attn_raw", "attn_joined"))
             through, constant = functional.through(view.blocks[number].attn, *inside)
-            values = recording.states("values", number)[images]
+            values = recording.activation("values", number)[images]
             total = total + head_contributions(through, attention=pattern[:, :, tokens], values=values)
             bias = bias + constant
         assert isinstance(total, Tensor)
         attention.append(total)
 
-    pixels = recording.pixels[images].to(view.device, view.dtype)
-    with evaluating(view.module), view.unfused(), watching(view, {"attention": attend}):
-        view.run(pixels)
+    run(view, recording.pixels[images], {"attention": attend}, unfused=True)
     mlp = []
     for number, block in enumerate(view.blocks):
         total = torch.zeros_like(bias)
         for tokens, functional in functionals:
-            inside = (recording.inside(name, number, images, tokens) for name in ("mlp_raw", "mlp_joined"))
+            inside = (recording.before_norm(name, number, images, tokens) for name in ("mlp_raw", "mlp_joined"))
             _, constant = functional.through(block.mlp, *inside)
-            total = total + functional(recording.states("mlp_out", number)[images, tokens]) - constant
+            total = total + functional(recording.activation("mlp_out", number)[images, tokens]) - constant
             bias = bias + constant
         mlp.append(total)
-    embed = sum(functional(recording.states("embed", 0)[images, tokens]) for tokens, functional in functionals)
+    embed = sum(functional(recording.activation("embed", 0)[images, tokens]) for tokens, functional in functionals)
     assert isinstance(embed, Tensor)
     return Attribution(embed, torch.stack(attention, dim=1), torch.stack(mlp, dim=1), bias)
 
@@ -119,6 +117,7 @@ LOGIT_ATTRIBUTION = Method(
     about="Exact contribution of each token to the class logit through each head.",
     source="Elhage et al., 2021 (the direct path)",
     signed=True,
+    complete=True,
     needs=("attention weights", "linear pooling"),
 )
 LOG_ODDS = Method(

@@ -11,7 +11,7 @@ from classlens.errors import unknown
 from classlens.explain.batching import explain_in_groups
 from classlens.explain.method import Method
 from classlens.explain.queries import Query, check_query, query_rows
-from classlens.forward.attention import Graph, differentiable
+from classlens.forward.attention import DifferentiablePass, differentiable_pass
 from classlens.forward.recording import Recording
 from classlens.models.view import ModelView
 
@@ -29,7 +29,7 @@ def chefer(recording: Recording, target: Int[Tensor, " image"], *, query: Query 
     check_query(recording, query)
 
     def explain(images: slice) -> Tensor:
-        graph = differentiable(recording.view, recording.pixels[images])
+        graph = differentiable_pass(recording.view, recording.pixels[images])
         gradients = _gradients(_logit(graph, target[images]), [part for block in graph.attention for part in block])
         count = recording.tokens.count
         relevance = torch.eye(count, dtype=recording.dtype, device=graph.logits.device)
@@ -56,8 +56,8 @@ def grad_cam(
     number = blocks - 1 if block is None else whole_number("block", block, 0, blocks - 1)
 
     def explain(images: slice) -> Tensor:
-        graph = differentiable(recording.view, recording.pixels[images], ("resid_pre",))
-        x = graph.states["resid_pre"][number]
+        graph = differentiable_pass(recording.view, recording.pixels[images], ("resid_pre",))
+        x = graph.activations["resid_pre"][number]
         (gradient,) = _gradients(_logit(graph, target[images]), [x])
         channels = gradient[:, image_tokens].to(recording.dtype).mean(dim=1, keepdim=True)
         return (x[:, image_tokens].detach().to(recording.dtype) * channels).sum(dim=-1).clamp_min(0)
@@ -82,12 +82,12 @@ def legrad(
     view, image_tokens = recording.view, recording.tokens.image
     if pool not in _POOLS:
         raise unknown("pool", pool, _POOLS)
-    logits_after = _logits_of_mean if pool == "mean" else ModelView.after
+    logits_after = _logits_of_mean if pool == "mean" else ModelView.logits_after
 
     def explain(images: slice) -> Tensor:
-        graph = differentiable(view, recording.pixels[images], ("resid_post",))
+        graph = differentiable_pass(view, recording.pixels[images], ("resid_post",))
         maps = []
-        for block, (weights, state) in enumerate(zip(graph.attention, graph.states["resid_post"], strict=True)):
+        for block, (weights, state) in enumerate(zip(graph.attention, graph.activations["resid_post"], strict=True)):
             logit = logits_after(view, block, state).gather(1, target[images, None].to(state.device)).sum()
             gradient = torch.cat(_gradients(logit, weights), dim=1).to(recording.dtype)
             maps.append(gradient.clamp_min(0).mean(dim=2)[:, :, image_tokens])
@@ -101,11 +101,11 @@ def _logits_of_mean(
 ) -> Float[Tensor, "image category"]:
     """Class logits of the mean over all tokens after a block."""
     mean = states.mean(dim=1)
-    spaces = [(view.at(readout.space, "resid_post", block), readout.weight) for readout in view.readouts]
+    spaces = [(view.space_at(readout.space, "resid_post", block), readout.weight) for readout in view.readouts]
     return torch.stack([weight * space.project(mean) for space, weight in spaces]).sum(dim=0)
 
 
-def _logit(graph: Graph, target: Int[Tensor, " image"]) -> Float[Tensor, ""]:
+def _logit(graph: DifferentiablePass, target: Int[Tensor, " image"]) -> Float[Tensor, ""]:
     """Sum of the images' class logits; its gradient at one image is that of the image's own logit."""
     return graph.logits.gather(1, target[:, None].to(graph.logits.device)).sum()
 

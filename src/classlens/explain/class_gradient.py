@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +14,8 @@ from classlens.errors import ClasslensError, unknown
 from classlens.explain.batching import slices
 from classlens.explain.method import Method
 from classlens.explain.queries import Queries, Query, queries_of
-from classlens.forward.hooks import Receiver, evaluating, watching
 from classlens.forward.recording import Recording
+from classlens.forward.streaming import stream
 from classlens.models.view import ModelView
 
 # Rows of logits held at once, for a model that averages its tokens: 64 MiB for 1,000 classes in float32.
@@ -72,26 +71,23 @@ def class_gradient_streamed(
     """
     loss = resolved_loss(loss, against)
     tokens = view.tokens((int(pixels.shape[2]), int(pixels.shape[3])))
-    held: dict[str, dict[int, Tensor]] = {}
+    held: dict[tuple[str, int], Tensor] = {}
     # A recording of the one block that passes.
-    passing = Recording(view, tokens, pixels.new_empty(len(pixels), 0), pixels, held)  # type: ignore[arg-type]
+    passing = Recording(view, tokens, pixels.new_empty(len(pixels), 0), pixels, held)
     shape = (len(pixels), len(view.blocks), view.blocks[0].heads, tokens.grid[0] * tokens.grid[1])
     result = torch.zeros(shape, dtype=passing.dtype)
     groups = queries_of(passing, query)
 
-    def hold(name: str, block: int, x: Tensor) -> None:
-        held.setdefault(name, {})[block] = x
-
-    def explain(block: int, x: Tensor) -> None:
-        hold("attn_out", block, x)
+    def receive(name: str, block: int, x: Tensor) -> None:
+        held[name, block] = x
+        if name != "attn_out":
+            return
         for queries in groups:
             for images in image_groups(passing, queries):
                 result[images, block] += _explain_block(passing, queries, block, images, target, loss, against)
         held.clear()
 
-    receivers: dict[str, Receiver] = {name: partial(hold, name) for name in _INNER}
-    with evaluating(view.module), watching(view, {**receivers, "attn_out": explain}):
-        view.run(pixels.to(view.device, view.dtype))
+    stream(view, pixels, (*_INNER, "attn_out"), receive)
     return result
 
 
@@ -105,7 +101,9 @@ def _explain_block(
     against: Int[Tensor, " all_images"] | None,
 ) -> Float[Tensor, "image head token"]:
     """Contribution of some queries to the map of one block, for some images; on the CPU."""
-    logits = queries.at(recording.view, block).project(recording.states("attn_out", block)[images, queries.positions])
+    logits = queries.at(recording.view, block).project(
+        recording.activation("attn_out", block)[images, queries.positions]
+    )
     classes = target[images].to(logits.device)
     gradient = (
         loss_gradient(logits, classes, loss)
@@ -122,10 +120,10 @@ def gradient_of_block(
     return class_gradient(
         queries.at(recording.view, block),
         recording.view.blocks[block].attn,
-        added=recording.states("attn_out", block)[images, queries.positions],
-        raw=recording.inside("attn_raw", block, images, queries.positions),
-        joined=recording.inside("attn_joined", block, images, queries.positions),
-        values=recording.states("values", block)[images, :, recording.tokens.image],
+        added=recording.activation("attn_out", block)[images, queries.positions],
+        raw=recording.before_norm("attn_raw", block, images, queries.positions),
+        joined=recording.before_norm("attn_joined", block, images, queries.positions),
+        values=recording.activation("values", block)[images, :, recording.tokens.image],
         gradient=gradient,
     )
 

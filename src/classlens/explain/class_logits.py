@@ -24,4 +24,4 @@ def token_logits(recording: Recording, site: str) -> Iterator[tuple[slice, int, 
     for images in logit_groups(recording):
         for block, states in recording.walk(site, images):
             for space, tokens in view.spaces(recording.tokens.count):
-                yield images, block, tokens, view.at(space, site, block).project(states[:, tokens])
+                yield images, block, tokens, view.space_at(space, site, block).project(states[:, tokens])

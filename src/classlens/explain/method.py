@@ -32,6 +32,10 @@ class Method:
     """Whether negative values speak against the class; other maps are at least 0."""
     of_class: bool = True
     """Whether the map depends on the class."""
+    drawn: bool = False
+    """Whether maps are random orders, in which no image plays a part."""
+    complete: bool = False
+    """Whether the values, with the contributions of the other parts, sum to the class logit."""
     needs: tuple[str, ...] = ()
     """``attention weights`` or ``gradients`` of a second pass, ``linear pooling`` of the head."""
     stream: Callable[..., Any] | None = None

@@ -29,7 +29,7 @@ class Queries(NamedTuple):
 
     def at(self, view: ModelView, block: int) -> ClassSpace:
         """The class space for the attention output of a block."""
-        return view.at(self.space, "attn_out", block)
+        return view.space_at(self.space, "attn_out", block)
 
 
 def queries_of(recording: Recording, query: Query) -> list[Queries]:

@@ -29,4 +29,5 @@ RANDOM = Method(
     about="One random order of the tokens for all images; a baseline.",
     color="#8a8f98",
     of_class=False,
+    drawn=True,
 )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from classlens.errors import ClasslensError
-from classlens.explain.method import Method
 from classlens.registry import Registry
+
+if TYPE_CHECKING:
+    from classlens.explain.method import Method
 
 METHODS: Registry[Method] = Registry(
     "method",

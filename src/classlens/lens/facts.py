@@ -80,9 +80,9 @@ def recorded_facts(recording: Recording, sites: tuple[Site, ...], target: Int[Te
     table = FactsTable(view, tokens, sites, len(recording))
     for images in logit_groups(recording):
         for space, group in view.spaces(tokens.count):
-            embed = recording.states("embed", 0)[images, group]
+            embed = recording.activation("embed", 0)[images, group]
             rows = target[images].repeat_interleave(embed.shape[1]).to(embed.device)
-            reducer = BlockFacts(space, rows, sites, view.reading(space))
+            reducer = BlockFacts(space, rows, sites, view.space_by_site(space))
             for name, states in _stream_parts(recording, images):
                 for site, block, facts in reducer.feed(name, states[:, group].flatten(0, 1)):
                     table.put(images, site, block, group, facts)
@@ -93,7 +93,7 @@ def _stream_parts(
     recording: Recording, images: slice
 ) -> Iterator[tuple[Literal["embed", "attn_out", "mlp_out"], Tensor]]:
     """The embeddings, then both sublayer outputs of each block in turn."""
-    yield "embed", recording.states("embed", 0)[images]
-    for attn, mlp in recording.sublayers(images):
+    yield "embed", recording.activation("embed", 0)[images]
+    for attn, mlp in recording.sublayer_outputs(images):
         yield "attn_out", attn
         yield "mlp_out", mlp

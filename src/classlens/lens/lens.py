@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from classlens.errors import ClasslensError, cause
 from classlens.explain.batching import slices
 from classlens.explain.registry import method_of
-from classlens.forward.edits.edits import Edit, editing
+from classlens.forward.edits.edit import Edit, editing
 from classlens.forward.recording import Recording, record
-from classlens.forward.streaming import reduce
+from classlens.forward.streaming import reduce_tokens
 from classlens.lens.facts import FactsTable, check_sites, site_blocks
 from classlens.lens.images import Images, prepare_images
 from classlens.lens.labels import array, method_attrs, state_coords, target_coords
@@ -29,9 +29,9 @@ from classlens.lens.target import Target, class_indices, is_predicted
 from classlens.lens.trace import Trace
 from classlens.lens.tuned_lens import TunedLens, read_tuned_lens
 from classlens.lens.verify import check_laws
-from classlens.models.check import Checks, require_laws
 from classlens.models.classes import Classes
-from classlens.models.load import Loaded, load_model
+from classlens.models.load import LoadedModel, load_model
+from classlens.models.self_check import Checks, require_laws
 from classlens.models.transforms import Preprocessing, Transform
 from classlens.models.view import ModelView, Site
 
@@ -109,7 +109,7 @@ class Lens:
         checks: errors of laws 1 and 2, measured by the self-check.
     """
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: LoadedModel) -> None:
         self.view: ModelView = loaded.view
         self.classes: Classes = loaded.classes
         self.preprocessing: Preprocessing = loaded.preprocessing
@@ -210,7 +210,7 @@ class Lens:
         tokens = self.view.tokens((int(pixels.shape[2]), int(pixels.shape[3])))
         table = FactsTable(self.view, tokens, distinct, len(names))
         for batch in slices(len(names), batch_size):
-            reduce(self.view, pixels[batch], index[batch], distinct, partial(table.put, batch))
+            reduce_tokens(self.view, pixels[batch], index[batch], distinct, partial(table.put, batch))
         return table.dataset(names, self.classes, index)
 
     def explain(

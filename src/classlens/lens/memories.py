@@ -10,7 +10,7 @@ from torch import Tensor
 
 from classlens.core.memories import memories, memory_scores
 from classlens.errors import ClasslensError, unknown
-from classlens.forward.streaming import SUBLAYERS, Sublayer
+from classlens.forward.agreement import SUBLAYERS, Sublayer
 from classlens.lens.lens import Lens
 from classlens.lens.target import Class, class_indices
 

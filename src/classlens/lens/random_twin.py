@@ -11,6 +11,7 @@ from torch import nn
 
 from classlens.errors import ClasslensError
 from classlens.lens.lens import Lens
+from classlens.models.adapter import adapter_of_name
 from classlens.models.load import load_model
 from classlens.models.view import ModelView
 
@@ -24,14 +25,14 @@ def random_twin(model: str | Path | nn.Module | ModelView, lens: Lens, options: 
     Raises ClasslensError for a model that no library creates by name: a module, or a user's own file.
     """
     name = str(model) if isinstance(model, str | Path) else lens.view.name
-    if not isinstance(model, str | Path) or lens.view.family == "own" or ".py:" in name:
+    if not isinstance(model, str | Path) or lens.view.library == "own" or ".py:" in name:
         raise ClasslensError(
             f"model {name!r} has no random twin, as no library creates it by name: give a model name, or leave out "
             "the condition random_init"
         )
     twin_options = {key: value for key, value in options.items() if key not in _TRAINED}
     rows = lens.view.num_classes
-    if options.get("head") is None and lens.view.family in ("timm", "torchvision") and not name.startswith("builtin:"):
+    if options.get("head") is None and adapter_of_name(name).takes_num_classes:
         twin_options["num_classes"] = rows
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -36,7 +36,7 @@ from classlens.lens.labels import (
 )
 from classlens.lens.target import Target, class_indices, is_predicted
 from classlens.models.classes import Classes
-from classlens.models.geometry import Window, window
+from classlens.models.geometry import Window, input_window
 from classlens.models.transforms import Preprocessing
 from classlens.models.view import Site
 
@@ -88,7 +88,7 @@ class Trace:
             resizes and center crops.
         """
         size, transform = (photo.height, photo.width), self._preprocessing.transform
-        return None if transform is None else window(size, transform)
+        return None if transform is None else input_window(size, transform)
 
     @property
     def model_logits(self) -> xr.DataArray:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from classlens.core.attention import Output
 from classlens.core.maps import compute_dtype
 from classlens.explain.attribution import attribute
-from classlens.forward.hooks import Receiver, evaluating, watching
+from classlens.forward.agreement import COEFFICIENTS, SUBLAYERS
 from classlens.forward.recording import record
-from classlens.forward.streaming import SUBLAYERS
-from classlens.models.check import Checks, measure_laws
+from classlens.forward.run import run
+from classlens.forward.streaming import stream
+from classlens.models.self_check import Checks, measure_laws
 from classlens.models.view import ModelView
 
 LawName = Literal["residual stream", "class space", "attribution", "no trace", "attention rows", "memories"]
@@ -44,8 +45,7 @@ def check_laws(view: ModelView, pixels: Tensor | None = None) -> Checks:
     pixels = _random(view) if pixels is None else pixels
     sites: dict[str, list[Tensor]] = {name: [] for name in ("resid_pre", "attn_out", "mlp_out", "resid_post")}
     receivers = {name: (lambda _, x, states=states: states.append(x)) for name, states in sites.items()}
-    with evaluating(view.module), watching(view, receivers):
-        logits = view.run(pixels.to(view.device, view.dtype))
+    logits = run(view, pixels, receivers)
     return measure_laws(view, logits, view.tokens((int(pixels.shape[2]), int(pixels.shape[3]))), **sites)
 
 
@@ -59,8 +59,7 @@ def verify(view: ModelView, pixels: Tensor | None = None) -> list[Law]:
     """
     pixels = _random(view) if pixels is None else pixels
     before = _state(view.module)
-    with evaluating(view.module):
-        logits, again = (view.run(pixels.to(view.device, view.dtype)) for _ in range(2))
+    logits, again = (run(view, pixels) for _ in range(2))
     repeated = float((again - logits).abs().max())  # some devices do not compute the same twice
     checks = check_laws(view, pixels)
     statement = f"the pooled tokens project to the model's own logits, up to {checks.largest_logit:.2g}"
@@ -101,8 +100,7 @@ def _rows(view: ModelView, pixels: Tensor) -> Law:
         blocks += 1
         worst = max(worst, float((weights.to(compute_dtype(weights.dtype)).sum(dim=-1) - 1).abs().max()))
 
-    with evaluating(view.module), view.unfused(), watching(view, {"attention": receive}):
-        view.run(pixels.to(view.device, view.dtype))
+    run(view, pixels, {"attention": receive}, unfused=True)
     if blocks != len(view.blocks):
         note = f"attention weights passed in {blocks} of {len(view.blocks)} blocks"
         return Law("attention rows", float("inf"), 0.0, note)
@@ -118,27 +116,22 @@ def _memories(view: ModelView, pixels: Tensor) -> Law:
     held: dict[str, Tensor] = {}
     worst, size, sublayers = 0.0, 1.0, 0
 
-    def hold(sublayer: str, _: int, coefficients: Tensor) -> None:
-        held[sublayer] = coefficients
-
-    def compare(sublayer: str, block: int, out: Tensor) -> None:
+    def receive(name: str, block: int, x: Tensor) -> None:
         nonlocal worst, size, sublayers
+        if name in COEFFICIENTS:
+            held[COEFFICIENTS[name]] = x
+            return
+        sublayer = name.removesuffix("_out")
         coefficients = held.pop(sublayer, None)
         if coefficients is None:
             return
         output: Output = getattr(view.blocks[block], sublayer)
-        dtype = compute_dtype(out.dtype)
-        error = output.of_coefficients(coefficients.to(dtype)) - out.to(dtype)
-        worst, size = max(worst, float(error.abs().max())), max(size, float(out.abs().max()))
+        dtype = compute_dtype(x.dtype)
+        error = output.apply(coefficients.to(dtype)) - x.to(dtype)
+        worst, size = max(worst, float(error.abs().max())), max(size, float(x.abs().max()))
         sublayers += 1
 
-    receivers: dict[str, Receiver] = {}
-    for sublayer in SUBLAYERS:
-        # Coefficients pass before the output.
-        receivers[f"{sublayer}_coefficients"] = partial(hold, sublayer)
-        receivers[f"{sublayer}_out"] = partial(compare, sublayer)
-    with evaluating(view.module), view.opened(), watching(view, receivers):
-        view.run(pixels.to(view.device, view.dtype))
+    stream(view, pixels, names, receive)
     if sublayers != 2 * len(view.blocks):
         note = f"coefficients passed in {sublayers} of {2 * len(view.blocks)} sublayers"
         return Law("memories", float("inf"), 0.0, note)
@@ -158,17 +151,12 @@ def _no_trace(view: ModelView, pixels: Tensor, before: dict[str, Any], logits: T
     def interrupt(block: int, _: Tensor) -> None:
         raise _Interrupted
 
-    try:
-        with evaluating(view.module), view.unfused(), watching(view, {"attn_out": interrupt}):
-            view.run(pixels.to(view.device, view.dtype))
-    except _Interrupted:
-        pass
+    with suppress(_Interrupted):
+        run(view, pixels, {"attn_out": interrupt}, unfused=True)
     changed = [name for name, value in _state(view.module).items() if before.get(name) != value]
     if changed:
         return Law("no trace", float("inf"), 0.0, f"{changed[0]!r} has changed")
-    with evaluating(view.module):
-        again = view.run(pixels.to(view.device, view.dtype))
-    error = float((again - logits).abs().max())
+    error = float((run(view, pixels) - logits).abs().max())
     return Law("no trace", error, repeated, "same outputs afterwards, no hook left, every flag unchanged")
 
 
