@@ -87,8 +87,10 @@ def test_all_that_three_stores_lack(tmp_path: Path) -> None:
     twin, removed = add("random_init"), neither(*ALL[4:], *ALL[4:])
     masks = "the images have no masks: measure a data set that has them, such as --data imagenet-s:ROOT"
     labels = "the images have no labels: measure a data set that has them"
-    readings = "neither condition tuned nor probe nor probe_pooled nor probe_logistic was measured: add --conditions "
-    readings += "tuned,probe,probe_pooled,probe_logistic"
+    readings = (
+        "neither condition tuned_lens nor probe nor probe_pooled nor probe_logistic was measured: add --conditions "
+    )
+    readings += "tuned_lens,probe,probe_pooled,probe_logistic"
     embed = "site embed was not measured: measure anew with --sites that name it, or without --sites"
     memories = "memories were not measured: measure anew with --memories"
     parameters = "the random twin's parameters were not measured: measure a model by its name with --memories"

@@ -58,7 +58,7 @@ def test_all_that_can_be_measured_is(data: str, tmp_path: Path) -> None:
     assert "key_value_agreement" in reproduction.analysis.tables
     assert "class_vs_context" not in reproduction.analysis.tables
     assert list(reproduction.problems) == ["paper:vit-b-16-cifar100"]
-    assert reproduction.problems["paper:vit-b-16-cifar100"].startswith("the weights of model")
+    assert reproduction.problems["paper:vit-b-16-cifar100"].startswith("timm does not have the weights of model")
     assert reproduction.removal == {}
     model, last = reports[-1]
     assert (model, last.done, last.before) == ("builtin:cifar10", 20, 0)
@@ -135,7 +135,7 @@ def test_token_removal_by_probe_importance_where_ranks_are_given(
     (options,) = calls
     assert options["ranks"] == "probes/probes.zarr"
     assert options["methods"] == list(REMOVAL_METHODS.values())
-    assert (options["metrics"], options["steps"]) == (["removal"], None)
+    assert (options["metrics"], options["steps"]) == (["removal"], "all")
 
 
 def test_a_removal_that_fails_leaves_the_measurements(two_images: str, tmp_path: Path, removal_model: str) -> None:
@@ -146,5 +146,5 @@ def test_a_removal_that_fails_leaves_the_measurements(two_images: str, tmp_path:
         [two_images], [removal_model], tmp_path / "stores", memories=False, statistics=QUICK, removal=True
     )
     assert [store["name"] for store in reproduction.analysis.stores] == [removal_model]
-    assert "other things" in reproduction.problems[removal_model]
+    assert "other files" in reproduction.problems[removal_model]
     assert reproduction.removal == {}

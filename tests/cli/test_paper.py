@@ -35,7 +35,7 @@ def test_the_paper_in_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert result.exit_code == 2, result.output
     assert "1 of the models could not be measured, the others were: paper:vit-b-16-refinement: " in result.stderr
     page = (tmp_path / "paper" / "paper.html").read_text()
-    assert "paper:vit-b-16-refinement: not measured: the weights of model" in page
+    assert "paper:vit-b-16-refinement: not measured: timm does not have the weights of model" in page
     assert "data:image/png;base64," in page
     assert run(*args, "--models", "builtin:cifar10").exit_code == 0
     assert (tmp_path / "paper" / "analysis" / "summary.md").is_file()

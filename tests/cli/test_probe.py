@@ -115,7 +115,7 @@ def test_passes_of_little_memory(train: str, test: str, tmp_path: Path) -> None:
         (("--alpha", "0"), "alpha 0.0 cannot be used"),
         (("--sites", "resid_pots"), "did you mean 'resid_post'"),
         (("--tokens", "dist"), "no tokens 'dist'"),
-        (("--ram", "lots"), "memory 'lots' is no amount of memory"),
+        (("--ram", "lots"), "ram 'lots' is no amount of RAM"),
         (("--ram", "1kB"), "is too little"),
         (("--train", "folder:/nowhere"), "is not a folder"),
         (("--test-split", "validation"), "has no split 'validation'"),
@@ -163,7 +163,7 @@ def test_a_tuned_lens_from_a_command(train: str, test: str, lens: Path, tmp_path
     assert again.exit_code == 0, again.output
     lines = again.stdout.splitlines()
     assert "3 held-out images" in lines[0]
-    assert lines[-1] == f"TuneResult lens: {lens}"
+    assert lines[-1] == f"Tuned lens: {lens}"
     given = ("tune", *MODEL, "--data", train, "--out", tmp_path / "new.safetensors", "--workers", "0")
     logged = run(*given, "--epochs", "2", "--tokens", "pooled", "--seed", "5", "--limit", "20", "--log-json")
     assert logged.exit_code == 0, logged.output
@@ -177,7 +177,7 @@ def test_a_tuned_lens_from_a_command(train: str, test: str, lens: Path, tmp_path
     last = records[-1]
     assert (last["file"], last["images"], last["held_out"]) == (str(tmp_path / "new.safetensors"), 18, 2)
     assert len(last["blocks"]) == BLOCKS
-    assert last["blocks"][0]["tuned_lens"] < last["blocks"][0]["plain"]
+    assert last["blocks"][0]["tuned"] < last["blocks"][0]["plain"]
     asked = trained_with(tmp_path / "new.safetensors")
     assert (asked["tokens"], asked["seed"], asked["epochs"], asked["control"]) == ("pooled", 5, 2, False)
     more = ("--control", "--epochs", "1", "--learning-rate", "0.01", "--held-out", "0.3", "--patience", "2")
@@ -189,7 +189,7 @@ def test_a_tuned_lens_from_a_command(train: str, test: str, lens: Path, tmp_path
     tuned = classlens.load("builtin:cifar10").with_tuned_lens(lens)
     measured = run(
         *("measure", *MODEL, "--data", test, "--out", tmp_path / "run.zarr", "--limit", "8"),
-        *("--conditions", "clean,tuned", "--tuned-lens", lens, "--workers", "0"),
+        *("--conditions", "clean,tuned_lens", "--tuned-lens", lens, "--workers", "0"),
     )
     assert measured.exit_code == 0, measured.output
     found = open_group(tmp_path / "run.zarr", "tuned_lens").load()
@@ -205,7 +205,7 @@ def test_a_tuned_lens_from_a_command(train: str, test: str, lens: Path, tmp_path
         (("--epochs", "0"), "epochs is 0"),
         (("--held-out", "1"), "held_out 1.0 is no share"),
         (("--learning-rate", "0"), "learning rate 0.0"),
-        (("--ram", "lots"), "memory 'lots'"),
+        (("--ram", "lots"), "ram 'lots'"),
         (("--data", "flder:/x"), "did you mean 'folder'?"),
         (("--limit", "1"), "give at least 2"),
     ],

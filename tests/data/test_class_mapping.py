@@ -11,7 +11,7 @@ from timm.data import ImageNetInfo
 
 from classlens.data.class_mapping import map_classes
 from classlens.data.dataset import ClassName, Dataset, ImageFiles
-from classlens.models.classes import Classes, classes_of
+from classlens.models.classes import Classes, make_classes
 from tests.refusals import refused
 
 INFO = ImageNetInfo("imagenet-1k")
@@ -79,7 +79,7 @@ def test_by_number() -> None:
 
 
 def test_by_index_for_a_model_without_class_names() -> None:
-    unnamed = classes_of(3, None)
+    unnamed = make_classes(3, None)
     assert matched(["ant", "bee", "cow"], unnamed, [2, 2, 0]) == [2, 2, 0]
     refused(lambda: matched(["ant", "bee"], unnamed), "'class 0'")
     refused(lambda: matched(["ant", "bee", "cow"], ["x", "y", "z"]), "'x'")
@@ -99,7 +99,7 @@ def test_by_wnid() -> None:
 
 
 def test_a_model_of_1000_unnamed_classes_is_taken_for_imagenet() -> None:
-    assert matched(wnids([5, 2]), classes_of(1000, None)) == [5, 2]
+    assert matched(wnids([5, 2]), make_classes(1000, None)) == [5, 2]
 
 
 def test_libraries_spell_a_few_names_differently() -> None:
@@ -112,7 +112,7 @@ def test_libraries_spell_a_few_names_differently() -> None:
 
 @pytest.mark.parametrize("count", [10, 999, 1001])
 def test_wnids_do_not_match_other_models(count: int) -> None:
-    refused(lambda: matched(wnids([0, 1]), classes_of(count, None)), INFO.index_to_label_name(0))
+    refused(lambda: matched(wnids([0, 1]), make_classes(count, None)), INFO.index_to_label_name(0))
 
 
 def test_a_wnid_outside_imagenet() -> None:

@@ -38,7 +38,8 @@ def memories(
     if unit is not None and class_ is not None:
         raise ClasslensError("--unit and --class were both given: give one of them")
     lens = load(model, **weights.load_options(model))
-    number = block + len(lens.view.blocks) if block < 0 else block
+    blocks = len(lens.view.blocks)
+    number = block + blocks if -blocks <= block < 0 else block
     if unit is not None:
         result = memory_classes(lens, sublayer, number, unit, k=top)  # type: ignore[arg-type]
     else:

@@ -55,7 +55,7 @@ def test_values(tmp_path: Path, prefix: tuple[str, ...], monkeypatch: pytest.Mon
             (every, site_index(spec, "attn_out"), 1, slice(0, 3)),
         ],
         "probe_logistic": [(5, every, every, every), (every, every, 2, every)],
-        "tuned": [],
+        "tuned_lens": [],
     }
     facts = {name: {"rank": blank(spec, number, gone[name])} for number, name in enumerate(decoder_conditions())}
     spec = StoreSpec(images=70, prefix=prefix, conditions=conditions, facts=facts)
@@ -137,9 +137,9 @@ def test_what_is_lacking_is_told(tmp_path: Path) -> None:
     )
     result = analyze([tmp_path / "none.zarr", tmp_path / "some.zarr"], experiments=[NAME], statistics=QUICK)
     anew = "measure anew with --sites that name it, or without --sites"
-    add = "neither condition tuned nor probe nor probe_pooled nor probe_logistic was measured: add --conditions "
+    add = "neither condition tuned_lens nor probe nor probe_pooled nor probe_logistic was measured: add --conditions "
     assert [tuple(missing) for missing in result.missing] == [
-        ("synthetic", NAME, True, add + "tuned,probe,probe_pooled,probe_logistic"),
+        ("synthetic", NAME, True, add + "tuned_lens,probe,probe_pooled,probe_logistic"),
         ("some", NAME, False, f"site attn_out was not measured: {anew}"),
         ("some", NAME, False, "the model has no [CLS] token"),
     ]

@@ -32,7 +32,7 @@ def rows(table: Table) -> list[list[str]]:
 
 
 def test_shares_with_the_class_on_top(tmp_path: Path) -> None:
-    conditions = ("clean", "random_init", "tuned", "probe", "probe_pooled")
+    conditions = ("clean", "random_init", "tuned_lens", "probe", "probe_pooled")
     spec = StoreSpec(images=10, conditions=conditions, measured={"probe": [1] * 8 + [2, 0]})
     rank = np.random.default_rng(3).integers(0, 3, (10, 4, 3, 5)).astype(np.int16)
     rank[..., 0] = -1
@@ -40,7 +40,7 @@ def test_shares_with_the_class_on_top(tmp_path: Path) -> None:
     written = write_store(tmp_path / "made.zarr", spec)
     table = accuracy_table(str(tmp_path / "made.zarr"))
     heads = [str(column.header) for column in table.columns]
-    shown = ("clean", "tuned", "probe")
+    shown = ("clean", "tuned_lens", "probe")
     assert heads == [
         "block",
         *(f"{name}\n\\[CLS]" for name in shown),

@@ -15,7 +15,7 @@ from classlens import measure, probe
 from classlens.data.open_dataset import open_dataset
 from classlens.engine.progress import Progress
 from classlens.engine.ray import Cluster
-from classlens.lens.tuned_lens import TunedLens, write_tuned_lens
+from classlens.lens.tuned_lens import TunedLens
 from classlens.models.view import Site
 from classlens.store.open_store import open_group
 from classlens.store.probe_folder import ProbeFolder
@@ -26,6 +26,7 @@ from tests.refusals import refused
 from tests.tasks.tiny import NAMES, Data, data_in, labels_of, lens_of, pixels_of, rank_of, states_of
 
 SITES: tuple[Site, ...] = ("attn_out", "resid_mid", "mlp_out", "resid_post")
+KINDS = ("probe", "probe_pooled", "probe_logistic")
 ALL = ("clean", "tuned_lens", *KINDS)
 ALONE: dict[str, Any] = {"workers": 0}
 BLOCKS, TOKENS, WIDTH, TEST = 3, 5, 24, 70
@@ -82,7 +83,7 @@ def test_a_tuned_lens_reads_what_it_reads_alone(store: Path, data: Data) -> None
         np.testing.assert_array_equal(tuned[name], clean[name])
 
 
-@pytest.mark.parametrize("condition")
+@pytest.mark.parametrize("condition", KINDS)
 def test_probes_read_what_they_are_trained_to(store: Path, probes: Path, data: Data, condition: str) -> None:
     """By loops over the files: one image, site, block and token at a time."""
     lens, label = lens_of(), labels_of(data.test)
@@ -140,7 +141,7 @@ def test_what_is_read_by_something_else_does_not_meet_in_one_store(
         "other probes",
     )
     # The same tuned_lens from a file are the same.
-    write_tuned_lens(tmp_path / "lens.safetensors", drawn(), lens.view, {})
+    drawn().save(tmp_path / "lens.safetensors", lens.view, {})
     again = measure(lens, data.test, store, **{**given, "tuned_lens": tmp_path / "lens.safetensors"})
     assert again.before == TEST
 
@@ -154,7 +155,7 @@ def test_what_is_not_there(data: Data, probes: Path, tmp_path: Path) -> None:
         zoo.build("cls", seed=8), class_names=list(NAMES), transform=lens.preprocessing.transform or None
     )
     refused(lambda: measure(other, data.test, out, conditions="probe", probes=probes), "other weights")
-    write_tuned_lens(tmp_path / "lens.safetensors", drawn(), lens.view, {})
+    drawn().save(tmp_path / "lens.safetensors", lens.view, {})
     refused(
         lambda: measure(other, data.test, out, conditions="tuned_lens", tuned_lens=tmp_path / "lens.safetensors"),
         "other weights",

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 import classlens
-from classlens import ClasslensError, KeepTokens, Lens, NoCls, SelfOnly, measure, open_store
+from classlens import ClasslensError, KeepTokens, Lens, NoCls, SelfOnly, measure
 from classlens.data.open_dataset import open_dataset
 from classlens.engine.progress import Progress
 from classlens.models.builtin import CLASS_NAMES
@@ -53,7 +53,7 @@ def paths(data: str) -> list[str]:
 
 def test_the_groups_and_their_labels(store: Path, data: str, lens: Lens) -> None:
     assert groups(store) == sorted([*ALL, "parameters"])
-    clean = open_store(store)
+    clean = open_group(store, "clean")
     assert clean["image"].values.tolist() == list(open_dataset(data).names)
     assert clean["rank"].dims == ("image", "site", "block", "token")
     assert clean["site"].values.tolist() == ["attn_out", "resid_mid", "mlp_out", "resid_post"]
@@ -70,7 +70,7 @@ def test_the_groups_and_their_labels(store: Path, data: str, lens: Lens) -> None
 
 
 def test_facts_are_those_of_the_lens(store: Path, data: str, lens: Lens) -> None:
-    clean = open_store(store).load()
+    clean = open_group(store, "clean").load()
     label = [CLASS_NAMES.index(name.partition("/")[0]) for name in clean["image"].values]
     assert clean["label"].values.tolist() == clean["target"].values.tolist() == label
     # The same batches: 64 images in fours, then the rest.
@@ -84,7 +84,7 @@ def test_facts_are_those_of_the_lens(store: Path, data: str, lens: Lens) -> None
 
 
 def test_predictions_are_the_model_s(store: Path, data: str, lens: Lens) -> None:
-    clean = open_store(store).load()
+    clean = open_group(store, "clean").load()
     trace = lens.trace(paths(data))
     own = trace.recording.logits.argmax(dim=1).numpy()
     np.testing.assert_array_equal(clean["prediction"], own)
@@ -97,7 +97,7 @@ def test_edits_are_those_of_the_lens(store: Path, data: str, lens: Lens) -> None
         with lens.edit(edit):
             own = lens.facts(paths(data)[:16], "resid_post", found["label"].values[:16])
         np.testing.assert_array_equal(found["rank"].sel(site="resid_post").values[:16], own["rank"].values[:, 0])
-    assert (open_group(store, "self_only")["rank"].values != open_store(store)["rank"].values).any()
+    assert (open_group(store, "self_only")["rank"].values != open_group(store, "clean")["rank"].values).any()
 
 
 def test_the_random_twin_is_the_library_s_own_from_the_seed(store: Path, data: str) -> None:
@@ -120,7 +120,7 @@ def memory_scores(lens: Lens, block: int, sublayer: str) -> Tensor:
 
 def test_memories_are_counted_as_the_definitions_say(store: Path, data: str, lens: Lens) -> None:
     """Sorted, one token after another: a slow twin."""
-    clean = open_store(store).load()
+    clean = open_group(store, "clean").load()
     module: Any = lens.view.module
     block, images = 4, paths(data)[:16]
     seen: dict[str, Tensor] = {}
@@ -231,7 +231,7 @@ def test_images_without_labels_are_measured_for_what_is_predicted(tmp_path: Path
     for number in range(3):
         picture(number).save(tmp_path / f"{number}.png")
     measure(lens, f"folder:{tmp_path}", tmp_path / "out.zarr", conditions=("clean", "no_cls"))
-    clean = open_store(tmp_path / "out.zarr").load()
+    clean = open_group(tmp_path / "out.zarr", "clean").load()
     own = lens.trace([tmp_path / f"{number}.png" for number in range(3)])
     assert clean["label"].values.tolist() == clean["correct"].values.tolist() == [-1] * 3
     np.testing.assert_array_equal(clean["target"], own.recording.logits.argmax(dim=1))
@@ -241,12 +241,12 @@ def test_images_without_labels_are_measured_for_what_is_predicted(tmp_path: Path
 
 def test_some_sites(tmp_path: Path, data: str, lens: Lens, store: Path) -> None:
     measure(lens, data, tmp_path / "one.zarr", sites="resid_post", limit=5)
-    found = open_store(tmp_path / "one.zarr").load()
+    found = open_group(tmp_path / "one.zarr", "clean").load()
     assert found["site"].values.tolist() == ["resid_post"]
     assert "embed_rank" not in found
     assert "key_value_agreement" not in found
     measure(lens, data, tmp_path / "two.zarr", sites=["embed"], limit=5)
-    assert "rank" not in open_store(tmp_path / "two.zarr").variables
+    assert "rank" not in open_group(tmp_path / "two.zarr", "clean").variables
 
 
 def test_many_classes_take_wider_integers(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_many_classes_take_wider_integers(tmp_path: Path) -> None:
     lens = classlens.load(module, transform=lambda image: torch.zeros(3, 16, 16))
     data = folder(tmp_path / "data", 2, classes=["32999", "7"])
     measure(lens, data, tmp_path / "out.zarr", memories=True)
-    found = open_store(tmp_path / "out.zarr").load()
+    found = open_group(tmp_path / "out.zarr", "clean").load()
     assert found["rank"].dtype == found["top1"].dtype == found["label"].dtype == np.int32
     assert sorted(found["label"].values.tolist()) == [7, 32_999]
 

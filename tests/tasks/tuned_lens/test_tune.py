@@ -20,14 +20,14 @@ import classlens
 from classlens import Lens, tune
 from classlens.data.open_dataset import open_dataset
 from classlens.engine.progress import Progress
-from classlens.lens.tuned_lens import TunedLens, write_tuned_lens
+from classlens.lens.tuned_lens import TunedLens
 from classlens.models.transforms import paper_transform
 from tests import zoo
 from tests.data.pictures import folder
 from tests.lens.test_readouts import _made as two_readouts
-from tests.models.test_timm import SIZE_32, SMALL
+from tests.models.tiny_timm import SIZE_32, SMALL
 from tests.refusals import refused
-from tests.tasks.tiny import NAMES, SEEN, lens_of, states_of
+from tests.tasks.tiny import DATA_CLASSES, NAMES, lens_of, states_of
 
 IMAGES, HELD = 40, 10
 GIVEN: dict[str, Any] = {"workers": 0, "held_out": HELD / IMAGES, "batch_size": 64, "seed": 3}
@@ -36,7 +36,7 @@ ORDER = np.random.default_rng(3).permutation(IMAGES)
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return folder(tmp_path_factory.mktemp("data") / "images", IMAGES, SEEN)
+    return folder(tmp_path_factory.mktemp("data") / "images", IMAGES, DATA_CLASSES)
 
 
 def divergence(wanted: Tensor, found: Tensor) -> Tensor:
@@ -137,8 +137,8 @@ def test_it_comes_nearer_to_the_output_at_every_block_but_the_last(trained: clas
     for block, row in enumerate(trained.blocks):
         assert row["block"] == block
         assert row["plain"] == pytest.approx(plain[block], abs=1e-9)
-        assert row["tuned_lens"] == pytest.approx(tuned[block], abs=1e-9)
-    assert all(row["tuned_lens"] < 0.9 * row["plain"] for row in trained.blocks[:-1])
+        assert row["tuned"] == pytest.approx(tuned[block], abs=1e-9)
+    assert all(row["tuned"] < 0.9 * row["plain"] for row in trained.blocks[:-1])
     assert trained.blocks[-1]["plain"] == pytest.approx(0, abs=1e-12)
     assert trained.blocks[-1]["epoch"] == 0
     assert torch.equal(trained.tuned_lens.weight[-1], torch.eye(24))
@@ -155,7 +155,7 @@ def test_the_last_block_stays_the_identity_in_float32(data: str, tmp_path: Path,
     assert found.blocks[-1]["epoch"] == 0
     assert torch.equal(found.tuned_lens.weight[-1], torch.eye(24))
     assert torch.equal(found.tuned_lens.bias[-1], torch.zeros(24))
-    assert found.blocks[0]["tuned_lens"] < found.blocks[0]["plain"]
+    assert found.blocks[0]["tuned"] < found.blocks[0]["plain"]
 
 
 def test_one_answer_for_all_images(trained: classlens.TuneResult, data: str) -> None:
@@ -172,7 +172,7 @@ def test_one_answer_for_all_images(trained: classlens.TuneResult, data: str) -> 
 
 def test_matching_other_images_outputs_tells_nothing_of_one_s_own(tmp_path: Path) -> None:
     """All that can be learned is one answer for all; the last block, which says all there is to say, loses it."""
-    spec = folder(tmp_path / "images", 120, SEEN)
+    spec = folder(tmp_path / "images", 120, DATA_CLASSES)
     given = {**GIVEN, "batch_size": 30, "learning_rate": 1e-2, "epochs": 80, "patience": 80}
     own = tune(lens_of(), spec, tmp_path / "own.safetensors", **given)
     control = tune(lens_of(), spec, tmp_path / "control.safetensors", control=True, **given)
@@ -180,10 +180,10 @@ def test_matching_other_images_outputs_tells_nothing_of_one_s_own(tmp_path: Path
     for row, other in zip(control.blocks, own.blocks, strict=True):
         assert row["plain"] == other["plain"]
         # What is left of the identity after so many steps still knows a little of the image.
-        assert row["tuned_lens"] > 0.75 * control.constant
-        assert row["tuned_lens"] > 4 * other["tuned_lens"]
+        assert row["tuned"] > 0.75 * control.constant
+        assert row["tuned"] > 4 * other["tuned"]
         assert row["epoch"] > 0
-    assert control.blocks[-1]["tuned_lens"] > control.blocks[-1]["plain"] + 0.1
+    assert control.blocks[-1]["tuned"] > control.blocks[-1]["plain"] + 0.1
 
 
 def test_an_image_alone_has_no_other_to_match(data: str, tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_it_ends_when_nothing_gets_better(data: str, tmp_path: Path) -> None:
     found = tune(lens_of(), data, tmp_path / "lens.safetensors", learning_rate=10.0, epochs=30, patience=2, **GIVEN)
     assert found.epochs < 30
     assert found.epochs - max(row["epoch"] for row in found.blocks) == 2
-    assert all(row["tuned_lens"] <= row["plain"] for row in found.blocks)
+    assert all(row["tuned"] <= row["plain"] for row in found.blocks)
 
 
 class Stopped(Exception):
@@ -222,7 +222,7 @@ def assert_same_lens(one: Path, other: Path) -> None:
         assert torch.equal(first.get_tensor("bias"), second.get_tensor("bias"))
         notes = []
         for about in (dict(first.metadata()), dict(second.metadata())):
-            note = json.loads(about.pop("found"))
+            note = json.loads(about.pop("result"))
             del note["seconds"]
             notes.append((about, note))
         assert notes[0] == notes[1]
@@ -275,7 +275,7 @@ def test_a_finished_one_is_read_again(data: str, short: Path) -> None:
     assert short.stat().st_mtime_ns == before
     with safe_open(short, framework="pt") as opened:
         assert torch.equal(found.tuned_lens.weight, opened.get_tensor("weight"))
-        note = json.loads(opened.metadata()["found"])
+        note = json.loads(opened.metadata()["result"])
     assert (found.blocks, found.constant, found.epochs) == (note["blocks"], note["constant"], 4)
     assert (found.images, found.held_out, found.seconds) == (IMAGES - HELD, HELD, note["seconds"])
 
@@ -387,7 +387,7 @@ def test_every_kind_of_head(data: str, tmp_path: Path, model: str, which: Any) -
         own = module(pixels)
         hook.remove()
         weight, bias = (value[0].to(seen[0].dtype) for value in (found.tuned_lens.weight, found.tuned_lens.bias))
-        for key, x in (("plain", seen[0]), ("tuned_lens", F.linear(seen[0], weight, bias))):
+        for key, x in (("plain", seen[0]), ("tuned", F.linear(seen[0], weight, bias))):
             hook = module.blocks[-1].register_forward_hook(lambda *args, x=x: x)
             expected = float(divergence(own, module(pixels)).mean())
             hook.remove()
@@ -404,7 +404,7 @@ def test_every_kind_of_head(data: str, tmp_path: Path, model: str, which: Any) -
         ({"learning_rate": float("nan")}, ("learning rate nan",)),
         ({"held_out": 1.0}, ("held_out 1.0",)),
         ({"held_out": 0.0}, ("held_out 0.0",)),
-        ({"memory": "lots"}, ("memory 'lots'",)),
+        ({"ram": "lots"}, ("ram 'lots'",)),
         ({"limit": 1}, ("1 images: give at least 2",)),
         ({"out": "lens.pt"}, ("'lens.pt'", "ending in .safetensors")),
         ({"data": "folder:/nowhere"}, ("is not a folder",)),
@@ -423,34 +423,34 @@ def test_what_lies_there_already(data: str, tmp_path: Path, short: Path) -> None
     (tmp_path / "text.safetensors").write_text("dear")
     refused(lambda: tune(lens_of(), data, tmp_path / "text.safetensors", **SHORT), "cannot be read")
     (tmp_path / "a.safetensors.training").write_text("dear")
-    refused(lambda: tune(lens_of(), data, tmp_path / "a.safetensors", **SHORT), "cannot be gone on with", "remove it")
+    refused(lambda: tune(lens_of(), data, tmp_path / "a.safetensors", **SHORT), "cannot be resumed", "remove it")
     other = classlens.load(zoo.build("cls", seed=7), class_names=list(NAMES), transform=paper_transform((16, 16)))
     refused(lambda: tune(other, data, short, **SHORT), "other weights")
     by_hand = tmp_path / "by_hand.safetensors"
-    write_tuned_lens(by_hand, TunedLens.identity(lens_of().view), lens_of().view, {})
+    TunedLens.identity(lens_of().view).save(by_hand, lens_of().view, {})
     refused(lambda: tune(lens_of(), data, by_hand, **SHORT), "other images or settings")
 
 
 def test_a_lens_that_is_tuned_already(data: str, short: Path, tmp_path: Path) -> None:
     lens = lens_of().with_tuned_lens(short)
-    refused(lambda: tune(lens, data, tmp_path / "lens.safetensors", **SHORT), "has tuned_lens already")
+    refused(lambda: tune(lens, data, tmp_path / "lens.safetensors", **SHORT), "has a tuned lens already")
 
 
 def test_images_that_cannot_be_read(tmp_path: Path) -> None:
-    spec = folder(tmp_path / "images", IMAGES, SEEN)
+    spec = folder(tmp_path / "images", IMAGES, DATA_CLASSES)
     names = open_dataset(spec).names
     for image in (ORDER[0], ORDER[HELD]):
         (tmp_path / "images" / names[image]).write_bytes(b"no image")
     refused(lambda: tune(lens_of(), spec, tmp_path / "no.safetensors", **SHORT), "--skip-bad")
-    some = [folder(tmp_path / name, IMAGES, SEEN) for name in ("held", "train")]
-    for spec_of, places, says in zip(some, (ORDER[:HELD], ORDER[HELD:]), ("held out", "train on"), strict=True):
+    some = [folder(tmp_path / name, IMAGES, DATA_CLASSES) for name in ("held", "train")]
+    for spec_of, places, says in zip(some, (ORDER[:HELD], ORDER[HELD:]), ("held-out", "train on"), strict=True):
         for image in places:
             (Path(spec_of.removeprefix("folder:")) / names[image]).write_bytes(b"no image")
         none = partial(tune, lens_of(), spec_of, tmp_path / "none.safetensors", **SHORT, skip_bad=True)
         refused(none, says)
-    for memory in ("8GB", 1):
-        found = tune(lens_of(), spec, tmp_path / f"{memory}.safetensors", **SHORT, memory=memory, skip_bad=True)
-        assert all(np.isfinite(row["tuned_lens"]) for row in found.blocks)
+    for ram in ("8GB", 1):
+        found = tune(lens_of(), spec, tmp_path / f"{ram}.safetensors", **SHORT, ram=ram, skip_bad=True)
+        assert all(np.isfinite(row["tuned"]) for row in found.blocks)
         assert found.blocks[0]["epoch"] > 0
 
 

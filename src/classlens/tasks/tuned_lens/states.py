@@ -56,16 +56,18 @@ class TrainingStates:
                 if result.readable.any():
                     yield [states.to(self._session.lens.view.device) for states in self._states(result)]
             return
-        if self._blocks is None:
-            self._blocks = self._compute()
+        self.load()
+        assert self._blocks is not None
         # The batches of the other branch: they are smaller where images are unreadable.
         for indices in torch.as_tensor(images).split(self.batch_size):
             readable = indices[self._readable[indices]]
             if len(readable):
                 yield [block[readable].to(self._session.lens.view.device) for block in self._blocks]
 
-    def _compute(self) -> list[Tensor]:
-        """The states of all images, in RAM."""
+    def load(self) -> None:
+        """Compute the states of all images where they fit, once."""
+        if not self.fits or self._blocks is not None:
+            return
         total = len(self._session.dataset)
         blocks = [torch.empty(total, *self._shape, dtype=self._dtype) for _ in self._tokens]
         for result in self._session.stream(self._session.job(self._task)):
@@ -74,7 +76,7 @@ class TrainingStates:
                 block[images[result.readable]] = states
             self._readable[images[~result.readable]] = False
             self._report(int(images[-1]) + 1)
-        return blocks
+        self._blocks = blocks
 
     def _states(self, result: BatchResult) -> list[Tensor]:
         readable = torch.as_tensor(result.readable)

@@ -168,6 +168,7 @@ def tune(
         states = TrainingStates(
             session, available, pooled_only=tokens == "pooled", report=lambda done: tracker.at(done)
         )
+        states.load()
         train, apart = order[held_out_images:], order[:held_out_images]
         trainer = TunedLensTrainer(view, states, train, apart, tokens, control, seed)
         checkpoint = path.with_name(f"{path.name}.training")
