@@ -43,7 +43,6 @@ from classlens.forward.edits.edit import editing
 from classlens.forward.streaming import reduce_tokens
 from classlens.lens.lens import Lens
 from classlens.models.images import open_picture
-from classlens.store.store import open_store
 
 PAPER = ("attn_out", "mlp_out", "resid_post")
 EVERY = ("embed", "attn_out", "resid_mid", "mlp_out", "resid_post")

@@ -1,6 +1,6 @@
 """What linear probes of every token cost, in bare forward passes over the same images in the same run.
 
-    python benchmarks/probe_cost.py --model vit_base_patch32_224 --images 1024 --memory 8GB
+    python benchmarks/probe_cost.py --model vit_base_patch32_224 --images 1024 --ram 8GB
 
 Prints JSON, in bare passes: ``train_passes``, the passes over the training images that the memory asks for, with the
 sums of all probes; ``solve_passes``, the solves (``solve_seconds`` do not grow with images); ``test_passes``, the test
@@ -28,10 +28,10 @@ from PIL import Image
 from torch import Tensor
 
 import classlens
-from classlens.data.dataset import ClassName, dataset
+from classlens.data.dataset import ClassName, Dataset
 from classlens.engine.ram import bytes_of
-from classlens.forward.streaming import reduce_tokens
-from classlens.store.probe_folder import ProbeFiles
+from classlens.forward.streaming import reduce_by_probes
+from classlens.store.probe_folder import ProbeFolder
 from classlens.tasks.probes.plan import places_of
 from classlens.tasks.probes.probe import _Trainer
 
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--test-images", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--test-batch-size", type=int, default=64)
-    parser.add_argument("--memory", default="8GB")
+    parser.add_argument("--ram", default="8GB")
     given = parser.parse_args()
     module: Any = timm.create_model(given.model).eval()
     torch.nn.init.trunc_normal_(module.head.weight, std=0.02)
@@ -90,7 +90,7 @@ def main() -> None:
     labels = np.random.default_rng(0).integers(0, view.num_classes, given.images)
     names = [f"{number}" for number in range(given.images)]
     classes = [ClassName(name) for name in lens.classes.names]
-    data = dataset("made:here", None, names, labels, classes, Nothing())
+    data = Dataset.whole("made:here", None, names, labels, classes, Nothing())
 
     def bare(images: int) -> float:
         start = time.perf_counter()
@@ -102,7 +102,7 @@ def main() -> None:
     bare(2 * given.batch_size)
     loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with tempfile.TemporaryDirectory() as folder:
-        files = ProbeFiles(Path(folder) / "probe")
+        files = ProbeFolder(Path(folder) / "probe")
         shape = (3, *view.input_size)
         trainer = Trainer(lens, data, labels, "ridge", 1.0, files, given.batch_size, 0, False, shape)
         trainer.pixels = pixels
@@ -118,7 +118,7 @@ def main() -> None:
         several = torch.randn(given.test_batch_size, 3, *view.input_size)
         start = time.perf_counter()
         for _ in range(0, given.test_images, given.test_batch_size):
-            reduce_tokens(view, several, target, SITES, lambda *_: None, probes=files.at)
+            reduce_by_probes(view, several, target, SITES, lambda *_: None, files.at)
         tested = (time.perf_counter() - start) / given.test_images
         after = bare(128)
         size = sum(path.stat().st_size for path in files.folder.iterdir())

@@ -23,9 +23,9 @@ import torch
 
 import classlens
 from classlens.tasks.evaluation.cascade import Cascade
-from classlens.tasks.evaluation.image_batch import EvaluationBatch, Settings
-from classlens.tasks.evaluation.method_spec import parse_methods
-from classlens.tasks.evaluation.removal import Removal, numbers_kept
+from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatch
+from classlens.tasks.evaluation.importance import parse_methods
+from classlens.tasks.evaluation.metrics.removal import Removal, numbers_kept
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -61,7 +61,9 @@ def main() -> None:
 
     def removal(trust: bool) -> None:
         target = torch.zeros(given.batch_size, dtype=torch.int64)
-        seen = EvaluationBatch(lens, Settings(steps=given.steps), pixels, target, np.empty((0, 0)), 0, no_twin, trust)
+        seen = ImageBatch(
+            lens, EvaluationSettings(steps=given.steps), pixels, target, np.empty((0, 0)), 0, no_twin, trust
+        )
         seen.__dict__["trace"] = trace
         seen._maps[method.text] = torch.randn(given.batch_size, count)
         Removal().measure(seen, method)

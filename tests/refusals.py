@@ -1,18 +1,31 @@
-"""What holds for every refusal of an image or a data set."""
+"""What holds for every refusal of an input."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
+from jaxtyping import config
 
 from classlens.errors import ClasslensError
 
 
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Arguments of any type reach the code, as they do for users: only these tests run with a type checker."""
+    before = config.jaxtyping_disable
+    config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        config.update("jaxtyping_disable", before)
+
+
 def refused(call: Callable[[], object], *parts: str) -> str:
     """The call raises one sentence that holds the parts, and shows no other exception beside it."""
-    with pytest.raises(ClasslensError) as caught:
+    with unchecked(), pytest.raises(ClasslensError) as caught:
         call()
     message = str(caught.value)
     assert "\n" not in message
@@ -23,3 +36,11 @@ def refused(call: Callable[[], object], *parts: str) -> str:
     shown = "".join(traceback.format_exception(caught.value))
     assert shown.count("Traceback") == 1
     return message
+
+
+def refused_with_advice(call: Callable[[], object], *parts: str) -> None:
+    """As above, and the sentence says what was expected and what to do."""
+    message = refused(call, *parts)
+    assert "expected" in message or "fewer than" in message
+    assert ";" in message or ":" in message, "says nothing of what to do"
+    assert len(message) < 400

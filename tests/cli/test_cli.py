@@ -24,7 +24,7 @@ import classlens
 from classlens.cli import app
 from classlens.errors import ClasslensError
 from classlens.models import builtin
-from tests.render.test_inspection import assert_form, assert_numbers
+from tests.render.test_inspection_record import assert_form, assert_numbers
 from tests.zoo import randomize
 
 CAT = Path(skimage.__file__).with_name("data") / "chelsea.png"

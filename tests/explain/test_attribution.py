@@ -25,7 +25,8 @@ def _own_logit(model: torch.nn.Module, pixels: torch.Tensor) -> np.ndarray[tuple
 
 
 @pytest.mark.parametrize("name", zoo.VARIANTS)
-def test_the_parts_add_up_to_the_model_s_own_logit(name: str) -> None:
+def test_the_parts_are_those_of_the_frozen_model_and_add_up(name: str) -> None:
+    expected = _twin(name)
     # float64 keeps 1e-15 of sums of order 100: 1e-10 leaves room, and no forgotten bias is that small.
     for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
         model, pixels = zoo.build(name, dtype), zoo.pixels(name, dtype=dtype)
@@ -38,26 +39,20 @@ def test_the_parts_add_up_to_the_model_s_own_logit(name: str) -> None:
         np.testing.assert_allclose(summed, own, rtol=0, atol=tolerance)
         by_token = parts.attention_token.sum("token")
         np.testing.assert_allclose(by_token, parts.attention, rtol=0, atol=tolerance)
-
-
-@pytest.mark.parametrize("name", zoo.VARIANTS)
-def test_every_part_on_its_own_agrees_with_the_frozen_model(name: str) -> None:
-    expected = _twin(name)
-    found = classlens.load(zoo.build(name)).trace(zoo.pixels(name)).attribution(zoo.targets())
-    for part, value in expected.items():
-        assert value.abs().max() > 1e-3 or (part == "bias" and name == "cls_no_final_norm")
-        np.testing.assert_allclose(found[part], value, rtol=0, atol=1e-10, err_msg=part)
-    np.testing.assert_allclose(found.attention, expected["attention_token"].sum(dim=-1), rtol=0, atol=1e-10)
+        for part, value in expected.items():
+            assert value.abs().max() > 1e-3 or (part == "bias" and name == "cls_no_final_norm")
+            np.testing.assert_allclose(parts[part], value, rtol=0, atol=tolerance, err_msg=part)
+        heads = expected["attention_token"].sum(dim=-1)
+        np.testing.assert_allclose(parts.attention, heads, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", zoo.KINDS)
 def test_groups_of_images_and_fused_attention_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attribution, "_WEIGHTS", 1)
-    expected = _twin(name)
     for fused in (True, False):
-        found = classlens.load(zoo.build(name, fused=fused)).trace(zoo.pixels(name)).attribution(zoo.targets())
-        for part, value in expected.items():
-            np.testing.assert_allclose(found[part], value, rtol=0, atol=1e-10, err_msg=part)
+        parts = classlens.load(zoo.build(name, fused=fused)).trace(zoo.pixels(name)).attribution(zoo.targets())
+        for part, value in _twin(name).items():
+            np.testing.assert_allclose(parts[part], value, rtol=0, atol=1e-10, err_msg=part)
 
 
 def test_the_predicted_class_is_the_default() -> None:

@@ -13,6 +13,7 @@ import classlens
 from classlens.core.probes import LinearProbes
 from classlens.core.scores import Facts
 from classlens.forward import streaming
+from classlens.forward.run import run
 from classlens.forward.streaming import reduce_tokens, stream
 from classlens.models.view import SITES
 from tests import literal, zoo
@@ -55,8 +56,12 @@ def test_one_site_alone(site: str) -> None:
 
 def test_points_come_before_the_output_of_their_sublayer(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[dict[str, Any]] = []
-    run = streaming.run
-    monkeypatch.setattr(streaming, "run", lambda *args, **options: calls.append(options) or run(*args, **options))
+
+    def recorded(*args: Any, **options: Any) -> torch.Tensor:
+        calls.append(options)
+        return run(*args, **options)
+
+    monkeypatch.setattr(streaming, "run", recorded)
     view, passed = classlens.load(zoo.build("cls_rms_post_norm")).view, []
     names = ["mlp_out", "mlp_coefficients", "attn_raw", "values", "attn_joined", "attn_out"]
     stream(view, zoo.pixels("cls_rms_post_norm"), names, lambda name, block, _: passed.append((name, block)))
@@ -65,19 +70,21 @@ def test_points_come_before_the_output_of_their_sublayer(monkeypatch: pytest.Mon
     stream(view, zoo.pixels("cls_rms_post_norm"), ["attention"], lambda *_: None)
     stream(view, zoo.pixels("cls_rms_post_norm"), ["values"], lambda *_: None)
     assert calls == [
-        {"unfused": False, "opened": True},
-        {"unfused": True, "opened": False},
-        {"unfused": False, "opened": False},
+        {"unfused": False, "exposing_coefficients": True},
+        {"unfused": True, "exposing_coefficients": False},
+        {"unfused": False, "exposing_coefficients": False},
     ]
 
 
 def test_nothing_is_summed_that_nobody_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     view, pixels = classlens.load(zoo.build("cls")).view, zoo.pixels("cls")
     watched: list[set[str]] = []
-    run = streaming.run
-    monkeypatch.setattr(
-        streaming, "run", lambda *args, **options: watched.append(set(args[2])) or run(*args, **options)
-    )
+
+    def recorded(*args: Any, **options: Any) -> torch.Tensor:
+        watched.append(set(args[2]))
+        return run(*args, **options)
+
+    monkeypatch.setattr(streaming, "run", recorded)
     for names in (["attn_out", "values"], ["embed"], ["mlp_out"], ["resid_mid"]):
         stream(view, pixels, names, lambda *_: None)
     sums = {"resid_pre", "attn_out", "mlp_out"}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import classlens
-from classlens.lens.labels import array, token_coords
+from classlens.lens.labels import array, method_attrs, token_coords
 from classlens.models.view import Tokens
 from tests import zoo
 
@@ -42,6 +42,14 @@ def test_an_array_is_labeled_without_a_copy() -> None:
     assert made.attrs == {"k": "v"}
     values[1, 2] = 5
     assert made.sel(image="b").values[2] == 5
+
+
+def test_attributes_name_a_method_and_leave_its_options_alone() -> None:
+    options = {"against": 3, "query": None}
+    assert method_attrs("class_gradient", options) == {"method": "class_gradient", "against": "3", "loss": "logit"}
+    assert options == {"against": 3, "query": None}
+    assert method_attrs("class_gradient", {}) == {"method": "class_gradient", "loss": "cross_entropy"}
+    assert method_attrs("rollout", {"query": (1, 0)}) == {"method": "rollout", "query": "(1, 0)"}
 
 
 @pytest.mark.parametrize("name", ["cls_registers", "avg", "cls_not_square", "cls_dynamic", "avg_includes_prefix"])

@@ -15,7 +15,7 @@ from classlens import Lens
 from classlens.core.space import ClassSpace
 from classlens.models import timm as timm_family
 from classlens.models.classes import Classes
-from classlens.models.load import Loaded
+from classlens.models.load import LoadedModel
 from classlens.models.transforms import Preprocessing
 from classlens.models.view import SITES, Readout
 from tests import literal, zoo
@@ -62,7 +62,7 @@ def _made(kind: str) -> tuple[Any, Lens, list[tuple[Any, tuple[int, ...], float]
     model.double().eval()
     heads = [head.double() for head in heads]
     literals: list[tuple[Any, tuple[int, ...], float]]
-    view = timm_family.view(model, kind)
+    view = timm_family.describe(model, kind)
     norms = view.space.before
     spaces = [ClassSpace(norms, (), head.weight.detach(), head.bias.detach()) for head in heads]
     if kind == "two heads":
@@ -81,7 +81,7 @@ def _made(kind: str) -> tuple[Any, Lens, list[tuple[Any, tuple[int, ...], float]
         without_bias.load_state_dict({"weight": heads[1].weight, "bias": torch.zeros(CLASSES)})
         literals = [(heads[0], (0,), 1.0), (without_bias, (2, 3, 4, 5), 1.0)]
     classes = Classes(tuple(f"class {index}" for index in range(CLASSES)))
-    return model, Lens(Loaded(replace(view, readouts=readouts), Preprocessing(None), classes)), literals
+    return model, Lens(LoadedModel(replace(view, readouts=readouts), Preprocessing(None), classes)), literals
 
 
 KINDS = pytest.mark.parametrize("kind", ["two heads", "split head"])

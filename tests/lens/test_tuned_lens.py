@@ -1,4 +1,4 @@
-"""A model read through a tuned lens, against its tuned_lens applied by hand to the plain states."""
+"""A model with a tuned lens as decoder, against its translators applied by hand to the plain states."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 import classlens
 from classlens import Lens
-from classlens.lens.tuned_lens import TunedLens, read_tuned_lens, write_tuned_lens
+from classlens.lens.tuned_lens import TunedLens, read_tuned_lens
 from classlens.models.view import SITES, ModelView, Site
 from tests import literal, zoo
 from tests.explain.methods_twin import written_out
@@ -72,37 +72,36 @@ def test_identity_translators_change_nothing(name: str) -> None:
         np.testing.assert_allclose(
             other.explain(target, method=method), one.explain(target, method=method), err_msg=method, **near
         )
-    np.testing.assert_allclose(other.explain("all"), one.explain("all"), **near)
-    np.testing.assert_allclose(
-        other.explain("all", loss="cross_entropy"), one.explain("all", loss="cross_entropy"), **near
-    )
+    for loss in ("logit", "cross_entropy"):
+        np.testing.assert_allclose(other.explain_every_class(loss=loss), one.explain_every_class(loss=loss), **near)
     np.testing.assert_allclose(tuned.explain(pixels, target), lens.explain(pixels, target), **near)
 
 
-@pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("name", KINDS)
-def test_tokens_pass_the_translator_of_their_block(name: str, site: Site) -> None:
+def test_tokens_pass_the_translator_of_their_block(name: str) -> None:
     lens, pixels, target, made = classlens.load(zoo.build(name)), zoo.pixels(name), zoo.targets(), drawn()
-    tuned = lens.with_tuned_lens(made)
-    expected = by_hand(name, made, site).numpy()
+    tuned, untuned = lens.with_tuned_lens(made), lens.trace(pixels)
     trace = tuned.trace(pixels)
-    np.testing.assert_allclose(trace.logits(site), expected, rtol=0, atol=1e-10)
-    own = np.stack([expected[image, ..., index] for image, index in enumerate(target.tolist())])
-    rank = (expected > own[..., None]).sum(axis=-1)
-    for found in (trace.facts(site, target), tuned.facts(pixels, site, target)):
-        np.testing.assert_array_equal(found["rank"].isel(site=0), rank)
-        np.testing.assert_array_equal(found["top1"].isel(site=0), expected.argmax(axis=-1))
-        np.testing.assert_allclose(found["logit"].isel(site=0), own, rtol=0, atol=1e-10)
-    np.testing.assert_array_equal(trace.rank(site, target), rank)
-    np.testing.assert_array_equal(trace.top(site, 1).isel(place=0), expected.argmax(axis=-1))
-    np.testing.assert_allclose(trace.top(site, 1).logit[..., 0], expected.max(axis=-1), rtol=0, atol=1e-10)
-    plain = lens.trace(pixels).rank(site, target).values
-    assert (plain[:, 0] == rank[:, 0]).all() if site in ("embed", "resid_pre") else (plain != rank).any()
+    for site in SITES:
+        expected = by_hand(name, made, site).numpy()
+        np.testing.assert_allclose(trace.logits(site), expected, rtol=0, atol=1e-10, err_msg=site)
+        own = np.stack([expected[image, ..., index] for image, index in enumerate(target.tolist())])
+        rank = (expected > own[..., None]).sum(axis=-1)
+        for found in (trace.facts(site, target), tuned.facts(pixels, site, target)):
+            np.testing.assert_array_equal(found["rank"].isel(site=0), rank)
+            np.testing.assert_array_equal(found["top1"].isel(site=0), expected.argmax(axis=-1))
+            np.testing.assert_allclose(found["logit"].isel(site=0), own, rtol=0, atol=1e-10)
+        np.testing.assert_array_equal(trace.rank(site, target), rank)
+        top = trace.top(site, 1)
+        np.testing.assert_array_equal(top.isel(place=0), expected.argmax(axis=-1))
+        np.testing.assert_allclose(top.logit[..., 0], expected.max(axis=-1), rtol=0, atol=1e-10)
+        plain = untuned.rank(site, target).values
+        assert (plain[:, 0] == rank[:, 0]).all() if site in ("embed", "resid_pre") else (plain != rank).any()
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_sites_that_are_asked_for_together(name: str) -> None:
-    """Sums of sublayer outputs have no products of their own without tuned_lens, and have with them."""
+    """Sums of sublayer outputs have no products of their own without a tuned lens, and have with one."""
     lens, pixels, target = classlens.load(zoo.build(name)), zoo.pixels(name), zoo.targets()
     tuned = lens.with_tuned_lens(drawn())
     trace = tuned.trace(pixels)
@@ -132,8 +131,7 @@ def test_models_of_two_readouts(kind: str) -> None:
         np.testing.assert_allclose(trace.logits(site), expected, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "logit"])
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(("name", "loss"), [*((name, "cross_entropy") for name in KINDS), ("avg_two_norms", "logit")])
 def test_the_class_gradient_is_autograd_s_through_the_translator(name: str, loss: Any) -> None:
     model, pixels, target, made = zoo.build(name), zoo.pixels(name), zoo.targets(), drawn()
     variant = zoo.VARIANTS[name]
@@ -158,7 +156,7 @@ def test_the_class_gradient_is_autograd_s_through_the_translator(name: str, loss
                 total[:, :, query] -= gradient[:, :, query]
         expected = total[:, :, list(variant.pooled), prefix:].mean(dim=2)
         np.testing.assert_allclose(found.isel(block=block), expected, rtol=0, atol=1e-10)
-    every = tuned.trace(pixels).explain("all", loss=loss).values
+    every = tuned.trace(pixels).explain_every_class(loss=loss).values
     own = np.stack([every[image, index] for image, index in enumerate(target.tolist())])
     np.testing.assert_allclose(own, found.sum(("block", "head")), rtol=0, atol=1e-10)
     streamed = list(tuned.trace(pixels).explain_classes(5, loss=loss))
@@ -253,7 +251,8 @@ def view_of() -> ModelView:
 def test_there_and_back(tmp_path: Path) -> None:
     made, view = drawn(), view_of()
     file = tmp_path / "new" / "lens.safetensors"
-    write_tuned_lens(file, made, view, {"how": "by hand"})
+    file.parent.mkdir()
+    made.save(file, view, {"how": "by hand"})
     found, about = read_tuned_lens(file, view)
     assert torch.equal(found.weight, made.weight)
     assert torch.equal(found.bias, made.bias)
@@ -287,9 +286,9 @@ def test_translators_that_do_not_fit(tmp_path: Path) -> None:
         for part in ("weight", "bias"):
             wrong = {"weight": made.weight.clone(), "bias": made.bias.clone()}
             wrong[part][1] = value
-            refused(partial(lens.with_tuned_lens, TunedLens(**wrong)), "not finite", "tune them anew")
+            refused(partial(lens.with_tuned_lens, TunedLens(**wrong)), "not finite", "tune it again")
     file = tmp_path / "lens.safetensors"
-    write_tuned_lens(file, made, lens.view, {})
+    made.save(file, lens.view)
     refused(lambda: lens_of(seed=5).with_tuned_lens(file), "other weights", "tune one for this model")
     refused(lambda: lens_of(torch.float32).with_tuned_lens(file), "other weights")
     refused(lambda: lens.with_tuned_lens(tmp_path / "none.safetensors"), "none.safetensors", "cannot be read")
@@ -299,5 +298,5 @@ def test_translators_that_do_not_fit(tmp_path: Path) -> None:
     refused(lambda: lens.with_tuned_lens(tmp_path / "half.safetensors"), "cannot be read")
     save_file({"weight": made.weight}, tmp_path / "less.safetensors", {"classlens": "tuned lens"})
     refused(lambda: lens.with_tuned_lens(tmp_path / "less.safetensors"), "cannot be read")
-    (tmp_path / "file").write_text("dear")
-    refused(lambda: write_tuned_lens(tmp_path / "file" / "a.safetensors", made, lens.view, {}), "cannot be written")
+    with pytest.raises(OSError, match="none"):
+        made.save(tmp_path / "none" / "a.safetensors", lens.view)

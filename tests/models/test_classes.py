@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from classlens.errors import ClasslensError
-from classlens.models.classes import Classes, classes_of, read_class_names
+from classlens.models.classes import Classes, make_classes, read_class_names
 
 # Like ImageNet's: synonyms between commas, one word for two classes (crane the bird, crane the machine).
 BIRDS = Classes(("tench, Tinca tinca", "crane", "tabby, tabby cat", "crane, hoist", "Egyptian cat", "7"))
@@ -84,14 +84,14 @@ def test_length_and_order() -> None:
 
 
 def test_names_as_given_or_numbered() -> None:
-    assert classes_of(2, ["ant", "bee"]).names == ("ant", "bee")
-    assert classes_of(3, None).names == ("class 0", "class 1", "class 2")
+    assert make_classes(2, ["ant", "bee"]).names == ("ant", "bee")
+    assert make_classes(3, None).names == ("class 0", "class 1", "class 2")
 
 
 @pytest.mark.parametrize("names", [[], ["ant"], ["ant", "bee", "cow"]])
 def test_another_number_of_names(names: list[str]) -> None:
     with pytest.raises(ClasslensError, match=f"{len(names)} class names were given for a model of 2 classes"):
-        classes_of(2, names)
+        make_classes(2, names)
 
 
 # Files

@@ -12,7 +12,7 @@ from torchvision import transforms
 from torchvision.models import ViT_B_16_Weights
 from torchvision.transforms import v2
 
-from classlens.models.geometry import Box, window
+from classlens.models.geometry import Box, input_window
 from classlens.models.transforms import paper_transform
 
 
@@ -45,7 +45,7 @@ def test_a_bright_square_is_found_again(name: str, size: tuple[int, int]) -> Non
     array[row - half : row + half + 1, column - half : column + half + 1] = 255
     pixels = TRANSFORMS[name](Image.fromarray(array))[0].double()
     pixels = pixels - pixels.min()
-    found = window(size, TRANSFORMS[name])
+    found = input_window(size, TRANSFORMS[name])
     assert found is not None
     left, top, right, bottom = found.frame
     rows, columns = torch.arange(pixels.shape[0]) + 0.5, torch.arange(pixels.shape[1]) + 0.5
@@ -59,9 +59,9 @@ def test_a_bright_square_is_found_again(name: str, size: tuple[int, int]) -> Non
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_what_is_seen_is_what_changes_the_pixels(name: str, size: tuple[int, int]) -> None:
     """White in the window alone makes as bright pixels as white everywhere; black in it leaves next to none."""
-    found = window(size, TRANSFORMS[name])
+    found = input_window(size, TRANSFORMS[name])
     assert found is not None
-    left, top, right, bottom = found.seen
+    left, top, right, bottom = found.visible
     assert left >= 0 <= top
     assert right <= size[1]
     assert bottom <= size[0]
@@ -85,7 +85,7 @@ def test_tiny_photos(size: tuple[int, int], crop: tuple[int, int]) -> None:
     rows, columns = np.mgrid[: size[0], : size[1]]
     colors = np.stack([rows + 1, columns + 1, rows * 0], axis=-1).astype(np.uint8)
     shown = np.asarray(transform(Image.fromarray(colors))).astype(int)
-    found = window(size, transform)
+    found = input_window(size, transform)
     assert found is not None
     left, top, right, bottom = found.frame
     y = top + (np.arange(crop[0]) + 0.5) * (bottom - top) / crop[0]
@@ -97,22 +97,22 @@ def test_tiny_photos(size: tuple[int, int], crop: tuple[int, int]) -> None:
 
 def test_by_hand() -> None:
     # 100 × 200 to 50 × 100, of which columns 30 to 69 and rows 5 to 44 remain: every pixel two of the photo.
-    found = window((100, 200), chain(transforms.Resize(50), transforms.CenterCrop(40)))
+    found = input_window((100, 200), chain(transforms.Resize(50), transforms.CenterCrop(40)))
     assert found is not None
-    assert found.frame == found.seen == Box(60, 10, 140, 90)
-    assert found.scaled(0.5, 2).frame == Box(30, 20, 70, 180)
+    assert found.frame == found.visible == Box(60, 10, 140, 90)
+    assert found.scaled(0.5, 2.0).frame == Box(30, 20, 70, 180)
     # Two rows of padding above and three below; of three columns too many, 1.5 rounded to even go at the left.
-    found = window((4, 7), transforms.Compose([transforms.CenterCrop((9, 4))]))
+    found = input_window((4, 7), transforms.Compose([transforms.CenterCrop((9, 4))]))
     assert found is not None
     assert found.frame == Box(2, -2, 6, 7)
-    assert found.seen == Box(2, 0, 6, 4)
+    assert found.visible == Box(2, 0, 6, 4)
 
 
 def test_padding_brings_nothing_back_that_was_cropped() -> None:
-    found = window((20, 20), chain(transforms.CenterCrop(10), transforms.CenterCrop(16)))
+    found = input_window((20, 20), chain(transforms.CenterCrop(10), transforms.CenterCrop(16)))
     assert found is not None
     assert found.frame == Box(2, 2, 18, 18)
-    assert found.seen == Box(5, 5, 15, 15)
+    assert found.visible == Box(5, 5, 15, 15)
 
 
 @pytest.mark.parametrize(
@@ -125,4 +125,4 @@ def test_padding_brings_nothing_back_that_was_cropped() -> None:
     ],
 )
 def test_other_steps_are_not_guessed(transform: Any) -> None:
-    assert window((20, 30), transform) is None
+    assert input_window((20, 30), transform) is None

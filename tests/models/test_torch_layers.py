@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from classlens.models.torch_layers import Taps, attention, in_steps, norms
-from tests.models.multihead import randomize
+from classlens.models.torch_layers import Taps, multihead_attention, norm_maps, stepwise_attention
+from tests.models.oracles import randomize
 
 
 class Refused(Exception):
@@ -28,7 +28,7 @@ def test_weights_and_values_are_the_module_s_own(batch_first: bool, bias: bool) 
     x = torch.randn(2, 5, 12, dtype=torch.float64)  # image, token, width
     given = x if batch_first else x.transpose(0, 1)
     taps: Taps = {}
-    points, output = attention(module, None, taps, refuse)
+    points, output = multihead_attention(module, None, taps, refuse)
     seen: dict[str, Tensor] = {}
     points["attention"].module.register_forward_hook(lambda _, __, passing: seen.__setitem__("attention", passing))
     projection = points["attn_coefficients"].module
@@ -36,7 +36,7 @@ def test_weights_and_values_are_the_module_s_own(batch_first: bool, bias: bool) 
     with torch.no_grad():
         own, expected = module(given, given, given, need_weights=True, average_attn_weights=False)
         assert not seen, "nothing passes before it is asked for"
-        with in_steps(taps), in_steps(taps):
+        with stepwise_attention(taps), stepwise_attention(taps):
             again, none = module(given, given, given, need_weights=False)
         assert "forward" not in vars(module)
         assert none is None
@@ -56,23 +56,23 @@ def test_weights_and_values_are_the_module_s_own(batch_first: bool, bias: bool) 
 @pytest.mark.parametrize(
     ("module", "reason"),
     [
-        (nn.MultiheadAttention(8, 2, add_bias_kv=True), "keys or values of its own"),
-        (nn.MultiheadAttention(8, 2, add_zero_attn=True), "keys or values of its own"),
-        (nn.MultiheadAttention(8, 2, kdim=4), "keys or values of its own"),
+        (nn.MultiheadAttention(8, 2, add_bias_kv=True), "additional keys or values"),
+        (nn.MultiheadAttention(8, 2, add_zero_attn=True), "additional keys or values"),
+        (nn.MultiheadAttention(8, 2, kdim=4), "additional keys or values"),
         (nn.Linear(8, 8), "attention of type Linear"),
     ],
 )
 def test_other_attention_is_refused(module: nn.Module, reason: str) -> None:
     with pytest.raises(Refused, match=reason):
-        attention(module, None, {}, refuse)
+        multihead_attention(module, None, {}, refuse)
 
 
 def test_norms() -> None:
     layer: Any = nn.LayerNorm(6, eps=0.3)
     randomize(layer)
-    (norm,) = norms(layer, refuse)
+    (norm,) = norm_maps(layer, refuse)
     x: Tensor = torch.randn(4, 6)
     torch.testing.assert_close(norm(x), layer(x))
-    assert norms(nn.Identity(), refuse) == ()
+    assert norm_maps(nn.Identity(), refuse) == ()
     with pytest.raises(Refused, match="BatchNorm1d"):
-        norms(nn.BatchNorm1d(6), refuse)
+        norm_maps(nn.BatchNorm1d(6), refuse)

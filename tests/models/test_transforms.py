@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 import classlens
 from classlens.errors import ClasslensError
-from classlens.models.transforms import Preprocessing, preprocessing
+from classlens.models.transforms import Preprocessing, make_preprocessing, paper_transform
 
 SMALL: dict[str, Any] = {"img_size": 32, "embed_dim": 24, "depth": 1, "num_heads": 3, "num_classes": 3}
 
@@ -33,8 +33,12 @@ def photo(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.stack(planes, axis=-1).round().astype(np.uint8))
 
 
-def paper(size: tuple[int, int], name: str = "vit_base_patch16_224", own: Any = None) -> Preprocessing:
-    return preprocessing(own, size, "paper", name=name)
+def paper(size: tuple[int, int]) -> Preprocessing:
+    return make_preprocessing(None, "paper", paper=paper_transform(size))
+
+
+def of_user(transform: Any) -> Preprocessing:
+    return make_preprocessing(None, transform, paper=paper_transform((32, 32)))
 
 
 def test_the_transform_of_the_paper_by_hand() -> None:
@@ -75,8 +79,6 @@ def test_the_transform_of_the_paper_takes_the_size_of_the_model() -> None:
 
 
 def test_miil_keeps_its_own_transform_as_in_the_reference() -> None:
-    own = transforms.Compose([transforms.ToTensor()])
-    assert paper((8, 8), "vit_base_patch16_224_miil.in21k_ft_in1k", own).transform is own
     lens = classlens.load("vit_base_patch16_224_miil", pretrained=False, transform="paper", **SMALL)
     # MIIL: mean 0, std 1.
     pixels = lens.preprocessing(Image.new("RGB", (40, 40), (51, 102, 255)), "color")
@@ -131,7 +133,7 @@ WRONG: dict[str, tuple[Callable[[Image.Image], Any], str]] = {
 def test_a_function_that_returns_something_else(kind: str) -> None:
     function, named = WRONG[kind]
     with pytest.raises(ClasslensError, match="expected a tensor") as caught:
-        preprocessing(None, (32, 32), function, name="model")(Image.new("RGB", (32, 32)), "cat.png")
+        of_user(function)(Image.new("RGB", (32, 32)), "cat.png")
     assert "'cat.png'" in str(caught.value)
     assert named in str(caught.value)
 
@@ -139,7 +141,7 @@ def test_a_function_that_returns_something_else(kind: str) -> None:
 @pytest.mark.parametrize("given", ["bicubic", "Paper", 3])
 def test_a_transform_that_is_none(given: Any) -> None:
     with pytest.raises(ClasslensError, match='"paper"') as caught:
-        preprocessing(None, (32, 32), given, name="model")
+        of_user(given)
     assert repr(given) in str(caught.value)
 
 
@@ -154,7 +156,7 @@ def test_a_model_without_preprocessing_says_how_to_get_one() -> None:
 # And back
 
 
-NORMALISED: dict[str, Callable[[], Any]] = {
+NORMALIZED: dict[str, Callable[[], Any]] = {
     "torchvision": lambda: transforms.Compose(
         [transforms.ToTensor(), transforms.Normalize((0.48, 0.45, 0.4), (0.23, 0.22, 0.27))]
     ),
@@ -169,9 +171,9 @@ NORMALISED: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", NORMALISED)
+@pytest.mark.parametrize("kind", NORMALIZED)
 def test_a_picture_comes_back_from_its_pixels(kind: str) -> None:
-    prepared = preprocessing(None, (24, 40), NORMALISED[kind](), name="model")
+    prepared = of_user(NORMALIZED[kind]())
     picture = photo(40, 24)
     back = prepared.picture(prepared(picture, "photo"))
     assert back.mode == "RGB"
@@ -200,7 +202,7 @@ def test_pixels_of_an_unknown_normalization_are_stretched() -> None:
     assert np.asarray(Preprocessing(None).picture(flat)).max() == 0, "nothing to stretch, and no division by zero"
 
 
-def test_one_channel_is_shown_in_grey() -> None:
+def test_one_channel_is_shown_in_gray() -> None:
     back = np.asarray(Preprocessing(None).picture(torch.tensor([[[0.0, 1.0]]])))
     assert back.tolist() == [[[0, 0, 0], [255, 255, 255]]]
 

@@ -1,4 +1,4 @@
-"""`classlens check` and `classlens models`: which models are read, and whether one is read right."""
+"""`classlens check`: tokens, blocks and class space of a model, and the measured error of every law."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from classlens.cli.app import app, reporting
+from classlens.models.families import ADAPTERS
 
 
 @app.command()
@@ -18,19 +19,19 @@ from classlens.cli.app import app, reporting
 def check(
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="A model name, as for inspect, or FILE.py:FUNCTION."),
+        typer.Argument(metavar="MODEL", help=f"Name of a model of {', '.join(ADAPTERS)}; see `classlens models`."),
     ],
-    checkpoint: Annotated[Path | None, typer.Option(help="Weights: safetensors or state dict.")] = None,
-    num_classes: Annotated[int | None, typer.Option(help="Rows of the head, where the model has none.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="File of weights: safetensors or a state dict.")] = None,
+    num_classes: Annotated[int | None, typer.Option(help="Number of classes, for a model without a head.")] = None,
     head: Annotated[Path | None, typer.Option(help="File of a linear head for a backbone of timm.")] = None,
     classes: Annotated[Path | None, typer.Option(help="File of class names, or of OpenCLIP's prompts.")] = None,
-    random: Annotated[bool, typer.Option("--random", help="Random weights: nothing is fetched.")] = False,
+    random: Annotated[bool, typer.Option("--random", help="Use random weights; nothing is fetched.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Check that a model is read right: its tokens, blocks and class space, and the measured error of every law.
+    """Check that classlens describes a model correctly: print its parts and the measured error of every law.
 
-    Exits with 0 when all laws hold, with 1 when one does not, with 2 for a model that cannot be read.
+    The exit code is 0 if all laws hold, 1 if one does not hold, and 2 for an unsupported model.
     """
     from classlens.lens.verify import verify
     from classlens.models.classes import read_class_names
@@ -60,25 +61,3 @@ def check(
             console.print(table)
     if not record["holds"]:
         raise typer.Exit(1)
-
-
-@app.command()
-@reporting
-def models(
-    family: Annotated[str | None, typer.Option(help="Only this family, such as DINOv2.")] = None,
-    search: Annotated[str | None, typer.Option(help="Only models in which all these words occur.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-) -> None:
-    """List the models that can be read, and whether their weights are on this machine."""
-    from classlens.models.families import known
-    from classlens.render.terminal.models import filter_models, listing, records
-
-    found = filter_models(known(), family, search)
-    if as_json:
-        json.dump({"models": records(found)}, sys.stdout, indent=1)
-        print()
-        return
-    terminal = Console(emoji=False)
-    # In a file or a pipe there is no width to keep to, and a name that is cut in two cannot be searched for.
-    console = terminal if terminal.is_terminal else Console(emoji=False, width=200)
-    console.print(listing(found), highlight=False)

@@ -1,4 +1,4 @@
-"""Attention weights and class logits: the closed-form gradient and the exact contribution of every head and token."""
+"""From attention weights to class logits: closed-form gradients, and exact contributions of heads and tokens."""
 
 from __future__ import annotations
 
@@ -19,26 +19,53 @@ LOSSES: tuple[Loss, ...] = get_args(Loss)
 
 @dataclass(frozen=True, eq=False)
 class Output:
-    """What turns a sublayer's last projection into what is added to the residual stream.
+    """The last projection of a sublayer, up to the residual add.
 
-    ``added = scale ⊙ raw`` (LayerScale; 1 if None) or ``added = norm(raw)`` (post-norm blocks);
-    ``raw = weight @ inner(y) + bias``.
+    ``added = scale ⊙ raw`` (LayerScale) or ``added = norm(raw)`` (post-norm blocks), with
+    ``raw = weight @ inner(y) + bias``, where ``y`` are the joined heads or the hidden units.
+
+    Args:
+        weight: weight of the projection, ``[width, unit]``.
+        bias: bias of the projection, ``[width]``.
+        scale: LayerScale, ``[width]``; None for 1.
+        norm: norm of the sublayer's output, in post-norm blocks.
+        inner: norm before the projection, as in EVA-02.
+
+    Examples:
+        >>> import torch
+        >>> output = Output(torch.eye(2), bias=torch.ones(2), scale=torch.tensor([1.0, 0.5]))
+        >>> output.apply(torch.tensor([[1.0, 3.0]]))
+        tensor([[2., 2.]])
     """
 
-    weight: Float[Tensor, "width inner"]
+    weight: Float[Tensor, "width unit"]
     bias: Float[Tensor, " width"] | None = None
     scale: Float[Tensor, " width"] | None = None
     norm: Norm | None = None
     inner: Norm | None = None
-    """A norm of the joined heads (or hidden units) before the projection, as in EVA-02."""
 
     @classmethod
-    def of(cls, projection: nn.Linear, **others: Any) -> Output:
-        """A linear layer with what surrounds it: ``Output.of(block.proj, scale=block.gamma.detach())``."""
-        return cls(projection.weight.detach(), detached(projection.bias), **others)
+    def of(cls, projection: nn.Linear, **surroundings: Any) -> Output:
+        """The output of a linear layer.
 
-    def of_coefficients(self, x: Float[Tensor, "*rows inner"]) -> Float[Tensor, "*rows width"]:
-        """What is added to the residual stream for these memory coefficients (taken after an inner norm)."""
+        Args:
+            projection: the last projection of a sublayer; its parameters are detached, not copied.
+            surroundings: ``scale``, ``norm`` and ``inner``, as above.
+
+        Returns:
+            An ``Output``, as in ``Output.of(block.proj, scale=block.gamma.detach())``.
+        """
+        return cls(projection.weight.detach(), detached(projection.bias), **surroundings)
+
+    def apply(self, x: Float[Tensor, "*rows unit"]) -> Float[Tensor, "*rows width"]:
+        """The sublayer's addition to the residual stream.
+
+        Args:
+            x: memory coefficients, ``[..., unit]``, after an inner norm.
+
+        Returns:
+            The added vectors, ``[..., width]``.
+        """
         added = F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
         if self.norm is not None:
             return self.norm(added)
@@ -46,16 +73,16 @@ class Output:
 
 
 class Branches(Output):
-    """Parallel sublayers as one: their outputs are summed, their heads (or hidden units) stand in a row.
+    """Parallel sublayers as one: their outputs are summed, their heads or hidden units concatenated.
 
-    Put together when it is asked for, so that weights changed in place are never stale.
+    Weight and bias are computed on every access, so that they follow weights changed in place.
     """
 
     def __init__(self, parts: tuple[Output, ...]) -> None:
         object.__setattr__(self, "parts", parts)
 
     @property
-    def weight(self) -> Float[Tensor, "width inner"]:
+    def weight(self) -> Float[Tensor, "width unit"]:
         parts: tuple[Output, ...] = self.parts  # type: ignore[attr-defined]
         return torch.cat([p.weight if p.scale is None else p.weight * p.scale[:, None] for p in parts], dim=1)
 
@@ -69,10 +96,10 @@ class Branches(Output):
 def loss_gradient(
     logits: Float[Tensor, "image query classes"], target: Int[Tensor, " image"], loss: Loss
 ) -> Float[Tensor, "image query classes"]:
-    """``∂ℓ/∂z`` of the loss of the class of interest.
+    """``∂ℓ/∂z`` of a loss ``ℓ`` of the class of interest.
 
     ``cross_entropy``: softmax, then ``-log p_c`` (the paper's text). ``logit``: ``ℓ = -z_c``. ``double_softmax``: the
-    cross-entropy of the softmax taken as logits (what the reference's code does).
+    cross-entropy with the softmax as its logits (the reference's code).
     """
     hot = _one_hot(target, logits)
     if loss == "logit":
@@ -87,7 +114,7 @@ def loss_gradient(
 def contrast_gradient(
     logits: Float[Tensor, "image query classes"], target: Int[Tensor, " image"], against: Int[Tensor, " image"]
 ) -> Float[Tensor, "image query classes"]:
-    """``∂ℓ/∂z`` of ``ℓ = z_against - z_target``: why this class rather than that."""
+    """``∂ℓ/∂z`` of ``ℓ = z_against - z_target``."""
     return (_one_hot(against, logits) - _one_hot(target, logits)).expand_as(logits)
 
 
@@ -101,18 +128,18 @@ def class_gradient(
     *,
     added: Float[Tensor, "image query width"],
     raw: Float[Tensor, "image query width"] | None,
-    joined: Float[Tensor, "image query inner"] | None = None,
+    joined: Float[Tensor, "image query unit"] | None = None,
     values: Float[Tensor, "image head token channel"],
     gradient: Float[Tensor, "image query classes"],
 ) -> Float[Tensor, "image head token"]:
-    """``-∂ℓ/∂A[h, q, j]`` of one block, for the mean over queries ``q``, without autograd (design, section 4).
+    """``-∂ℓ/∂A[h, q, j]`` of one block, averaged over queries ``q``, without autograd (the paper, section 4).
 
-    ``ℓ`` is a loss of the logits ``head(norm(added[q]))``, and ``gradient`` its derivative by them (``loss_gradient``).
-    ``raw`` is needed for post-norm blocks alone, ``joined`` (the heads before an inner norm) where there is such a
-    norm.
+    ``ℓ`` is a loss of the logits ``head(norm(added[q]))``, ``gradient`` its derivative with respect to them
+    (``loss_gradient``). ``∂ℓ/∂A[h, q, j] = v[h, j] · (W_O[h]ᵀ (γ ⊙ u[q]))`` with ``u[q]`` the gradient at ``added[q]``.
+    Post-norm blocks need ``raw``, blocks with an inner norm need ``joined``, the heads before that norm.
     """
     added = added.to(compute_dtype(added.dtype))
-    # v[h, j] · g_y[q, h] is linear in g_y, so the mean over queries is taken before the product with the values.
+    # The product with the values is linear, so the mean over queries comes first.
     pulled = gradient_of_heads(output, space.vjp(added, gradient), raw=raw, joined=joined)
     heads = pulled.view(len(pulled), values.shape[1], -1)
     return -torch.einsum("ihc,ihtc->iht", heads, values.to(pulled.dtype))
@@ -123,9 +150,9 @@ def gradient_of_heads(
     gradient: Float[Tensor, "image query width"],
     *,
     raw: Float[Tensor, "image query width"] | None,
-    joined: Float[Tensor, "image query inner"] | None,
-) -> Float[Tensor, "image inner"]:
-    """A gradient at what attention adds, pulled back to the joined heads; mean over queries."""
+    joined: Float[Tensor, "image query unit"] | None,
+) -> Float[Tensor, "image unit"]:
+    """The gradient at attention's output, pulled back to the joined heads and averaged over queries."""
     if output.norm is not None:
         if raw is None:
             raise TypeError("a post-norm block needs the raw sublayer output")
@@ -142,22 +169,22 @@ def gradient_of_heads(
 
 @dataclass(frozen=True, eq=False)
 class Functional:
-    """A class logit as a linear function of the residual stream, scales frozen: see ``ClassSpace.frozen``."""
+    """A class logit as a linear function of the pooled tokens, with frozen scales: see ``ClassSpace.frozen``."""
 
     direction: Float[Tensor, "image width"]
     weights: Float[Tensor, "image query"]
 
     def __call__(self, vectors: Float[Tensor, "image query width"]) -> Float[Tensor, " image"]:
-        """What vectors added to the pooled tokens are worth in the logit."""
+        """The contribution to the logit of vectors that are added to the pooled tokens."""
         return torch.einsum("iqw,iw,iq->i", vectors.to(self.direction.dtype), self.direction, self.weights)
 
     def through(
         self,
         output: Output,
         raw: Float[Tensor, "image query width"] | None,
-        joined: Float[Tensor, "image query inner"] | None = None,
+        joined: Float[Tensor, "image query unit"] | None = None,
     ) -> tuple[Functional, Float[Tensor, " image"]]:
-        """The same function of what enters the sublayer's last projection, and what the biases on the way are worth."""
+        """The same function of the input of a sublayer's last projection, and the contribution of its biases."""
         direction, weights = self.direction, self.weights
         bias = direction.new_zeros(len(direction))
         if output.norm is not None:
@@ -188,12 +215,12 @@ def head_contributions(
     attention: Float[Tensor, "image head query token"],
     values: Float[Tensor, "image head token channel"],
 ) -> Float[Tensor, "image head token"]:
-    """What each token adds to the logit through each head: ``Σ_q weights[q] · A[h, q, j] · (v[h, j] · W_O[h]ᵀ u)``.
+    """Contribution of each token through each head: ``Σ_q weights[q] · A[h, q, j] · (v[h, j] · W_O[h]ᵀ u)``.
 
-    ``functional`` is already pulled back through the output projection (``Functional.through``), so that its
-    direction is ``W_O[h]ᵀ u`` of all heads, joined.
+    ``functional`` is already pulled back through the output projection (``Functional.through``): its direction is
+    ``W_O[h]ᵀ u`` for all heads, concatenated.
     """
     dtype = functional.direction.dtype
     heads = functional.direction.view(len(values), values.shape[1], -1)
-    worth = torch.einsum("ihc,ihtc->iht", heads, values.to(dtype))
-    return worth * torch.einsum("iq,ihqt->iht", functional.weights, attention.to(dtype))
+    contributions = torch.einsum("ihc,ihtc->iht", heads, values.to(dtype))
+    return contributions * torch.einsum("iq,ihqt->iht", functional.weights, attention.to(dtype))

@@ -1,10 +1,10 @@
-"""What stands between a token and the class embedding, with exact and with frozen transposed Jacobians."""
+"""Maps between a token and the class embedding, each with its exact and its frozen transposed Jacobian."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,15 +15,16 @@ from classlens.errors import ClasslensError
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """float32 for every model dtype up to float32, float64 for float64: half precision would tie class logits."""
+    """float64 for float64, float32 for all lower precisions, in which class logits would tie."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def detached(parameter: Tensor | None) -> Tensor | None:
-    """A parameter that may be missing, without its graph."""
+    """A parameter without its graph, or None."""
     return None if parameter is None else parameter.detach()
 
 
+@runtime_checkable
 class Map(Protocol):
     """One step from a token to the class embedding: ``y = L(x) · scale(x) + bias`` with a linear ``L``."""
 
@@ -33,11 +34,11 @@ class Map(Protocol):
     def __call__(self, x: Tensor) -> Tensor: ...
 
     def inverse_scale(self, x: Tensor) -> Tensor:
-        """The factor that law 3 keeps at its value, ``[..., 1]``."""
+        """The factor ``scale(x)``, ``[..., 1]``, which attribution freezes."""
         ...
 
     def pull(self, gradient: Tensor) -> Tensor:
-        """The transposed Jacobian with that factor frozen, up to the factor: ``Lᵀ``."""
+        """The transposed Jacobian with a frozen scale, without that scale: ``Lᵀ``."""
         ...
 
     def vjp(self, x: Tensor, gradient: Tensor) -> Tensor:
@@ -49,10 +50,18 @@ class Map(Protocol):
 class Norm:
     """A LayerNorm or RMSNorm over the last axis.
 
-        norm = Norm("layer", weight, bias, eps=1e-6)
-        norm(x), norm.vjp(x, gradient)
-
     ``y = weight ⊙ x̂ + bias`` with ``x̂ = (x - μ) / σ`` (``"layer"``) or ``x̂ = x / rms(x)`` (``"rms"``).
+
+    Args:
+        kind: ``"layer"`` or ``"rms"``.
+        weight: ``[width]``; None for 1.
+        bias: ``[width]``; None for 0.
+        eps: added to the variance (or mean square) before its square root.
+
+    Examples:
+        >>> norm = Norm("rms", weight=torch.tensor([1.0, 2.0]), bias=None, eps=0.0)
+        >>> norm(torch.tensor([[1.0, -1.0]]))
+        tensor([[ 1., -2.]])
     """
 
     kind: Literal["layer", "rms"]
@@ -62,7 +71,14 @@ class Norm:
 
     @classmethod
     def of(cls, layer: nn.LayerNorm | nn.RMSNorm) -> Norm:
-        """The norm that one of torch's layers computes: ``Norm.of(model.norm)``."""
+        """The norm of one of torch's layers.
+
+        Args:
+            layer: a LayerNorm or RMSNorm over the last axis; its parameters are detached, not copied.
+
+        Returns:
+            A ``Norm``, as in ``Norm.of(model.norm)``.
+        """
         weight, bias = detached(layer.weight), detached(getattr(layer, "bias", None))
         if isinstance(layer, nn.LayerNorm):
             return cls("layer", weight, bias, layer.eps)
@@ -70,7 +86,7 @@ class Norm:
         return cls("rms", weight, bias, torch.finfo(dtype).eps if layer.eps is None else layer.eps)
 
     def __call__(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
-        """The layer's output, computed as torch computes it."""
+        """The norm of each row, computed by torch's own function."""
         width = x.shape[-1:]
         weight, bias = (None if p is None else p.to(x.dtype) for p in (self.weight, self.bias))
         if self.kind == "layer":
@@ -79,15 +95,15 @@ class Norm:
         return y if bias is None else y + bias
 
     def inverse_scale(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows 1"]:
-        """``1 / σ`` (or ``1 / rms``) of each row: the factor that law 3 keeps at its value."""
-        # Two vectorized passes; torch's own variance is one slow pass on CPU, a fifth of all facts of a ViT-B.
+        """``1 / σ`` (or ``1 / rms``) of each row, the scale that attribution freezes."""
+        # Two vectorized passes are faster than torch.var on a CPU.
         centered = x - x.mean(dim=-1, keepdim=True) if self.kind == "layer" else x
         return (centered.square().mean(dim=-1, keepdim=True) + self.eps).rsqrt()
 
     def pull(self, gradient: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
-        """The transposed Jacobian with the scale frozen, up to that scale: ``weight ⊙ g``, centered for a LayerNorm.
+        """The transposed Jacobian with a frozen scale, without that scale: ``weight ⊙ g``, centered for a LayerNorm.
 
-        ``pull(g) · x / σ = g · (norm(x) - bias)`` for every ``x``: this linear map makes attribution add up.
+        ``pull(g) · x / σ = g · (norm(x) - bias)`` for every ``x``, so that contributions sum to the logit.
         """
         u = gradient if self.weight is None else gradient * self.weight.to(gradient.dtype)
         return u - u.mean(dim=-1, keepdim=True) if self.kind == "layer" else u
@@ -105,7 +121,7 @@ class Norm:
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """A linear layer between the tokens and the class embedding, such as CLIP's."""
+    """A linear layer before the class embedding, such as CLIP's projection."""
 
     weight: Float[Tensor, "outer width"]
     bias: Float[Tensor, " outer"] | None = None
@@ -127,7 +143,7 @@ class Projection:
 
 @dataclass(frozen=True, eq=False)
 class UnitLength:
-    """Division by the Euclidean length, as before a comparison with CLIP's text embeddings."""
+    """Division by the Euclidean length, as before CLIP's comparison with text embeddings."""
 
     eps: float = 1e-12
     bias: None = None
@@ -152,10 +168,10 @@ class UnitLength:
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """A pool that is no mean, such as attention pooling: one token goes through it as a sequence of one.
+    """A pool other than the mean, such as attention pooling; a single token is pooled as a sequence of one.
 
-    ``function`` maps ``[image, token, width]`` to ``[image, width]``. It has no linear part, so attribution is not
-    defined through it; its vector-Jacobian product is taken by autograd, of the pool alone.
+    ``function`` maps ``[image, token, width]`` to ``[image, width]``. Attribution is not defined for it, as it is not
+    linear; its vector-Jacobian product comes from autograd.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -165,10 +181,10 @@ class Pool:
         return self.function(x.reshape(-1, 1, x.shape[-1])).reshape(x.shape)
 
     def inverse_scale(self, x: Tensor) -> Tensor:
-        raise ClasslensError(_NO_PARTS)
+        raise ClasslensError(_NOT_LINEAR)
 
     def pull(self, gradient: Tensor) -> Tensor:
-        raise ClasslensError(_NO_PARTS)
+        raise ClasslensError(_NOT_LINEAR)
 
     def vjp(
         self, x: Float[Tensor, "*rows width"], gradient: Float[Tensor, "*rows width"]
@@ -179,7 +195,7 @@ class Pool:
         return result
 
 
-_NO_PARTS = (
+_NOT_LINEAR = (
     "logit attribution is not defined for a head that pools by attention, as it is not linear in the tokens: use "
     "explain(), or a model with a [CLS] head or average pooling"
 )

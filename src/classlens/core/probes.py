@@ -1,4 +1,4 @@
-"""Linear probes: classifiers of token vectors that were trained beside the model, not by it."""
+"""Linear probes: classifiers of token vectors that are trained separately from the model."""
 
 from __future__ import annotations
 
@@ -18,46 +18,48 @@ _SCRATCH = 2**22
 
 @dataclass(frozen=True, eq=False)
 class LinearProbes:
-    """Classifiers of the tokens at one site of one block: ``scores = token @ weight + bias``.
+    """Classifiers of the tokens at one site of one block, ``scores = token @ weight + bias``.
 
-        probes = LinearProbes(weight, bias)         # [place, width, classes], [place, classes]
-        scores = probes.project(tokens)             # [image, token, width] -> [image, token, classes]
+    One classifier for each position in the sequence, or a single one for all ``tokens``.
 
-    A place is a position in the sequence; a single one reads all ``tokens`` alike.
+    Examples:
+        >>> probes = LinearProbes(weight=torch.ones(1, 4, 3), bias=torch.zeros(1, 3))
+        >>> probes.project(torch.ones(2, 5, 4)).shape
+        torch.Size([2, 5, 3])
     """
 
-    weight: Float[Tensor, "place width classes"]
-    bias: Float[Tensor, "place classes"]
+    weight: Float[Tensor, "position width classes"]
+    bias: Float[Tensor, "position classes"]
     tokens: slice = field(default_factory=lambda: slice(None))
-    """The tokens that are read, of all that pass."""
+    """The tokens to project, of all tokens of the sequence."""
 
-    def project(self, tokens: Float[Tensor, "image token width"]) -> Float[Tensor, "image token classes"]:
-        """Scores of each class at each token that is read."""
-        read = tokens[:, self.tokens]
-        parts = [scores for _, scores in self._scores(read)]
-        return torch.cat(parts, dim=1) if parts else read.new_empty(*read.shape[:2], self.bias.shape[1])
+    def project(self, tokens: Float[Tensor, "image token width"]) -> Float[Tensor, "image probed classes"]:
+        """Scores of each class at each token of ``self.tokens``."""
+        probed = tokens[:, self.tokens]
+        parts = [scores for _, scores in self._scores(probed)]
+        return torch.cat(parts, dim=1) if parts else probed.new_empty(*probed.shape[:2], self.bias.shape[1])
 
     def facts(self, tokens: Float[Tensor, "image token width"], target: Int[Tensor, " image"]) -> Facts:
-        """Rank and score of the class of interest and the top-1 class of each token that is read, image by image."""
-        read = tokens[:, self.tokens]
-        found = []
-        for some, scores in self._scores(read):
-            count = some.stop - some.start
-            one = facts(scores.flatten(0, 1), target.to(scores.device).repeat_interleave(count))
-            found.append([value.view(len(read), count) for value in one])
-        return Facts(*(torch.cat(parts, dim=1).flatten() for parts in zip(*found, strict=True)))
+        """Rank and score of the class of interest and top-1 class at each token of ``self.tokens``, image by image."""
+        probed = tokens[:, self.tokens]
+        chunks = []
+        for span, scores in self._scores(probed):
+            count = span.stop - span.start
+            chunk = facts(scores.flatten(0, 1), target.to(scores.device).repeat_interleave(count))
+            chunks.append([value.view(len(probed), count) for value in chunk])
+        return Facts(*(torch.cat(parts, dim=1).flatten() for parts in zip(*chunks, strict=True)))
 
-    def _scores(self, read: Float[Tensor, "image token width"]) -> Iterator[tuple[slice, Tensor]]:
-        """Some tokens at once."""
-        images, count = read.shape[:2]
-        dtype = compute_dtype(read.dtype)
+    def _scores(self, probed: Float[Tensor, "image probed width"]) -> Iterator[tuple[slice, Tensor]]:
+        """Scores chunk by chunk, each with its span of tokens."""
+        images, count = probed.shape[:2]
+        dtype = compute_dtype(probed.dtype)
         step = max(1, _SCRATCH // (max(1, images) * self.bias.shape[1]))
         for start in range(0, count, step):
-            some = slice(start, min(start + step, count))
-            places = slice(0, 1) if len(self.weight) == 1 else some
-            weight, bias = (part[places].to(read.device, dtype) for part in (self.weight, self.bias))
+            span = slice(start, min(start + step, count))
+            positions = slice(0, 1) if len(self.weight) == 1 else span
+            weight, bias = (part[positions].to(probed.device, dtype) for part in (self.weight, self.bias))
             if len(weight) == 1:
-                yield some, read[:, some].to(dtype) @ weight[0] + bias[0]
+                yield span, probed[:, span].to(dtype) @ weight[0] + bias[0]
             else:
-                x = read[:, some].transpose(0, 1).to(dtype)
-                yield some, torch.baddbmm(bias[:, None], x, weight).transpose(0, 1)
+                x = probed[:, span].transpose(0, 1).to(dtype)
+                yield span, torch.baddbmm(bias[:, None], x, weight).transpose(0, 1)

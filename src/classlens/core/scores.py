@@ -1,4 +1,4 @@
-"""Per-token facts in class space (rank, logit, top-1) and the metrics made of them."""
+"""Facts of a token in class space (rank, logit, top-1) and metrics of them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from classlens.core.maps import compute_dtype
 from classlens.core.space import ClassSpace
 from classlens.errors import not_finite
 
-# Logits held at once while they are reduced: 4 MiB in float32, small enough to stay in the cache.
+# Logits held at once while they are reduced: 4 MiB in float32, which fits into the CPU's cache.
 _SCRATCH = 2**20
 
 
 class Facts(NamedTuple):
-    """What is kept of a token's logits once they have been reduced.
+    """The reduced logits of tokens.
 
-    ``rank``: classes with a strictly larger logit than the class of interest, 0 is best. ``logit``: of the class of
-    interest. ``top1``: the class with the largest logit, the lowest index where several tie.
+    ``rank``: number of classes with a strictly larger logit than the class of interest, 0 is best. ``logit``: logit of
+    the class of interest. ``top1``: class with the largest logit, the lowest index of a tie.
     """
 
     rank: Int[Tensor, " rows"]
@@ -30,30 +30,31 @@ class Facts(NamedTuple):
 
 
 def facts(logits: Float[Tensor, "rows classes"], target: Int[Tensor, " rows"]) -> Facts:
-    """Reduce logits to ``Facts``; ``logits`` is used as scratch space and holds no logits afterwards.
+    """Reduce logits to ``Facts``; overwrites ``logits``, which serve as scratch space.
 
     Raises ``ClasslensError`` for non-finite logits: a NaN would count as rank 0.
     """
     top = logits.max(dim=1)
     logit = logits.gather(1, target[:, None])
-    # The least logit of all is NaN or -inf when any is; the greatest of each row is at hand.
+    # The minimum of all logits is NaN or -inf if any logit is; the maximum of each row finds +inf.
     if not bool(torch.isfinite(top.values).all() & torch.isfinite(logits.min())):
         raise not_finite()
-    # Counting in the floating-point buffer keeps the sum vectorized; it is exact up to 2**24 classes.
+    # A sum over floats is vectorized, and exact up to 2**24 classes.
     rank = torch.gt(logits, logit, out=logits).sum(dim=1).to(torch.int64)
     return Facts(rank, logit[:, 0], top.indices)
 
 
 class BlockFacts:
-    """Facts of every site, block by block, as the parts of the residual stream come in.
+    """Facts of every site, block by block, computed from the parts of the residual stream.
 
-        made = BlockFacts(space, target, ("attn_out", "mlp_out", "resid_post"))
-        made.feed("embed", x)                                   # then, for each block in turn
-        for site, block, facts in made.feed("attn_out", attn): ...
+    Before the division by σ, logits are linear in the token. So the product of the residual stream is the sum of the
+    products of its parts, and each part is projected once. Between calls it holds the tokens and one
+    ``[rows, classes]`` buffer of products; all other buffers take a few MiB.
 
-    Sums of sublayer outputs are never projected again where both of their parts have been: before the division by σ
-    the logits are linear in the token (design, section 8). Held between calls: the tokens, and where products are
-    added up one ``[rows, classes]`` buffer; all else is a few MiB, whatever the number of classes and rows.
+    Examples:
+        block_facts = BlockFacts(space, target, ("attn_out", "mlp_out", "resid_post"))
+        block_facts.feed("embed", x)                            # then, for each block in turn
+        for site, block, facts in block_facts.feed("attn_out", attn): ...
     """
 
     def __init__(
@@ -61,15 +62,15 @@ class BlockFacts:
         space: ClassSpace,
         target: Int[Tensor, " rows"],
         sites: Collection[str],
-        reading: Callable[[str, int], ClassSpace] | None = None,
+        space_by_site: Callable[[str, int], ClassSpace] | None = None,
     ) -> None:
-        """``reading`` gives the space of a site and block where it is not ``space`` everywhere."""
+        """``space_by_site`` returns the class space of a site and block; None for ``space`` everywhere."""
         self._space = space
         self._target = target
         self._sites = frozenset(sites)
-        self._reading = reading
-        self._folded = space.fold() if reading is None else None
-        # With one sublayer or none of interest, projecting the stream itself is fewer products.
+        self._space_by_site = space_by_site
+        self._folded = space.fold() if space_by_site is None else None
+        # With at most one sublayer of interest, projecting the stream itself takes fewer products.
         sums = self._sites & {"resid_pre", "resid_mid", "resid_post"}
         self._linear = self._folded is not None and {"attn_out", "mlp_out"} <= self._sites and bool(sums)
         self._block = 0
@@ -78,21 +79,21 @@ class BlockFacts:
     def feed(
         self, site: Literal["embed", "attn_out", "mlp_out"], x: Float[Tensor, "rows width"]
     ) -> Iterator[tuple[str, int, Facts]]:
-        """Take the next part of the residual stream; yields ``(site, block, facts)`` of what it completes."""
+        """Add the next part of the residual stream; yields ``(site, block, facts)`` of the sites that it completes."""
         if site == "embed":
             self._begin(x)
-            yield from self._made("embed", self._state)
+            yield from self._facts("embed", self._state)
             return
         if site == "attn_out":
-            yield from self._made("resid_pre", self._state)
-        yield from self._made(site, x, added=True)
+            yield from self._facts("resid_pre", self._state)
+        yield from self._facts(site, x, added=True)
         self._state = self._state + x
-        yield from self._made("resid_mid" if site == "attn_out" else "resid_post", self._state)
+        yield from self._facts("resid_mid" if site == "attn_out" else "resid_post", self._state)
         self._block += site == "mlp_out"
 
     def _begin(self, x: Float[Tensor, "rows width"]) -> None:
         self._state = x
-        # In half precision the model rounds its states: their products are not the sum of those of their parts.
+        # In half precision states are rounded, so their products are not the sums of their parts' products.
         self._linear = self._linear and compute_dtype(x.dtype) == x.dtype
         dtype = compute_dtype(x.dtype)
         classes = self._space.num_classes
@@ -102,21 +103,21 @@ class BlockFacts:
         if self._linear and self._folded is not None:
             self._stream = torch.mm(x.to(dtype), self._folded.matrix)
 
-    def _made(
+    def _facts(
         self, site: str, x: Float[Tensor, "rows width"], *, added: bool = False
     ) -> Iterator[tuple[str, int, Facts]]:
-        """Facts of ``x`` where they are wanted; its products join those of the stream if it is ``added`` to it."""
+        """Facts of ``x`` at a requested site; products of a part that is ``added`` to the stream are added as well."""
         if site not in self._sites:
             return
-        if self._reading is not None:
-            self._space = self._reading(site, self._block)
-        found = [
-            self._rows(x[start : start + self._step], slice(start, start + self._step), added=added)
+        if self._space_by_site is not None:
+            self._space = self._space_by_site(site, self._block)
+        chunks = [
+            self._chunk(x[start : start + self._step], slice(start, start + self._step), added=added)
             for start in range(0, len(x), self._step)
         ]
-        yield site, self._block, Facts(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+        yield site, self._block, Facts(*(torch.cat(parts) for parts in zip(*chunks, strict=True)))
 
-    def _rows(self, x: Float[Tensor, "rows width"], rows: slice, *, added: bool) -> Facts:
+    def _chunk(self, x: Float[Tensor, "rows width"], rows: slice, *, added: bool) -> Facts:
         target = self._target[rows]
         if self._folded is None:
             return facts(self._space.project(x), target)
@@ -131,10 +132,12 @@ class BlockFacts:
 
 
 class Share(NamedTuple):
-    """A share as its sufficient statistic, so that any split and order of the images agrees (law 5).
+    """A share as hits and total, the same for any split and order of the images.
 
-    share = Share.update(rank == 0)
-    share.merge(Share.update(other_rank == 0)).compute()
+    Examples:
+        >>> first, second = Share.update(torch.tensor([True, False])), Share.update(torch.tensor([True, True]))
+        >>> first.merge(second).compute()
+        0.75
     """
 
     hits: int
@@ -148,7 +151,7 @@ class Share(NamedTuple):
         return Share(self.hits + other.hits, self.total + other.total)
 
     def compute(self) -> float:
-        """Between 0 and 1, NaN when nothing was counted."""
+        """The share between 0 and 1, or NaN for a total of 0."""
         return self.hits / self.total if self.total else float("nan")
 
 

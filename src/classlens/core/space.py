@@ -1,4 +1,4 @@
-"""Class space: the map from a token vector to class logits that the model itself uses at its end."""
+"""Class space: the model's own map from a token vector to class logits."""
 
 from __future__ import annotations
 
@@ -12,19 +12,28 @@ from torch.nn import functional as F
 from classlens.core.maps import Map, Norm, Pool, Projection, compute_dtype
 
 ClassOrWeights = Int[Tensor, " image"] | Float[Tensor, "image classes"]
-"""A class for each image, or a weight for each class, such as those of a difference."""
+"""A class for each image, or a weight for each class, such as 1 and -1 for a difference of two logits."""
 
 
 @dataclass(frozen=True, eq=False)
 class ClassSpace:
-    """The class embedding with the norms before it.
+    """The class embedding with the norms before it: the map from a token to class logits.
 
-        space = ClassSpace(before=(final_norm,), after=(), weight=head.weight, bias=head.bias)
-        logits = space.project(tokens)            # [..., width] -> [..., classes]
+    A single token is projected like the model's pooled vector: through ``before``, ``pool`` and ``after``, then with
+    ``weight`` and ``bias``. Projection is in float32 at least, in float64 for a float64 model. After Vilas et al.,
+    "Analyzing Vision Transformers for Image Classification in Class Embedding Space" (NeurIPS 2023).
 
-    ``before`` acts on tokens, ``after`` on the pooled vector (``fc_norm``); one token is projected through both
-    (design: class space of one token). Projection is in float32 whatever dtype the model runs in, float64 for a
-    float64 model.
+    Args:
+        before: maps of the tokens, before pooling.
+        after: maps of the pooled vector, such as timm's ``fc_norm``.
+        weight: the class embedding ``E``, ``[classes, width]``.
+        bias: ``[classes]``, or None.
+        pool: pooling of the tokens; None for their mean.
+
+    Examples:
+        >>> space = ClassSpace(before=(), after=(), weight=torch.tensor([[1.0, 0.0], [0.0, 2.0]]), bias=None)
+        >>> space.project(torch.tensor([[3.0, 4.0]]))
+        tensor([[3., 8.]])
     """
 
     before: tuple[Map, ...]
@@ -32,15 +41,15 @@ class ClassSpace:
     weight: Float[Tensor, "classes width"]
     bias: Float[Tensor, " classes"] | None
     pool: Pool | None = None
-    """How tokens become one vector where that is not their mean."""
 
     @property
     def maps(self) -> tuple[Map, ...]:
-        """What one token passes before the class embedding."""
+        """The maps of a single token before the class embedding, in their order."""
         return (*self.before, *(() if self.pool is None else (self.pool,)), *self.after)
 
     @property
     def num_classes(self) -> int:
+        """Number of rows of ``weight``."""
         return self.weight.shape[0]
 
     @property
@@ -53,94 +62,111 @@ class ClassSpace:
         return weight
 
     def behind(self, step: Map) -> ClassSpace:
-        """The same space for tokens that pass ``step`` first."""
+        """The same space with one more map before all others."""
         return replace(self, before=(step, *self.before))
 
-    def _in(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    def _head(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias in the precision of projection."""
         dtype = compute_dtype(dtype)
         return self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype)
 
     def project(self, tokens: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows classes"]:
-        """Class logits of each token."""
-        weight, bias = self._in(tokens.dtype)
+        """Class logits of each token.
+
+        Args:
+            tokens: vectors of the residual stream or of a sublayer's output, ``[..., width]``.
+
+        Returns:
+            Logits, ``[..., classes]``.
+        """
+        weight, bias = self._head(tokens.dtype)
         return F.linear(self.normalize(tokens), weight, bias)
 
-    def normalize(self, tokens: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
-        """Each token as the head would see it."""
+    def normalize(self, tokens: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows outer"]:
+        """The input of the head for each token, ``[..., width]``."""
         x = tokens.to(compute_dtype(tokens.dtype))
         for step in self.maps:
             x = step(x)
         return x
 
     def pooled(self, tokens: Float[Tensor, "image pooled width"]) -> Float[Tensor, "image classes"]:
-        """The model's own logits from the last hidden states of the tokens it pools (law 2)."""
-        weight, bias = self._in(tokens.dtype)
+        """The model's own logits from the last hidden states of its pooled tokens."""
+        weight, bias = self._head(tokens.dtype)
         x = tokens.to(compute_dtype(tokens.dtype))
-        for norm in self.before:
-            x = norm(x)
+        for step in self.before:
+            x = step(x)
         x = x.mean(dim=1) if self.pool is None else self.pool.function(x)
-        for norm in self.after:
-            x = norm(x)
+        for step in self.after:
+            x = step(x)
         return F.linear(x, weight, bias)
 
     def vjp(
         self, tokens: Float[Tensor, "*rows width"], gradient: Float[Tensor, "*rows classes"]
     ) -> Float[Tensor, "*rows width"]:
-        """The gradient with respect to ``tokens``, given one with respect to their logits."""
+        """The gradient with respect to ``tokens``, from a gradient with respect to their logits."""
         inputs, x = [], tokens.to(compute_dtype(tokens.dtype))
         for step in self.maps:
             inputs.append(x)
             x = step(x)
-        g = gradient @ self.weight.to(gradient.dtype)
+        pulled: Tensor = gradient @ self.weight.to(gradient.dtype)
         for step, x in zip(reversed(self.maps), reversed(inputs), strict=True):
-            g = step.vjp(x, g)
-        return g
+            pulled = step.vjp(x, pulled)
+        return pulled
 
     def frozen(
         self, tokens: Float[Tensor, "image pooled width"], target: ClassOrWeights
     ) -> tuple[Float[Tensor, "image width"], Float[Tensor, "image pooled"], Float[Tensor, " image"]]:
-        """The logit of ``target``, or a weighted sum of logits, as a linear function of the pooled tokens, every norm's
-        scale frozen (law 3).
+        """The logit as a linear function of the pooled tokens, with the scale of every norm frozen.
 
-        Returns ``direction``, ``weights`` and ``constant`` with
-        ``logit = Σ_q weights[q] · (tokens[q] · direction) + constant``, exactly, for these tokens; any vector that is
-        added to token ``q`` is worth ``weights[q] · (vector · direction)``.
+        ``logit = Σ_q weights[q] · (tokens[q] · direction) + constant``, exactly, for these tokens. A vector that is
+        added to token ``q`` contributes ``weights[q] · (vector · direction)``.
+
+        Args:
+            tokens: the last hidden states of the pooled tokens, ``[image, pooled, width]``.
+            target: a class for each image, ``[image]``, or weights of a sum of logits, ``[image, classes]``.
+
+        Returns:
+            ``direction`` ``[image, width]``, ``weights`` ``[image, pooled]`` and ``constant`` ``[image]``.
+
+        Raises:
+            ClasslensError: the head pools by attention, which is not linear.
         """
         if self.pool is not None:
             self.pool.pull(tokens)
         x = tokens.to(compute_dtype(tokens.dtype))
         weights = x.new_full(x.shape[:2], 1 / x.shape[1])
-        scales = []
-        for norm in self.before:
-            scales.append(norm.inverse_scale(x)[..., 0])
-            x = norm(x)
+        token_scales = []
+        for step in self.before:
+            token_scales.append(step.inverse_scale(x)[..., 0])
+            x = step(x)
         x = x.mean(dim=1)
         outer = x.new_ones(len(x), 1)
-        after = []
-        for norm in self.after:
-            after.append(norm.inverse_scale(x))
-            x = norm(x)
-        weight, bias = self._in(tokens.dtype)
-        direction = of_classes(weight, target)
-        constant = x.new_zeros(len(x)) if bias is None else of_classes(bias, target)
-        for norm, scale in zip(reversed(self.after), reversed(after), strict=True):
-            constant = constant + _dot_bias(direction * outer, norm)
-            direction, outer = norm.pull(direction), outer * scale
+        pooled_scales = []
+        for step in self.after:
+            pooled_scales.append(step.inverse_scale(x))
+            x = step(x)
+        weight, bias = self._head(tokens.dtype)
+        direction = select_classes(weight, target)
+        constant = x.new_zeros(len(x)) if bias is None else select_classes(bias, target)
+        for step, scale in zip(reversed(self.after), reversed(pooled_scales), strict=True):
+            constant = constant + _dot_bias(direction * outer, step)
+            direction, outer = step.pull(direction), outer * scale
         direction = direction * outer
-        for norm, scale in zip(reversed(self.before), reversed(scales), strict=True):
-            # A bias between two norms is scaled by the later one, token by token; the mean keeps the pooled share.
-            constant = constant + _dot_bias(direction, norm) * weights.sum(dim=1)
-            direction, weights = norm.pull(direction), weights * scale
+        for step, scale in zip(reversed(self.before), reversed(token_scales), strict=True):
+            # A later norm scales the bias of an earlier one for each token; the mean keeps its share.
+            constant = constant + _dot_bias(direction, step) * weights.sum(dim=1)
+            direction, weights = step.pull(direction), weights * scale
         return direction, weights, constant
 
     def fold(self) -> Folded | None:
-        """The projection with its one norm folded into a matrix; None where more than one norm stands before E.
+        """The projection with its norm folded into one matrix; None for more than one map before ``E``.
 
-        Folded in float64 on the CPU, for little: not cached, so that weights changed in place are never stale.
+        It is computed in float64 on the CPU, which is cheap, and not cached, so that it follows weights changed in
+        place.
         """
-        norms = self.maps
-        norm = norms[0] if norms else None
-        if len(norms) > 1 or not isinstance(norm, Norm | None):
+        maps = self.maps
+        norm = maps[0] if maps else None
+        if len(maps) > 1 or not isinstance(norm, Norm | None):
             return None
         weight = _exact(self.weight)
         offset = weight.new_zeros(len(weight)) if self.bias is None else _exact(self.bias)
@@ -159,8 +185,8 @@ class ClassSpace:
 class Folded:
     """``logits = (x @ matrix) / σ(x) + offset``: linear in the token before the division.
 
-    So the product of a residual stream is the sum of the products of what was added to it, and of the four sites of a
-    block only the two sublayer outputs need a matrix product.
+    The product of the residual stream is the sum of the products of its parts, so that of the four sites of a block
+    only the two sublayer outputs need a matrix product.
     """
 
     matrix: Float[Tensor, "width classes"]
@@ -176,8 +202,8 @@ class Folded:
         return torch.addcmul(self.offset, product, self.norm.inverse_scale(x), out=out)
 
 
-def of_classes(rows: Tensor, target: ClassOrWeights) -> Tensor:
-    """The row (or number) of each image's class, or the sum of all rows by its weights."""
+def select_classes(rows: Tensor, target: ClassOrWeights) -> Tensor:
+    """The row (or number) of each image's class, or the weighted sum of all rows."""
     return target.to(rows.dtype) @ rows if target.is_floating_point() else rows[target]
 
 
@@ -185,7 +211,7 @@ def _exact(parameter: Tensor) -> Tensor:
     return parameter.detach().cpu().double()
 
 
-def _dot_bias(direction: Float[Tensor, "image width"], norm: Map) -> Float[Tensor, " image"]:
-    if norm.bias is None:
+def _dot_bias(direction: Float[Tensor, "image width"], step: Map) -> Float[Tensor, " image"]:
+    if step.bias is None:
         return direction.new_zeros(len(direction))
-    return direction @ norm.bias.to(direction.dtype)
+    return direction @ step.bias.to(direction.dtype)

@@ -1,7 +1,7 @@
-"""Intervals and tests for measurements of images: seeded, vectorized, and never a p value of 0.
+"""Confidence intervals and tests over images: seeded and vectorized, with p values above 0.
 
-Tokens of an image are not independent, so intervals and tests are over images. The paper's tests over tokens are here
-too; they take counts of values in place of the tokens, which is all that such a test needs of millions of them.
+Tokens of an image are not independent, so intervals and tests are over images. The paper's tests over tokens take
+counts of values, which suffice for millions of tokens.
 """
 
 from __future__ import annotations
@@ -27,7 +27,18 @@ _LEAST = float(np.finfo(np.float64).tiny)
 
 @dataclass(frozen=True)
 class Statistics:
-    """How much is drawn, from which seed, and how wide intervals are."""
+    """Settings of permutation tests and bootstrap intervals.
+
+    Args:
+        seed: random seed, 0 or more; default 0.
+        permutations: number of random permutations of a test, 1 or more; default 10,000.
+        resamples: number of bootstrap resamples of an interval, 1 or more; default 2,000.
+        confidence: confidence level of intervals, between 0 and 1; default 0.95.
+
+    Examples:
+        >>> Statistics(seed=1).confidence
+        0.95
+    """
 
     seed: int = 0
     permutations: int = 10_000
@@ -35,19 +46,21 @@ class Statistics:
     confidence: float = 0.95
 
 
-def check_statistics(how: Statistics) -> None:
-    """Raises ClasslensError for numbers that nothing can be drawn with."""
-    for name, value in (("permutations", how.permutations), ("resamples", how.resamples)):
+def check_statistics(statistics: Statistics) -> None:
+    """Raises ClasslensError for settings out of range."""
+    for name, value in (("permutations", statistics.permutations), ("resamples", statistics.resamples)):
         if value < 1:
             raise ClasslensError(f"{name} {value} is too few: give 1 or more")
-    if not 0 < how.confidence < 1:
-        raise ClasslensError(f"confidence {how.confidence} is no share: give a number between 0 and 1, such as 0.95")
-    if how.seed < 0:
-        raise ClasslensError(f"seed {how.seed} is negative: give 0 or more")
+    if not 0 < statistics.confidence < 1:
+        raise ClasslensError(
+            f"confidence {statistics.confidence} is out of range: give a number between 0 and 1, such as 0.95"
+        )
+    if statistics.seed < 0:
+        raise ClasslensError(f"seed {statistics.seed} is negative: give 0 or more")
 
 
 class Estimate(NamedTuple):
-    """A mean over images with its interval, and how many images had a value; NaN where none had."""
+    """A mean over images with its interval and its number of images; NaN without images."""
 
     value: Float[ndarray, " columns"]
     low: Float[ndarray, " columns"]
@@ -56,7 +69,7 @@ class Estimate(NamedTuple):
 
 
 class Test(NamedTuple):
-    """``p`` in (0, 1]; ``effect`` in [-1, 1], the rank-biserial correlation of a signed-rank test."""
+    """A p value in (0, 1], and an effect in [-1, 1]: the rank-biserial correlation of a signed-rank test."""
 
     p: float
     effect: float
@@ -64,58 +77,63 @@ class Test(NamedTuple):
 
 def estimate(
     values: Float[ndarray, "images columns"],
-    how: Statistics,
+    statistics: Statistics,
     *,
     weights: Float[ndarray, "images columns"] | None = None,
     groups: Int[ndarray, " images"] | None = None,
 ) -> Estimate:
-    """Means over images with percentile bootstrap intervals; a NaN is an image without a value.
+    """Means over images with percentile bootstrap intervals; NaN stands for an image without a value.
 
-        estimate(rates, Statistics(seed=1)).low
+    ``weights`` makes a pooled mean ``Σ w·v / Σ w``, such as one over all tokens of all images. ``groups`` (classes)
+    makes a mean of group means; a resample leaves out groups without a drawn image. All columns share their resamples.
 
-    ``weights`` makes a pooled mean ``Σ w·v / Σ w``: tokens counted over all images alike. ``groups`` (classes) makes
-    the mean within each group and then over groups; a group of which no image is drawn is left out of that resample.
-    All columns share their resamples.
+    Examples:
+        >>> estimate(np.array([[0.0], [1.0]]), Statistics()).value
+        array([0.5])
     """
-    there = ~np.isnan(values)
-    weight = there.astype(np.float64) if weights is None else np.where(there, weights, 0.0)
-    total = np.where(there, values, 0.0) * weight
-    parts = [slice(None)] if groups is None else _members(groups)
+    present = ~np.isnan(values)
+    weight = present.astype(np.float64) if weights is None else np.where(present, weights, 0.0)
+    total = np.where(present, values, 0.0) * weight
+    members = [slice(None)] if groups is None else _members(groups)
 
-    def means(drawn: Float[ndarray, "draws images"]) -> Float[ndarray, "draws columns"]:
-        found = np.zeros((len(drawn), values.shape[1]))
-        counted = np.zeros_like(found)
-        for part in parts:
-            below = drawn[:, part] @ weight[part]
-            mean = np.divide(drawn[:, part] @ total[part], below, out=np.zeros_like(below), where=below > 0)
-            found += mean
-            counted += below > 0
-        return np.divide(found, counted, out=np.full_like(found, np.nan), where=counted > 0)
+    def means(counts: Float[ndarray, "draws images"]) -> Float[ndarray, "draws columns"]:
+        sums = np.zeros((len(counts), values.shape[1]))
+        group_counts = np.zeros_like(sums)
+        for group in members:
+            denominator = counts[:, group] @ weight[group]
+            sums += np.divide(
+                counts[:, group] @ total[group], denominator, out=np.zeros_like(denominator), where=denominator > 0
+            )
+            group_counts += denominator > 0
+        return np.divide(sums, group_counts, out=np.full_like(sums, np.nan), where=group_counts > 0)
 
-    return Estimate(*bootstrap(means, len(values), how), there.sum(axis=0))
+    return Estimate(*bootstrap(means, len(values), statistics), present.sum(axis=0))
 
 
 def bootstrap(
     statistic: Callable[[Float[ndarray, "draws images"]], Float[ndarray, "draws columns"]],
     images: int,
-    how: Statistics,
+    statistics: Statistics,
 ) -> tuple[Float[ndarray, " columns"], Float[ndarray, " columns"], Float[ndarray, " columns"]]:
-    """Statistics of the images with percentile bootstrap intervals: their values, lower and upper ends.
+    """Values of a statistic of the images, with the lower and upper ends of percentile bootstrap intervals.
 
-        bootstrap(lambda drawn: (drawn @ hits) / (drawn @ trials), len(hits), Statistics())
+    ``statistic`` takes the number of draws of each image and returns one row for each resample, NaN where undefined.
 
-    ``statistic`` is given how often each image is drawn; NaN where it is not defined.
+    Examples:
+        >>> hits, trials = np.array([[1.0], [3.0]]), np.array([[2.0], [4.0]])
+        >>> bootstrap(lambda counts: (counts @ hits) / (counts @ trials), 2, Statistics())[0]
+        array([0.66666667])
     """
     value = statistic(np.ones((1, images)))[0]
     if not images or not len(value):
         return value, value, value
-    drawn = np.concatenate([statistic(each) for each in _resamples(images, how)])
-    edges = (1 - how.confidence) / 2
-    # A column without any value stays NaN, and numpy need not warn of it.
-    known = ~np.isnan(value)
+    resampled = np.concatenate([statistic(counts) for counts in _resamples(images, statistics)])
+    tail = (1 - statistics.confidence) / 2
+    # nanquantile would warn about columns without any value; they stay NaN.
+    defined = ~np.isnan(value)
     low, high = np.full_like(value, np.nan), np.full_like(value, np.nan)
-    if known.any():
-        low[known], high[known] = np.nanquantile(drawn[:, known], [edges, 1 - edges], axis=0)
+    if defined.any():
+        low[defined], high[defined] = np.nanquantile(resampled[:, defined], [tail, 1 - tail], axis=0)
     return value, low, high
 
 
@@ -124,128 +142,139 @@ def _members(groups: Int[ndarray, " images"]) -> list[Any]:
     return np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
 
 
-def _resamples(images: int, how: Statistics) -> Iterator[Float[ndarray, "draws images"]]:
-    """How often each image is drawn, in each resample."""
-    rng = np.random.default_rng(how.seed)
+def _resamples(images: int, statistics: Statistics) -> Iterator[Float[ndarray, "draws images"]]:
+    """The number of draws of each image, for each resample."""
+    rng = np.random.default_rng(statistics.seed)
     step = max(1, _SCRATCH // images)
-    for start in range(0, how.resamples, step):
-        draws = min(step, how.resamples - start)
+    for start in range(0, statistics.resamples, step):
+        draws = min(step, statistics.resamples - start)
         chosen = rng.integers(0, images, (draws, images)) + np.arange(draws)[:, None] * images
         yield np.bincount(chosen.ravel(), minlength=draws * images).reshape(draws, images).astype(np.float64)
 
 
 def flip_signs(
-    differences: Float[ndarray, "images columns"], how: Statistics, alternative: Alternative = "greater"
+    differences: Float[ndarray, "images columns"], statistics: Statistics, alternative: Alternative = "greater"
 ) -> Float[ndarray, " columns"]:
-    """Permutation test of paired differences over images: under the null each is as likely with the other sign.
+    """Permutation test of paired differences over images: under the null, both signs are equally likely.
 
-        p = flip_signs(rate_of_class_tokens - rate_of_context_tokens, Statistics())
+    Returns ``(1 + hits) / (1 + permutations)`` for each column; NaN for a column without differences.
 
-    Returns ``(1 + hits) / (1 + permutations)`` for each column; NaN where no image has a difference.
+    Examples:
+        >>> flip_signs(np.full((20, 1), 0.1), Statistics(permutations=999)).round(3)
+        array([0.001])
     """
-    there = ~np.isnan(differences)
-    values = np.where(there, differences, 0.0).astype(np.float64)
+    present = ~np.isnan(differences)
+    values = np.where(present, differences, 0.0).astype(np.float64)
     observed = values.sum(axis=0)
-    # Sums that are equal but for rounding are ties, and count against the effect.
+    # Sums that differ by rounding alone are ties, and count against the effect.
     slack = 1e-12 * np.abs(values).sum(axis=0)
     hits = np.zeros(values.shape[1], dtype=np.int64)
-    rng = np.random.default_rng(how.seed)
+    rng = np.random.default_rng(statistics.seed)
     step = max(1, _SCRATCH // max(1, len(values)))
-    for start in range(0, how.permutations, step):
-        signs = rng.integers(0, 2, (min(step, how.permutations - start), len(values)), dtype=np.int8)
+    for start in range(0, statistics.permutations, step):
+        signs = rng.integers(0, 2, (min(step, statistics.permutations - start), len(values)), dtype=np.int8)
         sums = (2.0 * signs - 1.0) @ values
         if alternative == "greater":
             hits += (sums >= observed - slack).sum(axis=0)
         else:
             hits += (np.abs(sums) >= np.abs(observed) - slack).sum(axis=0)
-    return np.where(there.any(axis=0), (1 + hits) / (1 + how.permutations), np.nan)
+    return np.where(present.any(axis=0), (1 + hits) / (1 + statistics.permutations), np.nan)
 
 
 def shuffle_labels(
     first: Int[ndarray, " values"],
     second: Int[ndarray, " values"],
     values: Int[ndarray, " values"],
-    how: Statistics,
+    statistics: Statistics,
     alternative: Alternative = "greater",
 ) -> float:
-    """Permutation test of a difference of means between two groups, from how often each value occurs in them.
+    """Permutation test of the difference of means between two groups, from the counts of each value.
 
-        shuffle_labels(counts_of_class_tokens, counts_of_context_tokens, np.arange(num_classes), Statistics())
+    With shuffled labels, the counts of the first group follow a multivariate hypergeometric distribution. Drawing from
+    it costs the same for a few tokens and for millions. Returns ``(1 + hits) / (1 + permutations)``; NaN for an empty
+    group, and from 10⁹ tokens on, which numpy cannot draw.
 
-    Shuffling labels over tokens and adding up is drawing from an urn: how many of each value fall to the first group is
-    multivariate hypergeometric. So a permutation costs as much for millions of tokens as for a few, and their
-    distribution is that of the shuffles themselves. Returns ``(1 + hits) / (1 + permutations)``; NaN when a group is
-    empty, or from 10⁹ tokens on, for which numpy draws no such numbers.
+    Examples:
+        >>> shuffle_labels(np.array([9, 1]), np.array([1, 9]), np.array([0, 1]), Statistics())
+        1.0
     """
     both = first + second
-    kept = both > 0
-    first, both, values = first[kept], both[kept], values[kept].astype(np.int64)
+    occurs = both > 0
+    first, both, values = first[occurs], both[occurs], values[occurs].astype(np.int64)
     size, total = int(first.sum()), int(both.sum())
     if size == 0 or size == total or total >= 10**9:
         return math.nan
-    # The mean is a rising function of the sum that falls to the first group. Integers from 0, so ties are exact.
+    # The mean of the first group rises with its sum. Integers make ties exact.
     values = values - values.min()
     observed, expected = int(first @ values), Fraction(size * int(both @ values), total)
-    apart = abs(observed - expected)
-    rng = np.random.default_rng(how.seed)
+    distance = abs(observed - expected)
+    rng = np.random.default_rng(statistics.seed)
     hits, step = 0, max(1, _SCRATCH // len(both))
-    for start in range(0, how.permutations, step):
-        draws = min(step, how.permutations - start)
+    for start in range(0, statistics.permutations, step):
+        draws = min(step, statistics.permutations - start)
         sums = rng.multivariate_hypergeometric(both, size, size=draws, method="marginals") @ values
         if alternative == "greater":
             hits += int((sums >= observed).sum())
         else:
-            hits += int(((sums >= math.ceil(expected + apart)) | (sums <= math.floor(expected - apart))).sum())
-    return (1 + hits) / (1 + how.permutations)
+            hits += int(((sums >= math.ceil(expected + distance)) | (sums <= math.floor(expected - distance))).sum())
+    return (1 + hits) / (1 + statistics.permutations)
 
 
 def wilcoxon(differences: Float[ndarray, " pairs"]) -> Test:
-    """One-sided Wilcoxon signed-rank test that paired differences tend above 0, and its effect size.
+    """One-sided Wilcoxon signed-rank test of paired differences above 0, with its effect size.
 
-        wilcoxon(identifiability - identifiability_of_twin).effect
+    Exact for few pairs, otherwise scipy's normal approximation; NaN and differences of 0 are left out. The effect is
+    the matched-pairs rank-biserial correlation ``(W⁺ - W⁻) / (W⁺ + W⁻)`` (Kerby, 2014).
 
-    Exact for few pairs, else the normal approximation (scipy's); pairs without a difference are left out, as are NaN.
-    The effect is the matched-pairs rank-biserial correlation ``(W⁺ - W⁻) / (W⁺ + W⁻)`` (Kerby, 2014).
+    Examples:
+        >>> wilcoxon(np.array([1.0, 2.0, 3.0, -0.5])).effect
+        0.8
     """
     from scipy import stats
 
     differences = differences[~np.isnan(differences)]
-    # What differs by rounding alone is a tie, or no difference.
+    # Rounding errors must not break ties.
     scale = float(np.abs(differences).max(initial=0)) or 1.0
     differences = np.round(differences / scale, 12)
-    apart = differences[differences != 0]
-    if not len(apart):
+    nonzero = differences[differences != 0]
+    if not len(nonzero):
         return Test(1.0 if len(differences) else math.nan, 0.0 if len(differences) else math.nan)
-    found = stats.wilcoxon(apart, alternative="greater")
-    largest = len(apart) * (len(apart) + 1) / 2
-    return Test(max(float(found.pvalue), _LEAST), 2 * float(found.statistic) / largest - 1)
+    result = stats.wilcoxon(nonzero, alternative="greater")
+    largest = len(nonzero) * (len(nonzero) + 1) / 2
+    return Test(max(float(result.pvalue), _LEAST), 2 * float(result.statistic) / largest - 1)
 
 
 def wilcoxon_of_counts(values: Int[ndarray, " values"], counts: Int[ndarray, " values"]) -> Test:
-    """``wilcoxon`` from how often each difference occurs, by the normal approximation with its correction for ties.
+    """``wilcoxon`` from the counts of each difference, by the normal approximation with a correction for ties.
 
-    wilcoxon_of_counts(np.arange(-9, 10), np.bincount(rank_of_twin - rank + 9, minlength=19))
+    Examples:
+        >>> wilcoxon_of_counts(np.array([-1, 0, 1]), np.array([10, 5, 30])).effect
+        0.5
     """
-    kept = (counts > 0) & (values != 0)
-    if not kept.any():
-        there = counts.sum() > 0
-        return Test(1.0 if there else math.nan, 0.0 if there else math.nan)
-    size, where = np.unique(np.abs(values[kept]), return_inverse=True)
-    above = np.bincount(where, np.where(values[kept] > 0, counts[kept], 0), minlength=len(size))
-    tied = np.bincount(where, counts[kept], minlength=len(size))
-    before = np.cumsum(tied) - tied
-    rank = before + (tied + 1) / 2  # the mean rank of those that tie
+    nonzero = (counts > 0) & (values != 0)
+    if not nonzero.any():
+        has_pairs = counts.sum() > 0
+        return Test(1.0 if has_pairs else math.nan, 0.0 if has_pairs else math.nan)
+    sizes, size_index = np.unique(np.abs(values[nonzero]), return_inverse=True)
+    positive = np.bincount(size_index, np.where(values[nonzero] > 0, counts[nonzero], 0), minlength=len(sizes))
+    tied = np.bincount(size_index, counts[nonzero], minlength=len(sizes))
+    ranks = np.cumsum(tied) - tied + (tied + 1) / 2  # mean rank of each tie
     pairs = float(tied.sum())
-    plus, largest = float(rank @ above), pairs * (pairs + 1) / 2
+    plus, largest = float(ranks @ positive), pairs * (pairs + 1) / 2
     variance = pairs * (pairs + 1) * (2 * pairs + 1) / 24 - float((tied**3 - tied).sum()) / 48
     z = (plus - largest / 2) / math.sqrt(variance)
     return Test(max(0.5 * math.erfc(z / math.sqrt(2)), _LEAST), 2 * plus / largest - 1)
 
 
 def holm(p: Float[ndarray, " tests"]) -> Float[ndarray, " tests"]:
-    """Holm's step-down correction: each p value as if its family had been one test; NaN stay and count for nothing."""
-    found = np.full(len(p), np.nan)
-    known = np.flatnonzero(~np.isnan(p))
-    order = known[np.argsort(p[known])]
-    found[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
-    return found
+    """p values with Holm's step-down correction for multiple tests; NaN stay NaN and do not count.
+
+    Examples:
+        >>> holm(np.array([0.01, 0.04, np.nan])).round(2)
+        array([0.02, 0.04,  nan])
+    """
+    corrected = np.full(len(p), np.nan)
+    present = np.flatnonzero(~np.isnan(p))
+    order = present[np.argsort(p[present])]
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
+    return corrected

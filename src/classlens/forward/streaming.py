@@ -78,7 +78,7 @@ def stream(
         pixels,
         receivers,
         unfused="attention" in names,
-        opened=not COEFFICIENTS.keys().isdisjoint(names),
+        exposing_coefficients=not COEFFICIENTS.keys().isdisjoint(names),
     )
 
 
@@ -145,7 +145,7 @@ class _SpaceTokens:
             return classes.to(view.device).repeat_interleave(rows_per_image)
 
         self._tokens, self._receive = tokens, receive
-        self._facts = BlockFacts(space, rows(target), sites, view.reading(space))
+        self._facts = BlockFacts(space, rows(target), sites, view.space_by_site(space))
         self._agreement = (
             None
             if agreement is None

@@ -1,4 +1,4 @@
-"""Weights from a file the user gives, read without running anything in it."""
+"""Weights from a user's file, loaded without running code in it."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ State = dict[str, Tensor]
 
 
 def read_state(path: str | Path) -> State:
-    """A state dict from safetensors or a torch file, unwrapped (``state_dict``, ``model``, EMA, ``module.``).
+    """The state dict in a safetensors or torch file, without wrappers (``state_dict``, ``model``, EMA, ``module.``).
 
-    Only tensors are read (``weights_only=True``); a pickle that needs more is refused.
+    Only tensors are loaded (``weights_only=True``); raises ClasslensError for a pickle that holds more.
     """
     file = Path(path)
     if not file.is_file():
         raise ClasslensError(f"checkpoint {str(path)!r} is not a file: give the path of a .safetensors or .pth file")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's remarks on odd pickles; the error below says what to do
+            warnings.simplefilter("ignore")  # torch's remarks on odd pickles; the error below gives the way out
             state: State = load_state_dict(str(file), weights_only=True)
-        # Wrappers of wrappers (a compiled module in DistributedDataParallel), which not every timm takes off.
+        # Wrappers of wrappers (a compiled module in DistributedDataParallel) stay on in some versions of timm.
         state = {re.sub(r"^(module\.|_orig_mod\.)+", "", name): value for name, value in state.items()}
-    except AttributeError:  # it read well, but has no names to clean
+    except AttributeError:  # a valid file whose content has no names
         state = {}
-    except Exception as error:  # what a broken file makes torch raise is not bounded
+    except Exception as error:  # a broken file makes torch raise almost anything
         # timm wraps torch's refusal of a pickle that needs more than tensors.
         if not isinstance(error.__cause__ or error, pickle.UnpicklingError) or not _is_pickle(file):
             raise _unreadable(path) from None
@@ -45,7 +45,7 @@ def read_state(path: str | Path) -> State:
         ) from None
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ClasslensError(
-            f"checkpoint {str(path)!r} holds no state dict: expected names with tensors, as model.state_dict() gives"
+            f"checkpoint {str(path)!r} holds no state dict: expected names with tensors, as in model.state_dict()"
         )
     return state
 
@@ -53,20 +53,20 @@ def read_state(path: str | Path) -> State:
 def apply_state(
     module: nn.Module, state: State, path: str | Path, convert: Callable[[State, nn.Module], State] | None = None
 ) -> None:
-    """Load a state dict into a model; raises ClasslensError that names the first keys that do not fit."""
+    """Load a state dict into a model; raises ClasslensError with the first keys that do not fit."""
     if convert is not None:
-        # A conversion that fails leaves it to the comparison of keys and shapes to say what is wrong.
+        # After a failed conversion the comparison of keys and shapes below finds the mistake.
         with suppress(RuntimeError, ValueError, KeyError, IndexError, AttributeError):
             state = convert(state, module)
-    own = module.state_dict()
-    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in state if key not in own]
+    expected = module.state_dict()
+    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in expected]
     problems = []
     if missing:
         problems.append(f"{len(missing)} keys of the model are missing, first {missing[0]!r}")
     if unexpected:
         problems.append(f"{len(unexpected)} keys are unexpected, first {unexpected[0]!r}")
-    for key, value in own.items():
+    for key, value in expected.items():
         if not problems and key in state and state[key].shape != value.shape:
             problems.append(f"{key!r} has shape {list(state[key].shape)} where the model has {list(value.shape)}")
     if problems:
@@ -85,6 +85,6 @@ def _unreadable(path: str | Path) -> ClasslensError:
 
 
 def _is_pickle(file: Path) -> bool:
-    """Whether the file is made like torch's: a zip archive with a pickle in it or, from before 2020, a bare pickle."""
+    """Whether a file has a form of torch's: a zip archive with a pickle or, from before 2020, a bare pickle."""
     with file.open("rb") as stream:
         return zipfile.is_zipfile(stream) or (stream.seek(0) == 0 and stream.read(1) == pickle.PROTO)

@@ -1,4 +1,4 @@
-"""The classes of a model: their names, and how a user's word for one becomes an index."""
+"""The classes of a model: their names, and the index of a name."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from classlens.errors import ClasslensError, suggestion
 class Classes:
     """Class names in the order of the head's rows.
 
-    >>> Classes(("tabby, tabby cat", "tench")).index("Tabby cat")
-    0
+    Examples:
+        >>> Classes(("tabby, tabby cat", "tench")).index("Tabby cat")
+        0
     """
 
     names: tuple[str, ...]
@@ -25,18 +26,18 @@ class Classes:
         return len(self.names)
 
     @cached_property
-    def _known(self) -> dict[str, list[int]]:
-        """Every spelling that names a class: the whole name, and each synonym between commas."""
-        known: dict[str, list[int]] = {}
+    def _indices(self) -> dict[str, list[int]]:
+        """The classes of every spelling: of the whole name, and of each synonym between commas."""
+        indices: dict[str, list[int]] = {}
         for index, name in enumerate(self.names):
             for spelling in {name.lower(), *(part.strip().lower() for part in name.split(","))}:
-                known.setdefault(spelling, []).append(index)
-        return known
+                indices.setdefault(spelling, []).append(index)
+        return indices
 
     def index(self, target: int | str) -> int:
-        """The index of a class given by index, name or synonym; raises ClasslensError that suggests near names."""
+        """The index of a class given by index, name or synonym; raises ClasslensError with near names."""
         if isinstance(target, str):
-            return self._named(target)
+            return self._index_of_name(target)
         if not 0 <= target < len(self.names):
             raise ClasslensError(
                 f"class {target} is not one of this model's {len(self.names)} classes: give an index from 0 to "
@@ -44,30 +45,29 @@ class Classes:
             )
         return int(target)
 
-    def _named(self, name: str) -> int:
-        found = self._known.get(name.strip().lower(), [])
-        exact = [index for index in found if self.names[index].lower() == name.strip().lower()]
-        if len(exact or found) == 1:
-            return (exact or found)[0]
-        if found:
+    def _index_of_name(self, name: str) -> int:
+        spelling = name.strip().lower()
+        matches = self._indices.get(spelling, [])
+        whole_names = [index for index in matches if self.names[index].lower() == spelling]
+        candidates = whole_names or matches
+        if len(candidates) == 1:
+            return candidates[0]
+        if matches:
             raise ClasslensError(
-                f"class name {name!r} stands for several classes, indices {', '.join(map(str, found))}: give the index"
+                f"class name {name!r} belongs to several classes, indices {', '.join(map(str, matches))}: give the "
+                "index"
             )
-        if name.strip().isdecimal():
-            return self.index(int(name))
-        raise ClasslensError(
-            f"class {name!r} is not one of this model's {len(self.names)} classes"
-            f"{suggestion(name, self._known) or self._hint}"
+        if spelling.isdecimal():
+            return self.index(int(spelling))
+        examples = ", ".join(repr(known[:40]) for known in self.names[:3])
+        hint = suggestion(name, self._indices) or (
+            f": give an index from 0 to {len(self.names) - 1}, or a name such as {examples}"
         )
-
-    @property
-    def _hint(self) -> str:
-        some = ", ".join(repr(name[:40]) for name in self.names[:3])
-        return f": give an index from 0 to {len(self.names) - 1}, or a name such as {some}"
+        raise ClasslensError(f"class {name!r} is not one of this model's {len(self.names)} classes{hint}")
 
 
-def classes_of(num_classes: int, names: Sequence[str] | None) -> Classes:
-    """The classes of a head of so many rows; ``class 0, class 1 …`` where their names are not known."""
+def make_classes(num_classes: int, names: Sequence[str] | None) -> Classes:
+    """The classes of a head with ``num_classes`` rows; ``class 0``, ``class 1`` … without names."""
     if names is None:
         return Classes(tuple(f"class {index}" for index in range(num_classes)))
     if isinstance(names, str):
@@ -99,7 +99,7 @@ def read_class_names(path: str | Path) -> list[str]:
             raise TypeError
     except (ValueError, TypeError, KeyError):
         raise ClasslensError(
-            f"class names file {str(path)!r} is not what was expected: a JSON list of names, or an object from class "
+            f"class names file {str(path)!r} has another form: expected a JSON list of names, or an object from class "
             "index to name"
         ) from None
     return value

@@ -1,4 +1,4 @@
-"""A digest that tells the weights of one model from those of another."""
+"""A digest that identifies the weights of a model."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from classlens.models.view import ModelView
 
 
 def weights_digest(view: ModelView) -> str:
-    """Of every parameter and buffer of a model, and of class embeddings that are none of them."""
+    """SHA-256 of all parameters, buffers and class embeddings of a model."""
     digest = hashlib.sha256()
-    # Buffers by name as well: a state dict leaves out those that are not persistent.
+    # A state dict leaves out buffers that are not persistent.
     tensors: dict[str, object] = {**view.module.state_dict(), **dict(view.module.named_buffers())}
     for number, readout in enumerate(view.readouts):
         tensors[f"readout {number}"] = readout.space.weight

@@ -1,4 +1,4 @@
-"""Where what a model sees lies in the original picture, for transforms made of resizes and center crops."""
+"""The part of a picture that a model receives, for transforms of resizes and center crops."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from classlens.models.transforms import Transform
 Size = tuple[int, int]
 """Height and width."""
 
-# Steps that leave every pixel where it is, by the name of their class.
-_STILL = frozenset(
+# Steps that keep the position of every pixel, by class name.
+_POSITION_KEEPING = frozenset(
     [
         *("ToTensor", "PILToTensor", "MaybeToTensor", "MaybePILToTensor", "ToNumpy", "ToImage"),
-        *("ToDtype", "ConvertImageDtype", "Normalize", "_convert_to_rgb"),  # the last is OpenCLIP's
+        *("ToDtype", "ConvertImageDtype", "Normalize", "_convert_to_rgb"),  # the last one belongs to OpenCLIP
     ]
 )
 
@@ -38,16 +38,16 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Window:
-    """Where the model's input lies in a picture: ``window((300, 451), transform).frame.left``, in its pixels."""
+    """The position of the model's input in a picture, in pixels of the picture."""
 
     frame: Box
     """The borders of the input; outside of the picture where a crop padded it."""
-    seen: Box
+    visible: Box
     """The part of the picture that the input shows."""
 
     def scaled(self, x: float, y: float) -> Window:
         """The same window in a picture resized by these factors."""
-        return Window(self.frame.scaled(x, y), self.seen.scaled(x, y))
+        return Window(self.frame.scaled(x, y), self.visible.scaled(x, y))
 
 
 @dataclass(frozen=True)
@@ -59,96 +59,101 @@ class Resized:
 
 @dataclass(frozen=True)
 class Cropped:
-    """A part of a picture that begins at a row and a column; outside of the picture it is padding."""
+    """A part of a picture, from a first row and column; padded where it lies outside of the picture."""
 
     start: tuple[int, int]
     size: Size
 
 
-def stages(size: Size, transform: Transform | None) -> list[Resized | Cropped] | None:
-    """What a transform does to a picture of a height and width; None where it has steps of other kinds.
+def transform_stages(size: Size, transform: Transform | None) -> list[Resized | Cropped] | None:
+    """The resizes and crops that a transform applies to a picture of a height and width; None for other steps.
 
-    stages((300, 451), paper_transform((224, 224)))  # [Resized((224, 224))]
+    Examples:
+        >>> from classlens.models.transforms import paper_transform
+        >>> transform_stages((300, 451), paper_transform((224, 224)))
+        [Resized(size=(224, 224))]
     """
-    found: list[Resized | Cropped] = []
+    stages: list[Resized | Cropped] = []
     for step in [] if transform is None else _steps(transform):
-        if getattr(step, "__name__", type(step).__name__) in _STILL:
+        if getattr(step, "__name__", type(step).__name__) in _POSITION_KEEPING:
             continue
-        change = _CHANGES.get(type(step))
-        if change is None or step.size is None:
+        make_stage = _STAGES.get(type(step))
+        if make_stage is None or step.size is None:
             return None
-        stage = change(step, size)
-        found.append(stage)
-        size = stage.size
-    return found
+        stages.append(make_stage(step, size))
+        size = stages[-1].size
+    return stages
 
 
-def window(size: Size, transform: Transform | None) -> Window | None:
-    """Where in a picture of a height and width the model's input lies; None for transforms with steps of other kinds.
+def input_window(size: Size, transform: Transform | None) -> Window | None:
+    """The position of the model's input in a picture of a height and width; None for transforms with other steps.
 
-    window((300, 451), transform).seen  # Box(left=75.5, top=0.0, right=375.5, bottom=300.0)
+    Examples:
+        >>> transform = transforms.Compose([transforms.Resize(32), transforms.CenterCrop(32)])
+        >>> input_window((300, 451), transform).visible
+        Box(left=75.1..., top=0.0, right=375.8..., bottom=300.0)
     """
-    found = stages(size, transform)
-    if found is None:
+    stages = transform_stages(size, transform)
+    if stages is None:
         return None
-    sides = [_side(size[axis], [_on(stage, axis) for stage in found]) for axis in (0, 1)]
+    sides = [_side(size[axis], [_along(stage, axis) for stage in stages]) for axis in (0, 1)]
     (top, bottom), (left, right) = (frame for frame, _ in sides)
-    (first, last), (begin, end) = (seen for _, seen in sides)
+    (first, last), (begin, end) = (visible for _, visible in sides)
     return Window(Box(left, top, right, bottom), Box(begin, first, end, last))
 
 
 _Interval = tuple[float, float]
 
 
-def _on(stage: Resized | Cropped, axis: int) -> tuple[int | None, int]:
+def _along(stage: Resized | Cropped, axis: int) -> tuple[int | None, int]:
     """The start, None for a resize, and the size along an axis."""
     return (stage.start[axis] if isinstance(stage, Cropped) else None, stage.size[axis])
 
 
 def _side(count: int, changes: list[tuple[int | None, int]]) -> tuple[_Interval, _Interval]:
-    """Frame and seen part of one side of a picture."""
+    """Frame and visible part of one side of a picture."""
     first, last = 0.0, float(count)
-    seen = (first, last)
+    visible = (first, last)
     for start, size in changes:
         if start is not None:
             pixel = (last - first) / count
             first, last = first + start * pixel, first + (start + size) * pixel
-            # What one crop has cut off, the padding of a later one does not bring back.
-            seen = (max(seen[0], first), min(seen[1], last))
+            # The padding of a later crop does not bring back pixels that an earlier one cut off.
+            visible = (max(visible[0], first), min(visible[1], last))
         count = size
-    return (first, last), seen
+    return (first, last), visible
 
 
 def _steps(transform: Any) -> list[Any]:
-    """The steps of a chain, also of chains within it."""
+    """The steps of a chain, chains within it flattened."""
     if type(transform) is ImageClassification:
         return [transforms.Resize(transform.resize_size), transforms.CenterCrop(transform.crop_size)]
     if isinstance(transform, transforms.Compose | v2.Compose):
-        return [each for step in transform.transforms for each in _steps(step)]
+        return [inner for step in transform.transforms for inner in _steps(step)]
     return [transform]
 
 
-def _resized(step: Any, now: Size) -> Resized:
+def _resized(step: Any, before: Size) -> Resized:
     size = [step.size] if isinstance(step.size, int) else list(step.size)
-    if len(size) == 1:  # the shorter side, the other in proportion, as torchvision counts it
-        long = int(size[0] * max(now) / min(now))
+    if len(size) == 1:  # the shorter side; the other in proportion, rounded as torchvision does
+        long = int(size[0] * max(before) / min(before))
         if step.max_size is not None and long > step.max_size:
             size[0], long = int(step.max_size * size[0] / long), step.max_size
-        size = [long, size[0]] if now[0] > now[1] else [size[0], long]
+        size = [long, size[0]] if before[0] > before[1] else [size[0], long]
     return Resized((size[0], size[1]))
 
 
-def _cropped(step: Any, now: Size) -> Cropped:
+def _cropped(step: Any, before: Size) -> Cropped:
     height, width = step.size if len(step.size) == 2 else (*step.size, *step.size)
-    return Cropped((_start(now[0], height), _start(now[1], width)), (height, width))
+    return Cropped((_start(before[0], height), _start(before[1], width)), (height, width))
 
 
-def _start(now: int, size: int) -> int:
-    """Where the middle begins; below 0 where there is less than that, with the odd pixel of padding at the end."""
-    return round((now - size) / 2.0) if now >= size else -((size - now) // 2)
+def _start(before: int, size: int) -> int:
+    """The start of a center crop; negative for padding, whose odd pixel goes to the end."""
+    return round((before - size) / 2.0) if before >= size else -((size - before) // 2)
 
 
-_CHANGES: dict[type, Callable[[Any, Size], Resized | Cropped]] = {
+_STAGES: dict[type, Callable[[Any, Size], Resized | Cropped]] = {
     transforms.Resize: _resized,
     v2.Resize: _resized,
     transforms.CenterCrop: _cropped,

@@ -1,4 +1,4 @@
-"""Whatever a user hands over as images, as named RGB pictures."""
+"""Paths, PIL images and arrays from a user, as named RGB pictures."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from classlens.errors import ClasslensError
 
-ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]
+ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[Any]
 
 _ACCEPTED = (
     "a path, a PIL image, a numpy array [height, width], [height, width, channel] or [image, height, width, channel], "
     "or several of these in a list"
 )
 
-# What sets a picture upright, by the value of its EXIF orientation tag; 1 is upright.
+# Transpositions that set a picture upright, by its EXIF orientation; 1 is upright.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -39,48 +39,43 @@ _TURNS = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A name and an upright RGB image, as ``read_pictures`` makes them.
-
-    >>> Picture("a gray square", Image.new("RGB", (2, 2), "gray")).name
-    'a gray square'
-
-    The image holds pixels alone: no EXIF data, color profile or other metadata of the file it came from.
-    """
+    """A named, upright RGB image without EXIF data, color profile or other metadata."""
 
     name: str
     image: Image.Image
 
 
 def open_picture(path: str | os.PathLike[str]) -> Picture:
-    """Read one image file.
+    """Load one image file.
 
-    >>> import tempfile
-    >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
-    ...     Image.new("L", (4, 2)).save(file.name)
-    ...     open_picture(file.name).image
-    <PIL.Image.Image image mode=RGB size=4x2 at 0x...>
+    The picture is turned upright by its EXIF orientation. Alpha is dropped, as in torchvision's and timm's loaders.
+    The first of several frames is used. Deeper pixels are scaled to 8 bits, never clipped:
 
-    The picture is turned upright by its EXIF orientation. Alpha is dropped, as torchvision's and timm's loaders do.
-    The first frame of several is taken. More than 8 bits are scaled, never clipped:
-
-    - 16-bit gray is divided by 257 and rounded; of 16-bit color Pillow gives the upper byte;
-    - 32-bit integers are taken as 16-bit where the largest exceeds 255 (in PGM files, which hold at most 16
-      bits, always), otherwise as 8-bit;
-    - floats are taken as 0…1 where none exceeds 1, otherwise as 0…255.
+    - 16-bit gray is divided by 257 and rounded; 16-bit color keeps its upper byte, as Pillow returns it;
+    - 32-bit integers count as 16-bit where the largest exceeds 255 (in PGM files, which hold at most 16 bits,
+      always), otherwise as 8-bit;
+    - floats count as 0…1 where none exceeds 1, otherwise as 0…255.
 
     Args:
-        path: a file in any format that Pillow reads.
+        path: a file in any format that Pillow supports.
 
     Returns:
-        A ``Picture`` whose name is the path as given.
+        A ``Picture`` whose name is the given path.
 
     Raises:
-        ClasslensError: the file is missing, unreadable, empty, cut short or no image, has more pixels than Pillow's
-            ``Image.MAX_IMAGE_PIXELS``, or holds numbers outside the ranges above.
+        ClasslensError: the file is missing, unreadable, empty, truncated or not an image, has more pixels than
+            Pillow's ``Image.MAX_IMAGE_PIXELS``, or holds numbers outside the ranges above.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
+        ...     Image.new("L", (4, 2)).save(file.name)
+        ...     open_picture(file.name).image
+        <PIL.Image.Image image mode=RGB size=4x2 at 0x...>
     """
     name = os.fsdecode(path)
     label = f"image {name!r}"
-    with _failures(label):
+    with _reporting_failures(label):
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
             raise ClasslensError(f"{label} is a folder: expected an image file; give the paths of the images in it")
@@ -92,34 +87,35 @@ def open_picture(path: str | os.PathLike[str]) -> Picture:
             return Picture(name, _upright_rgb(image, label))
 
 
-def read_pictures(images: ImageLike | Iterable[ImageLike], *, smallest: tuple[int, int] = (1, 1)) -> list[Picture]:
-    """Name and read one image or many.
-
-    >>> import numpy as np
-    >>> gray = np.array([[0.0, 0.5, 1.0]])
-    >>> [picture.name for picture in read_pictures([gray, Image.new("RGB", (2, 2))])]
-    ['image 0', 'image 1']
-    >>> read_pictures(gray)[0].image.getpixel((1, 0))
-    (128, 128, 128)
+def read_pictures(images: object, *, smallest: tuple[int, int] = (1, 1)) -> list[Picture]:
+    """Load and name one image or many.
 
     Args:
         images: a path, a PIL image, an array, or any iterable that mixes these. Arrays are ``[height, width]``,
             ``[height, width, channel]`` or, for several images, ``[image, height, width, channel]`` with 1, 3 (RGB)
             or 4 (RGB and alpha, which is dropped) channels; uint8, uint16 (divided by 257 and rounded), bool, or
-            floats in 0…1. Paths and PIL images are read as ``open_picture`` does; a PIL image is never changed.
-        smallest: the fewest rows and columns of pixels an image may have: the model's grid of tokens.
+            floats in 0…1. Paths and PIL images are treated as in ``open_picture``; a PIL image is never changed.
+        smallest: minimum height and width of an image in pixels: the model's grid of tokens.
 
     Returns:
-        A ``Picture`` for each image, in order. Its name is the path, also that of a PIL image which was opened
-        from one, or else ``"image 0"``, ``"image 1"``… by its place in the list; names that come again are told apart
-        as ``"cat.png (2)"``.
+        A ``Picture`` for each image, in order. Its name is its path, also for a PIL image that was opened from a
+        path, or else ``"image 0"``, ``"image 1"``… by its position in the list. A repeated name gets a number, as in
+        ``"cat.png (2)"``.
 
     Raises:
-        ClasslensError: no image, an object that is none, an image that cannot be read or is smaller than
+        ClasslensError: no image, an object that is not an image, an image that cannot be loaded or is smaller than
             ``smallest``, an array of another shape or type, or floats that are NaN or outside 0…1.
+
+    Examples:
+        >>> import numpy as np
+        >>> gray = np.array([[0.0, 0.5, 1.0]])
+        >>> [picture.name for picture in read_pictures([gray, Image.new("RGB", (2, 2))])]
+        ['image 0', 'image 1']
+        >>> read_pictures(gray)[0].image.getpixel((1, 0))
+        (128, 128, 128)
     """
     pictures: list[Picture] = []
-    for item in _each(images):
+    for item in _iterate(images):
         for picture in _read(item, len(pictures)):
             width, height = picture.image.size
             if height < smallest[0] or width < smallest[1]:
@@ -130,11 +126,11 @@ def read_pictures(images: ImageLike | Iterable[ImageLike], *, smallest: tuple[in
             pictures.append(picture)
     if not pictures:
         raise ClasslensError(f"no images were given: expected at least one; give {_ACCEPTED}")
-    return _told_apart(pictures)
+    return _with_unique_names(pictures)
 
 
-def _each(images: object) -> Iterable[Any]:
-    """One image as a list of one. Bytes, mappings and open files iterate too, but not over images."""
+def _iterate(images: object) -> Iterable[Any]:
+    """The images one by one. Bytes, mappings and open files are iterable too, but not over images."""
     if isinstance(images, str | os.PathLike | Image.Image | np.ndarray):
         return [images]
     if isinstance(images, bytes | bytearray | memoryview | Mapping | io.IOBase) or not isinstance(images, Iterable):
@@ -143,13 +139,13 @@ def _each(images: object) -> Iterable[Any]:
 
 
 def _read(item: Any, position: int) -> Iterator[Picture]:
-    """The pictures of one item, the first of which will be at ``position`` of the list: several for a batch array."""
+    """The pictures of one item (several for a batch array), from ``position`` of the list on."""
     name = f"image {position}"
     if isinstance(item, str | os.PathLike):
         yield open_picture(item)
     elif isinstance(item, Image.Image):
         name = os.fsdecode(getattr(item, "filename", "") or name)
-        with _failures(_label(name)):
+        with _reporting_failures(_label(name)):
             picture = Picture(name, _upright_rgb(item, _label(name)))
         yield picture
     elif isinstance(item, np.ndarray):
@@ -160,23 +156,23 @@ def _read(item: Any, position: int) -> Iterator[Picture]:
         raise ClasslensError(f"{name} is of type {_type(item)}: expected {_ACCEPTED}; convert it to one of these")
 
 
-def _told_apart(pictures: list[Picture]) -> list[Picture]:
-    """The same pictures, with `` (2)``, `` (3)``… after each name that is taken already."""
+def _with_unique_names(pictures: list[Picture]) -> list[Picture]:
+    """The same pictures, with `` (2)``, `` (3)``… after each repeated name."""
     taken: set[str] = set()
     copies: dict[str, int] = {}
-    apart = []
+    renamed = []
     for picture in pictures:
         name = picture.name
         while name in taken:
             copies[picture.name] = copies.get(picture.name, 1) + 1
             name = f"{picture.name} ({copies[picture.name]})"
         taken.add(name)
-        apart.append(replace(picture, name=name))
-    return apart
+        renamed.append(replace(picture, name=name))
+    return renamed
 
 
 def _label(name: str) -> str:
-    """How an error speaks of an image: image 'cat.png', or image 0 where that is all there is to name it."""
+    """An image's name in an error: image 'cat.png', or image 0 for an image without a path."""
     return name if re.fullmatch(r"image \d+", name) else f"image {name!r}"
 
 
@@ -186,8 +182,8 @@ def _type(value: object) -> str:
 
 
 @contextmanager
-def _failures(label: str) -> Iterator[None]:
-    """Turns whatever the system or Pillow raises over an image into one sentence about it."""
+def _reporting_failures(label: str) -> Iterator[None]:
+    """Turn errors of the system and of Pillow into one sentence about the image."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -205,10 +201,10 @@ def _failures(label: str) -> Iterator[None]:
         ) from None
     except UnidentifiedImageError:
         raise ClasslensError(
-            f"{label} is no image that Pillow knows: expected a whole file such as PNG, JPEG, WebP, TIFF or GIF; "
+            f"{label} is not an image that Pillow knows: expected a whole file such as PNG, JPEG, WebP, TIFF or GIF; "
             "convert it to one of these"
         ) from None
-    except Exception as error:  # on a damaged file, Pillow's readers let out almost any kind of exception
+    except Exception as error:  # Pillow raises almost any exception for a damaged file
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ClasslensError(
             f"{label} cannot be read ({reason}): expected a whole image; copy it, or save it as PNG, and try again"
@@ -216,7 +212,7 @@ def _failures(label: str) -> Iterator[None]:
 
 
 def _upright_rgb(image: Image.Image, label: str) -> Image.Image:
-    """A new RGB image from the pixels as they are to be seen, without metadata."""
+    """A new upright RGB image without metadata."""
     if 0 in image.size:
         raise ClasslensError(f"{label} has no pixels: expected at least one; give another image")
     image.load()
@@ -227,35 +223,35 @@ def _upright_rgb(image: Image.Image, label: str) -> Image.Image:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What sets an image upright by its EXIF orientation; a damaged one is passed over, as viewers do.
+    """The transposition for an image's EXIF orientation; damaged EXIF data is ignored, as in viewers.
 
-    ``ImageOps.exif_transpose`` also writes the metadata back, and fails where a tag of no concern here is damaged.
+    ``ImageOps.exif_transpose`` also writes the metadata back, and fails where an unrelated tag is damaged.
     """
     try:
         return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # as many kinds as there are ways to damage EXIF
+    except Exception:  # damaged EXIF data raises almost anything
         return None
 
 
 def _rgb(image: Image.Image, label: str) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16") or image.mode == "F":
         return Image.fromarray(_scaled(np.asarray(image), image, label)).convert("RGB")
-    if image.mode == "La":  # grays multiplied by alpha, which Pillow does not divide by it on the way to RGB
+    if image.mode == "La":  # gray multiplied by alpha; Pillow's conversion to RGB would not divide by it
         image = image.convert("LA")
     elif "transparency" in image.info:
-        # Else convert would compute a transparent color for RGB, or warn of a palette that has several.
+        # Otherwise convert computes a transparent color for RGB, or warns about a palette with several.
         image = image.copy()
         del image.info["transparency"]
     return image.convert("RGB")
 
 
 def _scaled(values: NDArray[Any], image: Image.Image, label: str) -> NDArray[np.uint8]:
-    """The pixels of one of Pillow's deep modes as 8 bits."""
+    """The pixels of one of Pillow's deep modes, scaled to 8 bits."""
     if image.mode.startswith("I;16"):
         return _from_16_bit(values)
     low, high = values.min(), values.max()
     if image.mode == "I" and low >= 0 and high <= 65535:
-        # Only the format tells how bright 200 is: Pillow opens 16-bit PGM files, however dark, in this mode.
+        # Pillow opens 16-bit PGM files, however dark, in this mode: only the format tells how bright 200 is.
         deep = high > 255 or image.format == "PPM"
         return _from_16_bit(values) if deep else values.astype(np.uint8)
     if image.mode == "F" and low >= 0 and high <= 255:
@@ -265,7 +261,7 @@ def _scaled(values: NDArray[Any], image: Image.Image, label: str) -> NDArray[np.
 
 
 def _frames(array: NDArray[Any], label: str) -> list[NDArray[Any]]:
-    """The images ``[height, width]`` or ``[height, width, channel]`` of an array; its last axis decides."""
+    """The images ``[height, width]`` or ``[height, width, channel]`` of an array; the last axis decides."""
     shape = array.shape
     if 0 in shape[-3:] and array.ndim > 1:
         raise ClasslensError(
@@ -293,7 +289,7 @@ def _from_array(frame: NDArray[Any], label: str) -> Image.Image:
 
 
 def _eight_bit(array: NDArray[Any], label: str) -> NDArray[np.uint8]:
-    # By kind and size: a dtype with its bytes in the other order is not equal to numpy.uint16.
+    # By kind and size, as a dtype of other byte order is not equal to numpy.uint16.
     kind, size = array.dtype.kind, array.dtype.itemsize
     if kind == "u" and size == 1:
         return array.astype(np.uint8)
@@ -315,19 +311,19 @@ def _eight_bit(array: NDArray[Any], label: str) -> NDArray[np.uint8]:
 
 
 def _from_16_bit(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """0…65535 to 0…255, to the nearest: 65535 = 255 · 257."""
+    """0…65535 to 0…255, rounded; 65535 = 255 · 257."""
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _rounded(values: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Halves go up, so that 0.5 is 128 whatever its neighbors."""
+    """Round half up, so that 0.5 is always 128."""
     return np.floor(values + 0.5).astype(np.uint8)
 
 
 def _range(values: NDArray[Any]) -> str:
-    """The extremes for an error; NaN, which would hide them, is counted apart."""
+    """The range of values for an error; NaN is counted separately."""
     nan = np.isnan(values)
     if nan.all():
         return "nothing but NaN"
-    known = values[~nan]
-    return f"values from {known.min()} to {known.max()}" + (f" and {nan.sum()} NaN" if nan.any() else "")
+    numbers = values[~nan]
+    return f"values from {numbers.min()} to {numbers.max()}" + (f" and {nan.sum()} NaN" if nan.any() else "")

@@ -1,4 +1,4 @@
-"""From a name, a checkpoint or a module to a model that classlens can read."""
+"""From a model name, a checkpoint or a module to a described model with its classes and preprocessing."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from classlens.errors import ClasslensError, suggestion
-from classlens.models import families
-from classlens.models.classes import Classes, classes_of
-from classlens.models.families import Created, Request
-from classlens.models.transforms import Preprocessing, Transform, preprocessing
+from classlens.errors import ClasslensError
+from classlens.models.adapter import LibraryModel, ModelRequest, adapter_of_module, adapter_of_name
+from classlens.models.classes import Classes, make_classes
+from classlens.models.transforms import Preprocessing, Transform, make_preprocessing, paper_transform
 from classlens.models.view import ModelView
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A model with all that belongs to it."""
+class LoadedModel:
+    """A described model with its preprocessing and classes."""
 
     view: ModelView
     preprocessing: Preprocessing
@@ -39,7 +38,7 @@ def load_model(
     dtype: str | torch.dtype | None = None,
     pretrained: bool = True,
     **options: Any,
-) -> Loaded:
+) -> LoadedModel:
     """See ``classlens.load``, which also runs the self-check."""
     if isinstance(model, Path):
         model = str(model)
@@ -47,64 +46,61 @@ def load_model(
         raise ClasslensError(
             f"a {type(model).__name__} was given as the model: give a model name, a folder, a module or a ModelView"
         )
-    request = Request(checkpoint, num_classes, pretrained, options, class_names)
+    request = ModelRequest(checkpoint, num_classes, pretrained, options, class_names)
     if isinstance(model, nn.Module | ModelView):
-        if not request.plain:
+        if not request.is_default:
             raise ClasslensError(
-                "checkpoint, num_classes and model options go with a model name: a module is taken as it is; load its "
+                "checkpoint, num_classes and model options go with a model name: a module is used as it is; load its "
                 "weights before handing it over"
             )
-        created = _held(model)
+        library_model = _from_user(model)
         name = model.name if isinstance(model, ModelView) else type(model).__name__
     else:
         name = model
-        created = _create(model, request if head is None else replace(request, num_classes=0))
+        request = request if head is None else replace(request, num_classes=0)
+        library_model = adapter_of_name(name).create(name, request)
     if head is not None:
-        if num_classes is not None or created.view is not None:
+        if num_classes is not None or library_model.view is not None:
             raise ClasslensError(
-                f"model {name!r} was given head= beside num_classes= or a description: the head alone says what its "
-                "classes are"
+                f"model {name!r} was given head= beside num_classes= or a description: the head alone decides the "
+                "number of classes; leave the other out"
             )
-        from classlens.models.linear_head import with_head
+        from classlens.models.timm_linear_head import with_head
 
-        created = with_head(created, head, name)
-    if device is not None and created.view is not None:
-        raise ClasslensError(f"model {name!r} stays where its description found it: move it before describing it")
+        library_model = with_head(library_model, head, name)
+    _move(library_model, name, device, dtype)
+    view = library_model.view or adapter_of_module(library_model.module, name).describe(library_model.module, name)
+    paper = library_model.paper_transform or paper_transform(view.input_size)
+    names = library_model.class_names if class_names is None else class_names
+    return LoadedModel(
+        view, make_preprocessing(library_model.transform, transform, paper=paper), make_classes(view.num_classes, names)
+    )
+
+
+def _from_user(model: nn.Module | ModelView) -> LibraryModel:
+    """A model that the user holds, with what its library or its description knows about it."""
+    if isinstance(model, ModelView):
+        return LibraryModel(model.module, model.class_names, model.transform, view=model)
+    return adapter_of_module(model, type(model).__name__).from_module(model)
+
+
+def _move(model: LibraryModel, name: str, device: str | torch.device | None, dtype: str | torch.dtype | None) -> None:
+    """Move and convert a module in place; raises ClasslensError for a model that a user has described."""
     if device is not None:
+        if model.view is not None:
+            raise ClasslensError(f"model {name!r} stays where its description found it: move it before describing it")
         try:
-            created.module.to(torch.device(device))
+            model.module.to(torch.device(device))
         except (RuntimeError, AssertionError, NotImplementedError, ImportError):
             raise ClasslensError(f"device {str(device)!r} is not available here: give cpu, cuda or mps") from None
     if dtype is not None:
-        if created.view is not None:
+        if model.view is not None:
             raise ClasslensError(f"model {name!r} stays as its description found it: convert it before describing it")
-        created.module.to(_dtype(dtype))
-    view = created.view or families.of(created.module, name).view(created.module, name)
-    prepared = preprocessing(created.transform, view.input_size, transform, name=name)
-    names = created.class_names if class_names is None else class_names
-    return Loaded(view, prepared, classes_of(view.num_classes, names))
+        model.module.to(_floating(dtype))
 
 
-def _dtype(given: str | torch.dtype) -> torch.dtype:
-    found = getattr(torch, given, None) if isinstance(given, str) else given
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ClasslensError(f"dtype {str(given)!r} is not known: give float32, bfloat16, float16 or float64")
-    return found
-
-
-def _held(model: nn.Module | ModelView) -> Created:
-    """A model that the user holds, with what its library or its description knows about it."""
-    if isinstance(model, ModelView):
-        return Created(model.module, model.class_names, model.transform, model)
-    return families.of(model, type(model).__name__).known_as(model)
-
-
-def _create(name: str, request: Request) -> Created:
-    adapter = families.named(name)
-    if adapter is None:
-        hint = suggestion(name, (known.name for known in families.known()))
-        raise ClasslensError(
-            f"model {name!r} is neither built in nor known to timm, torchvision, OpenCLIP or transformers"
-            f"{hint or '; see the names with `classlens models`'}"
-        )
-    return adapter.create(name, request)
+def _floating(dtype: str | torch.dtype) -> torch.dtype:
+    torch_dtype = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(torch_dtype, torch.dtype) or not torch_dtype.is_floating_point:
+        raise ClasslensError(f"dtype {str(dtype)!r} is not known: give float32, bfloat16, float16 or float64")
+    return torch_dtype

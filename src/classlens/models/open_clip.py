@@ -1,9 +1,9 @@
-"""OpenCLIP models as zero-shot classifiers: the classes are a list of prompts, compared with the image by cosine."""
+"""OpenCLIP models as zero-shot classifiers: classes are prompts, compared with the image by cosine similarity."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -17,24 +17,24 @@ from classlens.core.attention import Output
 from classlens.core.maps import Projection, UnitLength, compute_dtype, detached
 from classlens.core.space import ClassSpace
 from classlens.errors import ClasslensError, cause, suggestion
+from classlens.models.adapter import Adapter, LibraryModel, ModelRequest
 from classlens.models.checkpoint import read_state
-from classlens.models.families import Created, Known, Request
-from classlens.models.prompts import TEMPLATES, Template, filling, listed, texts_of
-from classlens.models.torch_layers import Refuse, Taps, attention, in_steps, norms
+from classlens.models.open_clip_names import PREFIX, list_models
+from classlens.models.prompts import TEMPLATES, Template, class_texts, read_list, template_function
+from classlens.models.torch_layers import Refuse, Taps, multihead_attention, norm_maps, stepwise_attention
 from classlens.models.transforms import Transform
 from classlens.models.view import BlockView, ModelView, Point, Readout
 
-PREFIX = "open_clip:"
-SUPPORTED = "classlens reads OpenCLIP models whose image tower is a Vision Transformer that pools [CLS] or the mean"
+SUPPORTED = "classlens supports OpenCLIP models whose image tower is a Vision Transformer that pools [CLS] or the mean"
 
 _POOLS = {"tok": ("cls", slice(0, 1)), "avg": ("avg", slice(1, None))}
 
 
 class ZeroShotClassifier(nn.Module):
-    """A CLIP model with one text embedding a class; made by ``classifier``.
+    """A CLIP model with one text embedding for each class; ``classifier`` makes it.
 
-    ``forward(pixels)`` gives ``exp(logit_scale) · normalize(encode_image(pixels)) · textᵀ``, and ``+ logit_bias`` where
-    the model has one (SigLIP): ``[image, category]``, as the model's own ``get_logits`` does.
+    ``forward(pixels)`` returns ``exp(logit_scale) · normalize(encode_image(pixels)) · textᵀ``, with ``+ logit_bias``
+    where the model has one (SigLIP): ``[image, category]``, like the model's own ``get_logits``.
     """
 
     text: Tensor
@@ -48,7 +48,7 @@ class ZeroShotClassifier(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         model: Any = self.model
-        # A model in mixed precision keeps some parameters in float32; what its first layer is in decides.
+        # A model in mixed precision keeps some parameters in float32; its first layer decides.
         first = next((parameter for parameter in model.visual.parameters() if parameter.ndim == 4), pixels)
         features = model.encode_image(pixels.to(first.dtype), normalize=True)
         logits: Tensor = model.logit_scale.exp() * features @ self.text.T
@@ -62,46 +62,48 @@ def classifier(
     class_names: Sequence[str],
     templates: Sequence[Template] | str | Path = TEMPLATES,
 ) -> ZeroShotClassifier:
-    """A classifier of an OpenCLIP model that you hold, for any list of classes.
+    """A zero-shot classifier from an OpenCLIP model that you hold, for any list of classes.
 
+    The embedding of a class is the mean over ``templates`` of its text embeddings of unit length, normalized again
+    (the recipe of CLIP's authors). The model itself does not change.
+
+    Args:
+        model: an OpenCLIP model.
+        tokenizer: its tokenizer.
+        class_names: one name for each class.
+        templates: strings with ``{}`` for the name, functions of the name, or a file with one a line. With
+            ``["{}"]`` the names are whole prompts.
+
+    Raises:
+        ClasslensError: an unsupported image tower, or names or templates of another form.
+
+    Examples:
         model = open_clip.create_model("ViT-B-32", pretrained="laion2b_s34b_b79k")
         zero_shot = classifier(model, open_clip.get_tokenizer("ViT-B-32"), ["cat", "dog"], ["a photo of a {}."])
         lens = classlens.load(zero_shot)
-
-    Each class is the mean over ``templates`` of its text embeddings of unit length, brought to unit length again (the
-    recipe of CLIP's authors). A template is a string with ``{}`` where the name goes, or a function of the name, and a
-    file has one a line; with ``templates=["{}"]`` the names are whole prompts. The model stays as it was.
-
-    Raises ClasslensError for a model whose image tower is not supported, or for names and templates that are no such
-    lists.
     """
-    _supported(model, type(model).__name__)
-    names = listed(class_names, "class_names")
-    fillings = [filling(template) for template in listed(templates, "templates")]
-    # A tower that is not OpenCLIP's has been refused by now, so the library is there.
+    _check_supported(model, type(model).__name__)
+    names = read_list(class_names, "class_names")
+    functions = [template_function(template) for template in read_list(templates, "templates")]
+    # Imported this late because the library may be missing; a tower of another library is refused above.
     from open_clip import build_zero_shot_classifier
 
     flags = [(part, part.training) for part in model.modules()]
     model.eval()
     try:
-        text = build_zero_shot_classifier(model, tokenizer, names, fillings, device=next(model.parameters()).device)
+        text = build_zero_shot_classifier(model, tokenizer, names, functions, device=next(model.parameters()).device)
     finally:
         for part, training in flags:
             part.training = training
     return ZeroShotClassifier(model, text.T.contiguous(), names)
 
 
-def claims(name: str) -> bool:
-    """``open_clip:ViT-B-32/laion2b_s34b_b79k``: an architecture, and the tag or the file of its weights."""
-    return name.startswith(PREFIX)
-
-
-def create(name: str, request: Request) -> Created:
-    """A zero-shot classifier by OpenCLIP's names; its classes are ``class_names`` or the option ``prompts``."""
+def create(name: str, request: ModelRequest) -> LibraryModel:
+    """A zero-shot classifier by its OpenCLIP name; its classes are ``class_names`` or the option ``prompts``."""
     options = dict(request.options)
     prompts = options.pop("prompts", None)
-    texts, templates = texts_of(
-        name, request.class_names, prompts, options.pop("templates", None), count=request.num_classes
+    texts, templates = class_texts(
+        name, request.class_names, prompts, options.pop("templates", None), num_classes=request.num_classes
     )
     try:
         import open_clip as library
@@ -109,53 +111,47 @@ def create(name: str, request: Request) -> Created:
         raise ClasslensError(
             f"model {name!r} needs the library open_clip, which is not installed: pip install classlens[open-clip]"
         ) from None
-    wanted = name.removeprefix(PREFIX)
-    whole = wanted.startswith(("hf-hub:", "local-dir:"))  # these name a configuration with its weights
-    architecture, _, tag = (wanted, "", "") if whole else wanted.partition("/")
+    path = name.removeprefix(PREFIX)
+    has_config = path.startswith(("hf-hub:", "local-dir:"))  # a configuration together with its weights
+    architecture, _, tag = (path, "", "") if has_config else path.partition("/")
     weights: str | Path | None = None
-    known: Mapping[str, Any] = {}
-    if whole:
+    tag_config: Mapping[str, Any] = {}
+    if has_config:
         if request.checkpoint is not None:
-            raise ClasslensError(f"model {name!r} names its weights: leave out checkpoint, or give an architecture")
+            raise ClasslensError(f"model {name!r} includes its weights: leave out checkpoint, or give an architecture")
         options = {"load_weights": request.pretrained, "require_pretrained": request.pretrained, **options}
     else:
-        known = _pretrained(library, name, architecture, tag, request)
+        tag_config = _tag_config(library, name, architecture, tag, request)
         weights = request.checkpoint
         if weights is None and request.pretrained:
-            weights = _fetched(library, name, known, options.get("cache_dir")) if known else tag
-        # The tag tells how its weights were trained, also where they come from a file.
-        options = {"force_quick_gelu": known.get("quick_gelu", False), "force_preprocess_cfg": dict(known), **options}
+            weights = _fetch(library, name, tag_config, options.get("cache_dir")) if tag_config else tag
+        # The tag also describes weights that come from a file.
+        settings = {"force_quick_gelu": tag_config.get("quick_gelu", False), "force_preprocess_cfg": dict(tag_config)}
+        options = {**settings, **options}
     model = _build(library, name, architecture, weights, request, options)
-    _supported(model, name)
+    _check_supported(model, name)
     tokenizer = _tokenizer(library, name, architecture, options.get("force_context_length"))
     module = classifier(model, tokenizer, texts, templates).eval()
     if prompts is not None and request.class_names is not None:
         module.class_names = tuple(request.class_names)
-    return known_as(module)
+    return from_module(module)
 
 
-def known() -> Iterator[Known]:
-    """OpenCLIP's architectures and tags whose image towers can be read, when the library is installed."""
-    from classlens.models import open_clip_names
-
-    return open_clip_names.known(PREFIX)
-
-
-def known_as(module: nn.Module) -> Created:
+def from_module(module: nn.Module) -> LibraryModel:
     """The prompts' class names, and OpenCLIP's eval transform where the model carries its settings."""
     if not isinstance(module, ZeroShotClassifier):
-        return Created(module)
+        return LibraryModel(module)
     visual: Any = module.model.visual
     config = getattr(visual, "preprocess_cfg", None)
     if not config:
-        return Created(module, module.class_names)
+        return LibraryModel(module, module.class_names)
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     transform: Transform = image_transform_v2(PreprocessCfg(**config), is_train=False)
-    return Created(module, module.class_names, transform)
+    return LibraryModel(module, module.class_names, transform)
 
 
-def view(module: nn.Module, name: str) -> ModelView:
+def describe(module: nn.Module, name: str) -> ModelView:
     """Describe a ``ZeroShotClassifier``; raises ClasslensError for a bare CLIP model, with the way out."""
     if not isinstance(module, ZeroShotClassifier):
         raise ClasslensError(
@@ -164,23 +160,23 @@ def view(module: nn.Module, name: str) -> ModelView:
         )
     model: Any = module.model
     scale, bias = model.logit_scale.detach().exp(), getattr(model, "logit_bias", None)
-    # The model multiplies its features by the scale; the prototypes may as well be that much longer.
+    # The model scales its features; scaling the class embedding instead gives the same logits.
     weight = module.text.to(compute_dtype(module.text.dtype)) * scale
     if bias is not None:
         bias = bias.detach().expand(len(weight))
-    return replace(_described(model, name, weight, bias), module=module)
+    return replace(_describe_tower(model, name, weight, bias), module=module)
 
 
 # The image tower
 
 
-def _supported(model: nn.Module, name: str) -> None:
-    """Raises ClasslensError for an image tower that is not read, before its classes are made."""
-    _described(model, name, torch.ones(1, 1), None)
+def _check_supported(model: nn.Module, name: str) -> None:
+    """Raises ClasslensError for an unsupported image tower, before text is embedded."""
+    _describe_tower(model, name, torch.ones(1, 1), None)
 
 
-def _described(model: Any, name: str, weight: Tensor, bias: Tensor | None) -> ModelView:
-    """The view of a model's image tower with these class prototypes."""
+def _describe_tower(model: Any, name: str, weight: Tensor, bias: Tensor | None) -> ModelView:
+    """The view of a model's image tower with a class embedding."""
     refuse = partial(_refuse, name)
     visual = getattr(model, "visual", None)
     for base in type(visual).__mro__:
@@ -193,14 +189,14 @@ def _refuse(name: str, reason: str) -> NoReturn:
     raise ClasslensError(f"model {name!r} {reason}; {SUPPORTED}")
 
 
-def _native(visual: Any, name: str, weight: Tensor, bias: Tensor | None, refuse: Refuse) -> ModelView:
-    """OpenCLIP's own ``VisionTransformer``."""
+def _describe_native(visual: Any, name: str, weight: Tensor, bias: Tensor | None, refuse: Refuse) -> ModelView:
+    """OpenCLIP's ``VisionTransformer``."""
     if visual.attn_pool is not None:
         refuse("pools its tokens by attention (attentional_pool)")
     if visual.pool_type not in _POOLS:
         refuse(f"pools with {visual.pool_type!r}")
     pooling, pooled = _POOLS[visual.pool_type]
-    norm = norms(visual.ln_post, refuse)
+    norm = norm_maps(visual.ln_post, refuse)
     projection = () if visual.proj is None else (Projection(visual.proj.detach().T),)
     before, after = ((), norm) if visual.final_ln_after_pool else (norm, ())
     space = ClassSpace(before, (*after, *projection, UnitLength()), weight, bias)
@@ -211,45 +207,45 @@ def _native(visual: Any, name: str, weight: Tensor, bias: Tensor | None, refuse:
         module=visual,
         size_option="force_image_size",
         name=name,
-        blocks=tuple(_block(block, taps, refuse) for block in visual.transformer.resblocks),
+        blocks=tuple(_describe_block(block, taps, refuse) for block in visual.transformer.resblocks),
         readouts=(Readout(space, pooled),),
         prefix=("cls",),
         pooling=pooling,
         input_size=(height, width),
         grid=lambda _: (rows, columns),
         channels=visual.conv1.in_channels,
-        unfused=partial(in_steps, taps),
-        opened=partial(in_steps, taps),
-        family="open_clip",
+        unfused=partial(stepwise_attention, taps),
+        exposing_coefficients=partial(stepwise_attention, taps),
+        library="open_clip",
     )
 
 
-def _block(block: Any, taps: Taps, refuse: Refuse) -> BlockView:
+def _describe_block(block: Any, taps: Taps, refuse: Refuse) -> BlockView:
     from open_clip.transformer import LayerScale, ResidualAttentionBlock
 
     if type(block) is not ResidualAttentionBlock:
-        refuse(f"has blocks of type {type(block).__name__}, whose attention is not read yet")
+        refuse(f"has blocks of type {type(block).__name__}, whose attention is not supported")
     scales: list[Tensor | None] = []
     for layer in (block.ls_1, block.ls_2):
         if not isinstance(layer, LayerScale | nn.Identity):
-            refuse(f"scales its sublayers with {type(layer).__name__}, which is not read yet")
+            refuse(f"scales its sublayers with {type(layer).__name__}, which is not supported")
         scales.append(None if isinstance(layer, nn.Identity) else layer.gamma.detach())
     project = block.mlp.c_proj
     if not isinstance(project, nn.Linear):
-        refuse(f"has an MLP that ends in {type(project).__name__}, which is not read yet")
-    inside, output = attention(block.attn, scales[0], taps, refuse)
-    # Before the library ran its blocks with the image first, tokens came first.
+        refuse(f"has an MLP that ends in {type(project).__name__}, which is not supported")
+    attention_points, output = multihead_attention(block.attn, scales[0], taps, refuse)
+    # Older releases run their blocks on [token, image, width].
     order: dict[str, Any] = {} if block.attn.batch_first else {"read": _image_first, "write": _tokens_first}
     points = {
         "resid_pre": Point(block, "input", **order),
-        # The scales (identities where there are none) pass exactly what is added to the residual stream.
+        # The input of the residual add passes the scales (identities without LayerScale).
         "attn_out": Point(block.ls_1, **order),
         "mlp_out": Point(block.ls_2, **order),
         "resid_post": Point(block, **order),
         "mlp_coefficients": Point(project, "input", **order),
     }
     return BlockView(
-        points={**points, **inside},
+        points={**points, **attention_points},
         heads=block.attn.num_heads,
         attn=output,
         mlp=Output(project.weight.detach(), detached(project.bias), scale=scales[1]),
@@ -264,40 +260,41 @@ def _tokens_first(_: Tensor, new: Tensor) -> Tensor:
     return new.transpose(0, 1)
 
 
-def _through_timm(visual: Any, name: str, weight: Tensor, bias: Tensor | None, refuse: Refuse) -> ModelView:
-    """``TimmModel``: a model of timm, whose head (if any) and a layer of OpenCLIP's make the features."""
+def _describe_timm(visual: Any, name: str, weight: Tensor, bias: Tensor | None, refuse: Refuse) -> ModelView:
+    """``TimmModel``: a model of timm; its head, if any, and a layer of OpenCLIP compute the features."""
     from classlens.models import timm
 
-    own = getattr(visual.trunk, "head", None)
+    head = getattr(visual.trunk, "head", None)
     trunk = copy(visual.trunk)
-    if isinstance(own, nn.Identity):
-        # The adapter for timm asks for classes; this copy of the outermost module shares everything but the head.
+    if isinstance(head, nn.Identity):
+        # timm's adapter requires a head; this copy of the outermost module shares all other modules.
         trunk._modules = {**trunk._modules, "head": nn.Linear(visual.trunk.num_features, 1, device="meta")}
-    seen = timm.view(trunk, name)
-    if len(seen.readouts) != 1:
+    view = timm.describe(trunk, name)
+    if len(view.readouts) != 1:
         refuse("has several heads")
-    (readout,) = seen.readouts
-    steps = [] if isinstance(own, nn.Identity) else [Projection(readout.space.weight, readout.space.bias)]
+    (readout,) = view.readouts
+    projections = [] if isinstance(head, nn.Identity) else [Projection(readout.space.weight, readout.space.bias)]
     for layer in visual.head:
         if isinstance(layer, nn.Linear):
-            steps.append(Projection(layer.weight.detach(), detached(layer.bias)))
+            projections.append(Projection(layer.weight.detach(), detached(layer.bias)))
         elif not isinstance(layer, nn.Dropout):
             refuse(f"has an image tower that ends in {type(layer).__name__}, which is not linear")
-    space = replace(readout.space, after=(*readout.space.after, *steps, UnitLength()), weight=weight, bias=bias)
-    return replace(seen, module=visual, readouts=(replace(readout, space=space),), family="open_clip")
+    after = (*readout.space.after, *projections, UnitLength())
+    space = replace(readout.space, after=after, weight=weight, bias=bias)
+    return replace(view, module=visual, readouts=(replace(readout, space=space),), library="open_clip")
 
 
 _TOWERS: dict[str, Callable[[Any, str, Tensor, Tensor | None, Refuse], ModelView]] = {
-    "VisionTransformer": _native,
-    "TimmModel": _through_timm,
+    "VisionTransformer": _describe_native,
+    "TimmModel": _describe_timm,
 }
 
 
 # Names and weights
 
 
-def _pretrained(library: Any, name: str, architecture: str, tag: str, request: Request) -> Mapping[str, Any]:
-    """What the library knows about the weights of this tag; empty for a file."""
+def _tag_config(library: Any, name: str, architecture: str, tag: str, request: ModelRequest) -> Mapping[str, Any]:
+    """The library's configuration for the weights of a tag; empty for a file."""
     if architecture not in library.list_models():
         hint = suggestion(architecture, library.list_models()) or "; see the names with open_clip.list_models()"
         raise ClasslensError(f"model {name!r} is not known to OpenCLIP{hint}")
@@ -308,27 +305,27 @@ def _pretrained(library: Any, name: str, architecture: str, tag: str, request: R
         _refuse(name, "pools its tokens by attention (attentional_pool)")
     tags = library.list_pretrained_tags_by_model(architecture)
     if not tag and request.pretrained and request.checkpoint is None:
-        some = ", ".join(tags[:5]) + (", …" if len(tags) > 5 else "") if tags else "none, so give checkpoint=FILE"
+        examples = ", ".join(tags[:5]) + (", …" if len(tags) > 5 else "") if tags else "none, so give checkpoint=FILE"
         raise ClasslensError(
             f"model {name!r} names no weights: expected {PREFIX}{architecture}/TAG, checkpoint=FILE or "
-            f"pretrained=False; OpenCLIP's tags for it are {some}"
+            f"pretrained=False; OpenCLIP's tags for it are {examples}"
         )
-    known: Mapping[str, Any] = library.get_pretrained_cfg(architecture, tag)
-    if tag and not known and not os.path.isfile(tag):
+    config: Mapping[str, Any] = library.get_pretrained_cfg(architecture, tag)
+    if tag and not config and not os.path.isfile(tag):
         hint = suggestion(tag, tags) or f"; see open_clip.list_pretrained_tags_by_model({architecture!r})"
-        raise ClasslensError(f"weights {tag!r} of model {name!r} are neither a tag of OpenCLIP's nor a file{hint}")
-    return known
+        raise ClasslensError(f"weights {tag!r} of model {name!r} are neither a tag of OpenCLIP nor a file{hint}")
+    return config
 
 
-def _fetched(library: Any, name: str, known: Mapping[str, Any], cache: str | None) -> str:
+def _fetch(library: Any, name: str, tag_config: Mapping[str, Any], cache: str | None) -> str:
     try:
-        path: str = library.download_pretrained(known, cache_dir=cache)
-    except Exception as error:  # no network, no such host, a broken file: what a download can raise is not bounded
-        repository, file = os.path.split(known.get("hf_hub", ""))
+        path: str = library.download_pretrained(tag_config, cache_dir=cache)
+    except Exception as error:  # a download may raise anything: no network, no such host, a broken file
+        repository, file = os.path.split(tag_config.get("hf_hub", ""))
         where = f"{file or 'open_clip_model.safetensors'} of https://huggingface.co/{repository}"
         raise ClasslensError(
             f"pretrained weights of model {name!r} are not on this machine and could not be fetched "
-            f"({cause(error)}): fetch {where if repository else known.get('url')} and give it as checkpoint=FILE "
+            f"({cause(error)}): fetch {where if repository else tag_config.get('url')} and give it as checkpoint=FILE "
             "(--checkpoint FILE), or connect to the network once"
         ) from None
     return path
@@ -339,13 +336,13 @@ def _build(
     name: str,
     architecture: str,
     weights: str | Path | None,
-    request: Request,
+    request: ModelRequest,
     options: Mapping[str, Any],
 ) -> nn.Module:
     path = None if weights is None else str(weights)
     if path is not None and not os.path.isfile(path):
-        read_state(path)  # says that it is not there
-    # A text tower of transformers would fetch weights of its own, although none were asked for.
+        read_state(path)  # raises the error for a missing file
+    # With pretrained=False too, a text tower of transformers would fetch its own weights.
     text = {} if request.pretrained else {"pretrained_hf": False}
     try:
         model: nn.Module = library.create_model(architecture, pretrained=path, **{**text, **options})
@@ -356,10 +353,10 @@ def _build(
     except Exception as error:
         if path is None:
             raise ClasslensError(
-                f"model {name!r} cannot be built ({cause(error)}): check its name and options, and that what it "
-                "needs is on this machine"
+                f"model {name!r} cannot be built ({cause(error)}): check its name and options, and that its files are "
+                "on this machine"
             ) from None
-        read_state(path)  # says why a file cannot be read at all
+        read_state(path)  # raises the error for a file that cannot be loaded at all
         raise ClasslensError(
             f"checkpoint {path!r} does not fit model {name!r} ({cause(error)}): give the architecture that it was "
             "trained with"
@@ -377,3 +374,18 @@ def _tokenizer(library: Any, name: str, architecture: str, length: int | None) -
             "classlens.models.open_clip.classifier(model, tokenizer, class_names)"
         ) from None
     return tokenizer
+
+
+ADAPTER = Adapter(
+    label="OpenCLIP",
+    about="CLIP and SigLIP models of OpenCLIP as zero-shot classifiers; classes are your prompts, as `class_names=`",
+    names=(f"{PREFIX}ViT-B-32/laion2b_s34b_b79k",),
+    weights="OpenCLIP's usual source, or `checkpoint=`",
+    packages=("open_clip", __name__),
+    resolves=lambda name: name.startswith(PREFIX),
+    create=create,
+    describe=describe,
+    from_module=from_module,
+    list_models=list_models,
+    classes_from="your prompts",
+)

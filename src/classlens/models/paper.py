@@ -1,4 +1,4 @@
-"""The paper's seven models by name: weights, head and transform as its authors used them, as a table."""
+"""The paper's seven models by name: a table of the weights, heads and transforms that its authors used."""
 
 from __future__ import annotations
 
@@ -7,23 +7,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import nn
 from torchvision import transforms
 
 from classlens.errors import ClasslensError, suggestion
 from classlens.models import timm, timm_names
+from classlens.models.adapter import Adapter, LibraryModel, ModelEntry, ModelRequest
 from classlens.models.checkpoint import State
-from classlens.models.families import Created, Known, Request
-from classlens.models.timm import view
 from classlens.models.transforms import Transform, paper_transform
-
-__all__ = ["MODELS", "PaperModel", "claims", "create", "known", "known_as", "view"]
 
 PREFIX = "paper:"
 
 
 def refinement_transform(size: tuple[int, int]) -> transforms.Compose:
-    """The processor of ``facebook/deit-base-distilled-patch16-224``: 256 bicubic, the center 224."""
+    """The processor of ``facebook/deit-base-distilled-patch16-224``: resize to 256, bicubic, center crop to 224."""
     return transforms.Compose(
         [
             transforms.Resize(round(min(size) * 256 / 224), interpolation=transforms.InterpolationMode.BICUBIC),
@@ -39,14 +35,14 @@ class PaperModel:
     """One model of the paper."""
 
     timm: str
-    """timm's name of the architecture, with the tag of its weights where timm has them."""
+    """timm's name of the architecture, with the tag of the weights where timm has them."""
     classes: int = 1000
     transform: Callable[[tuple[int, int]], Transform] | None = paper_transform
     """From the input size to the eval transform; None for timm's own."""
     file: str | None = None
-    """Where its checkpoint is published, when timm does not have it."""
+    """The published checkpoint, where timm has no weights."""
     ignored: str | None = None
-    """The start of keys of the checkpoint that belong to a part which takes no part in the logits."""
+    """Prefix of the checkpoint's keys that do not contribute to the logits."""
 
 
 MODELS: dict[str, PaperModel] = {
@@ -71,48 +67,49 @@ MODELS: dict[str, PaperModel] = {
 }
 
 
-def claims(name: str) -> bool:
-    """``paper:vit-b-32`` and its like."""
-    return name.startswith(PREFIX)
-
-
-def create(name: str, request: Request) -> Created:
+def create(name: str, request: ModelRequest) -> LibraryModel:
     """A model of the paper, with timm's weights or the checkpoint file that its authors published."""
     model = MODELS.get(name)
     if model is None:
         raise ClasslensError(
-            f"model {name!r} is none of the paper's{suggestion(name, MODELS)}; its models are {', '.join(MODELS)}"
+            f"model {name!r} is not in the paper{suggestion(name, MODELS)}; its models are {', '.join(MODELS)}"
         )
     if model.file and request.pretrained and request.checkpoint is None:
         raise ClasslensError(
-            f"the weights of model {name!r} are a file that timm does not have: fetch {model.file} and give it as "
-            "checkpoint=FILE, or on the command line --checkpoint FILE"
+            f"timm does not have the weights of model {name!r}: fetch {model.file} and give it as checkpoint=FILE, or "
+            "on the command line --checkpoint FILE"
         )
     classes = model.classes if request.num_classes is None else request.num_classes
     try:
-        created = timm.create(model.timm, replace(request, num_classes=classes), lambda state: _cleaned(state, model))
+        created = timm.create(model.timm, replace(request, num_classes=classes), lambda state: _clean(state, model))
     except ClasslensError as error:
         raise ClasslensError(f"model {name!r} cannot be made: {error}") from None
-    if model.transform is None:
-        return created
     module: Any = created.module
-    return replace(created, transform=model.transform(tuple(module.patch_embed.img_size)))
+    size = tuple(module.patch_embed.img_size)
+    transform = created.transform if model.transform is None else model.transform(size)
+    return replace(created, transform=transform, paper_transform=transform)
 
 
-def known() -> Iterator[Known]:
-    """The names of the table."""
+def list_models() -> Iterator[ModelEntry]:
+    """The models of the table."""
     for name, model in MODELS.items():
-        yield Known(
-            name, "timm", "paper", model.classes, "needs a file" if model.file else timm_names.weights(model.timm)
-        )
+        weights = "needs a file" if model.file else timm_names.weights(model.timm)
+        yield ModelEntry(name, "timm", "paper", model.classes, weights)
 
 
-def known_as(module: nn.Module) -> Created:
-    """Nothing beyond what timm knows: a module does not tell that the paper used it."""
-    return timm.known_as(module)
-
-
-def _cleaned(state: State, model: PaperModel) -> State:
-    # The authors' CIFAR-100 file holds the model inside another module, as `model.`.
+def _clean(state: State, model: PaperModel) -> State:
+    # The authors' CIFAR-100 file holds the model inside another module, `model`.
     named = {re.sub(r"^model\.", "", key): value for key, value in state.items()}
     return {key: value for key, value in named.items() if model.ignored is None or not key.startswith(model.ignored)}
+
+
+ADAPTER = Adapter(
+    label="the paper",
+    about="The seven models of the paper, with its heads and transforms",
+    names=tuple(MODELS),
+    weights="timm's, or the published file as `checkpoint=`",
+    resolves=lambda name: name.startswith(PREFIX),
+    create=create,
+    list_models=list_models,
+    takes_num_classes=True,
+)

@@ -13,16 +13,15 @@ from timm.data import ImageNetInfo, create_transform, infer_imagenet_subset, res
 from timm.models import is_model
 from torch import nn
 
-from classlens.errors import ClasslensError, suggestion
+from classlens.errors import ClasslensError, cause, suggestion
+from classlens.models.adapter import Adapter, LibraryModel, ModelRequest
 from classlens.models.checkpoint import State, apply_state, read_state
-from classlens.models.families import Created, Request
-from classlens.models.timm_layout import SUPPORTED, layout_of, view_of
-from classlens.models.timm_names import MODULES, known
+from classlens.models.timm_linear_head import LinearHead, describe_head
+from classlens.models.timm_models import SUPPORTED, describe_model, find_spec
+from classlens.models.timm_names import MODULES, list_models
 from classlens.models.view import ModelView
 
-__all__ = ["claims", "create", "known", "known_as", "view"]
-
-# Words in the names of architectures, by the plain Vision Transformer nearest in size.
+# Words in the names of architectures, by the plain Vision Transformer of the nearest size.
 _SIZES = {
     "tiny": {"tiny", "t", "nano", "pico", "femto", "atto", "xs", "xxs"},
     "small": {"small", "s", "mini"},
@@ -30,43 +29,63 @@ _SIZES = {
 }
 
 
-def claims(name: str) -> bool:
-    """timm's registry, or a prefix that is timm's to resolve (``hf-hub:owner/name``, ``local-dir:folder``)."""
+def resolves(name: str) -> bool:
+    """A name in timm's registry, ``hf-hub:owner/name``, or ``local-dir:folder``."""
     return name.startswith(("hf-hub:", "hf_hub:", "local-dir:")) or is_model(name.partition(".")[0])
 
 
-def create(name: str, request: Request, clean: Callable[[State], State] | None = None) -> Created:
+def create(name: str, request: ModelRequest, clean: Callable[[State], State] | None = None) -> LibraryModel:
     """A model by its timm name, with pretrained weights from timm's usual source or from a checkpoint file.
 
-    ``clean`` takes out of a checkpoint's state dict what is known to be no part of the model.
+    ``clean`` removes from a checkpoint's state dict parts that do not belong to the model.
     """
     if request.checkpoint is None:
-        return known_as(_build(name, request, request.num_classes))
-    state = read_state(request.checkpoint)
-    if clean is not None:
-        state = clean(state)
-    head = state.get("head.weight")
-    rows = len(head) if request.num_classes is None and head is not None and head.ndim == 2 else request.num_classes
-    module = _build(name, replace(request, pretrained=False), rows)
-    apply_state(module, state, request.checkpoint, _timm_names)
-    return known_as(module)
+        model = from_module(_build(name, request, request.num_classes))
+    else:
+        state = read_state(request.checkpoint)
+        if clean is not None:
+            state = clean(state)
+        head = state.get("head.weight")
+        rows = len(head) if request.num_classes is None and head is not None and head.ndim == 2 else request.num_classes
+        module = _build(name, replace(request, pretrained=False), rows)
+        apply_state(module, state, request.checkpoint, _convert)
+        model = from_module(module)
+    # The reference keeps timm's transform for the MIIL models.
+    return replace(model, paper_transform=model.transform) if "_miil" in name else model
 
 
-def known_as(module: nn.Module) -> Created:
-    """timm's eval transform at the model's own input size; ImageNet's names where the head still has its rows."""
-    own: Any = module
-    config = getattr(own, "pretrained_cfg", None)
+def from_module(module: nn.Module) -> LibraryModel:
+    """timm's eval transform at the model's input size; ImageNet's names for an unchanged number of classes."""
+    if isinstance(module, LinearHead):
+        return replace(from_module(module.backbone), module=module, class_names=None)
+    model: Any = module
+    config = getattr(model, "pretrained_cfg", None)
     if not config:
-        return Created(module)
+        return LibraryModel(module)
     names: list[str] | None = None
-    subset = infer_imagenet_subset({"num_classes": own.num_classes})
-    if subset is not None and config.get("num_classes") == own.num_classes:
+    subset = infer_imagenet_subset({"num_classes": model.num_classes})
+    if subset is not None and config.get("num_classes") == model.num_classes:
         info = ImageNetInfo(subset)
-        names = [info.index_to_description(index) for index in range(own.num_classes)]
-    data = resolve_model_data_config(own)
-    size = getattr(getattr(own, "patch_embed", None), "img_size", None) or data["input_size"][1:]
+        names = [info.index_to_description(index) for index in range(model.num_classes)]
+    data = resolve_model_data_config(model)
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None) or data["input_size"][1:]
     data["input_size"] = (data["input_size"][0], *size)
-    return Created(module, names, create_transform(**data, is_training=False))
+    return LibraryModel(module, names, create_transform(**data, is_training=False))
+
+
+def describe(module: nn.Module, name: str) -> ModelView:
+    """Describe one of timm's Vision Transformers; raises ClasslensError with the reason for an unsupported one."""
+    refuse = partial(_refuse, name)
+    if isinstance(module, LinearHead):
+        return describe_head(module, name, refuse)
+    spec = find_spec(module)
+    if spec is None:
+        raise _not_plain(name, type(module).__name__)
+    return describe_model(module, spec, name, refuse)
+
+
+def _refuse(name: str, reason: str) -> NoReturn:
+    raise ClasslensError(f"model {name!r} {reason}; {SUPPORTED}")
 
 
 def _check_tag(name: str) -> None:
@@ -79,7 +98,7 @@ def _check_tag(name: str) -> None:
         )
 
 
-def _build(name: str, request: Request, num_classes: int | None) -> nn.Module:
+def _build(name: str, request: ModelRequest, num_classes: int | None) -> nn.Module:
     _check_plain(name)
     _check_tag(name)
     options = dict(request.options) if num_classes is None else {**request.options, "num_classes": num_classes}
@@ -90,54 +109,42 @@ def _build(name: str, request: Request, num_classes: int | None) -> nn.Module:
             f"model {name!r} does not take these options ({error}): see timm's documentation"
         ) from None
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0].rstrip(".")[:200]
         if not request.pretrained:
-            raise ClasslensError(f"model {name!r} cannot be built ({reason}): check its name and options") from None
+            raise ClasslensError(
+                f"model {name!r} cannot be built ({cause(error)}): check its name and options"
+            ) from None
         raise ClasslensError(
-            f"pretrained weights of model {name!r} are not on this machine and could not be fetched ({reason}): "
+            f"pretrained weights of model {name!r} are not on this machine and could not be fetched ({cause(error)}): "
             f"{_way_out(name)}, or connect to the network once"
         ) from None
     return module
 
 
 def _way_out(name: str) -> str:
-    source, _, rest = name.partition(":")
-    if rest:  # without the config of its folder, a file of weights does not tell the architecture
-        where = "" if source == "local-dir" else f" of https://huggingface.co/{rest.partition('@')[0]}"
+    source, _, repository = name.partition(":")
+    if repository:  # the architecture is in the config of the folder, not in the file of weights
+        where = "" if source == "local-dir" else f" of https://huggingface.co/{repository.partition('@')[0]}"
         return f"fetch config.json and model.safetensors{where} and give their folder as model 'local-dir:FOLDER'"
     config = timm.get_pretrained_cfg(name)
-    what = "its weights file"
+    file = "its weights file"
     if config is not None and config.hf_hub_id:
-        what = f"{config.hf_hub_filename or 'model.safetensors'} of https://huggingface.co/{config.hf_hub_id}"
+        file = f"{config.hf_hub_filename or 'model.safetensors'} of https://huggingface.co/{config.hf_hub_id}"
     elif config is not None and config.url:
-        what = str(config.url)
-    return f"fetch {what} and give it as checkpoint=FILE (--checkpoint FILE)"
+        file = str(config.url)
+    return f"fetch {file} and give it as checkpoint=FILE (--checkpoint FILE)"
 
 
-def _timm_names(state: State, module: nn.Module) -> State:
-    """Other projects' names and sizes turned into timm's, where the family has a conversion."""
-    layout = layout_of(module)
-    if layout is None or layout.convert is None:
+def _convert(state: State, module: nn.Module) -> State:
+    """Convert other projects' names and sizes to timm's, where the model class has a conversion."""
+    spec = find_spec(module)
+    if spec is None or spec.convert is None:
         return state
-    converted: State = layout.convert(state, module)
+    converted: State = spec.convert(state, module)
     return converted
 
 
-def view(module: nn.Module, name: str) -> ModelView:
-    """Describe one of timm's Vision Transformers; raises ClasslensError for what is not supported, with the reason."""
-    layout = layout_of(module)
-    if layout is None:
-        raise _not_plain(name, type(module).__name__)
-    return view_of(module, layout, name, partial(refuse, name))
-
-
-def refuse(name: str, reason: str) -> NoReturn:
-    """Raise for a model that is not read, with the reason."""
-    raise ClasslensError(f"model {name!r} {reason}; {SUPPORTED}")
-
-
 def _check_plain(name: str) -> None:
-    """Refuse an architecture that is not read before its weights are fetched."""
+    """Refuse an unsupported architecture before its weights are fetched."""
     architecture = name.partition(".")[0]
     if ":" in name:
         return
@@ -148,9 +155,24 @@ def _check_plain(name: str) -> None:
 
 def _not_plain(name: str, kind: str) -> ClasslensError:
     words = set(re.split(r"[_.\W]+", name.lower()))
-    size = next((size for size, known in _SIZES.items() if words & known), "base")
+    size = next((size for size, size_words in _SIZES.items() if words & size_words), "base")
     return ClasslensError(
-        f"model {name!r} is a {kind}, not a plain Vision Transformer: classlens reads models that keep one sequence of "
-        "tokens from the first block to the last, none merged or pooled on the way; the nearest that it reads is "
+        f"model {name!r} is a {kind}, not a plain Vision Transformer: classlens supports models with one sequence of "
+        "tokens from the first block to the last, without merging or pooling in between; the nearest supported one is "
         f"'vit_{size}_patch16_224.augreg_in21k_ft_in1k'"
     )
+
+
+ADAPTER = Adapter(
+    label="timm",
+    about="Vision Transformers of timm, also with a linear head of your own",
+    names=("vit_base_patch16_224.augreg_in21k_ft_in1k", "hf-hub:owner/name", "local-dir:folder"),
+    weights="timm's usual source, or `checkpoint=`",
+    packages=("timm", "classlens.models.timm_linear_head"),
+    resolves=resolves,
+    create=create,
+    describe=describe,
+    from_module=from_module,
+    list_models=list_models,
+    takes_num_classes=True,
+)

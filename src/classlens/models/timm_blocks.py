@@ -1,4 +1,4 @@
-"""timm's transformer blocks, as a table from their classes: what passes where in each."""
+"""timm's transformer blocks: a table from block class to the points of the block."""
 
 from __future__ import annotations
 
@@ -16,27 +16,23 @@ from torch.nn import functional as F
 
 from classlens.core.attention import Branches, Output
 from classlens.core.maps import Norm, detached
-from classlens.models.torch_layers import Refuse
+from classlens.models.torch_layers import Refuse, norm_maps
 from classlens.models.view import BlockView, Point
 
 
-def block_view(block: nn.Module, refuse: Refuse) -> BlockView:
-    """Describe one block; ``refuse`` is called with the reason for one that is not read."""
-    read = _BLOCKS.get(type(block))
-    if read is None:
-        refuse(f"has blocks of type {type(block).__name__}, which are not read")
-    return read(block, refuse)
+def describe_block(block: nn.Module, refuse: Refuse) -> BlockView:
+    """Describe one block; calls ``refuse`` with the reason for an unsupported one."""
+    describe = _BLOCKS.get(type(block))
+    if describe is None:
+        refuse(f"has blocks of type {type(block).__name__}, which are not supported")
+    return describe(block, refuse)
 
 
-def norms(module: nn.Module, refuse: Refuse) -> tuple[Norm, ...]:
-    """A norm as a step of a class space; none for an identity."""
-    if isinstance(module, nn.Identity):
-        return ()
-    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
-        return (Norm.of(module),)
-    if isinstance(module, RmsNorm):  # timm's own, which is none of torch's
+def timm_norm_maps(module: nn.Module, refuse: Refuse) -> tuple[Norm, ...]:
+    """A norm of torch or timm as the maps of a class space; none for an identity."""
+    if isinstance(module, RmsNorm):  # not a subclass of torch's RMSNorm
         return (Norm("rms", detached(module.weight), None, module.eps),)
-    refuse(f"normalizes with {type(module).__name__}; only LayerNorm and RMSNorm are read")
+    return norm_maps(module, refuse, (nn.LayerNorm, nn.RMSNorm))
 
 
 def _sequential(block: Any, refuse: Refuse, *, post: bool = False) -> BlockView:
@@ -46,7 +42,7 @@ def _sequential(block: Any, refuse: Refuse, *, post: bool = False) -> BlockView:
     _check_mlp(mlp, refuse)
     points = {
         "resid_pre": Point(block, "input"),
-        # The drop-path modules (identities when evaluating) pass exactly what is added to the residual stream.
+        # The input of the residual add passes the drop-path modules (identities in evaluation mode).
         "attn_out": Point(block.drop_path1),
         "mlp_out": Point(block.drop_path2),
         "resid_post": Point(block),
@@ -59,10 +55,10 @@ def _sequential(block: Any, refuse: Refuse, *, post: bool = False) -> BlockView:
         points |= {"attn_raw": Point(attn), "mlp_raw": Point(mlp)}
     outputs = {}
     for number, name, sublayer, project in ((1, "attn", attn, attn.proj), (2, "mlp", mlp, mlp.fc2)):
-        inner = norms(getattr(sublayer, "norm", nn.Identity()), refuse)
+        inner = timm_norm_maps(getattr(sublayer, "norm", nn.Identity()), refuse)
         if inner:
             points[f"{name}_joined"] = Point(sublayer.norm, "input")
-        after = norms(getattr(block, f"norm{number}"), refuse) if post else ()
+        after = timm_norm_maps(getattr(block, f"norm{number}"), refuse) if post else ()
         outputs[name] = Output(
             project.weight.detach(),
             detached(project.bias),
@@ -74,13 +70,13 @@ def _sequential(block: Any, refuse: Refuse, *, post: bool = False) -> BlockView:
 
 
 def _parallel_scaling(block: Any, refuse: Refuse) -> BlockView:
-    """Attention and MLP of one norm, one input projection and one residual add; a shared bias counts to the MLP."""
+    """Attention and MLP with one norm, one input projection and one residual add; a shared bias counts to the MLP."""
     gamma = _scale(block.ls, refuse)
     width = block.num_heads * block.head_dim
     joint = getattr(block, "out_proj", None)
     if joint is None:
         attn, mlp = block.attn_out_proj, block.mlp_out_proj
-        out = {
+        outputs = {
             "attn_out": Point(attn, read=partial(_scaled, block.ls)),
             "mlp_out": Point(mlp, read=partial(_scaled, block.ls)),
             "attn_coefficients": Point(attn, "input"),
@@ -91,18 +87,18 @@ def _parallel_scaling(block: Any, refuse: Refuse) -> BlockView:
     else:
         attn_bias, mlp_bias = None, detached(joint.bias)
         attn_weight, mlp_weight = joint.weight.detach().split([width, joint.in_features - width], dim=1)
-        out = {
+        outputs = {
             "attn_out": Point(joint, "input", read=partial(_share, block.ls, attn_weight, None, slice(width))),
             "mlp_out": Point(joint, "input", read=partial(_share, block.ls, mlp_weight, mlp_bias, slice(width, None))),
-            "attn_coefficients": _some_inputs(joint, slice(width)),
-            "mlp_coefficients": _some_inputs(joint, slice(width, None)),
+            "attn_coefficients": _part_of_input(joint, slice(width)),
+            "mlp_coefficients": _part_of_input(joint, slice(width, None)),
         }
     return BlockView(
         points={
             "resid_pre": Point(block, "input"),
-            **out,
+            **outputs,
             "resid_post": Point(block),
-            "values": Point(block.in_proj, read=partial(_last_part, heads=block.num_heads, width=width)),
+            "values": Point(block.in_proj, read=partial(_joint_values, heads=block.num_heads, width=width)),
             "attention": Point(block.attn_drop),
         },
         heads=block.num_heads,
@@ -112,29 +108,29 @@ def _parallel_scaling(block: Any, refuse: Refuse) -> BlockView:
 
 
 def _parallel_things(block: Any, refuse: Refuse) -> BlockView:
-    """Several attentions, then several MLPs, side by side; the branches are summed, their heads put in a row."""
+    """Parallel attentions, then parallel MLPs; branches are summed, their heads concatenated."""
     for branch in block.attns:
         _check_attention(branch.attn, refuse)
     for branch in block.ffns:
         _check_mlp(branch.mlp, refuse)
     sublayers = [branch.attn for branch in block.attns] + [branch.mlp for branch in block.ffns]
-    if any(norms(getattr(part, "norm", nn.Identity()), refuse) for part in sublayers):
-        refuse("has norms within the branches of its parallel sublayers, which are not read")
+    if any(timm_norm_maps(getattr(sublayer, "norm", nn.Identity()), refuse) for sublayer in sublayers):
+        refuse("has norms within the branches of its parallel sublayers, which are not supported")
     values = [_values(branch.attn) for branch in block.attns]
     return BlockView(
         points={
             "resid_pre": Point(block, "input"),
-            "attn_out": _joined([Point(branch) for branch in block.attns], _sum),
-            "mlp_out": _joined([Point(branch) for branch in block.ffns], _sum),
+            "attn_out": _merge([Point(branch) for branch in block.attns], _sum),
+            "mlp_out": _merge([Point(branch) for branch in block.ffns], _sum),
             "resid_post": Point(block),
-            "values": _joined(values, _heads_in_a_row),
-            "attention": _joined(
+            "values": _merge(values, partial(torch.cat, dim=1)),
+            "attention": _merge(
                 [Point(branch.attn.attn_drop) for branch in block.attns],
-                _heads_in_a_row,
+                partial(torch.cat, dim=1),
                 tuple(branch.attn.num_heads for branch in block.attns),
             ),
-            "attn_coefficients": _inputs_in_a_row([branch.attn.proj for branch in block.attns]),
-            "mlp_coefficients": _inputs_in_a_row([branch.mlp.fc2 for branch in block.ffns]),
+            "attn_coefficients": _concatenated_inputs([branch.attn.proj for branch in block.attns]),
+            "mlp_coefficients": _concatenated_inputs([branch.mlp.fc2 for branch in block.ffns]),
         },
         heads=sum(branch.attn.num_heads for branch in block.attns),
         attn=Branches(tuple(_branch(branch.attn.proj, branch.ls, refuse) for branch in block.attns)),
@@ -153,11 +149,11 @@ _BLOCKS: dict[type[nn.Module], Callable[[Any, Refuse], BlockView]] = {
     ParallelScalingBlock: _parallel_scaling,
     ParallelThingsBlock: _parallel_things,
 }
-# Softmax attention with an output projection `proj`, its weights passing `attn_drop` where it is not fused.
+# Softmax attention with an output projection `proj`, whose weights pass `attn_drop` while it is not fused.
 _ATTENTION = frozenset(
     {Attention, AttentionRope, beit.Attention, eva.EvaAttention, vision_transformer_relpos.RelPosAttention}
 )
-# Hidden units, then perhaps a norm, then an output projection `fc2`.
+# Hidden units, an optional norm, and an output projection `fc2`.
 _MLPS = frozenset({Mlp, GluMlp, SwiGLU})
 
 
@@ -165,12 +161,12 @@ def _check_attention(attn: Any, refuse: Refuse) -> None:
     if type(attn) not in _ATTENTION:
         refuse(f"has attention of type {type(attn).__name__}, which is not plain softmax attention")
     if getattr(attn, "gate", None) is not None:
-        refuse("gates its attention output before the projection, which is not read")
+        refuse("gates its attention output before the projection, which is not supported")
 
 
 def _check_mlp(mlp: Any, refuse: Refuse) -> None:
     if type(mlp) not in _MLPS or not isinstance(mlp.fc2, nn.Linear):
-        refuse(f"has an MLP of type {type(mlp).__name__}, whose output projection is not read")
+        refuse(f"has an MLP of type {type(mlp).__name__}, whose output projection is not supported")
 
 
 def _layer_scale(block: Any, number: int, refuse: Refuse) -> Tensor | None:
@@ -183,7 +179,7 @@ def _scale(module: nn.Module, refuse: Refuse) -> Tensor | None:
     if isinstance(module, nn.Identity):
         return None
     if not isinstance(module, LayerScale):
-        refuse(f"scales its sublayers with {type(module).__name__}, which is not read")
+        refuse(f"scales its sublayers with {type(module).__name__}, which is not supported")
     return module.gamma.detach()
 
 
@@ -192,29 +188,30 @@ def _branch(project: nn.Linear, scale: nn.Module, refuse: Refuse) -> Output:
 
 
 def _values(attn: Any) -> Point:
-    """Where the values of attention pass; where no module gives them with their bias, they are computed once more."""
+    """The values of attention, computed again where no module returns them with their bias."""
     if getattr(attn, "v_proj", None) is not None:
         groups = attn.num_heads // getattr(attn, "num_kv_heads", attn.num_heads)
-        return Point(attn.v_proj, read=partial(_separate, channels=attn.head_dim, groups=groups))
+        return Point(attn.v_proj, read=partial(_grouped_values, channels=attn.head_dim, groups=groups))
     if getattr(attn, "q_bias", None) is not None:
-        return Point(attn, "input", read=partial(_with_own_bias, attn))
-    return Point(attn.qkv, read=partial(_last_part, heads=attn.num_heads, width=attn.proj.in_features))
+        return Point(attn, "input", read=partial(_values_with_bias, attn))
+    return Point(attn.qkv, read=partial(_joint_values, heads=attn.num_heads, width=attn.proj.in_features))
 
 
-def _separate(values: Tensor, *, channels: int, groups: int) -> Tensor:
-    """A value projection of its own, each of its heads serving a group of query heads."""
+def _grouped_values(values: Tensor, *, channels: int, groups: int) -> Tensor:
+    """Values from a projection of their own; each of its heads serves a group of query heads."""
     heads: Tensor = values.unflatten(-1, (-1, channels)).transpose(1, 2)
     return heads.repeat_interleave(groups, dim=1) if groups > 1 else heads.contiguous()
 
 
-def _with_own_bias(attn: Any, x: Tensor) -> Tensor:
+def _values_with_bias(attn: Any, x: Tensor) -> Tensor:
+    """Values of a joint projection whose biases are parameters of the attention module."""
     weight = attn.qkv.weight.detach()[-attn.proj.in_features :]
     values: Tensor = F.linear(x, weight, attn.v_bias.detach()).unflatten(-1, (attn.num_heads, -1))
     return values.transpose(1, 2).contiguous()
 
 
-def _last_part(joint: Tensor, *, heads: int, width: int) -> Tensor:
-    """The values at the end of a joint projection; copied, to let the rest of it go."""
+def _joint_values(joint: Tensor, *, heads: int, width: int) -> Tensor:
+    """The values at the end of a joint projection; copied, so that the rest of it can be freed."""
     values: Tensor = joint[..., -width:].unflatten(-1, (heads, -1))
     return values.transpose(1, 2).contiguous()
 
@@ -223,27 +220,27 @@ def _scaled(scale: nn.Module, x: Tensor) -> Tensor:
     return x * scale.gamma if isinstance(scale, LayerScale) else x
 
 
-def _some_inputs(joint: nn.Module, part: slice) -> Point:
-    return Point(joint, "input", read=partial(_inputs, part), write=partial(_with_inputs, part))
+def _part_of_input(joint: nn.Module, part: slice) -> Point:
+    return Point(joint, "input", read=partial(_read_part, part), write=partial(_write_part, part))
 
 
-def _inputs(part: slice, x: Tensor) -> Tensor:
+def _read_part(part: slice, x: Tensor) -> Tensor:
     return x[..., part]
 
 
-def _with_inputs(part: slice, x: Tensor, new: Tensor) -> Tensor:
+def _write_part(part: slice, x: Tensor, new: Tensor) -> Tensor:
     x = x.clone()
     x[..., part] = new
     return x
 
 
 def _share(scale: nn.Module, weight: Tensor, bias: Tensor | None, inputs: slice, x: Tensor) -> Tensor:
-    """What some inputs of a joint output projection add to the residual stream."""
+    """The residual add of some inputs of a joint output projection."""
     return _scaled(scale, F.linear(x[..., inputs], weight, bias))
 
 
-def _joined(points: list[Point], join: Callable[[list[Tensor]], Tensor], shares: tuple[int, ...] = ()) -> Point:
-    """Points of the branches as one; they are alike but for their module."""
+def _merge(points: list[Point], join: Callable[[list[Tensor]], Tensor], shares: tuple[int, ...] = ()) -> Point:
+    """Points of the branches as one point; they differ in their module alone."""
     first, *others = points
     assert all(point.end == first.end for point in others)
     return Point(first.module, first.end, first.read, tuple(point.module for point in others), join, shares)
@@ -253,15 +250,7 @@ def _sum(parts: list[Tensor]) -> Tensor:
     return torch.stack(parts).sum(dim=0)
 
 
-def _heads_in_a_row(parts: list[Tensor]) -> Tensor:
-    return torch.cat(parts, dim=1)
-
-
-def _inputs_in_a_row(projections: list[Any]) -> Point:
-    """What enters the last projections of parallel sublayers."""
+def _concatenated_inputs(projections: list[Any]) -> Point:
+    """The inputs of the last projections of parallel sublayers."""
     points = [Point(projection, "input") for projection in projections]
-    return _joined(points, _in_a_row, tuple(projection.in_features for projection in projections))
-
-
-def _in_a_row(parts: list[Tensor]) -> Tensor:
-    return torch.cat(parts, dim=-1)
+    return _merge(points, partial(torch.cat, dim=-1), tuple(projection.in_features for projection in projections))

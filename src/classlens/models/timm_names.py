@@ -1,4 +1,4 @@
-"""The names of timm's Vision Transformers, their families, and whether their weights are on this machine."""
+"""Names of timm's Vision Transformers with their families, and whether their weights are on this machine."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import timm
 from timm.data import infer_imagenet_subset
 from timm.models import PretrainedCfg
 
-from classlens.models.families import Known, Weights
+from classlens.models.adapter import ModelEntry, Weights
 from classlens.models.weight_cache import in_hub_cache, in_torch_hub
 
-# timm's modules with Vision Transformers, and the family of their models that no pattern below names.
+# timm's modules with Vision Transformers, and the family of the models that match no pattern below.
 MODULES = {
     "vision_transformer": "ViT",
     "vision_transformer_hybrid": "ViT hybrid",
@@ -22,7 +22,7 @@ MODULES = {
     "beit": "BEiT",
     "eva": "EVA",
 }
-# The first pattern that fits an architecture decides.
+# The first pattern that matches an architecture decides.
 _FAMILIES = {
     "deit3_*": "DeiT-III",
     "deit_*distilled*": "DeiT distilled",
@@ -44,38 +44,39 @@ _FAMILIES = {
     "aimv2_*": "AIMv2",
     "flexivit_*": "FlexiViT",
 }
-# Differential attention, which has no one weight between two tokens.
+# Differential attention has no single weight between two tokens.
 _REFUSED = ("vit_dlittle_*", "vit_dwee_*", "vit_dpwee_*")
-_FILES = ("model.safetensors", "pytorch_model.bin")  # what timm looks for where no file is named
+_FILES = ("model.safetensors", "pytorch_model.bin")  # timm's defaults
 
 
-def known() -> Iterator[Known]:
+def list_models() -> Iterator[ModelEntry]:
     """Every architecture of these modules, each followed by its pretrained tags."""
     for module, family in MODULES.items():
         tagged: dict[str, list[str]] = {}
         for name in timm.list_models(module=module, include_tags=True):
             tagged.setdefault(name.partition(".")[0], []).append(name)
         for architecture in timm.list_models(module=module, exclude_filters=list(_REFUSED)):
-            kind = next((known for pattern, known in _FAMILIES.items() if fnmatch(architecture, pattern)), family)
+            matches = (named for pattern, named in _FAMILIES.items() if fnmatch(architecture, pattern))
+            architecture_family = next(matches, family)
             for name in (architecture, *(name for name in tagged.get(architecture, ()) if name != architecture)):
                 config = timm.get_pretrained_cfg(name)
-                yield Known(name, "timm", kind, _classes(name, config), _weights(config))
+                yield ModelEntry(name, "timm", architecture_family, _classes(name, config), _weights(config))
 
 
 def _classes(name: str, config: PretrainedCfg | None) -> int:
-    """Rows of the classifier; 0 for CLIP's image towers, whose head makes a text-image embedding unless fine-tuned."""
+    """Rows of the classifier; 0 for CLIP's image towers, whose head returns an embedding unless fine-tuned."""
     if config is None or (("clip" in name or "_pe_" in name) and infer_imagenet_subset(config.to_dict()) is None):
         return 0
     return int(config.num_classes)
 
 
 def weights(name: str) -> Weights:
-    """Where the weights of a timm name are."""
+    """The source of the weights of a timm name."""
     return _weights(timm.get_pretrained_cfg(name))
 
 
 def _weights(config: PretrainedCfg | None) -> Weights:
-    """In the order in which timm looks: a file, the hub, an address."""
+    """Checks the sources in timm's order: a file, the hub, a URL."""
     if config is None:
         return "none published"
     if config.file:

@@ -1,4 +1,4 @@
-"""Layers that torch itself defines and several libraries build Vision Transformers of: norms, multi-head attention."""
+"""Layers of torch that several libraries use in Vision Transformers: norms and multi-head attention."""
 
 from __future__ import annotations
 
@@ -16,31 +16,37 @@ from classlens.errors import ClasslensError
 from classlens.models.view import Point
 
 Refuse = Callable[[str], NoReturn]
+"""Raises ClasslensError for the model, given the reason."""
 
 
-def norms(module: nn.Module, refuse: Refuse) -> tuple[Norm, ...]:
-    """A LayerNorm as a step of a class space; none for an identity."""
+def norm_maps(
+    module: nn.Module, refuse: Refuse, supported: tuple[type[nn.Module], ...] = (nn.LayerNorm,)
+) -> tuple[Norm, ...]:
+    """A norm as the maps of a class space; none for an identity."""
     if isinstance(module, nn.Identity):
         return ()
-    if isinstance(module, nn.LayerNorm):
-        return (Norm.of(module),)
-    refuse(f"normalizes with {type(module).__name__}; only LayerNorm is read")
+    if isinstance(module, supported):
+        return (Norm.of(module),)  # type: ignore[arg-type]  # one of torch's norms
+    names = " and ".join(dict.fromkeys(kind.__name__ for kind in supported))
+    refuse(f"normalizes with {type(module).__name__}, where classlens supports {names}")
 
 
 Taps = dict[nn.MultiheadAttention, nn.Module]
-"""A module of classlens for each attention, which its weights pass while it is computed in steps."""
+"""For each attention, a module of classlens that its weights pass while attention is computed stepwise."""
 
 
-def attention(module: nn.Module, scale: Tensor | None, taps: Taps, refuse: Refuse) -> tuple[dict[str, Point], Output]:
-    """The points of an ``nn.MultiheadAttention``, and its output projection; ``scale`` is the LayerScale that follows.
+def multihead_attention(
+    module: nn.Module, scale: Tensor | None, taps: Taps, refuse: Refuse
+) -> tuple[dict[str, Point], Output]:
+    """The points of an ``nn.MultiheadAttention`` and its output projection, followed by a LayerScale ``scale``.
 
-    The module runs fused and may take its fast path: its weights and coefficients pass only within ``in_steps``. Its
-    values are computed once more from its input, when they are asked for. A tap is added to ``taps``.
+    The module stays fused and may take torch's fast path: weights and coefficients pass only within
+    ``stepwise_attention``. Values are computed again from the module's input. A tap is added to ``taps``.
     """
     if type(module) is not nn.MultiheadAttention:
         refuse(f"has attention of type {type(module).__name__}, which is not torch's MultiheadAttention")
     if module.bias_k is not None or module.add_zero_attn or module.in_proj_weight is None:
-        refuse("has attention with keys or values of its own, which is not plain self-attention")
+        refuse("has attention with additional keys or values, which is not plain self-attention")
     taps[module] = tap = nn.Identity()
     points = {
         "values": Point(module, "input", read=partial(_values, module)),
@@ -51,15 +57,15 @@ def attention(module: nn.Module, scale: Tensor | None, taps: Taps, refuse: Refus
 
 
 @contextmanager
-def in_steps(taps: Taps) -> Iterator[None]:
-    """Attention in visible steps for the duration: weights pass its tap, where anyone looks, and then ``out_proj``."""
-    before = {module: module.__dict__.get("forward") for module in taps}
+def stepwise_attention(taps: Taps) -> Iterator[None]:
+    """Within it, attention is computed step by step: weights pass a watched tap, coefficients pass ``out_proj``."""
+    forwards = {module: module.__dict__.get("forward") for module in taps}
     for module, tap in taps.items():
         module.__dict__["forward"] = partial(_attend, module, tap)
     try:
         yield
     finally:
-        for module, forward in before.items():
+        for module, forward in forwards.items():
             if forward is None:
                 del module.__dict__["forward"]
             else:
@@ -75,9 +81,9 @@ def _attend(
     key_padding_mask: Tensor | None = None,
     **__: Any,
 ) -> tuple[Tensor, None]:
-    """Self-attention, image by image; what asks for its weights looks at the tap."""
+    """Self-attention; its weights are computed only where a hook watches the tap."""
     if attn_mask is not None or key_padding_mask is not None:
-        raise ClasslensError("attention with a mask cannot be computed in steps: run the model without one")
+        raise ClasslensError("attention with a mask cannot be computed step by step: run the model without one")
     queries, keys, values = _projected(module, query, 0, 3)
     if tap._forward_hooks or tap._forward_pre_hooks:
         weights: Tensor = tap(((queries * module.head_dim**-0.5) @ keys.transpose(-2, -1)).softmax(dim=-1))
@@ -95,7 +101,7 @@ def _values(module: nn.MultiheadAttention, x: Tensor) -> Tensor:
 
 
 def _projected(module: nn.MultiheadAttention, x: Tensor, start: int, stop: int) -> Tensor:
-    """Some of queries (0), keys (1) and values (2) of the module's input: ``[part, image, head, token, channel]``."""
+    """Queries (0), keys (1) and values (2) from ``start`` to ``stop``: ``[part, image, head, token, channel]``."""
     rows = slice(start * module.embed_dim, stop * module.embed_dim)
     bias = detached(module.in_proj_bias)
     x = x if module.batch_first else x.transpose(0, 1)

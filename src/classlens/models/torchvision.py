@@ -19,27 +19,27 @@ from classlens.core.attention import Output
 from classlens.core.maps import detached
 from classlens.core.space import ClassSpace
 from classlens.errors import ClasslensError, cause, suggestion
+from classlens.models.adapter import Adapter, LibraryModel, ModelEntry, ModelRequest
 from classlens.models.checkpoint import State, apply_state, read_state
-from classlens.models.families import Created, Known, Request
-from classlens.models.torch_layers import Refuse, Taps, attention, in_steps, norms
+from classlens.models.torch_layers import Refuse, Taps, multihead_attention, norm_maps, stepwise_attention
 from classlens.models.view import BlockView, ModelView, Point, Readout
 from classlens.models.weight_cache import in_torch_hub
 
 NAMES = ("vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14")
-SUPPORTED = "classlens reads torchvision VisionTransformer models whose head is one linear layer"
+SUPPORTED = "classlens supports torchvision VisionTransformer models whose head is one linear layer"
 
 
-def claims(name: str) -> bool:
-    """``torchvision:vit_b_16``, or plainly ``vit_b_16``; either may go on with ``.IMAGENET1K_V1``."""
+def resolves(name: str) -> bool:
+    """``torchvision:vit_b_16`` or ``vit_b_16``, either with or without ``.IMAGENET1K_V1``."""
     return name.startswith("torchvision:") or name.partition(".")[0] in NAMES
 
 
-def create(name: str, request: Request) -> Created:
-    """A model by its torchvision name, with torchvision's weights (its default ones if none are named) or a file's."""
+def create(name: str, request: ModelRequest) -> LibraryModel:
+    """A model by its torchvision name, with torchvision's weights (by default the best ones) or those of a file."""
     architecture, _, tag = name.removeprefix("torchvision:").partition(".")
     if architecture not in NAMES:
         raise ClasslensError(
-            f"model {name!r} is no Vision Transformer of torchvision{suggestion(architecture, NAMES)}; give one of "
+            f"model {name!r} is not a Vision Transformer of torchvision{suggestion(architecture, NAMES)}; give one of "
             f"{', '.join(NAMES)}"
         )
     weights = _weights(name, architecture, tag)
@@ -48,51 +48,46 @@ def create(name: str, request: Request) -> Created:
         options["num_classes"] = request.num_classes
     if request.checkpoint is not None:
         state = read_state(request.checkpoint)
-        module = _build(name, architecture, {**_shapes(state), **options})
-        apply_state(module, state, request.checkpoint, _present_names)
+        module = _build(name, architecture, {**_checkpoint_options(state), **options})
+        apply_state(module, state, request.checkpoint, _convert)
     elif request.pretrained:
-        module = _build(name, architecture, {**_trained_as(name, weights, options), **options})
-        module.load_state_dict(_fetched(name, weights))
+        module = _build(name, architecture, {**_pretrained_options(name, weights, options), **options})
+        module.load_state_dict(_fetch(name, weights))
     else:
         module = _build(name, architecture, options)
     categories = weights.meta["categories"]
     names = categories if module.num_classes == len(categories) else None
-    return Created(module, names, _transform(module, architecture, weights))
+    return LibraryModel(module, names, _transform(module, architecture, weights))
 
 
-def known() -> Iterator[Known]:
+def list_models() -> Iterator[ModelEntry]:
     """Each architecture with each of its weights."""
     for architecture in NAMES:
         for weights in get_model_weights(architecture):
             name, rows = f"torchvision:{architecture}.{weights.name}", len(weights.meta["categories"])
-            yield Known(name, "torchvision", "ViT", rows, "here" if in_torch_hub(weights.url) else "not here")
-
-
-def known_as(module: nn.Module) -> Created:
-    """Nothing: torchvision's modules know neither their weights nor their classes."""
-    return Created(module)
+            yield ModelEntry(name, "torchvision", "ViT", rows, "here" if in_torch_hub(weights.url) else "not here")
 
 
 def _weights(name: str, architecture: str, tag: str) -> WeightsEnum:
-    known = get_model_weights(architecture)
-    if (tag or "DEFAULT") not in known.__members__:
+    choices = get_model_weights(architecture)
+    if (tag or "DEFAULT") not in choices.__members__:
         raise ClasslensError(
-            f"weights {tag!r} of model {name!r} are not known to torchvision{suggestion(tag, known.__members__)}; "
-            f"give one of {', '.join(weights.name for weights in known)}"
+            f"weights {tag!r} of model {name!r} are not known to torchvision{suggestion(tag, choices.__members__)}; "
+            f"give one of {', '.join(weights.name for weights in choices)}"
         )
-    return known[tag or "DEFAULT"]
+    return choices[tag or "DEFAULT"]
 
 
-def _trained_as(name: str, weights: WeightsEnum, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The number of classes and the input size of torchvision's weights, which the user's options must leave alone."""
-    own = {"num_classes": len(weights.meta["categories"]), "image_size": weights.meta["min_size"][0]}
-    for key, value in own.items():
+def _pretrained_options(name: str, weights: WeightsEnum, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Number of classes and input size of torchvision's weights, which the user's options must not change."""
+    fixed = {"num_classes": len(weights.meta["categories"]), "image_size": weights.meta["min_size"][0]}
+    for key, value in fixed.items():
         if options.get(key, value) != value:
             raise ClasslensError(
                 f"{key} is {options[key]}, but the weights {weights.name} of model {name!r} are for {value}: leave it "
                 "out, or give other weights as checkpoint=FILE"
             )
-    return own
+    return fixed
 
 
 def _build(name: str, architecture: str, options: Mapping[str, Any]) -> VisionTransformer:
@@ -102,16 +97,16 @@ def _build(name: str, architecture: str, options: Mapping[str, Any]) -> VisionTr
         raise ClasslensError(
             f"model {name!r} does not take these options ({cause(error)}): see torchvision's documentation"
         ) from None
-    except Exception as error:  # torchvision checks its options with assertions of several kinds
+    except Exception as error:  # torchvision raises several kinds of exceptions for wrong options
         raise ClasslensError(f"model {name!r} cannot be built ({cause(error)}): check its options") from None
     return module.eval()
 
 
-def _fetched(name: str, weights: WeightsEnum) -> State:
+def _fetch(name: str, weights: WeightsEnum) -> State:
     try:
-        with redirect_stdout(sys.stderr):  # torch.hub announces a download where the command line prints its JSON
+        with redirect_stdout(sys.stderr):  # torch.hub prints to stdout, which the command line needs for JSON
             state: State = weights.get_state_dict(progress=True, check_hash=True)
-    except Exception as error:  # no network, no such host, a broken file: what a download can raise is not bounded
+    except Exception as error:  # a download may raise anything: no network, no such host, a broken file
         raise ClasslensError(
             f"pretrained weights of model {name!r} are not on this machine and could not be fetched "
             f"({cause(error)}): fetch {weights.url} and give it as checkpoint=FILE "
@@ -120,40 +115,40 @@ def _fetched(name: str, weights: WeightsEnum) -> State:
     return state
 
 
-def _shapes(state: State) -> dict[str, int]:
-    """The options that a checkpoint's own shapes tell: number of classes and input size."""
-    shapes = {}
+def _checkpoint_options(state: State) -> dict[str, int]:
+    """Number of classes and input size, from the shapes in a checkpoint."""
+    options = {}
     head, positions, patches = (
         state.get(key) for key in ("heads.head.weight", "encoder.pos_embedding", "conv_proj.weight")
     )
     if head is not None and head.ndim == 2:
-        shapes["num_classes"] = len(head)
+        options["num_classes"] = len(head)
     if positions is not None and patches is not None and positions.ndim == 3 and patches.ndim == 4:
-        shapes["image_size"] = math.isqrt(positions.shape[1] - 1) * patches.shape[-1]
-    return shapes
+        options["image_size"] = math.isqrt(positions.shape[1] - 1) * patches.shape[-1]
+    return options
 
 
-def _present_names(state: State, _: nn.Module) -> State:
-    """torchvision's own files still name the layers of an MLP as its first release did."""
+def _convert(state: State, _: nn.Module) -> State:
+    """Rename the layers of the MLPs, which torchvision's files call as in its first release."""
     number = {"1": "0", "2": "3"}
     return {
-        re.sub(r"\.mlp\.linear_([12])\.", lambda found: f".mlp.{number[found[1]]}.", key): value
+        re.sub(r"\.mlp\.linear_([12])\.", lambda match: f".mlp.{number[match[1]]}.", key): value
         for key, value in state.items()
     }
 
 
 def _transform(module: VisionTransformer, architecture: str, weights: WeightsEnum) -> Compose:
-    """The eval transform of these weights, or of others of the architecture that are for the model's input size.
+    """The eval transform of the first weights for the model's input size, these ones first.
 
-    Where there are none, these weights' with the shorter side resized to the input size.
+    Without such weights, the transform of these ones with the shorter side resized to the input size.
     """
-    for known in (weights, *get_model_weights(architecture)):
-        if known.meta["min_size"][0] == module.image_size:
-            return Compose([known.transforms()])
+    for candidate in (weights, *get_model_weights(architecture)):
+        if candidate.meta["min_size"][0] == module.image_size:
+            return Compose([candidate.transforms()])
     return Compose([weights.transforms(crop_size=module.image_size, resize_size=module.image_size)])
 
 
-def view(module: nn.Module, name: str) -> ModelView:
+def describe(module: nn.Module, name: str) -> ModelView:
     """Describe a ``torchvision.models.VisionTransformer``; raises ClasslensError for another model or head."""
     if not isinstance(module, VisionTransformer):
         raise ClasslensError(
@@ -162,7 +157,7 @@ def view(module: nn.Module, name: str) -> ModelView:
     refuse = partial(_refuse, name)
     head = _head(module, refuse)
     space = ClassSpace(
-        before=norms(module.encoder.ln, refuse), after=(), weight=head.weight.detach(), bias=detached(head.bias)
+        before=norm_maps(module.encoder.ln, refuse), after=(), weight=head.weight.detach(), bias=detached(head.bias)
     )
     side = module.image_size // module.patch_size
     stem = next(layer for layer in module.conv_proj.modules() if isinstance(layer, nn.Conv2d))
@@ -171,16 +166,16 @@ def view(module: nn.Module, name: str) -> ModelView:
         module=module,
         size_option="image_size",
         name=name,
-        blocks=tuple(_block(block, taps, refuse) for block in module.encoder.layers),
+        blocks=tuple(_describe_block(block, taps, refuse) for block in module.encoder.layers),
         readouts=(Readout(space, slice(0, 1)),),
         prefix=("cls",),
         pooling="cls",
         input_size=(module.image_size, module.image_size),
         grid=lambda _: (side, side),
         channels=stem.in_channels,
-        unfused=partial(in_steps, taps),
-        opened=partial(in_steps, taps),
-        family="torchvision",
+        unfused=partial(stepwise_attention, taps),
+        exposing_coefficients=partial(stepwise_attention, taps),
+        library="torchvision",
     )
 
 
@@ -189,7 +184,7 @@ def _refuse(name: str, reason: str) -> NoReturn:
 
 
 def _head(module: VisionTransformer, refuse: Refuse) -> nn.Linear:
-    """The one linear layer of the head; dropout before it does nothing when a model is evaluated."""
+    """The one linear layer of the head; dropout before it does nothing in evaluation mode."""
     layers = [
         layer for layer in module.heads.modules() if not isinstance(layer, nn.Sequential | nn.Dropout | nn.Identity)
     ]
@@ -200,23 +195,37 @@ def _head(module: VisionTransformer, refuse: Refuse) -> nn.Linear:
     return layers[0]
 
 
-def _block(block: Any, taps: Taps, refuse: Refuse) -> BlockView:
+def _describe_block(block: Any, taps: Taps, refuse: Refuse) -> BlockView:
     if type(block) is not EncoderBlock:
-        refuse(f"has blocks of type {type(block).__name__}, whose sublayers are not read yet")
+        refuse(f"has blocks of type {type(block).__name__}, which are not supported")
     if type(block.mlp) is not MLPBlock or not isinstance(project := block.mlp[3], nn.Linear):
-        refuse(f"has an MLP of type {type(block.mlp).__name__} whose output projection is not read yet")
-    inside, output = attention(block.self_attention, None, taps, refuse)
+        refuse(f"has an MLP of type {type(block.mlp).__name__}, whose output projection is not supported")
+    attention_points, output = multihead_attention(block.self_attention, None, taps, refuse)
     points = {
         "resid_pre": Point(block, "input"),
-        # Dropout (nothing when evaluating) passes exactly what is added to the residual stream.
+        # The input of the residual add passes the dropout (an identity in evaluation mode).
         "attn_out": Point(block.dropout),
         "mlp_out": Point(block.mlp),
         "resid_post": Point(block),
         "mlp_coefficients": Point(project, "input"),
     }
     return BlockView(
-        points={**points, **inside},
+        points={**points, **attention_points},
         heads=block.self_attention.num_heads,
         attn=output,
         mlp=Output(project.weight.detach(), detached(project.bias)),
     )
+
+
+ADAPTER = Adapter(
+    label="torchvision",
+    about="Vision Transformers of torchvision",
+    names=("torchvision:vit_b_16", "torchvision:vit_b_16.IMAGENET1K_V1"),
+    weights="torchvision's usual source, or `checkpoint=`",
+    packages=("torchvision",),
+    resolves=resolves,
+    create=create,
+    describe=describe,
+    list_models=list_models,
+    takes_num_classes=True,
+)

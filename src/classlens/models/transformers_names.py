@@ -1,9 +1,9 @@
-"""The models of transformers that can be read: its classes, and checkpoints in the local cache of the hub."""
+"""Supported models of transformers: its model classes, and checkpoints in the local cache of the hub."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ from typing import Any
 from huggingface_hub import constants, scan_cache_dir
 from huggingface_hub.errors import CacheNotFound
 
-from classlens.models.families import Known
+from classlens.models.adapter import ModelEntry
+from classlens.models.transformers_models import SPECS
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
-# The first start of a class's name that fits; the families are called as timm's are.
+# Families by the start of a class's name, the first match counts; named like timm's families.
 _FAMILIES = {
     "DeiTForImageClassificationWithTeacher": "DeiT distilled",
     "DeiT": "DeiT",
@@ -26,12 +27,13 @@ _FAMILIES = {
 }
 
 
-def known(classes: Collection[str]) -> Iterator[Known]:
-    """Each class once, for a folder of the user's; then what is cached. Nothing where transformers is not installed."""
+def list_models() -> Iterator[ModelEntry]:
+    """Each class once, for a user's folder; then the cached models. Nothing where transformers is not installed."""
     if find_spec("transformers") is None:
         return
-    for kind in classes:
-        yield Known(f"FOLDER or hf:OWNER/NAME of a {kind}", "transformers", _family(kind), None, "needs a file")
+    for model_class in SPECS:
+        name = f"FOLDER or hf:OWNER/NAME of a {model_class}"
+        yield ModelEntry(name, "transformers", _family(model_class), None, "needs a file")
     try:
         repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except CacheNotFound:
@@ -41,20 +43,20 @@ def known(classes: Collection[str]) -> Iterator[Known]:
             files = {file.file_name: file.file_path for file in revision.files}
             config = _config(files.get("config.json"))
             architecture = next(iter(config.get("architectures") or ()), "")
-            if architecture in classes and "main" in revision.refs:
+            if architecture in SPECS and "main" in revision.refs:
                 labels = config.get("id2label") or {}
                 rows = len(labels) or int(config.get("num_labels", 2))
                 here = any(name in files for name in _WEIGHTS)
                 name = f"hf:{repository.repo_id}"
-                yield Known(name, "transformers", _family(architecture), rows, "here" if here else "not here")
+                yield ModelEntry(name, "transformers", _family(architecture), rows, "here" if here else "not here")
 
 
-def _family(kind: str) -> str:
-    return next(family for start, family in _FAMILIES.items() if kind.startswith(start))
+def _family(model_class: str) -> str:
+    return next(family for start, family in _FAMILIES.items() if model_class.startswith(start))
 
 
 def _config(path: Path | None) -> dict[str, Any]:
-    """What a config.json says, empty if it cannot be read: a broken cache hides a model, no more."""
+    """The content of a config.json; empty for a broken file, which only hides a cached model."""
     try:
         config = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,10 +1,10 @@
-"""From pictures to the pixels a model sees, and back to something to look at."""
+"""From pictures to the pixels of a model's input, and back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from PIL import Image
@@ -18,32 +18,30 @@ Transform = Callable[[Image.Image], Tensor]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """A model's eval transform, with the mean and standard deviation that undo its normalization."""
+    """A model's eval transform, with the mean and standard deviation of its normalization."""
 
     transform: Transform | None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
     def __call__(self, image: Image.Image, name: str) -> Tensor:
-        """Pixels ``[channel, height, width]``; ``name`` is for the error."""
+        """Pixels ``[channel, height, width]`` of a picture; the error gives its ``name``."""
         if self.transform is None:
             raise ClasslensError(
                 f"image {name!r} cannot be prepared, as the model carries no preprocessing of its own: load it with "
                 'transform=, a function from a picture to a tensor, or "paper"'
             )
-        pixels: object = self.transform(image)  # what a user's function returns is not known
+        pixels: object = self.transform(image)  # a user's function may return anything
         if not isinstance(pixels, Tensor) or pixels.ndim != 3 or not pixels.is_floating_point():
-            made = type(pixels).__name__
-            if isinstance(pixels, Tensor):
-                made = f"{pixels.dtype} {list(pixels.shape)}"
+            kind = f"{pixels.dtype} {list(pixels.shape)}" if isinstance(pixels, Tensor) else type(pixels).__name__
             raise ClasslensError(
-                f"the transform made {made} of image {name!r}: expected a tensor of floats [channel, height, width]; "
-                "give transform= a function that returns one"
+                f"the transform returned {kind} for image {name!r}: expected a tensor of floats [channel, height, "
+                "width]; give transform= a function that returns one"
             )
         return pixels
 
     def picture(self, pixels: Tensor) -> Image.Image:
-        """What the model saw, as a picture; stretched to the full range where the normalization is not known."""
+        """A picture of the model's input; stretched to the full range where the normalization is not known."""
         x = pixels.detach().float().cpu()
         if self.mean is not None and self.std is not None:
             x = x * torch.tensor(self.std).view(-1, 1, 1) + torch.tensor(self.mean).view(-1, 1, 1)
@@ -68,25 +66,19 @@ def paper_transform(size: tuple[int, int]) -> transforms.Compose:
     )
 
 
-def preprocessing(
-    own: Transform | None, size: tuple[int, int], given: Transform | Literal["paper"] | None, *, name: str
-) -> Preprocessing:
-    """The transform that a user gave, the paper's, or the model's ``own``.
-
-    ``"paper"`` is ``paper_transform``; for the MIIL models timm's own, as in the reference, and for the ``paper:``
-    names what they come with.
-    """
-    if given == "paper" and "_miil" not in name and not name.startswith("paper:"):
-        return _described(paper_transform(size))
-    if given is None or given == "paper":
-        return Preprocessing(None) if own is None else _described(own)
+def make_preprocessing(own: Transform | None, given: object, *, paper: Transform) -> Preprocessing:
+    """The user's transform, the paper's where the user gave ``"paper"``, or the model's own for None."""
+    if given is None:
+        return Preprocessing(None) if own is None else _with_constants(own)
+    if given == "paper":
+        return _with_constants(paper)
     if not callable(given):
         raise ClasslensError(f'transform {given!r} is not known: give "paper" or a function from a picture to a tensor')
-    return _described(given)
+    return _with_constants(given)
 
 
-def _described(transform: Any) -> Preprocessing:
-    """The transform with the constants of its normalization, when it is a chain that ends in one."""
+def _with_constants(transform: Any) -> Preprocessing:
+    """A transform with the constants of the normalization at the end of its chain, if it has one."""
     for step in reversed(getattr(transform, "transforms", ())):
         mean, std = getattr(step, "mean", None), getattr(step, "std", None)
         if mean is not None and std is not None:

@@ -1,4 +1,4 @@
-"""Models that a user describes: a function in a Python file that returns a view, or a model of a known library."""
+"""Models from a user's Python file: a function that returns a description or a module of a known library."""
 
 from __future__ import annotations
 
@@ -11,58 +11,53 @@ from typing import Any
 from torch import nn
 
 from classlens.errors import ClasslensError, cause, suggestion
-from classlens.models.families import Created, Request
+from classlens.models.adapter import Adapter, LibraryModel, ModelRequest
 from classlens.models.view import ModelView
 
 
-def claims(name: str) -> bool:
-    """``path/to/file.py:function``."""
-    return re.fullmatch(r".+\.py:\w+", name) is not None
-
-
-def create(name: str, request: Request) -> Created:
+def create(name: str, request: ModelRequest) -> LibraryModel:
     """Run the file and call its function without arguments; it returns a ``ModelView`` or a module."""
-    if not request.plain:
+    if not request.is_default:
         raise ClasslensError(
             f"model {name!r} takes no checkpoint, num_classes or options: load its weights in the function itself"
         )
     path, _, function = name.rpartition(":")
     if not Path(path).is_file():
         raise ClasslensError(f"model {name!r}: {path!r} is not a file; give the path of a Python file and a function")
-    found = _run(name, lambda: runpy.run_path(path, run_name="classlens_model"))
-    make = found.get(function)
+    namespace = _run(name, lambda: runpy.run_path(path, run_name="classlens_model"))
+    make = namespace.get(function)
     if not callable(make):
-        callables = [key for key, value in found.items() if callable(value) and not key.startswith("_")]
+        callables = [key for key, value in namespace.items() if callable(value) and not key.startswith("_")]
         raise ClasslensError(f"model {name!r}: {path!r} has no function {function!r}{suggestion(function, callables)}")
-    made: object = _run(name, make)
-    if isinstance(made, ModelView):
-        return Created(made.module, made.class_names, made.transform, made)
-    if isinstance(made, nn.Module):
-        return Created(made)
+    model: object = _run(name, make)
+    if isinstance(model, ModelView):
+        return LibraryModel(model.module, model.class_names, model.transform, view=model)
+    if isinstance(model, nn.Module):
+        return LibraryModel(model)
     raise ClasslensError(
-        f"model {name!r}: {function}() returned a {type(made).__name__}; expected a ModelView, or "
-        "a module of a library that classlens reads"
+        f"model {name!r}: {function}() returned a {type(model).__name__}; expected a ModelView, or "
+        "a module of a library that classlens supports"
     )
 
 
 def _run(name: str, call: Callable[[], Any]) -> Any:
-    """What a user's own code returns; what it raises stays the cause of the error, for a traceback in Python."""
+    """Run a user's code; its exception stays the cause of the error, for a traceback in Python."""
     try:
         return call()
     except ClasslensError:
         raise
     except Exception as error:
         raise ClasslensError(
-            f"model {name!r} raised {type(error).__name__} when it was made ({cause(error)}): run the file by "
+            f"model {name!r} raised {type(error).__name__} while it was created ({cause(error)}): run the file by "
             "itself to see where"
         ) from error
 
 
-def view(module: nn.Module, name: str) -> ModelView:
-    """Never asked: a user's view comes with the model."""
-    raise ClasslensError(f"model {name!r} comes without a description: give a ModelView")
-
-
-def known_as(module: nn.Module) -> Created:
-    """Nothing."""
-    return Created(module)
+ADAPTER = Adapter(
+    label="your own",
+    about="A model that a function in your Python file describes",
+    names=("file.py:function",),
+    weights="your function",
+    resolves=lambda name: re.fullmatch(r".+\.py:\w+", name) is not None,
+    create=create,
+)

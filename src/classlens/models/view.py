@@ -1,4 +1,4 @@
-"""The uniform view: what a Vision Transformer looks like to everything above it, whatever library made it."""
+"""The uniform view of a Vision Transformer: blocks, tokens and class space, whatever library made the model."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from classlens.core.attention import Output
@@ -19,9 +20,7 @@ from classlens.errors import ClasslensError
 Site = Literal["embed", "resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"]
 SITES: tuple[Site, ...] = ("embed", "resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
 
-
-# What every block must show.
-_POINTS = ("resid_pre", "attn_out", "mlp_out", "resid_post", "values", "attention")
+_REQUIRED_POINTS = ("resid_pre", "attn_out", "mlp_out", "resid_post", "values", "attention")
 
 
 def _unchanged(passing: Any) -> Tensor:
@@ -31,10 +30,25 @@ def _unchanged(passing: Any) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """A place where a tensor passes in a forward pass: what a module takes or gives, and how to read it.
+    """A place in a forward pass where a hook gets a tensor: the input or the output of a module.
 
-    ``more`` names further modules at which parts of the same tensor pass (parallel branches), and ``join`` puts the
-    parts together in the order in which they are named.
+    Args:
+        module: the module that the tensor passes.
+        end: ``"output"``, or ``"input"`` for the module's first argument.
+        read: from the module's input or output to the tensor in the shape that ``BlockView`` gives; by default
+            the tensor itself.
+        more: further modules that pass parts of the same tensor, for parallel branches.
+        join: combines the parts, in the order of the modules; by default their sum.
+        shares: number of heads or channels of each part, for parts that are concatenated; empty for a sum.
+        write: from the module's input or output and a new tensor to the value to pass on, the inverse of ``read``.
+            Without it, and with a ``read``, the point cannot be edited.
+
+    Examples:
+        >>> from torch import nn
+        >>> Point(nn.Linear(8, 8), "input").editable
+        True
+        >>> Point(nn.Linear(8, 24), read=lambda qkv: qkv[..., 16:]).editable
+        False
     """
 
     module: nn.Module
@@ -43,16 +57,15 @@ class Point:
     more: tuple[nn.Module, ...] = ()
     join: Callable[[list[Tensor]], Tensor] = sum  # type: ignore[assignment]
     shares: tuple[int, ...] = ()
-    """For parts that stand in a row: how many heads or channels each has. Without them parts are summed."""
     write: Callable[[Any, Tensor], Any] | None = None
-    """From what passes and a new tensor to what is to pass; not needed where ``read`` changes nothing."""
 
     @property
     def editable(self) -> bool:
+        """Whether another tensor can take the place of the one that passes."""
         return self.write is not None or self.read is _unchanged
 
     def written(self, passing: Any, new: Tensor) -> Any:
-        """What is to pass so that ``read`` gives ``new``."""
+        """The value to pass on in place of ``passing``, so that ``read`` returns ``new``."""
         return new if self.write is None else self.write(passing, new)
 
 
@@ -60,12 +73,30 @@ class Point:
 class BlockView:
     """One transformer block.
 
-    ``points`` names the places that hooks read: ``resid_pre, attn_out, mlp_out, resid_post``; ``values``
-    (``[image, head, token, channel]``); ``attention`` (the weights after softmax ``[image, head, query, token]``, which
-    may pass only while attention is not fused); and where the block has them ``attn_coefficients, mlp_coefficients``
-    (memory coefficients, what enters a sublayer's last projection ``[image, token, channel]``, which may pass only
-    within ``ModelView.opened``), ``attn_raw, mlp_raw`` (a sublayer's output
-    before the norm of a post-norm block) and ``attn_joined, mlp_joined`` (before an inner norm).
+    Args:
+        points: the points of the block by name, all but the first six optional:
+
+            - ``resid_pre``, ``resid_post``: the residual stream before and after the block, ``[image, token, width]``;
+            - ``attn_out``, ``mlp_out``: the vectors that the sublayers add to it, ``[image, token, width]``;
+            - ``values``: ``[image, head, token, channel]``;
+            - ``attention``: the weights after the softmax, ``[image, head, query, token]``; they need to pass only
+              within ``ModelView.unfused``;
+            - ``attn_coefficients``, ``mlp_coefficients``: memory coefficients, the input of a sublayer's last
+              projection, ``[image, token, unit]``; they need to pass only within ``ModelView.exposing_coefficients``;
+            - ``attn_raw``, ``mlp_raw``: a sublayer's output before a post-norm, ``[image, token, width]``;
+            - ``attn_joined``, ``mlp_joined``: the input of an inner norm, ``[image, token, unit]``.
+        heads: number of attention heads.
+        attn: output projection of attention.
+        mlp: output projection of the MLP.
+
+    Raises:
+        ClasslensError: one of the first six points is missing.
+
+    Examples:
+        >>> import classlens
+        >>> block = classlens.load("builtin:cifar10").view.blocks[0]
+        >>> block.heads, "attn_raw" in block.points
+        (4, False)
     """
 
     points: dict[str, Point]
@@ -74,10 +105,10 @@ class BlockView:
     mlp: Output
 
     def __post_init__(self) -> None:
-        missing = [name for name in _POINTS if name not in self.points]
+        missing = [name for name in _REQUIRED_POINTS if name not in self.points]
         if missing:
             raise ClasslensError(
-                f"a BlockView without the point {missing[0]!r} was made: a block needs {', '.join(_POINTS)}"
+                f"a BlockView without the point {missing[0]!r} was made: a block needs {', '.join(_REQUIRED_POINTS)}"
             )
 
 
@@ -94,7 +125,7 @@ class Tokens:
 
     @property
     def image(self) -> slice:
-        """Where the image tokens stand."""
+        """The positions of the image tokens."""
         return slice(len(self.prefix), self.count)
 
     @property
@@ -105,37 +136,80 @@ class Tokens:
 
 @dataclass(frozen=True, eq=False)
 class Readout:
-    """How the head reads some of the tokens; the model's logits are the weighted sum over its readouts."""
+    """One head's share of the logits; the model's logits are the weighted sum over its readouts.
+
+    Args:
+        space: class space of the head.
+        pooled: the tokens that the head pools, such as ``slice(0, 1)`` for ``[CLS]``.
+        tokens: the tokens that are projected through this class space, by default all; of several readouts with
+            the same token, the last one counts.
+        weight: weight of these logits in the sum.
+        counts_bias: False where another readout already adds the bias (one head, split in two).
+
+    Examples:
+        >>> import torch
+        >>> from classlens import ClassSpace, Readout
+        >>> space = ClassSpace(before=(), after=(), weight=torch.eye(3), bias=None)
+        >>> Readout(space, pooled=slice(1, None)).logits(torch.arange(12.0).reshape(1, 4, 3))
+        tensor([[6., 7., 8.]])
+    """
 
     space: ClassSpace
     pooled: slice
-    """The tokens that the head pools here."""
     tokens: slice = field(default_factory=lambda: slice(None))
-    """The tokens that are projected through this class space; those of a later readout win."""
     weight: float = 1.0
     counts_bias: bool = True
-    """False where the bias belongs to another readout's share of the logits (one head split in two)."""
 
-    def logits(self, last: Tensor, kept: Tensor | None = None) -> Tensor:
-        """This readout's share of the model's logits; of the tokens ``kept`` (``[image, token]``) alone, if given."""
-        if kept is None:
+    def logits(
+        self, last: Float[Tensor, "image token width"], mask: Bool[Tensor, "image token"] | None = None
+    ) -> Float[Tensor, "image classes"]:
+        """This readout's share of the model's logits, pooled over the tokens of ``mask`` alone, if given."""
+        if mask is None:
             logits = self.space.pooled(last[:, self.pooled])
         else:
-            rows = zip(last[:, self.pooled], kept[:, self.pooled], strict=True)
-            logits = torch.cat([self.space.pooled(states[here][None]) for states, here in rows])
+            rows = zip(last[:, self.pooled], mask[:, self.pooled], strict=True)
+            logits = torch.cat([self.space.pooled(states[kept][None]) for states, kept in rows])
         if not self.counts_bias and self.space.bias is not None:
             logits = logits - self.space.bias.to(logits.dtype)
         return logits * self.weight
 
 
-def _first_logits(output: Any) -> Tensor:
+def _output_itself(output: Any) -> Tensor:
     logits: Tensor = output
     return logits
 
 
 @dataclass(frozen=True, eq=False)
 class ModelView:
-    """A model as classlens sees it; it holds the user's own modules and parameters, unmodified."""
+    """A model as classlens sees it, with the user's own modules and parameters.
+
+    Args:
+        module: the model, in evaluation mode or not.
+        name: its name in messages.
+        blocks: the transformer blocks in their order.
+        readouts: the heads.
+        prefix: names of the tokens before the image tokens, such as ``("cls", "reg0")``.
+        pooling: the head's pooling in a word, such as ``cls`` or ``avg``.
+        input_size: height and width of the pixels.
+        grid: from height and width of the pixels to rows and columns of image tokens.
+        any_size: whether the model takes other sizes than ``input_size``; default False.
+        channels: channels of the pixels; default 3.
+        logits_of: from the module's output to the logits ``[image, category]``; by default the output itself.
+        unfused: context manager within which the weights of attention pass the point ``attention``.
+        exposing_coefficients: context manager within which memory coefficients pass ``attn_coefficients``.
+        library: the library that made the model; ``own`` for a user's description.
+        has_mid: False where attention and MLP share one residual add, so that ``resid_mid`` does not exist.
+        class_names: a name for each row of the head.
+        transform: from a picture to pixels ``[channel, height, width]``.
+        size_option: the library's option for another input size.
+        tuned_lens: for each block, a map that its tokens pass before they are projected.
+
+    Examples:
+        >>> import classlens
+        >>> view = classlens.load("builtin:cifar10").view
+        >>> view.pooling, view.num_classes, view.tokens((32, 32)).grid
+        ('cls', 10, (8, 8))
+    """
 
     module: nn.Module
     name: str
@@ -143,36 +217,23 @@ class ModelView:
     readouts: tuple[Readout, ...]
     prefix: tuple[str, ...]
     pooling: str
-    """``cls``, ``avg`` or what else the head does, in a word."""
     input_size: tuple[int, int]
     grid: Callable[[tuple[int, int]], tuple[int, int]] = field(repr=False)
-    """Rows and columns of image tokens for pixels of a given height and width."""
     any_size: bool = False
-    """Whether the model takes other sizes than ``input_size``."""
     channels: int = 3
-    logits_of: Callable[[Any], Tensor] = _first_logits
-    """Reads the class logits off what the module returns."""
+    logits_of: Callable[[Any], Tensor] = _output_itself
     unfused: Callable[[], AbstractContextManager[Any]] = nullcontext
-    """Attention computed in steps, so that its weights pass at the point ``attention``."""
-    opened: Callable[[], AbstractContextManager[Any]] = nullcontext
-    """Attention computed so that its memory coefficients pass at the point ``attn_coefficients``."""
-    family: str = "own"
-    """The library that made the model; ``own`` where a user describes it."""
+    exposing_coefficients: Callable[[], AbstractContextManager[Any]] = nullcontext
+    library: str = "own"
     has_mid: bool = True
-    """False where attention and MLP share one residual add, so that there is no ``resid_mid``."""
     class_names: Sequence[str] | None = None
-    """For a model that a user describes: a name for each row of its head."""
     transform: Callable[[Any], Tensor] | None = field(default=None, repr=False)
-    """For a model that a user describes: from a picture to pixels ``[channel, height, width]``."""
     size_option: str | None = None
-    """What the model's library calls the option that makes it for another input size."""
-
     tuned_lens: tuple[Map, ...] | None = field(default=None, repr=False)
-    """Of a tuned lens: what the tokens of each block pass before they are projected."""
 
     @property
     def space(self) -> ClassSpace:
-        """The class space of the first readout: that of ``[CLS]``, or of the tokens that are averaged."""
+        """The class space of the first readout: that of ``[CLS]``, or of averaged tokens."""
         return self.readouts[0].space
 
     @property
@@ -182,46 +243,47 @@ class ModelView:
 
     @property
     def num_classes(self) -> int:
+        """Number of classes."""
         return self.space.num_classes
 
     @property
     def device(self) -> torch.device:
+        """The device of the class embedding."""
         return self.space.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
+        """The precision of the model's first parameter."""
         return next(self.module.parameters()).dtype
 
-    def run(self, pixels: Tensor) -> Tensor:
-        """The model's own logits ``[image, category]``."""
+    def run(self, pixels: Float[Tensor, "image channel height width"]) -> Float[Tensor, "image category"]:
+        """The model's own logits."""
         return self.logits_of(self.module(pixels))
 
-    def at(self, space: ClassSpace, site: str, block: int) -> ClassSpace:
-        """A class space as it reads a site of a block: with a tuned lens, behind the translator of the block.
+    def space_at(self, space: ClassSpace, site: str, block: int) -> ClassSpace:
+        """A class space for the tokens at a site of a block: with a tuned lens, after the block's translator.
 
-        What enters a block is what leaves the one before it, and is read like that; the embeddings are read as they
-        are.
+        The input of a block passes the translator of the block before it; the embeddings pass none.
         """
         number = block - 1 if site in ("embed", "resid_pre") else block
         return space if self.tuned_lens is None or number < 0 else space.behind(self.tuned_lens[number])
 
-    def reading(self, space: ClassSpace) -> Callable[[str, int], ClassSpace] | None:
-        """``at`` for one space; None where every site and block is read in the same way."""
-        return None if self.tuned_lens is None else partial(self.at, space)
+    def space_by_site(self, space: ClassSpace) -> Callable[[str, int], ClassSpace] | None:
+        """``space_at`` for one class space; None without a tuned lens, as every site has the same one."""
+        return None if self.tuned_lens is None else partial(self.space_at, space)
 
-    def after(self, block: int, states: Tensor) -> Tensor:
-        """The logits that the tokens after a block give, pooled as the model pools those after the last one."""
+    def logits_after(self, block: int, states: Float[Tensor, "image token width"]) -> Float[Tensor, "image category"]:
+        """The logits of the tokens after a block, pooled as the model pools those after the last one."""
         return self.logits(states if self.tuned_lens is None else self.tuned_lens[block](states))
 
-    def logits(self, last: Tensor, kept: Tensor | None = None) -> Tensor:
-        """The logits that the last hidden states ``[image, token, width]`` give, pooled as the model does (law 2).
-
-        Where ``kept`` (``[image, token]``) is given, the head pools these tokens alone.
-        """
-        return torch.stack([readout.logits(last, kept) for readout in self.readouts]).sum(dim=0)
+    def logits(
+        self, last: Float[Tensor, "image token width"], mask: Bool[Tensor, "image token"] | None = None
+    ) -> Float[Tensor, "image category"]:
+        """The model's logits from its last hidden states, pooled over the tokens of ``mask`` alone, if given."""
+        return torch.stack([readout.logits(last, mask) for readout in self.readouts]).sum(dim=0)
 
     def spaces(self, count: int) -> list[tuple[ClassSpace, Tensor | slice]]:
-        """Each class space with its tokens, which together are all ``count`` tokens."""
+        """Each class space with its tokens; together they are all ``count`` tokens."""
         if len(self.readouts) == 1:
             return [(self.space, slice(None))]
         owner = torch.zeros(count, dtype=torch.int64)
@@ -231,7 +293,7 @@ class ModelView:
         return [(space, tokens) for space, tokens in groups if len(tokens)]
 
     def tokens(self, size: tuple[int, int]) -> Tokens:
-        """The tokens of an input of this height and width; raises ClasslensError when the model cannot take it."""
+        """The tokens for pixels of a height and width; raises ClasslensError for a size that the model cannot take."""
         if size != self.input_size and not self.any_size:
             other = f", or load the model with {self.size_option}={size}" if self.size_option else ""
             raise ClasslensError(

@@ -1,4 +1,4 @@
-"""Whether files of weights are on this machine, without asking any network."""
+"""Whether files of weights are on this machine, without network access."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from huggingface_hub import try_to_load_from_cache
 
 
 def in_hub_cache(repository: str, files: Iterable[str]) -> bool:
-    """Whether one of the files of a repository of the Hugging Face hub (``owner/name``, ``@revision``) is cached."""
+    """Whether one of the files of a Hugging Face repository (``owner/name`` or ``owner/name@revision``) is cached."""
     name, _, revision = repository.partition("@")
     return any(isinstance(try_to_load_from_cache(name, file, revision=revision or None), str) for file in files)
 
 
 def in_torch_hub(url: str) -> bool:
-    """Whether torch.hub has the file of this address."""
+    """Whether torch.hub's cache has the file of a URL."""
     return os.path.isfile(os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(urlparse(url).path)))

@@ -21,12 +21,12 @@ def test_every_edit_is_public_and_describes_itself(name: str) -> None:
     edit = EDITS[name]
     assert edit.__name__ == name
     assert issubclass(edit, Edit)
-    assert dataclasses.is_dataclass(edit)
     assert getattr(classlens, name) is edit
     assert name in classlens.__all__
     assert edit.label
     assert edit.about == edit.about.strip(" .")
     assert "\n" not in edit.about
+    assert dataclasses.is_dataclass(edit)
 
 
 def usage(name: str) -> str:

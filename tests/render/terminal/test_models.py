@@ -9,14 +9,14 @@ from typer.testing import CliRunner
 
 from classlens.cli import app
 from classlens.errors import ClasslensError
-from classlens.models.families import Known
+from classlens.models.adapter import ModelEntry
 from classlens.render.terminal.models import filter_models
 
 MODELS = [
-    Known("vit_a", "timm", "ViT", 1000, "here"),
-    Known("vit_dino_b", "timm", "DINOv2", 0, "not here"),
-    Known("torchvision:vit_a", "torchvision", "ViT", 10, "not here"),
-    Known("open_clip:A/b", "open_clip", "CLIP", None, "none published"),
+    ModelEntry("vit_a", "timm", "ViT", 1000, "here"),
+    ModelEntry("vit_dino_b", "timm", "DINOv2", 0, "not here"),
+    ModelEntry("torchvision:vit_a", "torchvision", "ViT", 10, "not here"),
+    ModelEntry("open_clip:A/b", "open_clip", "CLIP", None, "none published"),
 ]
 
 

@@ -13,7 +13,7 @@ from classlens.forward.edits.registry import EDITS
 from classlens.forward.hooks import Change, replacing
 from classlens.models.view import ModelView
 
-# Points that pass only within ``ModelView.opened``.
+# Points that pass only within ``ModelView.exposing_coefficients``.
 _OPENED = frozenset({"attn_coefficients", "attn_joined"})
 
 
@@ -86,7 +86,7 @@ def editing(view: ModelView, edits: Sequence[Edit]) -> Iterator[None]:
         if "attention" in points:
             stack.enter_context(view.unfused())
         if not points.isdisjoint(_OPENED):
-            stack.enter_context(view.opened())
+            stack.enter_context(view.exposing_coefficients())
         for step in sorted(steps, key=lambda step: step.last):
             point = view.blocks[step.block].points.get(step.point)
             if point is None or not point.editable:

@@ -11,35 +11,31 @@ from timm.models.vision_transformer import VisionTransformer
 from torchvision import transforms
 
 from classlens.errors import ClasslensError
+from classlens.models.adapter import Adapter, LibraryModel, ModelEntry, ModelRequest
 from classlens.models.builtin.architecture import CLASS_NAMES, IMAGE_SIZE, MEAN, STD, build
-from classlens.models.families import Created, Known, Request
 
-__all__ = ["CLASS_NAMES", "claims", "create", "known", "load", "transform"]
-
-
-def claims(name: str) -> bool:
-    return name.startswith("builtin:")
+__all__ = ["ADAPTER", "CLASS_NAMES", "create", "list_models", "load", "transform"]
 
 
-def create(name: str, request: Request) -> Created:
+def create(name: str, request: ModelRequest) -> LibraryModel:
     """The built-in model by its full name, ``builtin:cifar10``."""
-    if not request.plain:
+    if not request.is_default:
         raise ClasslensError(f"{name!r} comes with its weights: leave out checkpoint, num_classes and model options")
     module = load(name.removeprefix("builtin:")) if request.pretrained else build().eval()
-    return Created(module, CLASS_NAMES, transform())
+    return LibraryModel(module, CLASS_NAMES, transform())
 
 
-def known() -> Iterator[Known]:
-    yield Known("builtin:cifar10", "classlens", "ViT", len(CLASS_NAMES), "here")
+def list_models() -> Iterator[ModelEntry]:
+    yield ModelEntry("builtin:cifar10", "classlens", "ViT", len(CLASS_NAMES), "here")
 
 
 def load(name: str) -> VisionTransformer:
-    """The built-in model of this name in float32; its weights lie in the package in half precision."""
+    """The built-in model of this name in float32; its weights are stored in half precision."""
     if name != "cifar10":
         raise ClasslensError(f"model 'builtin:{name}' does not exist: the built-in model is 'builtin:cifar10'")
     with as_file(files(__package__) / "cifar10.safetensors") as path:
         state = {key: value.float() for key, value in load_file(path).items()}
-    # The caller's random numbers are not disturbed by an initialization that is overwritten at once.
+    # Initialization draws random numbers; the caller's generator stays as it is.
     with torch.random.fork_rng(devices=[]):
         model = build()
     missing, unexpected = model.load_state_dict(state, strict=False)
@@ -51,7 +47,7 @@ def load(name: str) -> VisionTransformer:
 
 
 def transform() -> transforms.Compose:
-    """The shorter side to 32 pixels, the center, CIFAR-10's mean and standard deviation."""
+    """Resize the shorter side to 32 pixels, crop the center, normalize with CIFAR-10's mean and deviation."""
     return transforms.Compose(
         [
             transforms.Resize(IMAGE_SIZE, interpolation=transforms.InterpolationMode.BICUBIC),
@@ -60,3 +56,14 @@ def transform() -> transforms.Compose:
             transforms.Normalize(MEAN, STD),
         ]
     )
+
+
+ADAPTER = Adapter(
+    label="classlens",
+    about="A small Vision Transformer that comes with classlens, trained on CIFAR-10",
+    names=("builtin:cifar10",),
+    weights="the package",
+    resolves=lambda name: name.startswith("builtin:"),
+    create=create,
+    list_models=list_models,
+)

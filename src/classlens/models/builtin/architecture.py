@@ -1,4 +1,4 @@
-"""The architecture of the built-in model: timm's VisionTransformer behind a small convolutional stem."""
+"""The architecture of the built-in model: timm's VisionTransformer with a small convolutional stem."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ STD = (0.2470, 0.2435, 0.2616)
 
 
 class ConvStem(nn.Module):
-    """Three 3x3 convolutions and a 1x1 one in place of timm's patch embedding: 32x32 pixels to 8x8 tokens.
+    """Three 3x3 convolutions and a 1x1 convolution in place of timm's patch embedding: 32x32 pixels to 8x8 tokens.
 
-    It offers what ``VisionTransformer`` asks of an ``embed_layer``: ``num_patches``, ``grid_size``, ``img_size``
-    and ``patch_size``. Convolutions before the first block make a ViT of this size learn CIFAR-10 in tens of
-    epochs where a single patch projection needs hundreds.
+    It has the attributes that ``VisionTransformer`` expects of an ``embed_layer``: ``num_patches``, ``grid_size``,
+    ``img_size`` and ``patch_size``. With convolutions before the first block, a ViT of this size learns CIFAR-10 in
+    tens of epochs; with a single patch projection it needs hundreds.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The list of models: what was asked for, as a table or as records."""
+"""The list of models, filtered, as a table or as records."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from rich import box
 from rich.table import Table
 
 from classlens.errors import ClasslensError, suggestion
-from classlens.models.families import Known
+from classlens.models.adapter import ModelEntry
+from classlens.models.families import ADAPTERS
 
 
-def filter_models(known: Iterable[Known], family: str | None, search: str | None) -> list[Known]:
-    """The models of a family in whose name, library and family all words are found, whatever their case.
+def filter_models(entries: Iterable[ModelEntry], family: str | None, search: str | None) -> list[ModelEntry]:
+    """The models of a family whose name, library and family contain all words, in any case.
 
-    Raises ClasslensError for an unknown family, and where nothing is found.
+    Raises ClasslensError for an unknown family, and for a search without results.
     """
-    models = list(known)
+    models = list(entries)
     if family is not None:
         families = sorted({model.family for model in models})
         models = [model for model in models if model.family.lower() == family.lower()]
@@ -26,16 +27,16 @@ def filter_models(known: Iterable[Known], family: str | None, search: str | None
             hint = suggestion(family, families)
             raise ClasslensError(f"family {family!r} is not known{hint}; the families are {', '.join(families)}")
     words = (search or "").lower().split()
-    found = [model for model in models if all(word in _text(model) for word in words)]
-    if not found:
+    matches = [model for model in models if all(word in _text(model) for word in words)]
+    if not matches:
         where = "" if family is None else f" of family {family!r}"
         hint = suggestion(str(search), [model.name for model in models]) or "; give fewer or shorter words"
         raise ClasslensError(f"no model{where} matches the search {search!r}{hint}")
-    return found
+    return matches
 
 
-def listing(models: Iterable[Known]) -> Table:
-    """One row a model."""
+def model_table(models: Iterable[ModelEntry]) -> Table:
+    """A table with one row for each model."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("name", overflow="fold", ratio=1)
     for column in ("library", "family", "classes", "weights"):
@@ -45,16 +46,16 @@ def listing(models: Iterable[Known]) -> Table:
     return table
 
 
-def records(models: Iterable[Known]) -> list[dict[str, Any]]:
-    """The same for machines."""
+def model_records(models: Iterable[ModelEntry]) -> list[dict[str, Any]]:
+    """The models as JSON records."""
     return [asdict(model) for model in models]
 
 
-def _classes(model: Known) -> str:
+def _classes(model: ModelEntry) -> str:
     if model.classes is None:
-        return "your prompts" if model.library == "open_clip" else "its own"
+        return ADAPTERS[model.library].classes_from
     return str(model.classes) if model.classes else "none: needs num_classes=N and a checkpoint"
 
 
-def _text(model: Known) -> str:
+def _text(model: ModelEntry) -> str:
     return f"{model.name} {model.library} {model.family}".lower()

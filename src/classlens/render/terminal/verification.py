@@ -1,4 +1,4 @@
-"""What `classlens check` shows: what was found in a model, and the laws measured on it."""
+"""The output of `classlens check`: the parts of a model, and its measured laws."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _MAPS: dict[type[Map], str] = {Projection: "projection", UnitLength: "unit lengt
 
 
 def verification(view: ModelView, laws: Sequence[Law]) -> Record:
-    """Tokens, blocks, head and class space of a model, and its laws, as plain numbers and names."""
+    """Tokens, blocks, head, class space and laws of a model, as a JSON record."""
     tokens = view.tokens(view.input_size)
     widths = {block.attn.weight.shape[0] for block in view.blocks}
     return {
         "model": view.name,
-        "library": view.family,
+        "library": view.library,
         "class": type(view.module).__name__,
         "input_size": list(view.input_size),
         "any_size": view.any_size,
@@ -56,9 +56,9 @@ def verification(view: ModelView, laws: Sequence[Law]) -> Record:
 
 def verification_tables(record: Record) -> Iterator[RenderableType]:
     """The record as two tables for the terminal."""
-    found = Table(title=Text(f"{record['model']} ({record['class']})", style="table.title"), title_justify="left")
-    found.add_column("found", no_wrap=True)
-    found.add_column("")
+    parts = Table(title=Text(f"{record['model']} ({record['class']})", style="table.title"), title_justify="left")
+    parts.add_column("part", no_wrap=True)
+    parts.add_column("")
     rows, columns = record["grid"]
     height, width = record["input_size"]
     size = f"{height}×{width}{' or another size' if record['any_size'] else ''}"
@@ -72,8 +72,8 @@ def verification_tables(record: Record) -> Iterator[RenderableType]:
         "head": f"{record['num_classes']} classes, pooling {record['pooling']}",
         "class space": "\n".join(record["class_space"]),
     }.items():
-        found.add_row(name, Text(value))
-    yield found
+        parts.add_row(name, Text(value))
+    yield parts
     laws = Table(title="Laws", title_justify="left")
     for heading in ("law", "error", "allowed", ""):
         laws.add_column(heading, justify="right" if heading in ("error", "allowed") else "left")
@@ -86,22 +86,22 @@ def verification_tables(record: Record) -> Iterator[RenderableType]:
 
 
 def _class_space(readout: Readout, kinds: Sequence[str]) -> str:
-    """Such as ``head(LayerNorm(x)) of cls``."""
+    """A formula such as ``head(LayerNorm(x)) of cls``."""
     space = readout.space
     text = "x"
     for step in space.before:
         text = f"{_name(step)}({text})"
     pooled = kinds[readout.pooled]
-    which = " ".join(dict.fromkeys(pooled))
+    tokens = " ".join(dict.fromkeys(pooled))
     if space.pool is not None:
         text = f"attention pool({text})"
     elif len(pooled) > 1:
-        which = f"the mean of {which} tokens"
+        tokens = f"the mean of {tokens} tokens"
     for step in space.after:
         text = f"{_name(step)}({text})"
     weight = "" if readout.weight == 1 else f"{readout.weight:g} · "
     bias = "" if space.bias is not None else ", without a bias"
-    return f"{weight}head({text}) of {which}{bias}{'' if readout.counts_bias else ', its bias counted once'}"
+    return f"{weight}head({text}) of {tokens}{bias}{'' if readout.counts_bias else ', its bias counted once'}"
 
 
 def _name(step: Map) -> str:
