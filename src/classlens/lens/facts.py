@@ -65,8 +65,8 @@ class FactsTable:
 
     def dataset(self, names: list[str], classes: Classes, target: Int[Tensor, " image"]) -> xr.Dataset:
         """The table with its labels, dims ``image, site, block, token``."""
-        coords: dict[Any, Any] = state_coords(self._view, self._tokens, names, self._blocks)
-        coords |= {"site": self._sites, **target_coords(classes, target.numpy())}
+        coords: dict[Any, Any] = {"image": names, "site": self._sites}  # in the order of dims
+        coords |= state_coords(self._view, self._tokens, names, self._blocks) | target_coords(classes, target.numpy())
         dims = ("image", "site", "block", "token")
         return xr.Dataset({name: array(value, dims, coords, name=name) for name, value in self._values.items()})
 
