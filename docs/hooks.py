@@ -44,7 +44,7 @@ def dims_beside_tokens(name: str, method: Any) -> str:
 
 def images_of(name: str, metric: Any) -> str:
     """What a metric needs of a data set."""
-    return "masks" if metric.mask_pixels else {"single": "", "mosaic": "four classes"}[metric.images]
+    return "masks" if metric.needs_masks else {"single": "", "mosaic": "four classes"}[metric.images]
 
 
 def needs_of(name: str, condition: Any) -> str:
