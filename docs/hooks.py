@@ -59,6 +59,18 @@ def needs_of_condition(name: str, condition: Any) -> str:
     return ", ".join(filter(None, needs))
 
 
+def needs_of_experiment(name: str, experiment: Any) -> str:
+    """What must be measured for an experiment."""
+    texts = [f"{experiment.min_stores} stores"] if experiment.min_stores > 1 else []
+    for need in experiment.needs:
+        if not need.optional:
+            conditions = " or ".join(f"`{condition}`" for condition in need.any_condition)
+            memories = "`--memories`" if need.memories or need.parameters else ""
+            texts += ["masks" if need.masks else "", conditions, memories]
+            texts += ["`[CLS]`" if need.cls else "", "labels" if need.labels else ""]
+    return ", ".join(filter(None, texts))
+
+
 REGISTRIES: Mapping[str, tuple[str, Columns]] = {
     "methods": (
         "classlens.explain.registry:METHODS",
@@ -86,7 +98,10 @@ REGISTRIES: Mapping[str, tuple[str, Columns]] = {
         "classlens.tasks.tokens.conditions.registry:CONDITIONS",
         {"condition": code_name, "meaning": about, "needs": needs_of_condition},
     ),
-    "experiments": ("classlens.analysis.registry:EXPERIMENTS", {"experiment": code_name, "shows": about}),
+    "experiments": (
+        "classlens.analysis.registry:EXPERIMENTS",
+        {"experiment": code_name, "shows": about, "needs": needs_of_experiment},
+    ),
     "edits": ("classlens.forward.edits.registry:EDITS", {"edit": code_name, "effect": about}),
     "families": (
         "classlens.models.families:ADAPTERS",
