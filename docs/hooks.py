@@ -42,16 +42,33 @@ def dims_beside_tokens(name: str, method: Any) -> str:
     return codes(dim for dim in method.dims if dim not in ("image", "token"))
 
 
-def images_of(name: str, metric: Any) -> str:
-    """What a metric needs of a data set."""
-    return "masks" if metric.mask_pixels else {"single": "", "mosaic": "four classes"}[metric.images]
+def needs_of_metric(name: str, metric: Any) -> str:
+    """Requirements of a metric for data and model."""
+    needs = {
+        "masks": metric.needs_masks,
+        "four classes": metric.images == "mosaic",
+        "a random twin": metric.needs_random_twin,
+    }
+    return ", ".join(need for need in needs if needs[need])
 
 
-def needs_of(name: str, condition: Any) -> str:
-    """What a condition needs of data, model and command line."""
+def needs_of_condition(name: str, condition: Any) -> str:
+    """Requirements of a condition for data, model and command line."""
     decoder = {"class_embedding": "", "tuned_lens": "`--tuned-lens`", "probes": "`--probes`"}[condition.decoder]
     needs = ["masks" if condition.needs_masks else "", "`[CLS]`" if condition.needs_cls else "", decoder]
     return ", ".join(filter(None, needs))
+
+
+def needs_of_experiment(name: str, experiment: Any) -> str:
+    """What must be measured for an experiment."""
+    texts = [f"{experiment.min_stores} stores"] if experiment.min_stores > 1 else []
+    for need in experiment.needs:
+        if not need.optional:
+            conditions = " or ".join(f"`{condition}`" for condition in need.any_condition)
+            memories = "`--memories`" if need.memories or need.parameters else ""
+            texts += ["masks" if need.masks else "", conditions, memories]
+            texts += ["`[CLS]`" if need.cls else "", "labels" if need.labels else ""]
+    return ", ".join(filter(None, texts))
 
 
 REGISTRIES: Mapping[str, tuple[str, Columns]] = {
@@ -70,7 +87,7 @@ REGISTRIES: Mapping[str, tuple[str, Columns]] = {
         {
             "metric": code_name,
             "measures": about,
-            "needs": images_of,
+            "needs": needs_of_metric,
         },
     ),
     "layouts": (
@@ -79,9 +96,12 @@ REGISTRIES: Mapping[str, tuple[str, Columns]] = {
     ),
     "conditions": (
         "classlens.tasks.tokens.conditions.registry:CONDITIONS",
-        {"condition": code_name, "meaning": about, "needs": needs_of},
+        {"condition": code_name, "meaning": about, "needs": needs_of_condition},
     ),
-    "experiments": ("classlens.analysis.registry:EXPERIMENTS", {"experiment": code_name, "shows": about}),
+    "experiments": (
+        "classlens.analysis.registry:EXPERIMENTS",
+        {"experiment": code_name, "shows": about, "needs": needs_of_experiment},
+    ),
     "edits": ("classlens.forward.edits.registry:EDITS", {"edit": code_name, "effect": about}),
     "families": (
         "classlens.models.families:ADAPTERS",

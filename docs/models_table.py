@@ -1,7 +1,8 @@
-"""The table of docs/models.md, measured on one model of every family: ``python docs/models_table.py [--check]``.
+"""The tables of docs/models.md: libraries, and measurements of every family.
 
-Families come from ``classlens models``; a family without an example is an error. Weights are random (nothing is
-fetched), sizes are real but for the depth of the largest. ``--check`` compares and changes nothing.
+Run ``python docs/models_table.py [--check]``. Libraries and families come from the registry of adapters; a family
+without an entry in ``EXAMPLES`` is measured on its first model. Weights are random (nothing is fetched), sizes are real
+except for the depth of the largest models. ``--check`` compares the page and changes nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,15 @@ import torch
 
 from classlens.lens.verify import verify
 from classlens.models.adapter import list_models
+from classlens.models.families import ADAPTERS
 from classlens.models.load import load_model
 from classlens.models.redraw import redraw_heads
 from classlens.models.view import ModelView
 from classlens.render.terminal.verification import verification
 
 PAGE = Path(__file__).parent / "models.md"
-START, END = "<!-- made by docs/models_table.py -->\n", "<!-- end -->\n"
+START, END = "<!-- families, made by docs/models_table.py -->\n", "<!-- end of families -->\n"
+LIBRARIES = "<!-- libraries, made by docs/models_table.py -->\n", "<!-- end of libraries -->\n"
 HEADINGS = (
     "library",
     "family",
@@ -36,8 +39,8 @@ HEADINGS = (
     "attribution",
     "without",
 )
-# Families that differ in nothing that is read: the paper's models are ViTs, DeiTs and one without [CLS]; OpenCLIP's
-# SigLIP is timm's, and its tokenizer would have to be fetched.
+# Families described like others: the paper's models are ViTs, DeiTs and one without [CLS]; OpenCLIP's SigLIP is timm's,
+# and its tokenizer would have to be fetched.
 ELSEWHERE = {("timm", "paper"), ("classlens", "ViT"), ("open_clip", "SigLIP")}
 
 
@@ -58,7 +61,7 @@ def of_timm(name: str, **options: Any) -> Callable[[], ModelView]:
     return lambda: load_model(timm.create_model(name, **options)).view
 
 
-def of_torchvision(name: str) -> Callable[[], ModelView]:
+def random_model(name: str) -> Callable[[], ModelView]:
     return lambda: load_model(name, pretrained=False).view
 
 
@@ -67,19 +70,19 @@ def of_open_clip(name: str) -> Callable[[], ModelView]:
 
 
 def of_transformers(name: str, **vision: Any) -> Callable[[], ModelView]:
-    def made() -> ModelView:
+    def make() -> ModelView:
         import transformers
 
-        kind = getattr(transformers, name)
+        model_class = getattr(transformers, name)
         options: dict[str, Any] = {"num_labels": 1000, "num_hidden_layers": 4}
         if vision:
             options = {"num_labels": 1000, "vision_config": vision}
-        return load_model(kind(kind.config_class(**options))).view
+        return load_model(model_class(model_class.config_class(**options))).view
 
-    return made
+    return make
 
 
-# Library, family, and the models that stand for it, by the name that they are shown with.
+# For a library and a family, the models to measure, by the name in the table.
 EXAMPLES: dict[tuple[str, str], dict[str, Callable[[], ModelView]]] = {
     ("timm", "ViT"): {
         "vit_tiny_patch16_224": of_timm("vit_tiny_patch16_224"),
@@ -107,7 +110,7 @@ EXAMPLES: dict[tuple[str, str], dict[str, Callable[[], ModelView]]] = {
             "Perception Encoder": "vit_pe_core_tiny_patch16_384",
         }.items()
     },
-    # Their own input sizes are larger: pixels cost time and teach nothing here.
+    # Their own input sizes are larger and would only cost time.
     ("timm", "DINOv2"): {"vit_small_patch14_reg4_dinov2": of_timm("vit_small_patch14_reg4_dinov2", img_size=224)},
     ("timm", "LingBot"): {"vit_small_patch16_lingbot": of_timm("vit_small_patch16_lingbot", img_size=224)},
     ("timm", "RADIO"): {"vit_base_patch16_radio_v3": of_timm("vit_base_patch16_radio_v3", img_size=224)},
@@ -118,7 +121,7 @@ EXAMPLES: dict[tuple[str, str], dict[str, Callable[[], ModelView]]] = {
     ("timm", "Sapiens2"): {
         "vit_base_patch16_sapiens2": of_timm("vit_base_patch16_sapiens2", img_size=224),
     },
-    ("torchvision", "ViT"): {"torchvision:vit_b_32": of_torchvision("torchvision:vit_b_32")},
+    ("torchvision", "ViT"): {"torchvision:vit_b_32": random_model("torchvision:vit_b_32")},
     ("open_clip", "CLIP"): {"open_clip:ViT-B-32": of_open_clip("open_clip:ViT-B-32")},
     ("transformers", "ViT"): {
         "ViTForImageClassification": of_transformers("ViTForImageClassification"),
@@ -140,14 +143,16 @@ EXAMPLES: dict[tuple[str, str], dict[str, Callable[[], ModelView]]] = {
 
 
 def rows() -> Iterator[Row]:
-    """One row an example, measured now."""
-    families = dict.fromkeys((one.library, one.family) for one in list_models())
-    without = [key for key in families if key not in EXAMPLES and key not in ELSEWHERE]
-    if without or [key for key in EXAMPLES if key not in families]:
-        raise SystemExit(
-            f"docs/models_table.py: examples and `classlens models` differ, first at {without or EXAMPLES}"
-        )
-    for (library, family), examples in EXAMPLES.items():
+    """One row for each example."""
+    first_names: dict[tuple[str, str], str] = {}
+    for entry in list_models():
+        first_names.setdefault((entry.library, entry.family), entry.name)
+    unknown = [key for key in EXAMPLES if key not in first_names]
+    if unknown:
+        raise SystemExit(f"docs/models_table.py: `classlens models` does not list {unknown[0]}")
+    others = [key for key in first_names if key not in EXAMPLES and key not in ELSEWHERE]
+    models = EXAMPLES | {key: {first_names[key]: random_model(first_names[key])} for key in others}
+    for (library, family), examples in models.items():
         for name, make in examples.items():
             torch.manual_seed(0)
             view = make()
@@ -180,45 +185,69 @@ def row(library: str, family: str, example: str, view: ModelView) -> Row:
 
 
 def decade(error: float | None) -> str:
-    """A bound that another machine's rounding seldom crosses: the power of ten above twice the error, at least 1e-6."""
+    """The power of ten above twice the error, at least 1e-6: a bound that rounding on other machines seldom crosses."""
     if error is None:
         return "–"
     return f"1e-{min(6, math.floor(-math.log10(max(2 * error, 1e-9))))}"
 
 
-def table(found: list[Row]) -> str:
-    lines = [HEADINGS, ["---"] * len(HEADINGS), *(astuple(one) for one in found)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def markdown(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(line)} |\n" for line in (headings, ["---"] * len(headings), *lines))
 
 
-def differences(page: str, found: list[Row]) -> list[str]:
-    """Lines of the page that are not what is measured; bounds may be a power of ten off: rounding is a machine's."""
+def table(measured: list[Row]) -> str:
+    return markdown(HEADINGS, map(astuple, measured))
+
+
+def libraries() -> str:
+    """The table of libraries, one row for each adapter."""
+    return markdown(
+        ("library", "models", "names", "weights"),
+        (
+            (adapter.label, adapter.about, ", ".join(f"`{name}`" for name in adapter.names), adapter.weights)
+            for adapter in ADAPTERS.values()
+        ),
+    )
+
+
+def differences(page: str, measured: list[Row]) -> list[str]:
+    """Lines of the page that differ from the measured ones; bounds may differ by a power of ten, as rounding does."""
     shown = [line for line in page.partition(START)[2].partition(END)[0].splitlines() if line]
-    made = table(found).splitlines()
-    if len(shown) != len(made):
-        return [f"{len(shown)} lines are shown, {len(made)} were made"]
-    return [f"shown: {one}\nfound: {other}" for one, other in zip(shown, made, strict=True) if not alike(one, other)]
+    expected = table(measured).splitlines()
+    if len(shown) != len(expected):
+        return [f"{len(shown)} lines are shown, {len(expected)} were made"]
+    pairs = zip(shown, expected, strict=True)
+    return [f"shown: {line}\nfound: {other}" for line, other in pairs if not alike(line, other)]
 
 
-def alike(shown: str, found: str) -> bool:
-    pairs = zip(shown.split(" | "), found.split(" | "), strict=False)
-    return shown.count("|") == found.count("|") and all(one == other or bounds(one, other) for one, other in pairs)
+def alike(shown: str, measured: str) -> bool:
+    cells = zip(shown.split(" | "), measured.split(" | "), strict=False)
+    return shown.count("|") == measured.count("|") and all(old == new or near(old, new) for old, new in cells)
 
 
-def bounds(one: str, other: str) -> bool:
+def near(old: str, new: str) -> bool:
     mark = "1e-"
-    return one.startswith(mark) and other.startswith(mark) and abs(int(one[3:]) - int(other[3:])) <= 1
+    return old.startswith(mark) and new.startswith(mark) and abs(int(old[3:]) - int(new[3:])) <= 1
+
+
+def replaced(page: str, markers: tuple[str, str], content: str) -> str:
+    """The page with new content between two markers."""
+    before, _, after = page.partition(markers[0])
+    return f"{before}{markers[0]}\n{content}\n{markers[1]}{after.partition(markers[1])[2]}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare only; exit with 1 where the page differs")
-    page, found = PAGE.read_text(encoding="utf-8"), list(rows())
-    if parser.parse_args().check:
-        differ = differences(page, found)
-        sys.exit("\n".join(["docs/models.md is not what was measured; make models-table", *differ]) if differ else 0)
-    before, _, rest = page.partition(START)
-    PAGE.write_text(before + START + "\n" + table(found) + "\n" + END + rest.partition(END)[2], encoding="utf-8")
+    check = parser.parse_args().check
+    page, measured = PAGE.read_text(encoding="utf-8"), list(rows())
+    with_libraries = replaced(page, LIBRARIES, libraries())
+    if check:
+        differ = differences(page, measured) + (["the libraries differ"] if page != with_libraries else [])
+        sys.exit(
+            "\n".join(["docs/models.md differs from the measurements; run make models-table", *differ]) if differ else 0
+        )
+    PAGE.write_text(replaced(with_libraries, (START, END), table(measured)), encoding="utf-8")
 
 
 if __name__ == "__main__":

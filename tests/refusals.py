@@ -36,3 +36,11 @@ def refused(call: Callable[[], object], *parts: str) -> str:
     shown = "".join(traceback.format_exception(caught.value))
     assert shown.count("Traceback") == 1
     return message
+
+
+def refused_with_advice(call: Callable[[], object], *parts: str) -> None:
+    """As above, and the sentence says what was expected and what to do."""
+    message = refused(call, *parts)
+    assert "expected" in message or "fewer than" in message
+    assert ";" in message or ":" in message, "says nothing of what to do"
+    assert len(message) < 400

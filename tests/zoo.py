@@ -149,6 +149,11 @@ def snapshot(model: nn.Module) -> dict[str, Any]:
             }
             for name, module in model.named_modules()
         },
+        "attention": [
+            getattr(module.config, "_attn_implementation", None)
+            for module in model.modules()
+            if hasattr(module, "config")
+        ],
         "children": {name: [id(part) for part in module.children()] for name, module in model.named_modules()},
         "parameters": {
             name: (id(parameter), parameter._version, parameter.requires_grad, parameter.grad, _bytes(parameter))
@@ -157,5 +162,5 @@ def snapshot(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+def _bytes(parameter: Tensor) -> bytes:
+    return parameter.detach().reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -1,4 +1,4 @@
-"""CIFAR-10 as tensors: read once from an image folder, augmented a batch at a time."""
+"""CIFAR-10 as tensors: loaded once from an image folder, augmented batch by batch."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def read_split(root: Path, split: str) -> tuple[Tensor, Tensor]:
 
 
 def normalize(pixels: Tensor) -> Tensor:
-    """uint8 or float images in 0…255 to the model's input."""
+    """The model's input from uint8 or float images in 0…255."""
     mean = torch.tensor(MEAN).view(1, 3, 1, 1)
     std = torch.tensor(STD).view(1, 3, 1, 1)
     return (pixels.float() / 255 - mean) / std
 
 
 def augment(padded: Tensor, generator: torch.Generator, *, pad: int, cutout: int) -> Tensor:
-    """Random crop of reflect-padded uint8 images, flip, brightness and contrast, one cut-out square; normalized."""
+    """Random crop of reflect-padded uint8 images, flip, brightness and contrast, one cut-out square, normalization."""
     count, side = len(padded), IMAGE_SIZE
     offsets = torch.randint(0, 2 * pad + 1, (count, 2), generator=generator)
     steps = torch.arange(side)

@@ -1,8 +1,8 @@
-"""Accuracy of the built-in model on the CIFAR-10 test set, in all and by class, as JSON.
+"""Accuracy of the built-in model on the CIFAR-10 test set, in total and by class, as JSON.
 
     python training/evaluate.py --data CIFAR10_FOLDER [--weights RUN_FOLDER/weights.safetensors]
 
-Without ``--weights``, the weights that classlens ships are measured, in float32 as ``classlens.load`` reads them.
+Without ``--weights``, it evaluates the weights of the package, in float32 as ``classlens.load`` loads them.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ def main() -> None:
     confusion = torch.zeros(len(CLASS_NAMES), len(CLASS_NAMES), dtype=torch.int64)
     confusion.index_put_((labels, predicted), torch.ones_like(labels), accumulate=True)
     accuracy = confusion.diag() / confusion.sum(1)
-    most = confusion.clone().fill_diagonal_(0).argmax(1)
+    confused_with = confusion.clone().fill_diagonal_(0).argmax(1)
     report = {
         "images": len(labels),
         "accuracy": float((predicted == labels).double().mean()),
         "by_class": {name: round(float(accuracy[i]), 4) for i, name in enumerate(CLASS_NAMES)},
         "most_often_taken_for": {
-            name: [CLASS_NAMES[int(most[i])], int(confusion[i, most[i]])] for i, name in enumerate(CLASS_NAMES)
+            name: [CLASS_NAMES[int(confused_with[i])], int(confusion[i, confused_with[i]])]
+            for i, name in enumerate(CLASS_NAMES)
         },
     }
     print(json.dumps(report, indent=1))

@@ -2,10 +2,10 @@
 
     python training/train.py --data CIFAR10_FOLDER --out RUN_FOLDER
 
-``CIFAR10_FOLDER`` holds ``train/<class>/*.jpg`` and ``test/<class>/*.jpg``. A run that was stopped goes on from its
-last epoch when the same command is given again; data order, augmentation and token dropping depend on ``--seed`` and
-the epoch alone. ``RUN_FOLDER/weights.safetensors`` is written at the end (half precision, EMA weights).
-The recipe and its reasons are in ``training/README.md``.
+``CIFAR10_FOLDER`` holds ``train/<class>/*.jpg`` and ``test/<class>/*.jpg``. The same command resumes a stopped run
+after its last epoch; data order, augmentation and token dropping depend on ``--seed`` and the epoch alone. The run
+ends by writing ``RUN_FOLDER/weights.safetensors`` (half precision, EMA weights). ``training/README.md`` explains the
+recipe.
 """
 
 from __future__ import annotations
@@ -36,38 +36,36 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--data", type=Path, required=True, help="folder with train/<class>/*.jpg and test/<class>/*.jpg"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run: checkpoint, log, weights")
-    parser.add_argument("--epochs", type=int, default=45)
-    parser.add_argument("--decay-epochs", type=int, default=14, help="last epochs, in which the rate falls to zero")
-    parser.add_argument("--full-epochs", type=int, default=12, help="last epochs, which see every image token")
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--weight-decay", type=float, default=0.05)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--validation", type=int, default=100, help="training images a class kept back to watch the run"
-    )
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: torch's choice)")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run, for checkpoint, log and weights")
+    parser.add_argument("--epochs", type=int, default=45, help="number of epochs")
+    parser.add_argument("--decay-epochs", type=int, default=14, help="number of last epochs with a falling rate")
+    parser.add_argument("--full-epochs", type=int, default=12, help="number of last epochs with all image tokens")
+    parser.add_argument("--batch-size", type=int, default=128, help="images in a batch")
+    parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate")
+    parser.add_argument("--weight-decay", type=float, default=0.05, help="weight decay of matrices")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument("--validation", type=int, default=100, help="held-out training images per class")
+    parser.add_argument("--threads", type=int, default=0, help="number of CPU threads; 0 for torch's default")
     return parser.parse_args()
 
 
 def optimizers(model: nn.Module, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks, AdamW for all else; weight decay on matrices only."""
-    inner = [p for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
-    taken = {id(p) for p in inner}
-    rest = [p for p in model.parameters() if id(p) not in taken]
+    """Muon for the matrices of the blocks, AdamW for all other parameters; weight decay on matrices only."""
+    block_matrices = [p for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
+    muon_ids = {id(p) for p in block_matrices}
+    others = [p for p in model.parameters() if id(p) not in muon_ids]
     groups = [
-        {"params": [p for p in rest if p.ndim >= 2 and p.shape[0] > 1], "weight_decay": weight_decay},
-        {"params": [p for p in rest if p.ndim < 2 or p.shape[0] == 1], "weight_decay": 0.0},
+        {"params": [p for p in others if p.ndim >= 2 and p.shape[0] > 1], "weight_decay": weight_decay},
+        {"params": [p for p in others if p.ndim < 2 or p.shape[0] == 1], "weight_decay": 0.0},
     ]
     return [
-        torch.optim.Muon(inner, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.Muon(block_matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(groups, lr=lr),
     ]
 
 
 def rate(step: int, *, total: int, decay: int, warmup: int = 400) -> float:
-    """Warm-up, constant, then linear to zero: the length can still be chosen while the rate is constant."""
+    """Factor of the learning rate: warm-up, constant, then linear decay to zero."""
     return min(1.0, (step + 1) / warmup, max(total - step, 0) / decay)
 
 
@@ -89,16 +87,16 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    # On CPU the backward pass of fused attention takes nearly half of a step.
+    # The backward pass of fused attention is slow on a CPU.
     timm.layers.set_fused_attn(False)
     torch.manual_seed(args.seed)
 
     images, labels = read_split(args.data, "train")
     held_out = torch.cat([torch.nonzero(labels == c)[: args.validation, 0] for c in labels.unique()])
-    seen = torch.ones(len(labels), dtype=torch.bool)
-    seen[held_out] = False
+    training = torch.ones(len(labels), dtype=torch.bool)
+    training[held_out] = False
     validation = images[held_out], labels[held_out]
-    padded, labels = pad_reflect(images[seen], PAD), labels[seen]
+    padded, labels = pad_reflect(images[training], PAD), labels[training]
     del images
 
     model = build(drop_path_rate=0.05)

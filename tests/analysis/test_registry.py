@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import classlens
 from classlens.analysis.experiment import Experiment
-from classlens.analysis.measured_store import Requirement
 from classlens.analysis.registry import EXPERIMENTS
 from tests.analysis.stores import StoreSpec, write_store
 from tests.refusals import refused
 
-PAGE = Path(__file__).parents[2] / "docs" / "analyze.md"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -39,30 +40,17 @@ def test_names_are_known_without_heavy_libraries() -> None:
     assert names == list(EXPERIMENTS)
 
 
-def needs(experiment: Experiment) -> str:
-    """What must be measured for an experiment, as the table of the documentation says it."""
-
-    def words(need: Requirement) -> list[str]:
-        conditions = [f"`{name}`" for name in need.any_condition]
-        return [
-            *(["masks"] if need.masks else []),
-            *([" or ".join([", ".join(conditions[:-1]), conditions[-1]])] if conditions else []),
-            *(["`--memories`"] if need.memories or need.parameters else []),
-            *(["`[CLS]`"] if need.cls else []),
-            *(["labels"] if need.labels else []),
-        ]
-
-    stores = [f"{experiment.min_stores} stores"] if experiment.min_stores > 1 else []
-    return ", ".join([*stores, *(word for need in experiment.needs if not need.optional for word in words(need))])
-
-
-def test_the_table_of_the_documentation() -> None:
-    rows = [
-        f"| `{name}` | {experiment.about} | {needs(experiment)} |".replace("|  |", "| |")
-        for name, experiment in EXPERIMENTS.items()
-    ]
-    table = PAGE.read_text(encoding="utf-8").partition("| `--experiments` |")[2].partition("\n\n")[0]
-    assert table.splitlines()[2:] == rows, "replace the rows of the table by:\n" + "\n".join(rows)
+def test_needs_in_the_table_of_the_documentation() -> None:
+    hooks: Any = runpy.run_path(str(DOCS / "hooks.py"))
+    needs = {name: hooks["needs_of_experiment"](name, experiment) for name, experiment in EXPERIMENTS.items()}
+    assert {name: needs[name] for name in ("evolution", "mean_evolution", "agreement_accuracy", "context_removal")} == {
+        "evolution": "",
+        "mean_evolution": "2 stores",
+        "agreement_accuracy": "`--memories`, `[CLS]`, labels",
+        "context_removal": "masks, `context_removed` or `class_removed`",
+    }
+    assert all(f"| `{name}` |" in hooks["filled"]("experiments") for name in EXPERIMENTS)
+    assert "<!-- table: experiments -->" in (DOCS / "analyze.md").read_text(encoding="utf-8")
 
 
 def test_an_added_experiment_is_run_shown_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,8 @@ import classlens
 from classlens.core.attention import Loss
 from classlens.explain import all_classes, class_gradient
 from tests import zoo
-from tests.models.test_linear_head import backbone_of, linear
-from tests.models.test_timm_families import FAMILIES
+from tests.models.test_timm_linear_head import backbone_of, linear
+from tests.models.tiny_timm import FAMILIES
 from tests.refusals import refused
 
 # The gradient of cross_entropy is that of logit, and a term that all classes share: each variant with both.

@@ -18,7 +18,7 @@ from classlens.explain.registry import METHODS, parse_method
 from classlens.lens.tuned_lens import TunedLens
 from tests import zoo
 from tests.explain import methods_twin as twins
-from tests.models.test_timm_families import FAMILIES
+from tests.models.tiny_timm import FAMILIES
 from tests.refusals import refused
 
 TWINS: dict[str, Callable[..., list[float]]] = {

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 import classlens
 from classlens.models import builtin
 from tests import zoo
-from tests.models import multihead
+from tests.models import oracles
 
 pytorch_grad_cam = pytest.importorskip("pytorch_grad_cam", reason="grad-cam comes with the extra compare")
 
@@ -162,7 +162,7 @@ TORCHVISION: dict[str, int] = {"num_layers": 3, "num_heads": 2, "hidden_dim": 16
 
 def torchvision_model(seed: int) -> Any:
     model = torchvision.models.VisionTransformer(image_size=24, patch_size=8, **TORCHVISION)
-    multihead.randomize(model, seed=seed)
+    oracles.randomize(model, seed=seed)
     return model.double().eval()
 
 
@@ -173,7 +173,7 @@ def cls_logits(model: Any, tokens: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(("pool", "seed"), [("mean", 0), ("mean", 1), ("head", 2), ("head", 3)])
 def test_legrad_is_that_of_torchcam(pool: str, seed: int, torchcam: Any) -> None:
-    model, pixels, targets = torchvision_model(seed), multihead.pixels(3, (24, 24)), torch.tensor([2, 6, 0])
+    model, pixels, targets = torchvision_model(seed), oracles.pixels(3, (24, 24)), torch.tensor([2, 6, 0])
     # A logit of [CLS] depends on one row of its block's attention, one of all tokens on every row.
     project = partial(cls_logits, model) if pool == "head" else None
     trace = classlens.load(torchvision_model(seed)).trace(pixels)
@@ -194,7 +194,7 @@ def test_legrad_is_that_of_torchcam(pool: str, seed: int, torchcam: Any) -> None
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_grad_cam_of_torchvision_s_models_is_that_of_torchcam(seed: int, torchcam: Any) -> None:
-    model, pixels, targets = torchvision_model(seed), multihead.pixels(3, (24, 24)), torch.tensor([2, 6, 0])
+    model, pixels, targets = torchvision_model(seed), oracles.pixels(3, (24, 24)), torch.tensor([2, 6, 0])
     trace = classlens.load(torchvision_model(seed)).trace(pixels)
     layers = [model.encoder.dropout, *model.encoder.layers[:-1]]
     with torchcam.GradCAM(model, layers, reshape_transform=as_grid(1, (3, 3))) as cam:

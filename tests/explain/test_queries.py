@@ -11,7 +11,7 @@ import torch
 import classlens
 from classlens.forward.attention import attention_weights
 from tests import literal, zoo
-from tests.models.test_timm_families import FAMILIES
+from tests.models.tiny_timm import FAMILIES
 from tests.refusals import refused
 
 

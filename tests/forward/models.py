@@ -10,8 +10,8 @@ from torch import Tensor, nn
 import classlens
 from classlens.models.view import ModelView
 from tests import zoo
-from tests.models.test_coefficients import MODELS
-from tests.models.test_timm_families import FAMILIES
+from tests.models.library_models import MODELS
+from tests.models.tiny_timm import FAMILIES
 
 EVERY: dict[str, Callable[[], nn.Module]] = {
     **MODELS,

@@ -42,8 +42,8 @@ def test_pixels_are_given_in_the_precision_of_the_model() -> None:
 
 
 @pytest.mark.parametrize("unfused", [False, True])
-@pytest.mark.parametrize("opened", [False, True])
-def test_attention_is_opened_and_computed_in_steps_on_demand(unfused: bool, opened: bool) -> None:
+@pytest.mark.parametrize("exposing_coefficients", [False, True])
+def test_attention_is_opened_and_computed_in_steps_on_demand(unfused: bool, exposing_coefficients: bool) -> None:
     entered: list[str] = []
 
     @contextmanager
@@ -53,9 +53,9 @@ def test_attention_is_opened_and_computed_in_steps_on_demand(unfused: bool, open
         entered.append(f"{name} left")
 
     view = classlens.load(zoo.build("cls")).view
-    view = replace(view, unfused=lambda: noted("unfused"), opened=lambda: noted("opened"))
-    run(view, zoo.pixels("cls"), unfused=unfused, opened=opened)
-    expected = ["unfused"] * unfused + ["opened"] * opened
+    view = replace(view, unfused=lambda: noted("unfused"), exposing_coefficients=lambda: noted("exposing_coefficients"))
+    run(view, zoo.pixels("cls"), unfused=unfused, exposing_coefficients=exposing_coefficients)
+    expected = ["unfused"] * unfused + ["exposing_coefficients"] * exposing_coefficients
     assert entered == [*expected, *(f"{name} left" for name in reversed(expected))]
 
 
@@ -77,7 +77,7 @@ def test_a_receiver_that_raises_leaves_no_trace() -> None:
         raise _Stop
 
     with pytest.raises(_Stop):
-        run(view, zoo.pixels("cls"), {"mlp_out": receive}, unfused=True, opened=True, gradients=True)
+        run(view, zoo.pixels("cls"), {"mlp_out": receive}, unfused=True, exposing_coefficients=True, gradients=True)
     assert zoo.snapshot(model) == before
     assert torch.is_grad_enabled()
 

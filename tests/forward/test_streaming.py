@@ -70,9 +70,9 @@ def test_points_come_before_the_output_of_their_sublayer(monkeypatch: pytest.Mon
     stream(view, zoo.pixels("cls_rms_post_norm"), ["attention"], lambda *_: None)
     stream(view, zoo.pixels("cls_rms_post_norm"), ["values"], lambda *_: None)
     assert calls == [
-        {"unfused": False, "opened": True},
-        {"unfused": True, "opened": False},
-        {"unfused": False, "opened": False},
+        {"unfused": False, "exposing_coefficients": True},
+        {"unfused": True, "exposing_coefficients": False},
+        {"unfused": False, "exposing_coefficients": False},
     ]
 
 

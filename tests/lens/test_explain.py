@@ -15,7 +15,7 @@ from classlens.explain.registry import METHODS
 from classlens.forward.hooks import watching
 from classlens.forward.recording import Recording
 from tests import zoo
-from tests.models.test_coefficients import MODELS
+from tests.models.library_models import MODELS
 from tests.refusals import refused
 
 # Of timm one model for each kind of head: all of its variants are read at the same points.
@@ -106,7 +106,7 @@ def test_a_recording_holds_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
 
     lens, pixels = classlens.load(zoo.build("cls")), zoo.pixels("cls", 5)
     sizes: list[int] = []
-    record = module.record
+    from classlens.forward.recording import record
 
     def recording(view: Any, batch: torch.Tensor, **options: Any) -> Any:
         sizes.append(len(batch))

@@ -16,7 +16,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import classlens
-from classlens.errors import ClasslensError
+from tests.refusals import refused
 from tests.zoo import randomize
 
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -38,18 +38,6 @@ def trained(num_classes: int = 7) -> Any:
     model: Any = timm.create_model(NAME, num_classes=num_classes, **SMALL)
     randomize(model)
     return model.eval()
-
-
-def refused(call: Callable[[], object], *parts: str) -> None:
-    """The call raises one sentence on one line that holds the parts."""
-    with pytest.raises(ClasslensError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    assert ". " not in message, "more than one sentence"
-    assert caught.value.__cause__ is None
-    for part in parts:
-        assert part in message
 
 
 def test_the_builtin_model() -> None:

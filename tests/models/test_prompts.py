@@ -12,15 +12,19 @@ from classlens.errors import ClasslensError
 from classlens.models.prompts import TEMPLATES, class_texts, read_list, template_function
 
 
+def texts(*arguments: Any, num_classes: int | None = None) -> Any:
+    return class_texts(*arguments, num_classes=num_classes)
+
+
 def test_names_go_into_templates() -> None:
-    assert class_texts("m", ["cat", "dog"], None, None, num_classes=None) == (["cat", "dog"], list(TEMPLATES))
-    assert class_texts("m", ["cat"], None, ["a {}", "my {}"], num_classes=1) == (["cat"], ["a {}", "my {}"])
+    assert texts("m", ["cat", "dog"], None, None) == (["cat", "dog"], list(TEMPLATES))
+    assert texts("m", ["cat"], None, ["a {}", "my {}"], num_classes=1) == (["cat"], ["a {}", "my {}"])
 
 
 def test_prompts_are_taken_as_they_are() -> None:
-    texts, (template,) = class_texts("m", None, ("a cat {asleep}", "a dog"), None, num_classes=None)
-    assert [template_function(template)(text) for text in texts] == ["a cat {asleep}", "a dog"]
-    assert class_texts("m", ["cat", "dog"], ["a cat", "a dog"], None, num_classes=2)[0] == ["a cat", "a dog"]
+    prompts, (template,) = texts("m", None, ("a cat {asleep}", "a dog"), None)
+    assert [template_function(template)(text) for text in prompts] == ["a cat {asleep}", "a dog"]
+    assert texts("m", ["cat", "dog"], ["a cat", "a dog"], None, num_classes=2)[0] == ["a cat", "a dog"]
 
 
 def test_files_have_one_a_line(tmp_path: Path) -> None:
@@ -39,16 +43,16 @@ def test_templates_are_strings_or_functions() -> None:
     ("call", "part"),
     [
         (
-            lambda: class_texts("m", None, None, None, num_classes=None),
+            lambda: texts("m", None, None, None),
             "'m' has no classes of its own: give class_names=[...]",
         ),
-        (lambda: class_texts("m", None, ["a"], ["a {}"], num_classes=None), "prompts and templates"),
+        (lambda: texts("m", None, ["a"], ["a {}"]), "prompts and templates"),
         (
-            lambda: class_texts("m", ["a"], ["a", "b"], None, num_classes=None),
+            lambda: texts("m", ["a"], ["a", "b"], None),
             "number of class_names is 1, but 2 classes",
         ),
-        (lambda: class_texts("m", ["a"], None, None, num_classes=3), "num_classes is 3, but 1 classes"),
-        (lambda: class_texts("m", "names.txt", None, None, num_classes=None), "class_names are 'names.txt'"),
+        (lambda: texts("m", ["a"], None, None, num_classes=3), "num_classes is 3, but 1 classes"),
+        (lambda: texts("m", "names.txt", None, None), "class_names are 'names.txt'"),
         (lambda: read_list([], "prompts"), "prompts are empty"),
         (lambda: read_list(["a", " "], "prompts"), "prompts hold ' '"),
         (lambda: read_list(["a", 3], "class_names"), "class_names hold 3"),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from classlens.models.torch_layers import Taps, multihead_attention, norm_maps, stepwise_attention
-from tests.models.multihead import randomize
+from tests.models.oracles import randomize
 
 
 class Refused(Exception):

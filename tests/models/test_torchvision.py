@@ -1,10 +1,9 @@
-"""torchvision's Vision Transformers: the laws and the explanation against the library's own modules, and names."""
+"""Particulars of torchvision: its fast path, names, weights and files. The rest is in the contract."""
 
 from __future__ import annotations
 
 import urllib.error
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,79 +14,22 @@ import torchvision
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer, ViT_B_16_Weights, ViT_B_32_Weights
-from torchvision.models.feature_extraction import create_feature_extractor
-from torchvision.models.vision_transformer import ConvStemConfig
 
 import classlens
-from classlens.core.attention import LOSSES, Loss
-from classlens.errors import ClasslensError
 from classlens.forward.hooks import watching
 from classlens.forward.run import evaluating
 from classlens.models import torchvision as adapter
-from tests.models.multihead import attention_gradient, pixels, randomize, seen, snapshot
-
-SIZE, CLASSES = (32, 32), 7
-TARGET = torch.tensor([2, 6, 0])
-SMALL: dict[str, Any] = {
-    "image_size": 32,
-    "patch_size": 8,
-    "num_layers": 3,
-    "num_heads": 2,
-    "hidden_dim": 16,
-    "mlp_dim": 32,
-    "num_classes": CLASSES,
-}
-VARIANTS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "odd_heads": {"num_heads": 3, "hidden_dim": 24},  # torch's fast path wants an even number
-    "wide_eps": {"norm_layer": partial(nn.LayerNorm, eps=0.3)},
-    "dropout": {"dropout": 0.3, "attention_dropout": 0.3},
-    "conv_stem": {"conv_stem_configs": [ConvStemConfig(8, 3, 2), ConvStemConfig(8, 3, 4)]},
-}
+from classlens.models.adapter import adapter_of_name
+from tests.models.oracles import pixels, randomize
+from tests.models.tiny_torchvision import CLASSES, SMALL, build
+from tests.refusals import refused
 
 
-def build(variant: str = "plain", dtype: torch.dtype = torch.float64) -> VisionTransformer:
-    model = VisionTransformer(**{**SMALL, **VARIANTS[variant]})
-    randomize(model)
-    made: VisionTransformer = model.to(dtype).eval()
-    return made
-
-
-def refused(call: Callable[[], object], *parts: str) -> None:
-    """The call raises one sentence on one line that holds the parts."""
-    with pytest.raises(ClasslensError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    assert ". " not in message, "more than one sentence"
-    for part in parts:
-        assert part in message
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_hidden_states_and_logits_are_the_model_s_own(variant: str) -> None:
-    model, x = build(variant), pixels(3, SIZE)
-    nodes = {f"encoder.layers.encoder_layer_{block}.add_1": str(block) for block in range(3)}
-    with torch.no_grad():
-        expected = create_feature_extractor(model, nodes)(x)
-        logits = model(x)
-    lens = classlens.load(model)
-    assert lens.checks.law1 < 1e-14
-    assert lens.view.prefix == ("cls",)
-    assert lens.view.tokens(SIZE).grid == (4, 4)
-    recording = lens.trace(x).recording
-    for block in range(3):
-        found = recording.state("resid_post", block, slice(None))
-        torch.testing.assert_close(found, expected[str(block)], rtol=0, atol=1e-12)
-    assert logits.abs().max() > 1
-    torch.testing.assert_close(lens.view.logits(found), logits, rtol=0, atol=1e-12)
-    torch.testing.assert_close(recording.logits, logits, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("fast", [True, False])
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_attention_reproduces_what_the_heads_add(variant: str, fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, x = build(variant), pixels(3, SIZE)
+@pytest.mark.parametrize(("variant", "fast"), [("plain", True), ("plain", False), ("odd heads", True)])
+def test_torchs_fast_path_is_taken_unless_attention_is_shown(
+    variant: str, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x = build(variant), pixels(3, (32, 32))
     native: Any = torch._native_multi_head_attention
     calls: list[Any] = []
 
@@ -100,106 +42,17 @@ def test_attention_reproduces_what_the_heads_add(variant: str, fast: bool, monke
     torch.backends.mha.set_fastpath_enabled(fast)
     try:
         view = classlens.load(model).view
-        found: dict[str, list[Tensor]] = {"attention": [], "values": [], "attn_out": []}
-        receivers = {name: (lambda _, passing, kept=kept: kept.append(passing)) for name, kept in found.items()}
-        norms = [block.ln_1 for block in model.encoder.layers]
-        with evaluating(model), view.unfused(), watching(view, receivers), seen(norms) as inputs:
+        shown: list[Tensor] = []
+        with evaluating(model), view.unfused(), watching(view, {"attention": lambda _, x: shown.append(x)}):
             calls.clear()
             model(x)
             assert not calls, "the fast path shows no attention"
+        assert len(shown) == 3
         with evaluating(model):
             model(x)
-        assert len(calls) == (3 if fast and variant != "odd_heads" else 0), "the fast path is taken where it was"
-        calls.clear()
+        assert len(calls) == (3 if fast and variant == "plain" else 0)
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
-    for block, attention, values, added, taken in zip(model.encoder.layers, *found.values(), inputs, strict=True):
-        with torch.no_grad():
-            own = block.self_attention(taken, taken, taken, need_weights=True, average_attn_weights=False)
-            made = block.self_attention.out_proj((attention @ values).transpose(1, 2).flatten(2))
-        torch.testing.assert_close(attention, own[1], rtol=0, atol=1e-13)
-        torch.testing.assert_close(attention.sum(dim=-1), torch.ones_like(attention[..., 0]), rtol=0, atol=1e-13)
-        torch.testing.assert_close(made, added, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_the_parts_add_up_to_the_logit(variant: str, dtype: torch.dtype, tolerance: float) -> None:
-    model, x = build(variant, dtype), pixels(3, SIZE, dtype)
-    parts = classlens.load(model).trace(x).attribution(TARGET)
-    summed = parts.embed + parts.attention.sum(("block", "head")) + parts.mlp.sum("block") + parts.bias
-    with torch.no_grad():
-        own = model(x).gather(1, TARGET[:, None])[:, 0]
-    np.testing.assert_allclose(summed, own, rtol=0, atol=tolerance)
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_the_explanation_is_the_gradient_through_the_model(variant: str, loss: Loss) -> None:
-    model, x = build(variant), pixels(3, SIZE)
-    expected = attention_gradient(
-        lambda: model(x),
-        [block.dropout for block in model.encoder.layers],
-        lambda token: model.heads(model.encoder.ln(token)),
-        TARGET,
-        loss=loss,
-        pooled=[0],
-    )[..., 1:]
-    assert expected.abs().amax(dim=(0, 2, 3)).min() > 1e-4, "every block must have something to agree on"
-    found = classlens.load(model).trace(x).explain(TARGET, loss=loss)
-    np.testing.assert_allclose(found.values, expected, rtol=0, atol=1e-11)
-
-
-class Stopped(Exception):
-    pass
-
-
-def test_nothing_is_left_behind() -> None:
-    model, x = build(dtype=torch.float32), pixels(3, SIZE, torch.float32)
-    model.train()
-    model.encoder.ln.eval()
-    for parameter in model.encoder.layers[0].parameters():
-        parameter.requires_grad_(False)
-
-    def output() -> Tensor:
-        with evaluating(model):
-            result: Tensor = model(x)
-        return result
-
-    before, logits = snapshot(model), output()
-    lens = classlens.load(model)
-    trace = lens.trace(x)
-    trace.attribution(TARGET)
-    trace.explain(TARGET)
-
-    def stop(*_: object) -> None:
-        raise Stopped
-
-    with pytest.raises(Stopped), evaluating(model), lens.view.unfused(), watching(lens.view, {"attention": stop}):
-        model(x)
-    assert snapshot(model) == before
-    assert torch.equal(output(), logits)
-
-
-@pytest.mark.slow
-def test_a_real_architecture() -> None:
-    lens = classlens.load("torchvision:vit_b_32", pretrained=False)
-    model: Any = lens.view.module
-    # torchvision starts with a head of zeros; the laws want something to agree on.
-    nn.init.trunc_normal_(model.heads.head.weight, std=0.5)
-    lens = classlens.load(model)
-    assert (len(lens.view.blocks), lens.view.blocks[0].heads, lens.view.num_classes) == (12, 12, 1000)
-    assert lens.checks.law1 == 0
-    x = pixels(2, (224, 224), torch.float32)
-    trace = lens.trace(x)
-    with torch.no_grad():
-        logits = model(x)
-    assert logits.abs().max() > 5
-    last = trace.recording.state("resid_post", 11, slice(None))
-    torch.testing.assert_close(lens.view.logits(last), logits, rtol=0, atol=1e-4)
-    parts = trace.attribution("predicted")
-    summed = parts.embed + parts.attention.sum(("block", "head")) + parts.mlp.sum("block") + parts.bias
-    np.testing.assert_allclose(summed, logits.max(dim=1).values, rtol=0, atol=1e-4)
 
 
 # Names, weights and files. Real names, but small models: five hundred megabytes are not needed to see who is called.
@@ -266,8 +119,7 @@ def test_weights_for_another_size(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("names", [dict, old_names])
-@pytest.mark.parametrize("size", [224, 384, 96])
+@pytest.mark.parametrize(("size", "names"), [(224, dict), (384, old_names), (96, old_names)])
 def test_a_checkpoint_tells_its_classes_and_size(
     size: int, names: Callable[[Any], dict[str, Tensor]], tmp_path: Path
 ) -> None:
@@ -332,11 +184,9 @@ def test_unknown_names(name: str, parts: list[str]) -> None:
 
 @pytest.mark.parametrize("name", adapter.NAMES)
 def test_every_name_is_torchvision_s_and_not_timm_s(name: str) -> None:
-    from classlens.models import families
-
     assert name in torchvision.models.list_models()
-    assert families.named(name) is adapter
-    assert families.named(f"torchvision:{name}") is adapter
+    assert adapter_of_name(name) is adapter.ADAPTER
+    assert adapter_of_name(f"torchvision:{name}") is adapter.ADAPTER
 
 
 # Modules that the user holds
@@ -356,61 +206,6 @@ def test_a_head_that_was_exchanged() -> None:
     assert classlens.load(model).view.num_classes == 4
     model.heads = nn.Sequential(nn.Dropout(0.5), nn.Linear(16, 5)).double()
     assert classlens.load(model).view.num_classes == 5
-
-
-def _tanh(model: Any) -> Any:
-    return VisionTransformer(**{**SMALL, "representation_size": 12})
-
-
-def _two_layers(model: Any) -> nn.Module:
-    model.heads = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, CLASSES))
-    return build_from(model)
-
-
-def _none(model: Any) -> nn.Module:
-    model.heads = nn.Identity()
-    return build_from(model)
-
-
-def _other_attention(model: Any) -> nn.Module:
-    model.encoder.layers[1].self_attention = nn.MultiheadAttention(16, 2, add_zero_attn=True, batch_first=True)
-    return build_from(model)
-
-
-def _other_block(model: Any) -> nn.Module:
-    model.encoder.layers[1] = nn.TransformerEncoderLayer(16, 2, batch_first=True)
-    return build_from(model)
-
-
-def _other_norm(model: Any) -> nn.Module:
-    model.encoder.ln = nn.BatchNorm1d(17)
-    return build_from(model)
-
-
-def _other_mlp(model: Any) -> nn.Module:
-    model.encoder.layers[0].mlp = nn.Linear(16, 16)
-    return build_from(model)
-
-
-def build_from(model: nn.Module) -> nn.Module:
-    return model.double().eval()
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (_tanh, "representation_size"),
-        (_two_layers, "Linear, ReLU, Linear"),
-        (_none, "no layers"),
-        (_other_attention, "not plain self-attention"),
-        (_other_block, "TransformerEncoderLayer"),
-        (_other_norm, "BatchNorm1d"),
-        (_other_mlp, "MLP of type Linear"),
-        (lambda _: torchvision.models.squeezenet1_1(num_classes=2), "is a SqueezeNet"),
-    ],
-)
-def test_what_is_refused(change: Callable[[Any], nn.Module], reason: str) -> None:
-    refused(lambda: classlens.load(change(build())), reason, adapter.SUPPORTED)
 
 
 def test_a_forward_of_one_s_own_is_noticed() -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ from torch import Tensor
 
 import classlens
 from classlens.errors import ClasslensError
-from classlens.models import families
 from classlens.models import transformers as adapter
+from classlens.models.adapter import adapter_of_name
+from tests.refusals import refused
 
 transformers: Any = pytest.importorskip("transformers")
 
@@ -75,18 +75,6 @@ def edit(folder: Path, **values: Any) -> None:
     file.write_text(json.dumps({key: value for key, value in config.items() if value is not None}), encoding="utf-8")
 
 
-def refused(call: Callable[[], object], *parts: str) -> None:
-    """The call raises one sentence on one line that holds the parts."""
-    with pytest.raises(ClasslensError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    assert ". " not in message, f"more than one sentence: {message}"
-    assert caught.value.__cause__ is None
-    for part in parts:
-        assert part in message
-
-
 def picture() -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 31, 3), dtype=np.uint8))
 
@@ -100,29 +88,29 @@ def tensor(values: Any) -> Tensor:
 
 @pytest.mark.parametrize("name", ["google/vit-base-patch16-224", "hf:google/vit", "./models/vit", "hf:vit"])
 def test_claimed(name: str) -> None:
-    assert families.named(name) is adapter
+    assert adapter_of_name(name) is adapter.ADAPTER
 
 
 @pytest.mark.parametrize(
     "name", ["vit", "vit_base_patch16_224", "hf-hub:timm/vit", "local-dir:a/b", "open_clip:a/b", "https://a/b", ""]
 )
 def test_not_claimed(name: str) -> None:
-    assert not adapter.claims(name)
+    assert not adapter.resolves(name)
 
 
 def test_folders_are_claimed_by_their_config(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    assert adapter.claims("vit")
-    assert adapter.claims(str(folder))
-    assert not adapter.claims("empty")
-    assert not adapter.claims("vit/model.safetensors"), "a file is a checkpoint of something else"
+    assert adapter.resolves("vit")
+    assert adapter.resolves(str(folder))
+    assert not adapter.resolves("empty")
+    assert not adapter.resolves("vit/model.safetensors"), "a file is a checkpoint of something else"
     assert classlens.load("vit").view.name == "vit"
 
 
 def test_asking_whether_a_name_is_its_own_imports_no_transformers() -> None:
     code = (
-        "import sys; from classlens.models import families; assert families.named('a/b'); "
+        "import sys; from classlens.models.adapter import adapter_of_name; assert adapter_of_name('a/b'); "
         "assert 'transformers' not in sys.modules"
     )
     subprocess.run(
@@ -290,7 +278,9 @@ def test_weights_that_are_missing(folder: Path) -> None:
     state = load_file(folder / "model.safetensors")
     headless = {key: value for key, value in state.items() if not key.startswith("classifier")}
     save_file(headless, folder / "model.safetensors", metadata={"format": "pt"})
-    refused(lambda: classlens.load(str(folder)), "lack 2", "first 'classifier.weight'", "ViTForImageClassification")
+    refused(
+        lambda: classlens.load(str(folder)), "lack 2 tensors", "first 'classifier.weight'", "ViTForImageClassification"
+    )
 
 
 def test_weights_of_another_shape(folder: Path) -> None:

@@ -25,7 +25,7 @@ def test_a_description_is_taken_as_it_is() -> None:
     view = described()
     lens = classlens.load(view)
     assert lens.view is view
-    assert ModelView(view.module, "a", view.blocks, view.readouts, (), "cls", (16, 16), view.grid).family == "own"
+    assert ModelView(view.module, "a", view.blocks, view.readouts, (), "cls", (16, 16), view.grid).library == "own"
     assert lens.classes.names[3] == "class 3"
 
 
@@ -95,11 +95,11 @@ def test_a_module_of_a_known_library(tmp_path: Path) -> None:
 BAD = {
     "no such function": ("def make(): pass", "no function 'mak'; did you mean 'make'"),
     "something else": ("def mak(): return 3", r"mak\(\) returned a int; expected a ModelView"),
-    "an import that fails": ("import nowhere_at_all", "raised ModuleNotFoundError when it was made"),
+    "an import that fails": ("import nowhere_at_all", "raised ModuleNotFoundError while it was created"),
     "a mistake of syntax": ("def mak(:", "raised SyntaxError"),
     "a function that fails": (
         "def mak(): return 1 / 0",
-        r"raised ZeroDivisionError when it was made \(division by zero",
+        r"raised ZeroDivisionError while it was created \(division by zero",
     ),
     "a module of nobody": (
         "from torch import nn\ndef mak(): return nn.Linear(2, 2)",

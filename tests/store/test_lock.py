@@ -12,7 +12,6 @@ import fsspec
 import pytest
 
 from classlens.errors import ClasslensError
-from classlens.store import lock
 from classlens.store.lock import only_writer
 from tests.refusals import refused
 
@@ -81,7 +80,7 @@ def test_a_note_that_does_not_count(text: str) -> None:
 def test_a_note_is_renewed_before_it_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     write_note("")
     now = 1000.0
-    monkeypatch.setattr(lock.time, "time", lambda: now)
+    monkeypatch.setattr("classlens.store.lock.time.time", lambda: now)
     with only_writer(URL, local=False) as renew:
         assert read_note()["time"] == 1000.0
         now = 1050.0

@@ -13,7 +13,6 @@ import xarray as xr
 import zarr
 
 from classlens.errors import ClasslensError
-from classlens.store import store as store_module
 from classlens.store.store import SHARD, Store, create_store, find_store, unit_ranges
 from tests.refusals import refused
 from tests.store.small import IMAGES, part, schema, values
@@ -30,7 +29,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 def read(store: Store, group: str = "clean") -> xr.Dataset:
     """As xarray reads it without help of the package."""
     target = store.url if "://" not in store.url else zarr.storage.FsspecStore.from_url(store.url)
-    return xr.open_zarr(target, group=group, consolidated=False, chunks=None).load()
+    data: xr.Dataset = xr.open_zarr(target, group=group, consolidated=False, chunks=None).load()
+    return data
 
 
 def test_a_new_group_is_blank_and_pending(store: Store) -> None:
@@ -136,7 +136,7 @@ def test_a_local_store_appears_with_its_attributes(tmp_path: Path, monkeypatch: 
         raise PermissionError(errno.EACCES, "Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store_module.os, "rename", fails)
+        patch.setattr("classlens.store.store.os.rename", fails)
         refused(lambda: create_store(str(out), {"model": "tiny"}), "Permission denied", "where you may write")
     assert list(out.parent.iterdir()) == []
     create_store(str(out), {"model": "tiny"})

@@ -1,11 +1,12 @@
-"""How values of tables are named and colored where people read them."""
+"""Names and colors of values of tables, in summaries and figures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from classlens import palette
+from classlens.explain.registry import METHODS, split_method
 from classlens.tasks.tokens.conditions.registry import CONDITIONS
 
 
@@ -32,3 +33,20 @@ LABELS: Mapping[str, Label] = {
 def label_text(value: object, labels: Mapping[str, Label]) -> str:
     """The text of a value; a value without a label is its own text."""
     return labels[str(value)].text if value in labels else str(value)
+
+
+def method_label(text: str) -> Label:
+    """Label of an explanation method with its options, such as ``chefer`` or ``class_gradient:loss=logit``.
+
+    Stored ranks are named by the condition that they were measured under. A method with options takes a free color.
+    """
+    name, options = split_method(text)
+    condition = CONDITIONS[str(options.pop("condition"))] if "condition" in options else None
+    title = METHODS[name].label if condition is None else f"rank by {condition.label}"
+    color = METHODS[name].color if condition is None else condition.color
+    return Label(method_title(title, options), None if options else color)
+
+
+def method_title(label: str, options: Mapping[str, Any]) -> str:
+    """Label of a method followed by options, such as ``class gradient, loss double softmax``."""
+    return label + "".join(f", {name} {str(value).replace('_', ' ')}" for name, value in options.items())

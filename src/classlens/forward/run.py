@@ -32,7 +32,7 @@ def run(
     receivers: Mapping[str, Receiver] | None = None,
     *,
     unfused: bool = False,
-    opened: bool = False,
+    exposing_coefficients: bool = False,
     gradients: bool = False,
 ) -> Float[Tensor, "image category"]:
     """Class logits of one forward pass in evaluation mode, on the model's device and in its precision.
@@ -42,14 +42,14 @@ def run(
     Args:
         receivers: functions of block and tensor by the name of a block point; see ``watching``.
         unfused: compute attention in steps, so that its weights pass at ``attention``.
-        opened: let memory coefficients of attention pass at ``attn_coefficients``.
+        exposing_coefficients: let memory coefficients of attention pass at ``attn_coefficients``.
         gradients: keep the autograd graph.
     """
     with ExitStack() as stack:
         stack.enter_context(evaluating(view.module))
         if unfused:
             stack.enter_context(view.unfused())
-        if opened:
+        if exposing_coefficients:
             stack.enter_context(view.exposing_coefficients())
         stack.enter_context(watching(view, receivers or {}))
         if gradients:

@@ -78,7 +78,7 @@ def stream(
         pixels,
         receivers,
         unfused="attention" in names,
-        opened=not COEFFICIENTS.keys().isdisjoint(names),
+        exposing_coefficients=not COEFFICIENTS.keys().isdisjoint(names),
     )
 
 

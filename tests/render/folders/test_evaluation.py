@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from classlens import palette
 from classlens.core.stats import Statistics
 from classlens.engine.progress import MeasureResult
-from classlens.render.folders import evaluation
 from classlens.render.folders.evaluation import write_evaluation
 from classlens.tasks.evaluation.evaluate import EvaluateResult
 from classlens.tasks.evaluation.registry import METRICS
@@ -91,20 +90,16 @@ def test_methods_have_their_labels_and_colors(drawn: dict[str, Figure]) -> None:
     figure = drawn["curves.png"]
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
-        "class_gradient",
+        "class gradient",
         "random",
         "rollout",
         "rank by linear probes",
-        "stored_rank:condition=probe:site=attn_out"[:39] + "…",
+        "rank by linear probes, site attn out",
     ]
     colors = [to_hex(line.get_color()) for line in next(iter(panels(figure).values())).get_lines()]
     assert len(set(colors)) == len(METHODS)
     assert colors[:2] == [palette.BLACK, palette.GRAY]
     assert colors[3] == CONDITIONS["probe"].color
-
-
-def test_a_method_that_is_no_condition_keeps_its_text() -> None:
-    assert evaluation._method_label("class_gradient:loss=logit") == ("class_gradient:loss=logit", None)
 
 
 @pytest.mark.parametrize("name", METRICS)

@@ -77,8 +77,8 @@ def test_options_are_in_the_record_and_in_titles(tmp_path: Path, monkeypatch: py
     titles = [[axes.get_title().replace("\n", " ") for axes in figure.axes if axes.get_title()] for figure in figures]
     # Of one method, what the title does not say.
     write_explanations(trace, "cat", ["class_gradient:against=dog", "chefer", "grad_cam:block=2"], tmp_path)
-    own = [axes.get_title().replace("\n", " ") for axes in figures[-1].axes if axes.get_title()]
-    assert own[1:] == ["class gradient: rather than dog", "chefer", "grad cam, block 2"]
+    last_titles = [axes.get_title().replace("\n", " ") for axes in figures[-1].axes if axes.get_title()]
+    assert last_titles[1:] == ["class gradient: rather than dog", "Chefer", "Grad-CAM, block 2"]
     assert titles[0][1:] == ["class gradient, loss double softmax, query (1, 2)", "rollout, query (1, 2)"]
     assert titles[1][1:] == titles[2][1:] == ["class gradient", "rollout"]
 
@@ -93,7 +93,7 @@ def test_titles_name_both_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (plain,) = write_explanations(trace, "cat", methods, tmp_path)
     assert [figure.get_suptitle() for figure in figures] == ["cat rather than dog in photo.png", "cat in photo.png"]
     titles = [[axes.get_title() for axes in figure.axes if axes.get_title()] for figure in figures]
-    assert titles[0] == ["image", "class gradient", "chefer: cat alone", "rollout"]
-    assert titles[1] == ["image", "class gradient", "chefer", "rollout"]
+    assert titles[0] == ["image", "class gradient", "Chefer: cat alone", "rollout"]
+    assert titles[1] == ["image", "class gradient", "Chefer", "rollout"]
     assert record["against"] == "dog"
     assert "against" not in plain

@@ -13,8 +13,8 @@ from classlens.engine.model_source import ModelSource
 from classlens.lens.lens import Lens
 from classlens.tasks.evaluation.cascade import Cascade
 from classlens.tasks.evaluation.task import twin_of
-from tests.models import test_timm_families
-from tests.models.test_coefficients import MODELS
+from tests.models import tiny_timm
+from tests.models.library_models import MODELS
 from tests.tasks.evaluation.batches import lens_of
 
 
@@ -43,7 +43,7 @@ FAMILIES += [f"family {name}" for name in ("DeiT distilled", "SigLIP", "BEiT", "
 def trained_twin_and_copy(name: str) -> tuple[Lens, Lens, Lens]:
     """A model, a twin that differs in every tensor, and a copy of the twin."""
     family = name.removeprefix("family ")
-    module = (MODELS[name]() if family == name else test_timm_families.FAMILIES[family].make()).double()
+    module = (MODELS[name]() if family == name else tiny_timm.FAMILIES[family].make()).double()
     other = deepcopy(module)
     with torch.no_grad():
         for number, value in enumerate((*other.parameters(), *other.buffers())):

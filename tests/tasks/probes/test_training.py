@@ -117,7 +117,8 @@ def test_stopped_within_a_pass(
         probe(lens_of(), *data, tmp_path / "run", **options, report=stop_at(stop))
     assert list((tmp_path / "run").rglob(CHECKPOINT))
     assert not list((tmp_path / "run").rglob("*.safetensors"))
-    lens, reports = lens_of(), []
+    lens = lens_of()
+    reports: list[Any] = []
     with counted(lens) as images:
         probe(lens, *data, tmp_path / "run", **options, report=reports.append)
     # The model runs over the test images once per condition.
@@ -344,7 +345,7 @@ def test_a_checkpoint_that_outlived_its_run(data: Data, undisturbed: Callable[[s
 def test_the_time_between_checkpoints(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At least a minute, and ten times what the last one took."""
     now, saved = 0.0, []
-    monkeypatch.setattr(checkpoint_module.time, "perf_counter", lambda: now)
+    monkeypatch.setattr("classlens.tasks.probes.checkpoint.time.perf_counter", lambda: now)
     folder = ProbeFolder(tmp_path)
     checkpoint = Checkpoint(folder, [ProbeTokens("attn_out", 0, 0, 5)])
 

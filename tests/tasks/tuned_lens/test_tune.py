@@ -25,7 +25,7 @@ from classlens.models.transforms import paper_transform
 from tests import zoo
 from tests.data.pictures import folder
 from tests.lens.test_readouts import _made as two_readouts
-from tests.models.test_timm import SIZE_32, SMALL
+from tests.models.tiny_timm import SIZE_32, SMALL
 from tests.refusals import refused
 from tests.tasks.tiny import DATA_CLASSES, NAMES, lens_of, states_of
 

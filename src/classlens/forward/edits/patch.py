@@ -107,7 +107,7 @@ class Patch(Edit):
             if (point, block) in points:
                 activations[point, block] = x
 
-        run(view, source, {point: partial(receive, point) for point, _ in points}, opened=True)
+        run(view, source, {point: partial(receive, point) for point, _ in points}, exposing_coefficients=True)
         return activations
 
     def _source_pixels(self, view: ModelView) -> Float[Tensor, "image channel height width"]:

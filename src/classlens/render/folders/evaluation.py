@@ -7,18 +7,13 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from classlens import palette
 from classlens.analysis.charts import Lines
-from classlens.analysis.labels import Label
-from classlens.explain.registry import split_method
+from classlens.analysis.labels import method_label
 from classlens.render.folders.result_folder import EVALUATION, replacing
 from classlens.render.markdown.evaluation import evaluation_summary, evaluation_title
 from classlens.tasks.evaluation.evaluate import EvaluateResult
 from classlens.tasks.evaluation.metric import CurveAxes
 from classlens.tasks.evaluation.registry import METRICS
-from classlens.tasks.tokens.conditions.registry import CONDITIONS
-
-_METHOD_COLORS = {"class_gradient": palette.BLACK, "attention": palette.BLUE, "random": palette.GRAY}
 
 
 def write_evaluation(result: EvaluateResult, out: Path, *, version: str) -> None:
@@ -35,7 +30,7 @@ def write_evaluation(result: EvaluateResult, out: Path, *, version: str) -> None
         (folder / "summary.md").write_text(evaluation_summary(result), encoding="utf-8")
         names = zip(result.curves["metric"], result.curves["curve"], strict=True)
         table = result.curves.assign(panel=[METRICS[metric].curves[curve] for metric, curve in names])
-        labels = {method: _method_label(method) for method in table["method"].unique()}
+        labels = {method: method_label(method) for method in table["method"].unique()}
         for chart in _charts():
             figure = draw(chart, table, evaluation_title(result), labels)
             if figure is not None:
@@ -69,13 +64,3 @@ def _charts() -> Iterator[Lines]:
             unit_range=axes.unit_range,
             max_columns=2,
         )
-
-
-def _method_label(text: str) -> Label:
-    """Label of a method; stored ranks are named by the condition that they were stored under."""
-    _, options = split_method(text)
-    name = str(options.get("condition"))
-    if name in CONDITIONS and len(options) == 1:
-        condition = CONDITIONS[name]
-        return Label(f"rank by {condition.label}", condition.color)
-    return Label(text, _METHOD_COLORS.get(text))

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from classlens.explain.class_gradient import resolved_loss
+from classlens.analysis.labels import method_title
 from classlens.explain.method import Method
 from classlens.explain.registry import METHODS, parse_method
 from classlens.lens.lens import Lens
@@ -128,23 +128,21 @@ def _parse(text: str, options: Mapping[str, Any]) -> _Request:
 
 def _all_options(request: _Request, rival: str | None) -> dict[str, Any]:
     """All options of a method with their values, defaults too; the class it is explained against by its name."""
-    options = {**request.method.defaults, **request.options}
+    options = {**request.method.defaults, **request.method.resolve(request.options)}
     if "against" in options:
-        options["loss"] = resolved_loss(options["loss"], options["against"])
         options["against"] = rival
     return {key: value for key, value in options.items() if value is not None}
 
 
 def _title(request: _Request, target: str, rival: str | None, title_rival: str | None) -> str:
-    """Name of a method with options other than the defaults, and its classes where the figure's title names others.
+    """Label of a method with options other than the defaults, and its classes where the figure's title names others.
 
     ``rival`` is the class that the method explains against, ``title_rival`` that of the figure's title.
     """
-    title = request.name.replace("_", " ")
-    defaults = {**request.method.defaults, "loss": "cross_entropy" if rival is None else "logit"}
-    for key, value in request.options.items():
-        if key != "against" and value != defaults[key]:
-            title += f", {key} {str(value).replace('_', ' ')}"
+    against = {key: value for key, value in request.options.items() if key == "against"}
+    defaults = {**request.method.defaults, **request.method.resolve(against)}
+    changed = {key: value for key, value in request.options.items() if key != "against" and value != defaults[key]}
+    title = method_title(request.method.label, changed)
     if rival != title_rival and request.method.of_class:
         title += f": {plain(target)} alone" if rival is None else f": rather than {plain(rival)}"
     return title
