@@ -30,7 +30,7 @@ from torch import Tensor
 import classlens
 from classlens.data.dataset import ClassName, Dataset
 from classlens.engine.ram import bytes_of
-from classlens.forward.streaming import reduce_by_probes
+from classlens.forward.streaming import reduce_tokens
 from classlens.store.probe_folder import ProbeFolder
 from classlens.tasks.probes.plan import places_of
 from classlens.tasks.probes.probe import _Trainer
@@ -118,7 +118,7 @@ def main() -> None:
         several = torch.randn(given.test_batch_size, 3, *view.input_size)
         start = time.perf_counter()
         for _ in range(0, given.test_images, given.test_batch_size):
-            reduce_by_probes(view, several, target, SITES, lambda *_: None, files.at)
+            reduce_tokens(view, several, target, SITES, lambda *_: None, probes=files.at)
         tested = (time.perf_counter() - start) / given.test_images
         after = bare(128)
         size = sum(path.stat().st_size for path in files.folder.iterdir())
