@@ -117,7 +117,7 @@ def test_a_point_that_blocks_do_not_show() -> None:
 def test_what_is_no_edit(wrong: Any) -> None:
     vit = zoo.build("cls")
     before = zoo.snapshot(vit)
-    with pytest.raises(ClasslensError, match="is not an edit: give some of CutAttention, NoCls, ") as caught:
+    with pytest.raises(ClasslensError, match="is not an edit: give an instance of CutAttention, NoCls, ") as caught:
         with editing(classlens.load(vit).view, [SelfOnly(), wrong]):
             pytest.fail("entered")
     assert all(name in str(caught.value) for name in EDITS)

@@ -25,8 +25,8 @@ class KeepTokens(Edit):
     Dropped tokens get no attention from others, the rows of the others sum to one again, and the head pools kept tokens
     alone. For the kept tokens and the logits that equals dropping the others, in every model, also where attention
     knows positions. Hidden states of dropped tokens are still computed and mean nothing. The edit acts before all
-    others, as dropping would. Of several, a token is kept that all of them keep. Where the head finds none of its
-    tokens, logits are NaN.
+    others, as dropping would. With several such edits, a token stays only if all of them keep it. An image that keeps
+    no token the head pools has NaN logits.
 
     Args:
         mask: bool tensor or array, ``[token]`` or ``[image, token]``; True keeps a token. Prefix tokens come first.
