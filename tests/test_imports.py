@@ -1,4 +1,4 @@
-"""Rules of imports and files that the contracts of pyproject.toml (`lint-imports`) cannot express."""
+"""Rules of imports, calls and files that the contracts of pyproject.toml (`lint-imports`) cannot express."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ PROJECT = Path(__file__).parent.parent / "pyproject.toml"
 CONTRACTS: list[dict[str, Any]] = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["tool"]["importlinter"][
     "contracts"
 ]
-LEVELS = {module: level for level, layer in enumerate(CONTRACTS[0]["layers"][::-1]) for module in layer.split(" | ")}
+LEVELS = {part: -level for level, row in enumerate(CONTRACTS[0]["layers"]) for part in row.split(" | ")}
 MAX_LINES = 400
 TEXT = {".py", ".js", ".css", ".html", ".md", ".toml"}
-HOOKS = {
-    f"register_{kind}hook"
+# Names that only one file uses.
+DOORS = {"view.run": "forward/run.py"} | {
+    f"register_{kind}hook": "forward/hooks.py"
     for kind in ("", "forward_", "forward_pre_", "full_backward_", "full_backward_pre_", "module_forward_")
 }
 
@@ -36,7 +37,7 @@ def faults(root: Path) -> list[str]:
         f"{path}:{node.lineno}: {fault}"
         for path, tree in _trees(root)
         for node in ast.walk(tree)
-        if isinstance(node, ast.expr) and (fault := _hook_fault(path, node) or _string_fault(path, node))
+        if isinstance(node, ast.expr) and (fault := _door_fault(path, node) or _string_fault(path, node))
     ]
 
 
@@ -45,9 +46,12 @@ def _trees(root: Path) -> Iterator[tuple[str, ast.Module]]:
         yield file.relative_to(root).as_posix(), ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
 
 
-def _hook_fault(path: str, node: ast.expr) -> str:
-    name = node.attr if isinstance(node, ast.Attribute) else node.value if isinstance(node, ast.Constant) else ""
-    return f"only forward/hooks.py uses {name}" if name in HOOKS and path != "forward/hooks.py" else ""
+def _door_fault(path: str, node: ast.expr) -> str:
+    code = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+    names = {".".join(code.split(".")[-parts:]) for parts in (1, 2)}
+    names |= {node.value} if isinstance(node, ast.Constant) and isinstance(node.value, str) else set()
+    faults = [f"only {DOORS[name]} uses {name}" for name in names & DOORS.keys() if path != DOORS[name]]
+    return "".join(faults)
 
 
 def _string_fault(path: str, node: ast.expr) -> str:
@@ -61,10 +65,10 @@ def _string_fault(path: str, node: ast.expr) -> str:
         case _:
             return ""
     importer = path.removesuffix(".py").split("/")[0]
-    if len(module) < 2 or module[0] != "classlens" or importer not in LEVELS or module[1] not in LEVELS:
+    if len(module) < 2 or module[0] != "classlens" or not {importer, module[1]} <= LEVELS.keys():
         return ""
-    higher = LEVELS[module[1]] > LEVELS[importer]
-    return f"{importer} must not name {module[1]}" if higher else ""
+    allowed = module[1] == importer or LEVELS[module[1]] < LEVELS[importer]
+    return "" if allowed else f"{importer} must not name {module[1]}"
 
 
 def long_files(root: Path) -> list[str]:
@@ -99,12 +103,14 @@ def test_import_is_light() -> None:
 BREACHES = {
     "lens/a.py": ("def f(m):\n    m.register_forward_hook(f)", "a.py:2: only forward/hooks.py uses"),
     "forward/b.py": ("def f(m):\n    getattr(m, 'register_hook')(f)", "b.py:2: only forward/hooks.py uses"),
+    "lens/e.py": ("def f(lens):\n    return lens.view.run(1)", "e.py:2: only forward/run.py uses view.run"),
     "core/c.py": ("import importlib\nimportlib.import_module('timm')", "c.py:2: an import statement says the same"),
     "models/d.py": ("ROWS = {'a': 'classlens.lens.lens:Lens'}", "d.py:1: models must not name lens"),
     "errors.py": ("HOME = 'classlens.registry'", "errors.py:1: errors must not name registry"),
 }
 SOUND = {
     "forward/hooks.py": "def f(m):\n    m.register_forward_hook(f)",
+    "forward/run.py": "def f(view):\n    return view.run(1)",
     "explain/registry.py": "ROWS = {'a': 'classlens.explain.gradient:METHOD', 'b': 'classlens.core'}",
     "core/norms.py": "TEXT = 'classlens', 'classlens.org: models', 'hook'",
 }
