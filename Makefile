@@ -10,8 +10,8 @@ EXTRAS = transformers transformers_layout open_clip
 # Left out on the lowest versions: slow tests, pages in a browser, checks of annotations, and tests of mathematics in torch
 # (which is the same version there) or of the repository itself.
 SAME = core/test_attention core/test_maps core/test_memories core/test_probes core/test_scores core/test_space \
-	explain/test_all_classes explain/test_attribution explain/test_gradient explain/test_other_tools \
-	explain/test_streaming test_conftest test_imports
+	explain/test_all_classes explain/test_attribution explain/test_class_gradient explain/test_other_tools \
+	test_conftest test_imports
 LOWEST = JAXTYPING_DISABLE=1 $(VENV)-lowest$(1)/bin/python -m pytest -p no:cacheprovider $(PARALLEL) \
 	-m "not slow and not browser"
 

@@ -24,7 +24,8 @@ NEEDED = (
     "classlens-*.dist-info/entry_points.txt",
     "classlens-*.dist-info/licenses/LICENSE",
 )
-TOPS = {"src", "tests", "docs", "CHANGELOG.md", "LICENSE", "README.md", "pyproject.toml", "PKG-INFO", ".gitignore"}
+FILES = {"CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "README.md", "pyproject.toml"}
+TOPS = FILES | {"src", "tests", "docs", "PKG-INFO", ".gitignore"}
 MAX_MEGABYTES = 12
 
 

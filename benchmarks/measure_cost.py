@@ -180,7 +180,7 @@ def command(args: argparse.Namespace, lens: Lens) -> dict[str, Any]:
             after = seconds(bare)
             took = outcome.seconds
             ratios.append(took / ((before + after) / 2))
-            data = open_store(out)
+            data = classlens.open_store(out)["clean"]
             shards = sum(path.stat().st_size for path in (out / "clean").rglob("*") if path.is_file())
             sizes.append(shards / data.sizes["image"] / 1000)
     return {

@@ -42,13 +42,18 @@ def dims_beside_tokens(name: str, method: Any) -> str:
     return codes(dim for dim in method.dims if dim not in ("image", "token"))
 
 
-def images_of(name: str, metric: Any) -> str:
-    """What a metric needs of a data set."""
-    return "masks" if metric.mask_pixels else {"single": "", "mosaic": "four classes"}[metric.images]
+def needs_of_metric(name: str, metric: Any) -> str:
+    """Requirements of a metric for data and model."""
+    needs = {
+        "masks": metric.needs_masks,
+        "four classes": metric.images == "mosaic",
+        "a random twin": metric.needs_random_twin,
+    }
+    return ", ".join(need for need in needs if needs[need])
 
 
-def needs_of(name: str, condition: Any) -> str:
-    """What a condition needs of data, model and command line."""
+def needs_of_condition(name: str, condition: Any) -> str:
+    """Requirements of a condition for data, model and command line."""
     decoder = {"class_embedding": "", "tuned_lens": "`--tuned-lens`", "probes": "`--probes`"}[condition.decoder]
     needs = ["masks" if condition.needs_masks else "", "`[CLS]`" if condition.needs_cls else "", decoder]
     return ", ".join(filter(None, needs))
@@ -82,7 +87,7 @@ REGISTRIES: Mapping[str, tuple[str, Columns]] = {
         {
             "metric": code_name,
             "measures": about,
-            "needs": images_of,
+            "needs": needs_of_metric,
         },
     ),
     "layouts": (
@@ -91,7 +96,7 @@ REGISTRIES: Mapping[str, tuple[str, Columns]] = {
     ),
     "conditions": (
         "classlens.tasks.tokens.conditions.registry:CONDITIONS",
-        {"condition": code_name, "meaning": about, "needs": needs_of},
+        {"condition": code_name, "meaning": about, "needs": needs_of_condition},
     ),
     "experiments": (
         "classlens.analysis.registry:EXPERIMENTS",

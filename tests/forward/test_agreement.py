@@ -43,9 +43,10 @@ def test_agreement_is_what_its_definition_says(name: str) -> None:
     request = AgreementRequest(MemoryTables(view), control, receive)
     sites: list[str] = []
     before = zoo.snapshot(model)
-    reduce_tokens(view, pixels, target, ("attn_out", "mlp_out"), lambda site, *_: sites.append(site), agreement=request)
+    wanted = ("attn_out", "mlp_out", "resid_post")
+    reduce_tokens(view, pixels, target, wanted, lambda site, *_: sites.append(site), agreement=request)
     assert zoo.snapshot(model) == before
-    assert sites == ["attn_out", "mlp_out"] * 3
+    assert sites == [*wanted] * 3
     assert list(passed) == [(sublayer, block) for block in range(3) for sublayer in SUBLAYERS]
     states = literal.states(model, pixels)
     embedding = model.head.weight.detach()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import classlens
 from classlens.forward.hooks import replacing, replacing_output, watching
@@ -220,6 +220,30 @@ def test_the_last_of_several_summed_parts_takes_the_whole_change(end: Any) -> No
     assert torch.equal(after["attn_out"][0], states["attn_out"][0])
     torch.testing.assert_close(after["mlp_out"][0], 2 * total - states["attn_out"][0], rtol=0, atol=1e-12)
     torch.testing.assert_close(after["resid_post"][0], states["embed"][0] + 2 * total, rtol=0, atol=1e-12)
+
+
+class _ByKeyword(nn.Module):
+    """Calls a part of itself by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.part(input=x)  # type: ignore[no-any-return]
+
+
+def test_inputs_that_are_given_by_keyword() -> None:
+    module = _ByKeyword()
+    point = Point(module.part, "input")
+    view = _view("cls")
+    view = replace(view, module=module, blocks=(replace(view.blocks[0], points={**view.blocks[0].points, "x": point}),))
+    x = torch.randn(3, 2)
+    with replacing(point, lambda x, _: x + 1), torch.no_grad():
+        passed = _seen(view, x, "x")["x"]
+        output = module(x)
+    assert torch.equal(passed[0], x + 1)
+    assert torch.equal(output, module.part(x + 1))
 
 
 def test_the_output_of_a_whole_model() -> None:

@@ -37,7 +37,7 @@ class TunedLens:
         >>> lens = classlens.load("builtin:cifar10")
         >>> tuned_lens = classlens.TunedLens.identity(lens.view)
         >>> tuned_lens.bias.shape
-        torch.Size([6, 192])
+        torch.Size([6, 128])
         >>> tuned = lens.with_tuned_lens(tuned_lens)
     """
 

@@ -1,4 +1,4 @@
-"""What an edit of the forward pass is, and the context that applies some."""
+"""Edits of the forward pass: their base class, and the context that applies them."""
 
 from __future__ import annotations
 
