@@ -3,8 +3,17 @@
 VENV ?= .venv
 ARGS ?=
 BIN = $(VENV)/bin
+# One process for each core. Each takes whole files, so that costly fixtures are made once. ARGS="-n 0" is one process.
+PARALLEL = -n logical --maxprocesses 8 --dist loadfile
 # Tests of libraries that ask for newer versions than the lowest that classlens itself takes.
 EXTRAS = transformers transformers_layout open_clip
+# Left out on the lowest versions: slow tests, pages in a browser, checks of annotations, and tests of mathematics in torch
+# (which is the same version there) or of the repository itself.
+SAME = core/test_attention core/test_maps core/test_memories core/test_probes core/test_scores core/test_space \
+	explain/test_all_classes explain/test_attribution explain/test_class_gradient explain/test_other_tools \
+	test_conftest test_imports
+LOWEST = JAXTYPING_DISABLE=1 $(VENV)-lowest$(1)/bin/python -m pytest -p no:cacheprovider $(PARALLEL) \
+	-m "not slow and not browser"
 
 ifndef PYTHON
 PYTHON := $(shell for python in python3.11 python3.12 python3.13 python3.14 python3; do \
@@ -12,15 +21,15 @@ PYTHON := $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 	then command -v $$python; break; fi; done)
 endif
 
-# An environment is finished when its stamp exists. The stamp's name is made of all that the environment depends on.
-KEY := $(shell { cat pyproject.toml; pwd; $(if $(PYTHON),$(PYTHON) -V;) } | cksum | cut -d' ' -f1)
+# An environment is finished when its stamp exists. The stamp's name is a checksum of what the environment depends on.
+KEY := $(shell { sed '/^\[tool\./,$$d' pyproject.toml; pwd; $(if $(PYTHON),$(PYTHON) -V;) } | cksum | cut -d' ' -f1)
 stamp = $(VENV)/.classlens-$(1)-$(KEY)
-# The stamp of an extra, or that of a larger one that is installed already.
+# The stamp of an extra, or of a larger one that is installed already.
 env = $(firstword $(wildcard $(foreach extra,$(2),$(call stamp,$(extra)))) $(call stamp,$(1)))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-lowest lint format types models-table docs example wheel bench dev python clean
+.PHONY: help demo test test-slow test-lowest mutants lint format types models-table docs example wheel bench dev python clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -40,22 +49,29 @@ demo: $(call env,demo,full dev) ## inspect a photo of a cat with the built-in mo
 		"$$($(BIN)/python -c 'import pathlib, skimage; print(pathlib.Path(skimage.__file__).with_name("data") / "chelsea.png")')"
 	@echo "Open it in a browser: file://$(CURDIR)/demo-report/report.html"
 
-test: $(call env,full,dev) ## run all tests; ARGS="-k name" chooses
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(call env,full,dev) ## run the tests but the slow ones; ARGS="-k name" chooses
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
 
-test-lowest: $(call env,test,dev) ## run the quick tests on the lowest versions that pyproject.toml allows
+test-slow: $(call env,full,dev) ## run the slow tests: real Ray, random kills, models of real size
+	@$(BIN)/python -m pytest $(PARALLEL) -m slow $(ARGS)
+
+test-lowest: $(call env,test,dev) ## run the tests on the lowest versions that pyproject.toml allows
 	@$(BIN)/python .ci/lowest.py $(VENV)-lowest
-	@$(VENV)-lowest/bin/python -m pytest -p no:cacheprovider -m "not slow and not browser" \
-		$(EXTRAS:%=--ignore=tests/models/test_%.py) $(ARGS)
+	@$(call LOWEST,) $(EXTRAS:%=--ignore=tests/models/test_%.py) $(SAME:%=--ignore=tests/%.py) $(ARGS)
 	@$(BIN)/python .ci/lowest.py $(VENV)-lowest-extras transformers open-clip
-	@$(VENV)-lowest-extras/bin/python -m pytest -p no:cacheprovider -m "not slow and not browser" \
-		$(EXTRAS:%=tests/models/test_%.py) $(ARGS)
+	@$(call LOWEST,-extras) $(EXTRAS:%=tests/models/test_%.py) $(ARGS)
 
-lint: $(call env,dev,) ## check style
+mutants: $(call env,dev,) ## change core/ in small ways and count the changes that its tests notice; takes an hour
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[mutation]'
+	@$(BIN)/mutmut run $(ARGS)
+	@$(BIN)/mutmut results
+
+lint: $(call env,dev,) ## check style and what may import what
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-logo --no-cache
 
-format: $(call env,dev,) ## put style right
+format: $(call env,dev,) ## correct style
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
@@ -71,7 +87,7 @@ example: $(call env,full,dev) ## measure the worked example of the docs anew; DA
 docs: $(call env,dev,) ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-wheel: $(call env,dev,) ## build wheel and sdist into dist/ and check what they hold
+wheel: $(call env,dev,) ## build wheel and sdist into dist/ and check their contents
 	@$(BIN)/python .ci/wheel.py dist
 
 bench: $(call env,full,dev) ## run the benchmarks, one after another
@@ -82,6 +98,6 @@ dev: $(call env,dev,) ## set up everything for working on classlens
 python: ## print the Python that environments are made with
 	@echo $(PYTHON)
 
-clean: ## remove what the other targets wrote; environments stay
-	rm -rf build dist site demo-report .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## remove files that other targets wrote; environments stay
+	rm -rf build dist site demo-report mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests training benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

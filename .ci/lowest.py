@@ -1,10 +1,10 @@
 """Make an environment with the lowest versions that pyproject.toml allows: ``python .ci/lowest.py FOLDER [EXTRA...]``.
 
-With extras (model libraries, which ask for newer versions of much else) the lowest of these and of timm; else the
-lowest of all dependencies.
+Without extras, all dependencies have their lowest versions. With extras (model libraries, which need newer versions of
+other dependencies), only these extras and timm have.
 
-The new environment looks through to the one that runs this script and only adds what differs, so torch and
-torchvision (gigabytes) are shared and stay as they are.
+The new environment sees the packages of the one that runs this script, and installs only those whose versions differ.
+torch and torchvision (gigabytes) are shared, in the versions installed there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ("torch", "torchvision")
-# Run by the new environment's Python: what it would import is what was asked for.
+# The new environment's Python runs this: it must find the pinned versions.
 CHECK = """
 import sys
 from importlib.metadata import version
@@ -32,9 +32,8 @@ for name, number in (pin.split("==") for pin in sys.argv[1:]):
 
 
 def pins(extras: list[str]) -> list[str]:
-    """``name==lowest`` for every dependency of concern, from the ``>=`` that each must declare."""
+    """``name==lowest`` for every dependency to pin, from the ``>=`` that each must declare."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    # What analyzes need is tested at its lowest as well.
     dependencies = project["dependencies"] + project["optional-dependencies"]["analysis"]
     if extras:
         timm = [dependency for dependency in dependencies if dependency.startswith("timm>=")]

@@ -1,4 +1,4 @@
-"""Build wheel and sdist and check what they hold: ``python .ci/wheel.py FOLDER``; FOLDER is emptied of older ones."""
+"""Build wheel and sdist into FOLDER, in the place of older ones, and check them: ``python .ci/wheel.py FOLDER``."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ NEEDED = (
     "classlens-*.dist-info/entry_points.txt",
     "classlens-*.dist-info/licenses/LICENSE",
 )
+FILES = {"CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "README.md", "pyproject.toml"}
+TOPS = FILES | {"src", "tests", "docs", "PKG-INFO", ".gitignore"}
 MAX_MEGABYTES = 12
 
 
@@ -37,35 +39,25 @@ def build(folder: Path) -> tuple[Path, Path]:
 
 
 def faults(wheel: Path, sdist: Path) -> list[str]:
+    """One sentence for each missing, unexpected or large file."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    found = [f"{wheel.name} has no {pattern}" for pattern in NEEDED if not any(fnmatch(n, pattern) for n in names)]
+    sentences = [f"{wheel.name} has no {pattern}" for pattern in NEEDED if not any(fnmatch(n, pattern) for n in names)]
     source = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*") if path.is_file()}
-    kept = {name for name in source if "__pycache__" not in name}
-    found += [f"{wheel.name} has no {name}" for name in sorted(kept - set(names))]
-    found += [f"{wheel.name} holds {name}" for name in names if not name.startswith(("classlens/", "classlens-"))]
+    source = {name for name in source if "__pycache__" not in name}
+    sentences += [f"{wheel.name} has no {name}" for name in sorted(source - set(names))]
+    sentences += [f"{wheel.name} holds {name}" for name in names if not name.startswith(("classlens/", "classlens-"))]
     with tarfile.open(sdist) as archive:
-        allowed = (
-            "src",
-            "tests",
-            "docs",
-            "CHANGELOG.md",
-            "LICENSE",
-            "README.md",
-            "pyproject.toml",
-            "PKG-INFO",
-            ".gitignore",
-        )
         tops = {member.name.split("/")[1] for member in archive.getmembers()}
-    found += [f"{sdist.name} holds {top}" for top in sorted(tops - set(allowed))]
+    sentences += [f"{sdist.name} holds {top}" for top in sorted(tops - TOPS)]
     for path in (wheel, sdist):
         if path.stat().st_size > MAX_MEGABYTES * 1e6:
-            found.append(f"{path.name} is larger than {MAX_MEGABYTES} MB")
-    return found
+            sentences.append(f"{path.name} is larger than {MAX_MEGABYTES} MB")
+    return sentences
 
 
 def runs(wheel: Path) -> str | None:
-    """The wheel's own files, unpacked and put before everything else, inspect an image of noise."""
+    """The fault of `classlens inspect` with the files of the wheel alone, on an image of noise."""
     with tempfile.TemporaryDirectory() as scratch:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(Path(scratch, "wheel"))
@@ -84,10 +76,10 @@ def runs(wheel: Path) -> str | None:
 
 
 if __name__ == "__main__":
-    made = build(Path(sys.argv[1]).resolve())
-    wrong = faults(*made)
-    wrong += [fault for fault in [runs(made[0])] if fault]
-    if wrong:
-        sys.exit("\n".join(wrong))
-    for path in made:
+    wheel, sdist = build(Path(sys.argv[1]).resolve())
+    sentences = faults(wheel, sdist)
+    sentences += [fault for fault in [runs(wheel)] if fault]
+    if sentences:
+        sys.exit("\n".join(sentences))
+    for path in (wheel, sdist):
         print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB, complete")

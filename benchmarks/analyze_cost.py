@@ -1,12 +1,12 @@
-"""What turning a store into tables and figures costs.
+"""Time and memory of turning a store into tables and figures.
 
     python benchmarks/analyze_cost.py
     python benchmarks/analyze_cost.py --images 1000 2000 4550
 
-Prints JSON. ``analyze``: seconds and peak memory of all experiments on stores of random facts in the shape of
-ViT-B/32 on ImageNet (12 blocks, 50 tokens, 1,000 classes, all six conditions, memories), with the default 10,000
-permutations and 2,000 resamples; each in a process of its own. ``figures``: of all tables as PNG and SVG.
-``permutations``: seconds of one test of 10,000 shuffles of labels over a million tokens.
+Prints JSON. ``analyze_seconds``: all experiments on stores of random facts in the shape of ViT-B/32 on ImageNet (12
+blocks, 50 tokens, 1,000 classes, all six conditions, memories), with the default 10,000 permutations and 2,000
+resamples, each store in its own process. ``figures_seconds``: all tables as PNG and SVG. ``peak_mib``: largest resident
+size of that process. ``permutations_seconds``: one test of 10,000 shuffles of labels over a million tokens.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from typing import Any
 
 import numpy as np
 
-from classlens.analysis.analyze import analyze
+from classlens import analyze, figures
 from classlens.core.stats import Statistics, shuffle_labels
-from classlens.forward.streaming import BY, SUBLAYERS
-from classlens.render.analysis import write_analysis, write_figures
-from classlens.store.schema import SITES, Axes
-from classlens.store.store import SHARD, Coords, create
+from classlens.forward.agreement import BY, SUBLAYERS
+from classlens.render.folders.analysis import write_analysis
+from classlens.store.schema import Coords
+from classlens.store.store import SHARD, create_store
+from classlens.tasks.tokens.schema import STORED_SITES, Axes
 
 CONDITIONS = ("clean", "random_init", "self_only", "no_cls", "context_removed", "class_removed")
 BLOCKS, GRID, CLASSES = 12, 7, 1000
@@ -38,9 +39,9 @@ BLOCKS, GRID, CLASSES = 12, 7, 1000
 def write_store(path: Path, images: int) -> None:
     """A store of random facts, as `classlens measure` would write one."""
     tokens = 1 + GRID**2
-    axes = Axes(images, tokens, BLOCKS, CLASSES, SITES, embed=True, memories=True)
-    identity = {"model": "random facts", "num_classes": CLASSES, "sites": [*SITES, "embed"], "memories": True}
-    store = create(str(path), identity | {"data": "none", "split": None, "data_note": "", "pooling": "cls"})
+    axes = Axes(images, tokens, BLOCKS, CLASSES, STORED_SITES, embed=True, memories=True)
+    identity = {"model": "random facts", "num_classes": CLASSES, "sites": [*STORED_SITES, "embed"], "memories": True}
+    store = create_store(str(path), identity | {"data": "none", "split": None, "data_note": "", "pooling": "cls"})
     names = np.array([f"{number:06}" for number in range(images)], dtype=object)
     category = {
         "category": ("category", np.arange(CLASSES)),
@@ -48,7 +49,7 @@ def write_store(path: Path, images: int) -> None:
     }
     coords: Coords = {
         "image": ("image", names),
-        "site": ("site", np.array(SITES, dtype=object)),
+        "site": ("site", np.array(STORED_SITES, dtype=object)),
         "block": ("block", np.arange(BLOCKS)),
         "token": ("token", np.arange(tokens)),
         "token_kind": ("token", np.array(["cls"] + ["image"] * GRID**2, dtype=object)),
@@ -58,37 +59,37 @@ def write_store(path: Path, images: int) -> None:
     }
     rng = np.random.default_rng(0)
     for condition in CONDITIONS:
-        store.add_group(condition, axes.layout, coords, {})
+        store.add_group(condition, axes.schema(coords))
         for start in range(0, images, SHARD):
             store.write(condition, start, _facts(axes, min(SHARD, images - start), rng), {})
     agreement = rng.random((2, 2, BLOCKS, CLASSES)).astype(np.float32)
-    store.replace_parameters(
+    store.write_parameters(
         {"class_value_agreement": (("weights", "sublayer", "block", "category"), agreement)},
         {"weights": ("weights", np.array(["model", "random_init"])), "sublayer": coords["sublayer"], **category},
     )
 
 
 def _facts(axes: Axes, count: int, rng: np.random.Generator) -> dict[str, Any]:
-    made = axes.layout.blank(count)
-    for key, values in made.items():
+    facts = axes.schema().blank(count)
+    for key, values in facts.items():
         if values.dtype.kind == "f":
-            made[key] = np.asarray(rng.random(values.shape), dtype=values.dtype)
+            facts[key] = np.asarray(rng.random(values.shape), dtype=values.dtype)
         else:
-            top = axes.classes if values.dtype.itemsize > 1 else 2
-            made[key] = rng.integers(0, top, values.shape).astype(values.dtype)
-    made["kept"][:, 0] = 1
-    return made
+            bound = axes.classes if values.dtype.itemsize > 1 else 2
+            facts[key] = rng.integers(0, bound, values.shape).astype(values.dtype)
+    facts["kept"][:, 0] = 1
+    return facts
 
 
 def measured(store: Path, out: Path) -> dict[str, Any]:
     start = time.perf_counter()
-    found = analyze(store)
-    done = time.perf_counter()
-    write_analysis(found, out, version="benchmark")
-    write_figures(out)
+    result = analyze(store)
+    analyzed = time.perf_counter()
+    write_analysis(result, out, version="benchmark")
+    figures(out)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     drawn = time.perf_counter()
-    return {"analyse_seconds": done - start, "figures_seconds": drawn - done, "peak_mib": peak}
+    return {"analyze_seconds": analyzed - start, "figures_seconds": drawn - analyzed, "peak_mib": peak}
 
 
 def permutations() -> float:
@@ -114,10 +115,10 @@ def main() -> None:
             store = Path(folder) / f"{images}.zarr"
             write_store(store, images)
             command = [sys.executable, __file__, "--store", str(store)]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            rows.append({"images": images, **json.loads(done.stdout)})
-    about = {"machine": platform.machine(), "blocks": BLOCKS, "tokens": 1 + GRID**2, "classes": CLASSES}
-    print(json.dumps({**about, "analyze": rows, "permutations_seconds": permutations()}, indent=1))
+            process = subprocess.run(command, check=True, capture_output=True, text=True)
+            rows.append({"images": images, **json.loads(process.stdout)})
+    shape = {"machine": platform.machine(), "blocks": BLOCKS, "tokens": 1 + GRID**2, "classes": CLASSES}
+    print(json.dumps({**shape, "analyze": rows, "permutations_seconds": permutations()}, indent=1))
 
 
 if __name__ == "__main__":

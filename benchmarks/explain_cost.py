@@ -4,9 +4,9 @@
 
 Prints JSON: for every method, the median ratio of `lens.trace(pixels)` with `trace.map(target, method=…)` to the bare
 pass, each set beside bare passes right before and after it, images a second of the same, and the peak memory above
-that of the bare pass (each method in a process of its own). ``every_class``: `trace.explain("all")`, the maps of all
-classes, with the pass; ``streamed``: `lens.explain(pixels, target)`, the class gradient without a trace. Weights are
-random, as cost does not depend on them.
+that of the bare pass (each method in a process of its own). ``every_class``: `trace.explain_every_class()`, the maps of
+all classes, with the pass; ``streamed``: `lens.explain(pixels, target)`, the class gradient without a trace. Weights
+are random, as cost does not depend on them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def measured(name: str, method: str, batch: int, repeats: int) -> dict[str, Any]
             return
         trace = lens.trace(pixels, batch_size=batch)
         if method == "every_class":
-            trace.explain("all")
+            trace.explain_every_class()
         elif method == "trace":
             return
         else:

@@ -38,11 +38,11 @@ import classlens
 from classlens import KeepTokens, NoCls, SelfOnly
 from classlens.core.memories import strongest
 from classlens.core.scores import Facts
-from classlens.forward.edits.edits import editing
-from classlens.forward.streaming import Agreement, AgreementRequest, MemoryTables, Sublayer, reduce
+from classlens.forward.agreement import Agreement, AgreementRequest, MemoryTables, Sublayer
+from classlens.forward.edits.edit import editing
+from classlens.forward.streaming import reduce_tokens
 from classlens.lens.lens import Lens
 from classlens.models.images import open_picture
-from classlens.store.store import open_store
 
 PAPER = ("attn_out", "mlp_out", "resid_post")
 EVERY = ("embed", "attn_out", "resid_mid", "mlp_out", "resid_post")
@@ -87,7 +87,7 @@ def costs(args: argparse.Namespace) -> dict[str, Any]:
             module(pixels)
 
     def all_of(sites: tuple[str, ...], memories: AgreementRequest | None = memorized) -> None:
-        reduce(lens.view, pixels, target, sites, forget, memories)
+        reduce_tokens(lens.view, pixels, target, sites, forget, agreement=memories)
 
     def edited(*edits: Any) -> None:
         with editing(lens.view, edits):
@@ -180,7 +180,7 @@ def command(args: argparse.Namespace, lens: Lens) -> dict[str, Any]:
             after = seconds(bare)
             took = outcome.seconds
             ratios.append(took / ((before + after) / 2))
-            data = open_store(out)
+            data = classlens.open_store(out)["clean"]
             shards = sum(path.stat().st_size for path in (out / "clean").rglob("*") if path.is_file())
             sizes.append(shards / data.sizes["image"] / 1000)
     return {

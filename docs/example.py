@@ -1,8 +1,8 @@
-"""Makes the numbers and figures of the worked example: ``python docs/example.py cifar10:FOLDER [WORK]``.
+"""Writes the numbers and figures of the worked example: ``python docs/example.py cifar10:FOLDER [WORK]``.
 
-Measures the whole test set with the built-in model (about three minutes on two cores), analyzes the store, and puts
-the summary and the figures, in few colors, into ``docs/example``. ``WORK`` keeps store and analysis, so that a run
-goes on where it stopped.
+Measures the whole test set with the built-in model (about three minutes on two cores), analyzes the store, and copies
+the summary and the figures, reduced to 64 colors, to ``docs/example``. ``WORK`` keeps store and analysis, so that a run
+continues where it stopped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 import classlens
-from classlens.render.analysis import write_analysis, write_figures
+from classlens.render.folders.analysis import write_analysis
 
 HERE = Path(__file__).resolve().parent
 CONDITIONS = ("clean", "random_init", "self_only", "no_cls")
@@ -36,11 +36,11 @@ FIGURES = (
 def main(data: str, work: Path) -> None:
     classlens.measure("builtin:cifar10", data, work / "builtin.zarr", conditions=CONDITIONS, memories=True)
     write_analysis(classlens.analyze(work / "builtin.zarr"), work / "analysis", version=classlens.__version__)
-    write_figures(work / "analysis", formats=["png"])
+    classlens.figures(work / "analysis", formats="png")
     out = HERE / "example"
     out.mkdir(exist_ok=True)
     summary = (work / "analysis" / "summary.md").read_text(encoding="utf-8")
-    # Where the images lay is nobody's business.
+    # The folder of the images is left out.
     shown = summary.replace(data, data.partition(":")[0]).replace("# Analysis", "# Numbers of the example", 1)
     (out / "summary.md").write_text(shown, encoding="utf-8")
     for name in FIGURES:

@@ -1,16 +1,19 @@
-"""Makes the numbers of the faithfulness page: ``python docs/faithfulness.py search|report cifar10:FOLDER [WORK]``.
+"""Numbers of the page on faithfulness: ``python docs/faithfulness.py search|report cifar10:FOLDER [WORK]``.
 
-``search`` compares candidates for a better map by token removal on 1,000 test images; what was learned from them is the
-method ``log_odds``. ``report`` measures all methods on 2,000 other test images, and puts summary and figures into
-``docs/evaluate``. ``WORK`` keeps the store, so that a run goes on where it stopped.
+``search`` compares candidates for a better map by token removal on 1,000 test images; the best one is the method
+``log_odds``. ``report`` measures all methods on 2,000 other test images, and writes summary and figures to
+``docs/evaluate``. ``WORK`` keeps the stores, so that a stopped run continues.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,148 +21,195 @@ from PIL import Image
 from torch import Tensor
 
 import classlens
-from classlens.data.class_mapping import map_classes
-from classlens.data.dataset import Dataset
-from classlens.data.registry import open_dataset
-from classlens.engine.work import Progress
+from classlens.explain.method import Method
+from classlens.explain.registry import METHODS
 from classlens.forward.attention import attention_weights
-from classlens.render.evaluation import write_evaluation
-from classlens.tasks.evaluation.cascade import Cascade
-from classlens.tasks.evaluation.curves import trapezoid
-from classlens.tasks.evaluation.evaluate import STORE
-from classlens.tasks.evaluation.image_batch import EvaluationBatch, Settings
-from classlens.tasks.evaluation.method_spec import parse_methods
-from classlens.tasks.evaluation.removal import Removal
+from classlens.forward.recording import Recording
+from classlens.render.folders.evaluation import write_evaluation
+from classlens.tasks.evaluation.registry import METRICS
 
 MODEL = "builtin:cifar10"
 HERE = Path(__file__).resolve().parent
-BATCH = 100
 
 
-def halves(data: str) -> tuple[Dataset, Dataset]:
-    """The images of the search, and those of the report."""
-    whole = open_dataset(data, split="test")
-    order = np.random.default_rng(0).permutation(len(whole))
-    return whole.subset(np.sort(order[:1000])), whole.subset(np.sort(order[1000:3000]))
+class Parts(NamedTuple):
+    """Maps ``[image, class, block, head, token]`` of all classes, and weights ``[image, block, head, token]``."""
+
+    gradients: Tensor
+    contributions: Tensor
+    attention: Tensor
+    logits: Tensor
 
 
-def candidates(lens: classlens.Lens, pixels: Tensor, target: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Maps ``[image, block, head, token]`` of what was tried."""
-    trace = lens.trace(pixels, batch_size=BATCH)
-    classes = [torch.full_like(target, each) for each in range(lens.view.num_classes)]
-
-    def of(method: str, **options: str) -> Tensor:
-        return torch.stack([torch.as_tensor(trace.explain(one, method=method, **options).values) for one in classes], 1)
-
-    attention = torch.stack([one[:, :, 0, 1:] for one in attention_weights(lens.view, pixels)], dim=1)
-    gradients, added = of("class_gradient", loss="logit"), of("logit_attribution")
-    logits = trace.recording.logits.gather(1, target[:, None])
-    rivals = trace.recording.logits.masked_fill(trace.recording.logits == logits, -torch.inf)
-    own = torch.arange(len(target)), target
-    depth = torch.linspace(1 / 6, 1, 6)[:, None, None]
-
-    def even(maps: Tensor) -> Tensor:
-        """Every block as strong as the others."""
-        return maps / maps.abs().sum(dim=(2, 3), keepdim=True)
-
-    def less_rivals(maps: Tensor, temperature: float = 1.0) -> Tensor:
-        shares = (rivals / temperature).softmax(dim=1)
-        return maps[own] - torch.einsum("ic,icbht->ibht", shares, maps)
-
-    product = gradients[own] * attention
-    yield "class gradient, cross-entropy (the paper)", torch.as_tensor(trace.explain(target).values)
-    yield "class gradient, logit", gradients[own]
-    yield "gradient × attention", product
-    yield "gradient × attention, positive part", product.clamp_min(0)
-    yield "gradient × attention, blocks even", even(product)
-    yield "gradient × attention, blocks by depth", product * depth
-    yield "logit attribution", added[own]
-    yield "logit attribution, positive part", added[own].clamp_min(0)
-    yield "logit attribution, blocks even", even(added[own])
-    yield "logit attribution, blocks by depth", added[own] * depth
-    yield "logit attribution, less the mean of all classes", added[own] - added.mean(dim=1)
-    yield (
-        "logit attribution, less the closest rival",
-        added[own] - added[torch.arange(len(target)), rivals.argmax(dim=1)],
-    )
-    yield "logit attribution, less the rivals by softmax: log odds", less_rivals(added)
-    yield "log odds, blocks even", even(less_rivals(added))
-    yield "log odds, rivals at half the temperature", less_rivals(added, 0.5)
-    yield "log odds by gradient × attention", less_rivals(gradients) * attention
+Candidate = Callable[[Parts, Tensor], Tensor]
 
 
-def search(data: str) -> None:
-    """Prints a row for each candidate: areas of both directions of removal, and their difference."""
-    lens, dataset = classlens.load(MODEL), halves(data)[0]
-    labels = torch.as_tensor(map_classes(dataset, lens.classes, model_name=MODEL))
-    pixels = torch.stack([lens.preprocessing(dataset.picture(index), "") for index in range(len(dataset))])
-    (any_method,) = parse_methods("class_gradient")
-    found: dict[str, list[np.ndarray]] = {}
-    for start in range(0, len(dataset), BATCH):
-        part = slice(start, start + BATCH)
-        for name, maps in candidates(lens, pixels[part], labels[part]):
-            seen = EvaluationBatch(
-                lens, Settings(steps=13), pixels[part], labels[part], np.empty((BATCH, 0)), start, _no_twin, trust=True
-            )
-            seen._maps[any_method.text] = maps.sum(dim=(1, 2))
-            found.setdefault(name, []).append(Removal().measure(seen, any_method)["correct"])
-        print(f"{start + BATCH} of {len(dataset)} images", file=sys.stderr, flush=True)
-    numbers = Removal().shape(lens, lens.view.tokens((32, 32)), any_method, Settings(steps=13)).coords["kept"]
-    area = trapezoid(1 - numbers / numbers[0])
+@lru_cache(maxsize=1)
+def parts_of(recording: Recording) -> Parts:
+    view = recording.view
+
+    def all_classes(method: str, **options: str) -> Tensor:
+        targets = (torch.full((len(recording),), category) for category in range(view.num_classes))
+        return torch.stack([METHODS[method].run(recording, target, **options) for target in targets], dim=1)
+
+    weights = attention_weights(view, recording.pixels)
+    attention = torch.stack([block[:, :, 0, 1:] for block in weights], dim=1)
+    gradients = all_classes("class_gradient", loss="logit")
+    return Parts(gradients, all_classes("logit_attribution"), attention, recording.logits)
+
+
+def of_target(maps: Tensor, target: Tensor) -> Tensor:
+    return maps[torch.arange(len(target)), target]
+
+
+def equal_blocks(maps: Tensor) -> Tensor:
+    """Every block scaled to the same total strength."""
+    return maps / maps.abs().sum(dim=(2, 3), keepdim=True)
+
+
+def by_depth(maps: Tensor) -> Tensor:
+    blocks = maps.shape[1]
+    return maps * torch.linspace(1 / blocks, 1, blocks)[:, None, None]
+
+
+def rivals(parts: Parts, target: Tensor) -> Tensor:
+    """Logits of all classes but the target."""
+    return parts.logits.scatter(1, target[:, None], -torch.inf)
+
+
+def minus_rivals(maps: Tensor, parts: Parts, target: Tensor, temperature: float = 1.0) -> Tensor:
+    weights = (rivals(parts, target) / temperature).softmax(dim=1)
+    return of_target(maps, target) - torch.einsum("ic,icbht->ibht", weights, maps)
+
+
+def gradient_times_attention(parts: Parts, target: Tensor) -> Tensor:
+    return of_target(parts.gradients, target) * parts.attention
+
+
+def contribution(parts: Parts, target: Tensor) -> Tensor:
+    return of_target(parts.contributions, target)
+
+
+def log_odds(parts: Parts, target: Tensor) -> Tensor:
+    return minus_rivals(parts.contributions, parts, target)
+
+
+CANDIDATES: Mapping[str, Candidate] = {
+    "class gradient, logit": lambda parts, target: of_target(parts.gradients, target),
+    "gradient × attention": gradient_times_attention,
+    "gradient × attention, positive part": lambda *given: gradient_times_attention(*given).clamp_min(0),
+    "gradient × attention, equal blocks": lambda *given: equal_blocks(gradient_times_attention(*given)),
+    "gradient × attention, weighted by depth": lambda *given: by_depth(gradient_times_attention(*given)),
+    "logit attribution": contribution,
+    "logit attribution, positive part": lambda *given: contribution(*given).clamp_min(0),
+    "logit attribution, equal blocks": lambda *given: equal_blocks(contribution(*given)),
+    "logit attribution, weighted by depth": lambda *given: by_depth(contribution(*given)),
+    "logit attribution minus the mean of all classes": lambda parts, target: (
+        contribution(parts, target) - parts.contributions.mean(dim=1)
+    ),
+    "logit attribution minus the closest rival": lambda parts, target: (
+        contribution(parts, target) - of_target(parts.contributions, rivals(parts, target).argmax(dim=1))
+    ),
+    "logit attribution minus the rivals by softmax: log odds": log_odds,
+    "log odds, equal blocks": lambda *given: equal_blocks(log_odds(*given)),
+    "log odds, rivals at half the temperature": lambda parts, target: minus_rivals(
+        parts.contributions, parts, target, temperature=0.5
+    ),
+    "log odds by gradient × attention": lambda parts, target: (
+        minus_rivals(parts.gradients, parts, target) * parts.attention
+    ),
+}
+
+
+def run_candidate(candidate: Candidate, recording: Recording, target: Tensor) -> Tensor:
+    return candidate(parts_of(recording), target)
+
+
+def register_candidates() -> dict[str, str]:
+    """Candidates become methods; returns the label of each method, the paper's own first."""
+    labels = {"class_gradient": "class gradient, cross-entropy (the paper)"}
+    for label, candidate in CANDIDATES.items():
+        name = "candidate_" + re.sub(r"\W+", "_", label)
+        dims = ("image", "block", "head", "token")
+        METHODS.register(name, Method(run=partial(run_candidate, candidate), dims=dims, label=label, about=label))
+        labels[name] = label
+    return labels
+
+
+def halves(data: str) -> tuple[classlens.Dataset, classlens.Dataset]:
+    """1,000 images for the search, and 2,000 others for the report."""
+    dataset = classlens.open_dataset(data, split="test")
+    order = np.random.default_rng(0).permutation(len(dataset))
+    return dataset.subset(np.sort(order[:1000])), dataset.subset(np.sort(order[1000:3000]))
+
+
+def search(data: str, work: Path) -> None:
+    """Prints a row per candidate: the areas of both directions of removal, and their difference."""
+    labels = register_candidates()
+    scores = classlens.evaluate(
+        MODEL,
+        halves(data)[0],
+        work / "search",
+        methods=list(labels),
+        metrics=["removal"],
+        steps=13,
+        batch_size=64,
+        workers=0,
+        report=print_progress,
+    ).scores.pivot(index="method", columns="measure", values="value")
     print("| candidate | least first ↑ | most first ↓ | difference ↑ |\n|---|---|---|---|")
-    for name, parts in found.items():
-        negative, positive = (float(one) for one in area(np.concatenate(parts).mean(axis=0)))
-        print(f"| {name} | {negative:.3f} | {positive:.3f} | {negative - positive:.3f} |")
+    for name, label in labels.items():
+        negative, positive = scores.loc[name, ["negative_auc", "positive_auc"]]
+        print(f"| {label} | {negative:.3f} | {positive:.3f} | {negative - positive:.3f} |")
 
 
 def report(data: str, work: Path) -> None:
-    """Every eighth image alone for the randomization of weights, which costs as much as the rest together."""
+    """Every eighth image for the randomization of weights, which costs as much as all other metrics together."""
     images = halves(data)[1]
     metrics = ["removal", "masking", "pointing", "class_sensitivity", "completeness"]
-    some = images.subset(np.arange(0, len(images), 8))
+    eighth = images.subset(np.arange(0, len(images), 8))
     out = HERE / "evaluate"
     out.mkdir(exist_ok=True)
-    for name, chosen, measured in (("summary", images, metrics), ("randomization", some, ["randomization"])):
-        found = classlens.evaluate(
-            MODEL, chosen, work / name, metrics=measured, steps=13, batch_size=64, workers=0, report=_told
+    for name, subset, names in (("summary", images, metrics), ("randomization", eighth, ["randomization"])):
+        result = classlens.evaluate(
+            MODEL, subset, work / name, metrics=names, steps=13, batch_size=64, workers=0, report=print_progress
         )
-        results = work / name / "results"
-        write_evaluation(found, results, version=classlens.__version__)
-        (out / f"{name}.md").write_text((results / "summary.md").read_text(encoding="utf-8"), encoding="utf-8")
-        for picture in results.glob("*.png"):
-            with Image.open(picture) as figure:
-                figure.convert("RGB").quantize(128).save(out / picture.name, optimize=True)
-    unseen(data, work)
+        folder = work / name / "results"
+        write_evaluation(result, folder, version=classlens.__version__)
+        (out / f"{name}.md").write_text((folder / "summary.md").read_text(encoding="utf-8"), encoding="utf-8")
+        copy_figures(folder, out)
+    without_tried_images(data, work / "summary" / "evaluation.zarr")
 
 
-def unseen(data: str, work: Path) -> None:
-    """Prints the plain areas of removal without the images on which the idea was first tried, before this file."""
-    tried = set(open_dataset(data, split="test", limit=2000, seed=0).names[::2])
+def without_tried_images(data: str, store: Path) -> None:
+    """Prints the areas of removal without the images on which the idea was tried before the search."""
+    tried = set(classlens.open_dataset(data, split="test", limit=2000, seed=0).names[::2])
     print("| method | images | least first ↑ | most first ↓ |\n|---|---|---|---|")
     for method in ("class_gradient", "chefer", "legrad", "logit_attribution", "log_odds"):
-        found = classlens.open_store(work / "summary" / STORE, f"removal.{method}").load()
-        found = found.isel(image=[name not in tried for name in found["image"].values])
-        scores = {score.measure: score for score in Removal().scores(found, classlens.Statistics())}
-        negative, positive = scores["negative_auc"], scores["positive_auc"]
-        cells = (f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})" for one in (negative, positive))
-        print(f"| {method} | {negative.images} | {' | '.join(cells)} |")
+        removal = classlens.open_store(store)[f"removal.{method}"].to_dataset().load()
+        removal = removal.isel(image=[name not in tried for name in removal["image"].values])
+        scores = {score.measure: score for score in METRICS["removal"].scores(removal, classlens.Statistics())}
+        areas = scores["negative_auc"], scores["positive_auc"]
+        cells = (f"{area.value:.3f} ({area.low:.3f} to {area.high:.3f})" for area in areas)
+        print(f"| {method} | {areas[0].images} | {' | '.join(cells)} |")
 
 
-def _told(now: Progress) -> None:
-    print(f"{now.done} of {now.images} images", file=sys.stderr, flush=True)
+def copy_figures(folder: Path, out: Path) -> None:
+    for picture in folder.glob("*.png"):
+        with Image.open(picture) as figure:
+            figure.convert("RGB").quantize(128).save(out / picture.name, optimize=True)
 
 
-def _no_twin() -> Cascade:
-    raise AssertionError("the search makes no weights random")
+def print_progress(progress: classlens.Progress) -> None:
+    print(f"{progress.doing}: {progress.done} of {progress.images} images", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
     if len(sys.argv) < 3 or sys.argv[1] not in ("search", "report"):
         raise SystemExit("give search or report, and the data, such as cifar10:/data/cifar-10")
-    if sys.argv[1] == "search":
-        search(sys.argv[2])
-    elif len(sys.argv) > 3:
-        report(sys.argv[2], Path(sys.argv[3]))
+    run = search if sys.argv[1] == "search" else report
+    if len(sys.argv) > 3:
+        run(sys.argv[2], Path(sys.argv[3]))
     else:
         with tempfile.TemporaryDirectory() as folder:
-            report(sys.argv[2], Path(folder))
+            run(sys.argv[2], Path(folder))

@@ -1,8 +1,8 @@
-"""Makes the numbers of the page on probes: ``python docs/probes.py cifar10:FOLDER [WORK]``.
+"""Numbers of the page on probes: ``python docs/probes.py cifar10:FOLDER [WORK]``.
 
-Trains tuned lenses on 5,000 of the training images without their labels, probes on the same images with them, and
+Trains tuned lenses on 5,000 training images without their labels, probes on the same images with their labels, and
 measures both on the 2,000 test images of the page on faithfulness. Figures and summaries go to ``docs/probes``.
-``WORK`` keeps what was trained and measured, so that a run goes on where it stopped.
+``WORK`` keeps lenses, probes and stores, so that a stopped run continues.
 """
 
 from __future__ import annotations
@@ -13,47 +13,51 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from faithfulness import MODEL, halves
-from PIL import Image
+from faithfulness import MODEL, copy_figures, halves, print_progress
 
 import classlens
-from classlens.analysis.analyze import analyze
-from classlens.data.dataset import Dataset
-from classlens.data.registry import open_dataset
-from classlens.engine.work import Progress
-from classlens.render.analysis import write_analysis, write_figures
-from classlens.render.evaluation import write_evaluation
+from classlens.render.folders.analysis import write_analysis
+from classlens.render.folders.evaluation import write_evaluation
+from classlens.render.folders.figures import figures
 
-HERE = Path(__file__).resolve().parent
-OUT = HERE / "probes"
+OUT = Path(__file__).resolve().parent / "probes"
 METHODS = ("class_gradient", "class_rank", "random")
-READ = ("tuned", "probe", "probe_pooled")
+DECODERS = ("tuned_lens", "probe", "probe_pooled")
 
 
-def lenses(train: Dataset, work: Path) -> None:
-    """Prints the divergence of each block, plain and through lenses that were trained in three ways."""
-    found: dict[str, classlens.TuneResult] = {}
-    kinds: tuple[tuple[str, Literal["all", "pooled"], bool], ...] = (
+def train_lenses(train: classlens.Dataset, work: Path) -> None:
+    """Prints the divergence of each block by the class embedding, and by three tuned lenses."""
+    settings: tuple[tuple[str, Literal["all", "pooled"], bool], ...] = (
         ("all", "all", False),
         ("pooled", "pooled", False),
         ("control", "all", True),
     )
-    for name, tokens, control in kinds:
-        file = work / f"{name}.safetensors"
-        found[name] = classlens.tune(
-            MODEL, train, file, tokens=tokens, control=control, batch_size=64, workers=0, report=_told
+    results = {
+        name: classlens.tune(
+            MODEL,
+            train,
+            work / f"{name}.safetensors",
+            tokens=tokens,
+            control=control,
+            batch_size=64,
+            workers=0,
+            report=print_progress,
         )
-    print("| block | plain | tuned | tuned, [CLS] alone | control |\n|---|---|---|---|---|")
-    for block, row in enumerate(found["all"].blocks):
-        cells = [row["plain"], row["tuned"], *(found[name].blocks[block]["tuned"] for name in ("pooled", "control"))]
+        for name, tokens, control in settings
+    }
+    print("| block | class embedding | tuned lens | tuned lens, [CLS] only | control |\n|---|---|---|---|---|")
+    for block, row in enumerate(results["all"].blocks):
+        cells = [row["plain"], *(result.blocks[block]["tuned"] for result in results.values())]
         print(f"| {block} | {' | '.join(f'{cell:.3f}' for cell in cells)} |")
-    print(f"one answer for all images: {found['all'].constant:.3f}; epochs: {[one.epochs for one in found.values()]}")
+    print(f"one answer for all images: {results['all'].constant:.3f}")
+    print(f"epochs: {[result.epochs for result in results.values()]}")
 
 
-def probes(train: Dataset, test: Dataset, work: Path) -> None:
-    """Ridge probes of each token and pooled ones, and the lens that was trained on all tokens, in one store."""
-    for kind in ("ridge", "pooled"):
-        found = classlens.probe(
+def train_probes(train: classlens.Dataset, test: classlens.Dataset, work: Path) -> Path:
+    """Ridge probes of each token, pooled probes and the tuned lens of all tokens, in one store."""
+    kinds: tuple[Literal["ridge", "pooled"], ...] = ("ridge", "pooled")
+    for kind in kinds:
+        result = classlens.probe(
             MODEL,
             train,
             test,
@@ -62,64 +66,56 @@ def probes(train: Dataset, test: Dataset, work: Path) -> None:
             tuned_lens=work / "all.safetensors",
             batch_size=64,
             workers=0,
-            report=_told,
+            report=print_progress,
         )
-        print(f"{kind}: {found.trained} probes in {found.seconds:.1f} s, {found.passes} passes")
+        print(f"{kind}: {result.trained} probes in {result.seconds:.1f} s, {result.passes} passes")
+    return Path(result.run.store)
 
 
-def few(train: Dataset, test: Dataset, work: Path) -> None:
-    """Probes of ten images a class, as many as in the paper."""
-    chosen = np.concatenate([np.flatnonzero(train.labels == label)[:10] for label in np.unique(train.labels)])
-    found = classlens.probe(
-        MODEL, train.subset(np.sort(chosen)), test, work / "few", batch_size=64, workers=0, report=_told
-    )
-    table = analyze(found.outcome.store, experiments=["decoders"]).tables["decoders"]
+def train_few(train: classlens.Dataset, test: classlens.Dataset, work: Path) -> None:
+    """Probes of ten images per class, as many as in the paper."""
+    indices = np.concatenate([np.flatnonzero(train.labels == label)[:10] for label in np.unique(train.labels)])
+    ten = train.subset(np.sort(indices))
+    result = classlens.probe(MODEL, ten, test, work / "few", batch_size=64, workers=0, report=print_progress)
+    table = classlens.analyze(result.run.store, experiments=["decoders"]).tables["decoders"]
     rows = table.query("condition == 'probe' and site == 'resid_post' and measure == 'share_on_top'")
-    print("ten images a class, share with the class on top, residual stream")
+    print("ten images per class, share with the class on top, residual stream")
     print(rows.pivot(index="block", columns="tokens", values="value").round(3).to_string())
 
 
-def report(data: str, test: Dataset, work: Path) -> None:
-    """The figures: what is read by block, and token removal by each."""
+def report(data: str, test: classlens.Dataset, store: Path, work: Path) -> None:
+    """Figures and summaries: decoders by block, and token removal by each of them."""
     OUT.mkdir(exist_ok=True)
-    store = work / "probes" / "probes.zarr"
-    analysis = analyze(store, experiments=["decoders"])
+    analysis = classlens.analyze(store, experiments=["decoders"])
     write_analysis(analysis, work / "analysis", version=classlens.__version__)
-    write_figures(work / "analysis")
-    methods = [*METHODS, *(f"stored_rank:condition={name}" for name in READ)]
-    found = classlens.evaluate(
+    figures(work / "analysis", formats=["png"])
+    evaluation = classlens.evaluate(
         MODEL,
         test,
         work / "evaluation",
-        methods=methods,
+        methods=[*METHODS, *(f"stored_rank:condition={name}" for name in DECODERS)],
         metrics=["removal"],
         steps=13,
         ranks=store,
         batch_size=64,
         workers=0,
-        report=_told,
+        report=print_progress,
     )
-    write_evaluation(found, work / "evaluation" / "results", version=classlens.__version__)
+    write_evaluation(evaluation, work / "evaluation" / "results", version=classlens.__version__)
     for name, folder in (("decoders", "analysis"), ("removal", "evaluation/results")):
         text = (work / folder / "summary.md").read_text(encoding="utf-8")
         (OUT / f"{name}.md").write_text(text.replace(data, "cifar10:FOLDER"), encoding="utf-8")
-    pictures = [work / "analysis" / "figures" / f"decoders_{tokens}.png" for tokens in ("cls", "image")]
-    for picture in (*pictures, work / "evaluation" / "results" / "curves.png"):
-        with Image.open(picture) as figure:
-            figure.convert("RGB").quantize(128).save(OUT / picture.name, optimize=True)
+    copy_figures(work / "analysis" / "figures", OUT)
+    copy_figures(work / "evaluation" / "results", OUT)
 
 
 def main(data: str, work: Path) -> None:
-    train = open_dataset(data, split="train", per_class=500, seed=0)
+    train = classlens.open_dataset(data, split="train", per_class=500, seed=0)
     test = halves(data)[1]
-    lenses(train, work)
-    probes(train, test, work)
-    few(train, test, work)
-    report(data, test, work)
-
-
-def _told(now: Progress) -> None:
-    print(f"{now.doing}: {now.done} of {now.images} images", file=sys.stderr, flush=True)
+    train_lenses(train, work)
+    store = train_probes(train, test, work)
+    train_few(train, test, work)
+    report(data, test, store, work)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What holds for every test: no network, one thread, a fixed seed, and no switch of the libraries left flipped."""
+"""Every test: no network, one thread, a fixed seed, checked annotations, no global switch of a library left flipped."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "agg"
+# Nearly all models here are small: handing work to a second thread costs more than the work, and pytest-xdist keeps the
+# other cores busy. Processes that tests start inherit this.
+os.environ["OMP_NUM_THREADS"] = "1"
 
+import jaxtyping
 import numpy as np
 import pytest
 import timm.layers.config
 import torch
+from filelock import FileLock
 from hypothesis import settings
 
-# Nearly all models here are small: handing work to a second thread costs more than the work, the more so on a busy
-# machine.
 torch.set_num_threads(1)
 
 # A slow machine is no failure, and the same examples come on every run.
@@ -40,8 +43,26 @@ def _seeded() -> None:
 
 @pytest.fixture
 def generator() -> torch.Generator:
-    """A seeded source of random numbers of the test's own."""
+    """A seeded source of random numbers for this test only."""
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _wrong_types_pass(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a test marked `wrong_types` reach the error messages behind the annotations."""
+    if request.node.get_closest_marker("wrong_types") is not None:
+        monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A real Ray with two CPUs on this machine; one at a time, however many processes run tests."""
+    ray = pytest.importorskip("ray")
+    with FileLock(tmp_path_factory.getbasetemp().parent / "ray.lock"):
+        environment = {"env_vars": {"OMP_NUM_THREADS": "1"}}
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture(autouse=True)
@@ -71,14 +92,14 @@ def _switches() -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Fails a test that reaches for another machine, also where a library swallows the refusal and goes on."""
+    """Fails a test that contacts another machine, even where a library catches the refusal and continues."""
     attempts: list[str] = []
 
     def refuse_others(host: Any, family: int | None = None) -> None:
         if family == getattr(socket, "AF_UNIX", None) or _is_local(host):
             return
         attempts.append(str(host))
-        raise ConnectionRefusedError(f"tests do not reach the network, but {host!r} was asked for")
+        raise ConnectionRefusedError(f"tests do not use the network, but this one contacts {host!r}")
 
     def guarded(name: str) -> None:
         original = getattr(socket.socket, name)
@@ -100,7 +121,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     yield
     if attempts:
-        pytest.fail(f"the test reached for the network: {', '.join(attempts)}")
+        pytest.fail(f"the test contacted the network: {', '.join(attempts)}")
 
 
 def _is_local(host: Any) -> bool:

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
+from jaxtyping import config
 
 from classlens.errors import ClasslensError
 
 
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Arguments of any type reach the code, as they do for users: only these tests run with a type checker."""
+    before = config.jaxtyping_disable
+    config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        config.update("jaxtyping_disable", before)
+
+
 def refused(call: Callable[[], object], *parts: str) -> str:
     """The call raises one sentence that holds the parts, and shows no other exception beside it."""
-    with pytest.raises(ClasslensError) as caught:
+    with unchecked(), pytest.raises(ClasslensError) as caught:
         call()
     message = str(caught.value)
     assert "\n" not in message

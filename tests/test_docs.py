@@ -1,35 +1,44 @@
-"""What the documentation says, done."""
+"""Documentation that agrees with the code: tables, commands, options, public names, source files and links."""
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import runpy
+import shlex
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from typer.main import get_command
 from typer.testing import CliRunner
 
+import classlens
 from classlens.cli import app
 from classlens.lens.verify import verify
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+SOURCE = Path(classlens.__file__).parent
+PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"])
+TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
+HOOKS: dict[str, Any] = runpy.run_path(str(DOCS / "hooks.py"))
 
 
 @pytest.mark.slow
-def test_the_table_of_models_is_what_is_measured() -> None:
+def test_the_table_of_models_matches_measurements() -> None:
     """Every family of `classlens models` has an example, every example its row."""
     pytest.importorskip("transformers")
     pytest.importorskip("open_clip")
     table: Any = runpy.run_path(str(DOCS / "models_table.py"))
-    page = (DOCS / "models.md").read_text(encoding="utf-8")
-    assert table["differences"](page, list(table["rows"]())) == []
+    assert table["differences"](TEXTS["docs/models.md"], list(table["rows"]())) == []
 
 
-def test_the_table_of_models_drifts_where_a_cell_differs() -> None:
+def test_a_changed_cell_of_the_table_of_models_is_reported() -> None:
     table: Any = runpy.run_path(str(DOCS / "models_table.py"))
     row = table["Row"]("timm", "ViT", "`a`", "cls", "cls", "1e-6", "–", "–")
     page = table["START"] + table["table"]([row]) + table["END"]
@@ -40,12 +49,93 @@ def test_the_table_of_models_drifts_where_a_cell_differs() -> None:
     assert table["differences"](page, [row, row]) == ["3 lines are shown, 4 were made"]
 
 
-def blocks_of(page: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+@pytest.mark.parametrize("name", [*HOOKS["REGISTRIES"], "commands"])
+def test_a_table_lists_every_record(name: str) -> None:
+    assert any(f"<!-- table: {name} -->" in text for text in TEXTS.values()), "no page shows it"
+    rows = HOOKS["filled"](name).splitlines()[2:]
+    records = get_command(app).commands if name == "commands" else HOOKS["registry"](name)  # type: ignore[attr-defined]
+    assert len(rows) == len(records)
+    for row, (record_name, record) in zip(rows, records.items(), strict=True):
+        first, description = row.strip("| ").split(" | ")[:2]
+        assert record_name in first or first == record.label
+        assert description.strip(), "every record says what it is"
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_every_marker_has_a_table(page: str) -> None:
+    assert "<!-- table" not in HOOKS["on_page_markdown"](TEXTS[page])
+
+
+def test_cells_stay_in_their_column() -> None:
+    columns = {"name": HOOKS["code_name"], "x|y": lambda name, record: f"{name} |{record}|\nnext"}
+    table = "| name | x\\|y |\n| --- | --- |\n| `a` | a \\|1\\| next |"
+    assert HOOKS["table"]({"a": 1}, columns) == table
+
+
+def fenced_commands(text: str) -> Iterator[list[str]]:
+    """The words of every command in a block of code; continued lines are joined."""
+    fenced = "".join(re.findall(r"```(?:bash|console)\n(.*?)```", text.replace("\\\n", " "), flags=re.DOTALL))
+    for line in re.findall(r"^classlens (.*)$", fenced, flags=re.MULTILINE):
+        yield shlex.split(line, comments=True)
+
+
+def commands_of(text: str) -> Iterator[list[str]]:
+    """The words of every command in code: fenced, indented or within a line."""
+    yield from fenced_commands(text)
+    text = text.replace("\\\n", " ")
+    for line in re.findall(r"^ {4}classlens (.*)$|`classlens ([^`\n]+)`", text, flags=re.MULTILINE):
+        yield shlex.split("".join(line), comments=True)
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_commands_and_options_exist(page: str) -> None:
+    known: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+    for command, *words in commands_of(TEXTS[page]):
+        assert command in known, f"classlens {command}"
+        options = {option for parameter in known[command].params for option in parameter.opts} | {"--help"}
+        for word in words:
+            if word.startswith("--"):
+                assert word.partition("=")[0] in options, f"classlens {command} {word}"
+    every = {option for command in known.values() for parameter in command.params for option in parameter.opts}
+    if page != "docs/benchmarks.md":  # options of the benchmarks
+        assert set(re.findall(r"`(--[a-z-]+)", TEXTS[page])) <= every
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_python_code_uses_public_names(page: str) -> None:
+    for code in re.findall(r"```python[^\n]*\n(.*?)```", TEXTS[page], flags=re.DOTALL):
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "classlens":
+                assert node.attr in classlens.__all__, f"classlens.{node.attr}"
+            if isinstance(node, ast.ImportFrom) and node.module == "classlens":
+                assert {alias.name for alias in node.names} <= set(classlens.__all__)
+
+
+def test_the_page_of_the_api_lists_every_public_name() -> None:
+    listed = re.findall(r"^::: classlens\.(\w+)$", TEXTS["docs/api.md"], flags=re.MULTILINE)
+    assert sorted(listed) == sorted(classlens.__all__)
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_source_files_exist(page: str) -> None:
+    folders = "|".join(path.name for path in SOURCE.iterdir() if path.is_dir())
+    for path in re.findall(rf"`((?:{folders})/[\w/]*(?:\.py)?)`", TEXTS[page]):
+        assert (SOURCE / path).exists(), path
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_outside_the_site_lead_to_files(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", TEXTS[page]):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_the_citation_names_this_version() -> None:
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.search(r"^version: (.*)$", text, flags=re.MULTILINE)[1] == classlens.__version__
 
 
 def test_the_worked_example_of_an_own_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model, description, use = blocks_of("own-models.md")
+    model, description, use = re.findall(r"```python\n(.*?)```", TEXTS["docs/own-models.md"], flags=re.DOTALL)
     assert len([line for line in description.splitlines() if line.strip()]) < 40
     names: dict[str, Any] = {}
     exec(model + description + use, names)

@@ -88,6 +88,12 @@ VARIANTS: dict[str, Variant] = {
 # One of each kind of head, for tests that need not see every variant.
 KINDS = ("cls_layer_scale", "cls_rms_post_norm", "avg_includes_prefix", "avg_norm_before_pool", "avg_two_norms")
 
+# Every variant in double precision, one of each kind in the others.
+PRECISIONS = (
+    *((name, torch.float64) for name in VARIANTS),
+    *((name, dtype) for name in KINDS for dtype in (torch.float32, torch.bfloat16)),
+)
+
 
 def build(name: str, dtype: torch.dtype = torch.float64, *, seed: int = 0, fused: bool = True) -> VisionTransformer:
     """A model of the variant in evaluation mode; float32 and float64 models hold the very same numbers."""

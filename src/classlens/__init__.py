@@ -5,44 +5,59 @@ from typing import TYPE_CHECKING, Any
 from classlens.errors import ClasslensError
 
 if TYPE_CHECKING:
-    from classlens.analysis.analyze import Analysis, analyze
+    from classlens.analysis.analyze import AnalyzeResult, Missing, analyze
+    from classlens.analysis.registry import EXPERIMENTS
     from classlens.core.attention import Output
     from classlens.core.maps import Norm
     from classlens.core.space import ClassSpace
     from classlens.core.stats import Statistics
-    from classlens.forward.edits.edits import (
-        AblateHeads,
-        AblateNeurons,
-        AblateSublayer,
-        CutAttention,
-        KeepTokens,
-        NoCls,
-        Patch,
-        SelfOnly,
-    )
+    from classlens.data.dataset import ClassName, Dataset
+    from classlens.data.open_dataset import open_dataset
+    from classlens.engine.progress import MeasureResult, Progress
+    from classlens.engine.ray import Cluster
+    from classlens.explain.registry import METHODS
+    from classlens.forward.edits.ablate_heads import AblateHeads
+    from classlens.forward.edits.ablate_neurons import AblateNeurons
+    from classlens.forward.edits.ablate_sublayer import AblateSublayer
+    from classlens.forward.edits.cut_attention import CutAttention, NoCls
+    from classlens.forward.edits.edit import Edit, EditStep
+    from classlens.forward.edits.keep_tokens import KeepTokens
+    from classlens.forward.edits.patch import Patch
+    from classlens.forward.edits.self_only import SelfOnly
     from classlens.lens.lens import Lens, load
     from classlens.lens.trace import Trace
     from classlens.lens.tuned_lens import TunedLens
     from classlens.models.view import BlockView, ModelView, Point, Readout
-    from classlens.store.store import open_store
+    from classlens.render.folders.figures import figures
+    from classlens.store.open_store import open_store
     from classlens.tasks.evaluation.evaluate import EvaluateResult, evaluate
     from classlens.tasks.probes.probe import ProbeResult, probe
     from classlens.tasks.tokens.measure import measure
     from classlens.tasks.tuned_lens.tune import TuneResult, tune
 
 __version__ = "0.1.0"
+
 __all__ = [
+    "EXPERIMENTS",
+    "METHODS",
     "AblateHeads",
     "AblateNeurons",
     "AblateSublayer",
-    "Analysis",
+    "AnalyzeResult",
     "BlockView",
+    "ClassName",
     "ClassSpace",
     "ClasslensError",
+    "Cluster",
     "CutAttention",
+    "Dataset",
+    "Edit",
+    "EditStep",
     "EvaluateResult",
     "KeepTokens",
     "Lens",
+    "MeasureResult",
+    "Missing",
     "ModelView",
     "NoCls",
     "Norm",
@@ -50,6 +65,7 @@ __all__ = [
     "Patch",
     "Point",
     "ProbeResult",
+    "Progress",
     "Readout",
     "SelfOnly",
     "Statistics",
@@ -59,39 +75,52 @@ __all__ = [
     "__version__",
     "analyze",
     "evaluate",
+    "figures",
     "load",
     "measure",
+    "open_dataset",
     "open_store",
     "probe",
     "tune",
 ]
 
-_HOMES = {
-    "Lens": "classlens.lens.lens",
-    "load": "classlens.lens.lens",
-    "Trace": "classlens.lens.trace",
-    **dict.fromkeys(
-        ("AblateHeads", "AblateNeurons", "AblateSublayer", "CutAttention", "KeepTokens", "NoCls", "Patch", "SelfOnly"),
-        "classlens.forward.edits.edits",
-    ),
-    "measure": "classlens.tasks.tokens.measure",
-    "open_store": "classlens.store.store",
-    **dict.fromkeys(("Analysis", "analyze"), "classlens.analysis.analyze"),
-    **dict.fromkeys(("EvaluateResult", "evaluate"), "classlens.tasks.evaluation.evaluate"),
-    **dict.fromkeys(("ProbeResult", "probe"), "classlens.tasks.probes.probe"),
-    **dict.fromkeys(("TuneResult", "tune"), "classlens.tasks.tuned_lens.tune"),
-    "TunedLens": "classlens.lens.tuned_lens",
-    "Statistics": "classlens.core.stats",
-    # What describes a model of one's own.
-    **dict.fromkeys(("BlockView", "ModelView", "Point", "Readout"), "classlens.models.view"),
-    "ClassSpace": "classlens.core.space",
-    "Norm": "classlens.core.maps",
-    "Output": "classlens.core.attention",
+# Imported on first use: torch and timm take seconds, which `classlens --help` should not.
+_MODULES = {
+    "lens.lens": "Lens load",
+    "lens.trace": "Trace",
+    "lens.tuned_lens": "TunedLens",
+    "explain.registry": "METHODS",
+    "forward.edits.ablate_heads": "AblateHeads",
+    "forward.edits.ablate_neurons": "AblateNeurons",
+    "forward.edits.ablate_sublayer": "AblateSublayer",
+    "forward.edits.cut_attention": "CutAttention NoCls",
+    "forward.edits.edit": "Edit EditStep",
+    "forward.edits.keep_tokens": "KeepTokens",
+    "forward.edits.patch": "Patch",
+    "forward.edits.self_only": "SelfOnly",
+    "models.view": "BlockView ModelView Point Readout",
+    "core.space": "ClassSpace",
+    "core.maps": "Norm",
+    "core.attention": "Output",
+    "core.stats": "Statistics",
+    "data.dataset": "ClassName Dataset",
+    "data.open_dataset": "open_dataset",
+    "store.open_store": "open_store",
+    "engine.progress": "MeasureResult Progress",
+    "engine.ray": "Cluster",
+    "tasks.tokens.measure": "measure",
+    "tasks.evaluation.evaluate": "EvaluateResult evaluate",
+    "tasks.probes.probe": "ProbeResult probe",
+    "tasks.tuned_lens.tune": "TuneResult tune",
+    "analysis.analyze": "AnalyzeResult Missing analyze",
+    "analysis.registry": "EXPERIMENTS",
+    "render.folders.figures": "figures",
 }
+_HOMES = {name: f"classlens.{module}" for module, names in _MODULES.items() for name in names.split()}
+__all__ = ["ClasslensError", "__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
-    # torch and timm take seconds to import; `classlens --help` should not.
     if name in _HOMES:
         from importlib import import_module
 

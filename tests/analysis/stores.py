@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from classlens.forward.streaming import BY, SUBLAYERS
-from classlens.store.schema import SITES, Array, Axes
-from classlens.store.store import SHARD, Coords, Store, create
+from classlens.core.arrays import Array
+from classlens.forward.agreement import BY, SUBLAYERS
+from classlens.store.schema import Coords
+from classlens.store.store import SHARD, Store, create_store
+from classlens.tasks.tokens.schema import STORED_SITES, Axes
 
 Values = dict[str, Array]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
+class StoreSpec:
     """What a store is to hold; facts that are not given are drawn from ``seed``.
 
     ``facts`` are arrays by condition and name, such as ``{"clean": {"rank": …}}`` with all dims of the variable.
@@ -30,7 +32,7 @@ class Made:
     prefix: tuple[str, ...] = ("cls",)
     classes: int = 5
     conditions: tuple[str, ...] = ("clean", "random_init")
-    sites: tuple[str, ...] = SITES
+    sites: tuple[str, ...] = STORED_SITES
     embed: bool = True
     memories: bool = True
     masks: bool = False
@@ -56,18 +58,18 @@ class Made:
         )
 
 
-def write_store(path: Path, made: Made) -> dict[str, Values]:
+def write_store(path: Path, spec: StoreSpec) -> dict[str, Values]:
     """Write it; returns all arrays by condition, those of parameters under ``parameters``, for slow twins to read."""
-    rng = np.random.default_rng(made.seed)
-    sites = [*made.sites, *(["embed"] if made.embed else [])]
+    rng = np.random.default_rng(spec.seed)
+    sites = [*spec.sites, *(["embed"] if spec.embed else [])]
     identity: dict[str, Any] = {
-        "model": made.model,
+        "model": spec.model,
         "family": "synthetic",
-        "pooling": "cls" if "cls" in made.prefix else "mean",
-        "num_classes": made.classes,
+        "pooling": "cls" if "cls" in spec.prefix else "mean",
+        "num_classes": spec.classes,
         "sites": sites,
-        "memories": made.memories,
-        "images": made.images,
+        "memories": spec.memories,
+        "images": spec.images,
         "weights": "0" * 64,
         "dtype": "float32",
         "seed": 0,
@@ -76,41 +78,41 @@ def write_store(path: Path, made: Made) -> dict[str, Values]:
         "data_note": "",
         "versions": {},
     }
-    store = create(str(path), identity)
-    target = rng.integers(0, made.classes, made.images)
-    mask = rng.integers(0, 2, (made.images, made.axes.tokens))
+    store = create_store(str(path), identity)
+    target = rng.integers(0, spec.classes, spec.images)
+    mask = rng.integers(0, 2, (spec.images, spec.axes.tokens))
     written = {}
-    for name in made.conditions:
-        values = _drawn(made, name, rng, target, mask)
-        values |= {key: np.asarray(value) for key, value in made.facts.get(name, {}).items()}
-        store.add_group(name, made.axes.layout, _coords(made), {"condition": name})
-        _write(store, name, values, made.measured.get(name, [1] * made.images))
+    for name in spec.conditions:
+        values = _drawn(spec, name, rng, target, mask)
+        values |= {key: np.asarray(value) for key, value in spec.facts.get(name, {}).items()}
+        store.add_group(name, spec.axes.schema(_coords(spec), {"condition": name}))
+        _write(store, name, values, spec.measured.get(name, [1] * spec.images))
         written[name] = values
-    if made.memories:
-        written["parameters"] = _parameters(store, made, rng)
+    if spec.memories:
+        written["parameters"] = _parameters(store, spec, rng)
     return written
 
 
-def _drawn(made: Made, name: str, rng: np.random.Generator, target: Array, mask: Array) -> Values:
+def _drawn(spec: StoreSpec, name: str, rng: np.random.Generator, target: Array, mask: Array) -> Values:
     """Facts of a condition: any ranks, logits and classes, that agree where they must."""
-    values = made.axes.layout.blank(made.images)
+    values = spec.axes.schema().blank(spec.images)
     for key, array in values.items():
         if key.endswith("rank") or key.endswith("top1"):
-            values[key] = rng.integers(0, made.classes, array.shape).astype(array.dtype)
+            values[key] = rng.integers(0, spec.classes, array.shape).astype(array.dtype)
         elif key.endswith("logit"):
             values[key] = np.asarray(rng.standard_normal(array.shape), dtype=array.dtype)
         elif key in ("key_value_agreement", "memory_match"):
             values[key] = rng.integers(0, 2, array.shape).astype(array.dtype)
     values["target"] = target.astype(values["target"].dtype)
-    values["prediction"] = np.where(rng.random(made.images) < 0.6, target, (target + 1) % made.classes).astype(
+    values["prediction"] = np.where(rng.random(spec.images) < 0.6, target, (target + 1) % spec.classes).astype(
         values["prediction"].dtype
     )
     values["kept"][:] = 1
-    if made.labels:
+    if spec.labels:
         values["label"] = values["target"].copy()
         values["correct"] = (values["prediction"] == target).astype(np.int8)
-    if made.masks:
-        prefix = len(made.prefix)
+    if spec.masks:
+        prefix = len(spec.prefix)
         values["class_token"][:, prefix:] = mask[:, prefix:]
         if name in ("context_removed", "class_removed"):
             values["kept"][:, prefix:] = mask[:, prefix:] if name == "context_removed" else 1 - mask[:, prefix:]
@@ -121,28 +123,28 @@ def _drawn(made: Made, name: str, rng: np.random.Generator, target: Array, mask:
     return values
 
 
-def _coords(made: Made) -> Coords:
-    grid = np.indices(made.grid).reshape(2, -1)
-    prefix = len(made.prefix)
-    kinds = [*made.prefix, *["image"] * grid.shape[1]]
+def _coords(spec: StoreSpec) -> Coords:
+    grid = np.indices(spec.grid).reshape(2, -1)
+    prefix = len(spec.prefix)
+    kinds = [*spec.prefix, *["image"] * grid.shape[1]]
     coords: dict[str, tuple[str, Array]] = {
-        "image": ("image", np.array([f"{number:04}.png" for number in range(made.images)], dtype=object)),
-        "site": ("site", np.array(made.sites, dtype=object)),
-        "block": ("block", np.arange(made.blocks)),
+        "image": ("image", np.array([f"{number:04}.png" for number in range(spec.images)], dtype=object)),
+        "site": ("site", np.array(spec.sites, dtype=object)),
+        "block": ("block", np.arange(spec.blocks)),
         "token": ("token", np.arange(len(kinds))),
         "token_kind": ("token", np.array(kinds, dtype=object)),
         "row": ("token", np.concatenate([np.full(prefix, -1), grid[0]])),
         "column": ("token", np.concatenate([np.full(prefix, -1), grid[1]])),
-        **_category(made),
+        **_category(spec),
     }
-    if made.memories:
+    if spec.memories:
         coords |= {"by": ("by", np.array(BY)), "sublayer": ("sublayer", np.array(SUBLAYERS))}
     return coords
 
 
-def _category(made: Made) -> dict[str, tuple[str, Array]]:
-    names = np.array([f"class {number}" for number in range(made.classes)], dtype=object)
-    return {"category": ("category", np.arange(made.classes)), "class_name": ("category", names)}
+def _category(spec: StoreSpec) -> dict[str, tuple[str, Array]]:
+    names = np.array([f"class {number}" for number in range(spec.classes)], dtype=object)
+    return {"category": ("category", np.arange(spec.classes)), "class_name": ("category", names)}
 
 
 def _write(store: Store, name: str, values: Values, measured: Sequence[int]) -> None:
@@ -155,17 +157,17 @@ def _write(store: Store, name: str, values: Values, measured: Sequence[int]) -> 
     store._array(name, "measured")[:] = np.asarray(measured, dtype=np.uint8)
 
 
-def _parameters(store: Store, made: Made, rng: np.random.Generator) -> Values:
-    weights = ["model", "random_init"] if made.twin_parameters else ["model"]
-    shape = (len(weights), len(SUBLAYERS), made.blocks, made.classes)
+def _parameters(store: Store, spec: StoreSpec, rng: np.random.Generator) -> Values:
+    weights = ["model", "random_init"] if spec.twin_parameters else ["model"]
+    shape = (len(weights), len(SUBLAYERS), spec.blocks, spec.classes)
     agreement = rng.random(shape).astype(np.float32)
-    values = {"class_value_agreement": agreement} | dict(made.parameters)
+    values = {"class_value_agreement": agreement} | dict(spec.parameters)
     coords: Coords = {
         "weights": ("weights", np.array(weights)),
         "sublayer": ("sublayer", np.array(SUBLAYERS)),
-        "block": ("block", np.arange(made.blocks)),
-        **_category(made),
+        "block": ("block", np.arange(spec.blocks)),
+        **_category(spec),
     }
     dims = ("weights", "sublayer", "block", "category")
-    store.replace_parameters({key: (dims, value) for key, value in values.items()}, coords)
+    store.write_parameters({key: (dims, value) for key, value in values.items()}, coords)
     return values

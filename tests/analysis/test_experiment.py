@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from classlens.analysis.experiment import Array, Found, Key, averages, change_of, conditions, corrected
+from classlens.analysis.experiment import Array, Key, Reduction, add_holm, averages, change_of, model_and_twin
+from classlens.analysis.measured_store import ImageBatch, MeasuredStore
 from classlens.analysis.registry import EXPERIMENTS
-from classlens.analysis.store_reader import Part, StoreReader
 from classlens.core.stats import Statistics
-from tests.analysis.stores import Made, write_store
+from tests.analysis.stores import StoreSpec, write_store
 
 IMAGES = 13
 QUICK = Statistics(permutations=20, resamples=5)
@@ -22,47 +22,52 @@ ALL = ("clean", "random_init", "self_only", "no_cls", "context_removed", "class_
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> StoreReader:
+def store(tmp_path_factory: pytest.TempPathFactory) -> MeasuredStore:
     path = tmp_path_factory.mktemp("store") / "made.zarr"
     measured = {name: [1] * (IMAGES - number) + [0] * number for number, name in enumerate(ALL)}
-    write_store(path, Made(images=IMAGES, masks=True, conditions=ALL, measured=measured))
-    return StoreReader(path)
+    write_store(path, StoreSpec(images=IMAGES, masks=True, conditions=ALL, measured=measured))
+    store = MeasuredStore(path)
+    for name in ALL:  # into memory, as every split reads everything again
+        group = store.group(name)
+        assert group is not None
+        group.load()
+    return store
 
 
-def part_of(store: StoreReader, start: int, stop: int) -> Part:
-    return Part(store, start, stop - start, np.arange(stop - start))
+def batch_of(store: MeasuredStore, start: int, stop: int) -> ImageBatch:
+    return ImageBatch(store, start, stop - start, np.arange(stop - start))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.sets(st.integers(1, IMAGES - 1)))
-def test_any_split_of_the_images_agrees(name: str, store: StoreReader, cuts: set[int]) -> None:
+def test_any_split_of_the_images_agrees(name: str, store: MeasuredStore, cuts: set[int]) -> None:
     """Law 5, in every value and count that is kept, to the bit."""
     update = EXPERIMENTS[name].update
-    whole = update(part_of(store, 0, IMAGES))
-    found = Found.merge([update(part_of(store, *ends)) for ends in pairwise([0, *sorted(cuts), IMAGES])])
+    whole = update(batch_of(store, 0, IMAGES))
+    merged = Reduction.merge([update(batch_of(store, *ends)) for ends in pairwise([0, *sorted(cuts), IMAGES])])
     for kind in ("values", "counts"):
-        one, other = getattr(found, kind), getattr(whole, kind)
-        assert list(one) == list(other)
-        for key in other:
-            np.testing.assert_array_equal(one[key], other[key], err_msg=str(key))
+        parts, expected = getattr(merged, kind), getattr(whole, kind)
+        assert list(parts) == list(expected)
+        for key in expected:
+            np.testing.assert_array_equal(parts[key], expected[key], err_msg=str(key))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_tables_have_the_columns_of_their_keys_and_figures(name: str, store: StoreReader) -> None:
+def test_tables_have_the_columns_of_their_keys_and_figures(name: str, store: MeasuredStore) -> None:
     experiment = EXPERIMENTS[name]
-    table = experiment.compute(store, experiment.update(part_of(store, 0, IMAGES)), QUICK).assign(model="one")
+    table = experiment.compute(store, experiment.update(batch_of(store, 0, IMAGES)), QUICK).assign(model="one")
     assert {*experiment.keys, "value", "low", "high"} <= set(table.columns)
     for chart in experiment.charts:
-        asked = [chart.rows, chart.columns, getattr(chart, "color", None), getattr(chart, "dash", None)]
-        asked += [getattr(chart, axis, None) for axis in ("x", "y")] + list(getattr(chart, "labels", ()))
-        assert {*asked, *chart.where} - {None} - {"depth"} <= set(table.columns), chart
+        columns = [chart.rows, chart.columns, getattr(chart, "color", None), getattr(chart, "dash", None)]
+        columns += [getattr(chart, axis, None) for axis in ("x", "y")] + list(getattr(chart, "labels", ()))
+        assert {*columns, *chart.where} - {None} - {"depth"} <= set(table.columns), chart
         for column, values in chart.where.items():
             assert set(values) & set(table[column]), chart
 
 
 def test_nothing_merges_to_nothing() -> None:
-    assert Found.merge([]) == Found()
+    assert Reduction.merge([]) == Reduction()
     assert averages(("a",), {}, QUICK).columns.tolist() == ["a"]
     assert averages(("a",), {}, QUICK, blocks=range(2)).columns.tolist() == ["a", "block"]
 
@@ -91,19 +96,19 @@ def test_rows_are_the_columns_of_their_values() -> None:
 
 def test_changes_are_within_images_and_may_go_either_way() -> None:
     """Ten images that all fall by a half: two of 1,024 choices of signs are as far from 0."""
-    found = change_of(np.zeros((10, 1)), np.full((10, 1), 0.5), Statistics(permutations=8000, resamples=5))
-    assert [found[key] for key in ("change", "change_low", "change_high")] == [-0.5] * 3
+    change = change_of(np.zeros((10, 1)), np.full((10, 1), 0.5), Statistics(permutations=8000, resamples=5))
+    assert [change[key] for key in ("change", "change_low", "change_high")] == [-0.5] * 3
     # Four standard deviations of 8,000 draws, and the one that is always counted.
-    assert found["p"] == pytest.approx(2 / 1024, abs=4 * np.sqrt(2 / 1024 / 8000) + 1 / 8000)
+    assert change["p"] == pytest.approx(2 / 1024, abs=4 * np.sqrt(2 / 1024 / 8000) + 1 / 8000)
 
 
 def test_families_are_corrected_apart() -> None:
     table = pd.DataFrame({"a": ["x", "y", "x", "y"], "b": 0, "p": [0.25, 0.125, 0.5, np.nan]})
-    apart = corrected(table, ("a", "b"))["p_holm"]
-    assert apart.tolist()[:3] == [0.5, 0.125, 0.5]
-    assert np.isnan(apart[3])
-    assert corrected(table, ())["p_holm"].tolist()[:3] == [0.5, 0.375, 0.5]
+    corrected = add_holm(table, ("a", "b"))["p_holm"]
+    assert corrected.tolist()[:3] == [0.5, 0.125, 0.5]
+    assert np.isnan(corrected[3])
+    assert add_holm(table, ())["p_holm"].tolist()[:3] == [0.5, 0.375, 0.5]
 
 
-def test_conditions_are_the_model_and_its_twin(store: StoreReader) -> None:
-    assert conditions(store) == ("clean", "random_init")
+def test_conditions_are_the_model_and_its_twin(store: MeasuredStore) -> None:
+    assert model_and_twin(store) == ("clean", "random_init")

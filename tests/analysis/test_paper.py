@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from classlens.analysis import paper
-from classlens.analysis.paper import reproduce, slug
+from classlens.analysis.paper import Reproduction, reproduce, slug
+from classlens.analysis.published import REMOVAL_METHODS
 from classlens.core.stats import Statistics
-from classlens.engine.work import Progress
-from classlens.store.store import open_store
+from classlens.data.dataset import Dataset
+from classlens.engine.progress import Progress
+from classlens.store.open_store import open_group
 from tests.data.pictures import folder
 from tests.refusals import refused
 
@@ -19,41 +23,56 @@ QUICK = Statistics(permutations=20, resamples=20)
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return folder(tmp_path_factory.mktemp("data") / "images", 30)
+    return folder(tmp_path_factory.mktemp("data") / "images", 20)
+
+
+@pytest.fixture
+def removal_model(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A model that counts as one with published areas."""
+    monkeypatch.setattr(paper, "REMOVAL_MODELS", ("builtin:cifar10",))
+    return "builtin:cifar10"
+
+
+@pytest.fixture(scope="module")
+def two_images(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return folder(tmp_path_factory.mktemp("data") / "images", 2)
 
 
 def test_all_that_can_be_measured_is(data: str, tmp_path: Path) -> None:
-    seen: list[tuple[str, Progress]] = []
+    reports: list[tuple[str, Progress]] = []
 
-    def run() -> list[str]:
-        made = reproduce(
+    def run() -> Reproduction:
+        return reproduce(
             [data],
             ["builtin:cifar10", "paper:vit-b-16-cifar100"],
             tmp_path / "stores",
             per_class=2,
             statistics=QUICK,
-            report=lambda model, now: seen.append((model, now)),
+            report=lambda model, progress: reports.append((model, progress)),
         )
-        (store,) = made.analysis.stores
-        assert (store["images"], store["memories"]) == (20, True)
-        assert store["conditions"] == ["clean", "random_init", "self_only", "no_cls"]
-        assert "key_value_agreement" in made.analysis.tables
-        assert "class_vs_context" not in made.analysis.tables
-        return [f"{model}: {why}" for model, why in made.problems.items()]
 
-    (problem,) = run()
-    assert problem.startswith("paper:vit-b-16-cifar100: the weights of model")
-    assert seen[-1][0] == "builtin:cifar10"
-    assert (seen[-1][1].done, seen[-1][1].before) == (20, 0)
+    reproduction = run()
+    (store,) = reproduction.analysis.stores
+    assert (store["images"], store["memories"]) == (20, True)
+    assert store["conditions"] == ["clean", "random_init", "self_only", "no_cls"]
+    assert "key_value_agreement" in reproduction.analysis.tables
+    assert "class_vs_context" not in reproduction.analysis.tables
+    assert list(reproduction.problems) == ["paper:vit-b-16-cifar100"]
+    assert reproduction.problems["paper:vit-b-16-cifar100"].startswith("timm does not have the weights of model")
+    assert reproduction.removal == {}
+    model, last = reports[-1]
+    assert (model, last.done, last.before) == ("builtin:cifar10", 20, 0)
     assert [path.name for path in (tmp_path / "stores").iterdir()] == ["builtin-cifar10.zarr"]
     run()
-    assert seen[-1][1].before == 20, "gone on with, not measured again"
+    assert reports[-1][1].before == 20, "continued, not measured again"
 
 
 def test_a_model_takes_the_data_whose_classes_it_knows(data: str, tmp_path: Path) -> None:
     other = folder(tmp_path / "other", 4, classes=("aardvark", "zebu"))
-    made = reproduce([other, data], ["builtin:cifar10"], tmp_path / "stores", per_class=1, statistics=QUICK)
-    assert made.analysis.stores[0]["data"] == data
+    reproduction = reproduce(
+        [other, data], "builtin:cifar10", tmp_path / "stores", per_class=1, memories=False, statistics=QUICK
+    )
+    assert reproduction.analysis.stores[0]["data"] == data
     refused(
         lambda: reproduce([other], ["builtin:cifar10"], tmp_path / "others", per_class=1, statistics=QUICK),
         "none of 1 models could be measured",
@@ -63,13 +82,16 @@ def test_a_model_takes_the_data_whose_classes_it_knows(data: str, tmp_path: Path
 
 def test_refusals(data: str, tmp_path: Path) -> None:
     refused(lambda: reproduce([data], [], tmp_path), "no models were given")
-    refused(lambda: reproduce([], None, tmp_path), "no data were given")
-    refused(
-        lambda: reproduce([data], ["builtin:cifar10"], tmp_path, checkpoints={"paper:vit-b-32": Path("x")}),
-        "'paper:vit-b-32'",
-        "not among the models",
-    )
-    refused(lambda: reproduce(["folder:/nowhere"], None, tmp_path), "/nowhere")
+    refused(lambda: reproduce([], "all", tmp_path), "no data were given")
+    for by_model in ({"checkpoints": {"paper:vit-b-32": Path("x")}}, {"ranks": {"paper:vit-b-32": "x"}}):
+        refused(
+            lambda by_model=by_model: reproduce([data], ["builtin:cifar10"], tmp_path, **by_model),  # type: ignore[misc]
+            "'paper:vit-b-32'",
+            "not among the models",
+        )
+    ranks = {"builtin:cifar10": "probes.zarr"}
+    refused(lambda: reproduce([data], ["builtin:cifar10"], tmp_path, ranks=ranks), "add --removal")
+    refused(lambda: reproduce(["folder:/nowhere"], "all", tmp_path), "/nowhere")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -79,26 +101,50 @@ def test_names_of_stores() -> None:
     assert slug("../..") == "model"
 
 
-def test_token_removal_where_the_paper_has_it(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paper, "REMOVAL_MODELS", ("builtin:cifar10",))
-    made = reproduce([data], ["builtin:cifar10"], tmp_path / "stores", per_class=1, statistics=QUICK, removal=True)
-    scores = made.removal["builtin:cifar10"]
+def test_token_removal_where_the_paper_has_it(two_images: str, tmp_path: Path, removal_model: str) -> None:
+    reproduction = reproduce(
+        [two_images], [removal_model], tmp_path / "stores", memories=False, statistics=QUICK, removal=True
+    )
+    scores = reproduction.removal[removal_model]
     assert list(scores["method"].unique()) == ["class_gradient:loss=double_softmax", "chefer", "random"]
-    assert set(scores["images"]) == {10}
-    store = open_store(tmp_path / "stores" / "builtin-cifar10-removal" / "evaluation.zarr", "removal.chefer")
+    assert set(scores["images"]) == {2}
+    store = open_group(tmp_path / "stores" / "builtin-cifar10-removal" / "evaluation.zarr", "removal.chefer")
     assert store["kept"].values.tolist() == list(range(64, 0, -1))
-    without = reproduce([data], ["builtin:cifar10"], tmp_path / "stores", per_class=1, statistics=QUICK)
-    assert without.removal == {}
 
 
-def test_a_removal_that_fails_leaves_what_was_measured(
-    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_token_removal_by_probe_importance_where_ranks_are_given(
+    two_images: str, tmp_path: Path, removal_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("classlens.analysis.paper.REMOVAL_MODELS", ("builtin:cifar10",))
+    calls: list[dict[str, Any]] = []
+
+    def evaluate(model: str, data: Dataset, out: Path, **options: Any) -> SimpleNamespace:
+        calls.append(options)
+        return SimpleNamespace(scores=f"scores of {out.name}")
+
+    monkeypatch.setattr(paper, "evaluate", evaluate)
+    reproduction = reproduce(
+        [two_images],
+        [removal_model],
+        tmp_path,
+        memories=False,
+        statistics=QUICK,
+        removal=True,
+        ranks={removal_model: "probes/probes.zarr"},
+    )
+    assert reproduction.removal == {removal_model: "scores of builtin-cifar10-removal"}
+    (options,) = calls
+    assert options["ranks"] == "probes/probes.zarr"
+    assert options["methods"] == list(REMOVAL_METHODS.values())
+    assert (options["metrics"], options["steps"]) == (["removal"], "all")
+
+
+def test_a_removal_that_fails_leaves_the_measurements(two_images: str, tmp_path: Path, removal_model: str) -> None:
     blocked = tmp_path / "stores" / "builtin-cifar10-removal"
     blocked.mkdir(parents=True)
     (blocked / "letter.txt").write_text("dear")
-    made = reproduce([data], ["builtin:cifar10"], tmp_path / "stores", per_class=1, statistics=QUICK, removal=True)
-    assert [store["name"] for store in made.analysis.stores] == ["builtin:cifar10"]
-    assert "other things" in made.problems["builtin:cifar10"]
-    assert made.removal == {}
+    reproduction = reproduce(
+        [two_images], [removal_model], tmp_path / "stores", memories=False, statistics=QUICK, removal=True
+    )
+    assert [store["name"] for store in reproduction.analysis.stores] == [removal_model]
+    assert "other files" in reproduction.problems[removal_model]
+    assert reproduction.removal == {}

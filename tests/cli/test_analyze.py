@@ -1,4 +1,4 @@
-"""`classlens analyze`, `figures` and `paper` as they are typed."""
+"""`classlens analyze` and `figures` as they are typed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typer.testing import CliRunner, Result
 
 from classlens.analysis.registry import EXPERIMENTS
 from classlens.cli import app
-from tests.analysis.stores import Made, write_store
-from tests.data.pictures import folder
+from tests.analysis.stores import StoreSpec, write_store
 
 QUICK = ("--permutations", "30", "--resamples", "20")
 
@@ -24,18 +23,22 @@ def run(*args: str | Path) -> Result:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("stores") / "run.zarr"
-    write_store(path, Made(conditions=("clean",), memories=False, images=6))
+    write_store(path, StoreSpec(conditions=("clean",), memories=False, images=6))
     return path
 
 
 def test_from_a_store_to_figures(store: Path, tmp_path: Path) -> None:
     out = tmp_path / "analysis"
-    result = run("analyze", store, "--out", out, "--seed", "7", "--confidence", "0.9", *QUICK)
+    options = ("--experiments", "evolution, change_rate,compositionality", "--seed", "7", "--confidence", "0.9")
+    result = run("analyze", store, "--out", out, *options, *QUICK)
     assert result.exit_code == 0, result.output
     assert "synthetic, compositionality: not measured: memories were not measured: measure anew with --memories" in (
         result.stdout
     )
+    assert "synthetic, evolution: in part not measured: condition random_init was not measured" in result.stdout
     assert f"Figures: classlens figures {out}" in result.stdout
+    assert sorted(path.name for path in (out / "tables").glob("*.csv")) == ["change_rate.csv", "evolution.csv"]
+    assert pd.read_csv(out / "tables" / "evolution.csv")["block"].max() == 2
     record = json.loads((out / "analysis.json").read_text())
     assert record["statistics"] == {"seed": 7, "permutations": 30, "resamples": 20, "confidence": 0.9}
     drawn = run("figures", out, "--formats", "svg")
@@ -43,23 +46,21 @@ def test_from_a_store_to_figures(store: Path, tmp_path: Path) -> None:
     assert sorted(drawn.stdout.split()) == sorted(str(path) for path in (out / "figures").iterdir())
     assert {path.suffix for path in (out / "figures").iterdir()} == {".svg"}
     elsewhere = run("figures", out, "--experiments", "evolution", "--out", tmp_path / "mine", "--formats", "png")
-    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["evolution.png", "evolution_on_top.png"]
     assert elsewhere.exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["evolution.png", "evolution_on_top.png"]
 
 
-def test_some_experiments(store: Path, tmp_path: Path) -> None:
-    result = run("analyze", store, "--out", tmp_path / "a", "--experiments", "evolution, change_rate", *QUICK)
+def test_all_experiments(store: Path, tmp_path: Path) -> None:
+    result = run("analyze", store, "--out", tmp_path / "a", "--experiments", "all", *QUICK)
     assert result.exit_code == 0, result.output
-    assert sorted(path.name for path in (tmp_path / "a" / "tables").glob("*.csv")) == [
-        "change_rate.csv",
-        "evolution.csv",
-    ]
-    assert pd.read_csv(tmp_path / "a" / "tables" / "evolution.csv")["block"].max() == 2
+    record = json.loads((tmp_path / "a" / "analysis.json").read_text())
+    assert {*record["tables"], *(missing["experiment"] for missing in record["missing"])} == set(EXPERIMENTS)
 
 
-def test_help_names_every_experiment() -> None:
-    said = " ".join(run("analyze", "--help").stdout.split())
-    assert all(name in said for name in EXPERIMENTS)
+@pytest.mark.parametrize("command", ["analyze", "figures"])
+def test_help_names_every_experiment(command: str) -> None:
+    text = " ".join(run(command, "--help").stdout.split())
+    assert all(name in text for name in EXPERIMENTS)
 
 
 @pytest.mark.parametrize(
@@ -67,14 +68,13 @@ def test_help_names_every_experiment() -> None:
     [
         (("analyze", "/nowhere.zarr"), "does not exist"),
         (("analyze", "{store}", "--experiments", "evolutoin"), "did you mean 'evolution'"),
+        (("analyze", "{store}", "--experiments", ","), "no experiments were given"),
         (("analyze", "{store}", "{store}"), "give each store once"),
         (("analyze", "{store}", "--permutations", "0"), "permutations 0 is too few"),
         (("analyze", "{store}", "--confidence", "95"), "confidence 95.0 is out of range"),
         (("analyze", "{store}", "--seed", "-1"), "seed -1 is negative"),
         (("figures", "/nowhere"), "has no tables"),
         (("figures", "/nowhere", "--formats", "gif"), "format 'gif' is not known"),
-        (("paper", "--data", "folder:/nowhere"), "is not a folder"),
-        (("paper", "--data", "folder:/nowhere", "--checkpoint", "file.pt"), "is no MODEL=FILE"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_with_2(store: Path, tmp_path: Path, args: tuple[str, ...], says: str) -> None:
@@ -83,16 +83,3 @@ def test_mistakes_are_one_line_and_exit_with_2(store: Path, tmp_path: Path, args
     assert result.exit_code == 2, result.output
     assert says in result.stderr
     assert not (tmp_path / "out").exists()
-
-
-def test_the_paper_in_one_go(tmp_path: Path) -> None:
-    data = folder(tmp_path / "images", 10)
-    args = ("paper", "--data", data, "--per-class", "1", "--out", tmp_path / "paper", *QUICK)
-    result = run(*args, "--models", "builtin:cifar10,paper:vit-b-16-refinement")
-    assert result.exit_code == 2, "one of two models has no weights here"
-    assert "1 of the models could not be measured, the others were: paper:vit-b-16-refinement: " in result.stderr
-    page = (tmp_path / "paper" / "paper.html").read_text()
-    assert "paper:vit-b-16-refinement: not measured: the weights of model" in page
-    assert run(*args, "--models", "builtin:cifar10").exit_code == 0
-    assert (tmp_path / "paper" / "analysis" / "summary.md").is_file()
-    assert sorted(path.name for path in (tmp_path / "paper").iterdir()) == ["analysis", "paper.html", "stores"]

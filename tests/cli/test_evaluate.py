@@ -1,4 +1,4 @@
-"""``classlens evaluate`` as it is typed: its folder, its pictures, its errors."""
+"""``classlens evaluate``: its folder, its figures, its errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(*args: str | Path) -> Result:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return folder(tmp_path_factory.mktemp("data") / "images", 24)
+    return folder(tmp_path_factory.mktemp("data") / "images", 12)
 
 
 def test_a_folder_of_results(data: str, tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_a_folder_of_results(data: str, tmp_path: Path) -> None:
     result = run(*MODEL, "--data", data, "--out", out, *QUICK)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert lines[0].startswith("Measured 48 images (24 of all 48 as quarters of mosaics) in ")
+    assert lines[0].startswith("Measured 24 images (12 of all 24 as quarters of mosaics) in ")
     assert "segmentation: not measured: the data has no masks that show where the class is" in lines
     assert lines[-2:] == [f"Summary: {out}/results/summary.md", f"Curves: {out}/results/curves.png"]
     names = ["curves.csv", "curves.png", "curves.svg", "curves_randomization.png", "curves_randomization.svg"]
@@ -42,8 +42,8 @@ def test_a_folder_of_results(data: str, tmp_path: Path) -> None:
         "scores.csv",
         "summary.md",
     ]
-    with Image.open(out / "results" / "curves.png") as picture:
-        assert min(picture.size) > 600
+    with Image.open(out / "results" / "curves.png") as figure:
+        assert min(figure.size) > 600
     assert ElementTree.parse(out / "results" / "curves.svg").getroot().tag.endswith("svg")
     scores = pd.read_csv(out / "results" / "scores.csv")
     assert set(scores["method"]) == {"class_gradient", "class_gradient:loss=logit", "random"}
@@ -56,11 +56,11 @@ def test_a_folder_of_results(data: str, tmp_path: Path) -> None:
     again = run(*MODEL, "--data", data, "--out", out, *QUICK, "--metrics", "removal", "--log-json")
     assert again.exit_code == 0, again.output
     assert [json.loads(line)["event"] for line in again.stdout.splitlines()] == ["progress", "finished"]
-    # The tables speak of all that the store holds, not of what was asked for last.
+    # The tables cover the whole store, not only the metric of the last run.
     assert len(pd.read_csv(out / "results" / "scores.csv")) == len(scores)
 
 
-def test_no_picture_is_promised_where_nothing_is_drawn(data: str, tmp_path: Path) -> None:
+def test_metrics_without_curves_have_no_figures(data: str, tmp_path: Path) -> None:
     result = run(*MODEL, "--data", data, "--out", tmp_path / "out", *QUICK, "--metrics", "pointing")
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-1] == f"Summary: {tmp_path}/out/results/summary.md"
@@ -68,21 +68,21 @@ def test_no_picture_is_promised_where_nothing_is_drawn(data: str, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("more", "says"),
+    ("options", "message"),
     [
-        (("--steps", "few"), "steps 'few' is no number"),
+        (("--steps", "few"), "steps 'few' is not a number: give a number of at least 2, or all"),
         (("--methods", "gradcam"), "did you mean 'grad_cam'"),
         (("--methods", "grad_cam:block=abc"), "block 'abc' cannot be used: give a whole number from 0 to 5"),
         (("--methods", "class_gradient:loss=logit:loss=logit"), "has the option 'loss' twice"),
         (("--metrics", "auc"), "metric 'auc' is not known"),
         (("--data", "folder:/nowhere"), "is not a folder"),
-        (("--batch-size", "many"), "batch size 'many' cannot be used"),
+        pytest.param(("--batch-size", "many"), "batch size 'many' cannot be used", marks=pytest.mark.wrong_types),
     ],
 )
-def test_errors(data: str, tmp_path: Path, more: tuple[str, ...], says: str) -> None:
-    result = run(*MODEL, "--data", data, "--out", tmp_path / "out", *QUICK, *more)
+def test_errors(data: str, tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    result = run(*MODEL, "--data", data, "--out", tmp_path / "out", *QUICK, *options)
     assert result.exit_code == 2
-    assert says in " ".join(result.output.split())
+    assert message in " ".join(result.output.split())
     assert not (tmp_path / "out").exists()
 
 

@@ -13,9 +13,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from classlens.cli import app
-from classlens.engine.work import MeasureResult, Progress
+from classlens.engine.progress import MeasureResult, Progress
 from classlens.render.terminal.progress import speed, watched
-from classlens.store.store import open_store
+from classlens.store.open_store import open_group
 from tests.data.pictures import folder
 
 MODEL = ("--model", "builtin:cifar10")
@@ -39,10 +39,10 @@ def test_a_run_and_its_outcome(data: str, tmp_path: Path) -> None:
     assert first.startswith("Measured 20 images in ")
     assert "images/s" in first
     assert last == f"Store: {out}"
-    assert open_store(out, "self_only").sizes["image"] == 20
+    assert open_group(out, "self_only").sizes["image"] == 20
     again = run(*MODEL, "--data", data, "--out", out, "--per-class", "2", "--conditions", "clean", "--memories")
     assert "Measured 0 images" in again.stdout
-    assert "(20 were there before)" in again.stdout
+    assert "(20 were measured before)" in again.stdout
 
 
 def test_lines_for_machines(data: str, tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from safetensors import safe_open
 from typer.testing import CliRunner, Result
 
 import classlens
-from classlens import open_store
 from classlens.cli import app
-from classlens.store.probe_folder import ProbeFiles
+from classlens.store.open_store import open_group
+from classlens.store.probe_folder import ProbeFolder
 from tests.data.pictures import assert_same, folder, groups
 
 MODEL = ("--model", "builtin:cifar10")
@@ -60,13 +60,13 @@ def test_probes_from_a_command(train: str, test: str, tmp_path: Path) -> None:
     assert lines[1] == f"Store: {out}/probes.zarr"
     assert re.fullmatch(r"Trained 6 probes in \d+\.\d s, 1 passes over the training images\.", lines[2])
     assert lines[3].strip() == "Share with the class on top, resid_post"
-    clean, probed = (open_store(out / "probes.zarr", name).load() for name in ("clean", "probe"))
+    clean, probed = (open_group(out / "probes.zarr", name).load() for name in ("clean", "probe"))
     for block in range(BLOCKS):
         shares = [float((one["rank"].values[:, 0, block, 0] == 0).mean()) for one in (clean, probed)]
         row = next(line for line in lines if line.startswith(f"│ {block:>5} "))
         assert f"{100 * shares[0]:.1f} %" in row
         assert f"{100 * shares[1]:.1f} %" in row
-    assert {float(one) for _, some_of in ProbeFiles(out / "probe").alphas() for one in some_of} == {1.0}
+    assert {float(one) for _, some_of in ProbeFolder(out / "probe").alphas() for one in some_of} == {1.0}
     again = run("probe", *some, "--log-json")
     assert again.exit_code == 0, again.output
     records = [json.loads(line) for line in again.stdout.splitlines()]
@@ -80,9 +80,9 @@ def test_other_probes_are_added(train: str, test: str, tmp_path: Path, lens: Pat
     assert run("probe", *some, "--pooled", "--alpha", "loo", "--tuned-lens", lens).exit_code == 0
     result = run("probe", *some, "--logistic", "--tokens", "cls", "--train-per-class", "2", "--alpha", "0.5")
     assert result.exit_code == 0, result.output
-    assert groups(out / "probes.zarr") == ["clean", "probe_logistic", "probe_pooled", "tuned"]
+    assert groups(out / "probes.zarr") == ["clean", "probe_logistic", "probe_pooled", "tuned_lens"]
     assert "probe_pooled" in result.stdout
-    assert {float(one) for _, some_of in ProbeFiles(out / "probe_logistic").alphas() for one in some_of} == {0.5}
+    assert {float(one) for _, some_of in ProbeFolder(out / "probe_logistic").alphas() for one in some_of} == {0.5}
     found = run("analyze", out / "probes.zarr", "--out", tmp_path / "results", "--experiments", "decoders")
     assert found.exit_code == 0, found.output
     assert "probe_pooled" in (tmp_path / "results" / "tables" / "decoders.csv").read_text()
@@ -100,7 +100,7 @@ def test_embeddings_alone(train: str, test: str, tmp_path: Path) -> None:
 
 def test_passes_of_little_memory(train: str, test: str, tmp_path: Path) -> None:
     given = (*MODEL, "--train", train, "--test", test, "--out", tmp_path / "probes", *QUICK)
-    result = run("probe", *given, "--memory", "0.5MB")
+    result = run("probe", *given, "--ram", "0.5MB")
     assert result.exit_code == 0, result.output
     passes = re.search(r"(\d+) passes", result.stdout)
     assert passes is not None
@@ -115,8 +115,8 @@ def test_passes_of_little_memory(train: str, test: str, tmp_path: Path) -> None:
         (("--alpha", "0"), "alpha 0.0 cannot be used"),
         (("--sites", "resid_pots"), "did you mean 'resid_post'"),
         (("--tokens", "dist"), "no tokens 'dist'"),
-        (("--memory", "lots"), "memory 'lots' is no amount of memory"),
-        (("--memory", "1kB"), "is too little"),
+        (("--ram", "lots"), "ram 'lots' is no amount of RAM"),
+        (("--ram", "1kB"), "is too little"),
         (("--train", "folder:/nowhere"), "is not a folder"),
         (("--test-split", "validation"), "has no split 'validation'"),
         (("--batch-size", "many"), "batch size 'many' cannot be used"),
@@ -163,7 +163,7 @@ def test_a_tuned_lens_from_a_command(train: str, test: str, lens: Path, tmp_path
     assert again.exit_code == 0, again.output
     lines = again.stdout.splitlines()
     assert "3 held-out images" in lines[0]
-    assert lines[-1] == f"TuneResult lens: {lens}"
+    assert lines[-1] == f"Tuned lens: {lens}"
     given = ("tune", *MODEL, "--data", train, "--out", tmp_path / "new.safetensors", "--workers", "0")
     logged = run(*given, "--epochs", "2", "--tokens", "pooled", "--seed", "5", "--limit", "20", "--log-json")
     assert logged.exit_code == 0, logged.output
@@ -189,10 +189,10 @@ def test_a_tuned_lens_from_a_command(train: str, test: str, lens: Path, tmp_path
     tuned = classlens.load("builtin:cifar10").with_tuned_lens(lens)
     measured = run(
         *("measure", *MODEL, "--data", test, "--out", tmp_path / "run.zarr", "--limit", "8"),
-        *("--conditions", "clean,tuned", "--tuned-lens", lens, "--workers", "0"),
+        *("--conditions", "clean,tuned_lens", "--tuned-lens", lens, "--workers", "0"),
     )
     assert measured.exit_code == 0, measured.output
-    found = open_store(tmp_path / "run.zarr", "tuned").load()
+    found = open_group(tmp_path / "run.zarr", "tuned_lens").load()
     root = Path(test.removeprefix("folder:"))
     own = tuned.facts([root / name for name in found["image"].values], "mlp_out", found["label"].values)
     np.testing.assert_array_equal(found["rank"].sel(site="mlp_out"), own["rank"].values[:, 0])
@@ -205,7 +205,7 @@ def test_a_tuned_lens_from_a_command(train: str, test: str, lens: Path, tmp_path
         (("--epochs", "0"), "epochs is 0"),
         (("--held-out", "1"), "held_out 1.0 is no share"),
         (("--learning-rate", "0"), "learning rate 0.0"),
-        (("--memory", "lots"), "memory 'lots'"),
+        (("--ram", "lots"), "ram 'lots'"),
         (("--data", "flder:/x"), "did you mean 'folder'?"),
         (("--limit", "1"), "give at least 2"),
     ],
@@ -262,7 +262,7 @@ def alone() -> dict[str, str]:
 def test_probes_that_were_killed_go_on(train: str, test: str, tmp_path: Path) -> None:
     """``kill -9`` once some passes are written."""
     out = tmp_path / "probes"
-    given = [*MODEL, "--train", train, "--test", test, "--sites", "resid_post", "--workers", "0", "--memory", "9MB"]
+    given = [*MODEL, "--train", train, "--test", test, "--sites", "resid_post", "--workers", "0", "--ram", "9MB"]
     command = [sys.executable, "-m", "classlens", "probe", *given, "--out", str(out)]
     process = subprocess.Popen(command, env=alone(), stdout=subprocess.DEVNULL)
     limit = time.monotonic() + 60

@@ -1,4 +1,4 @@
-"""The classes of data among those of a model: by wnid, by name, by number."""
+"""Classes of data matched to those of a model: by wnid, name or number."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from timm.data import ImageNetInfo
 
 from classlens.data.class_mapping import map_classes
-from classlens.data.dataset import ClassName, Dataset, Files, dataset
+from classlens.data.dataset import ClassName, Dataset, ImageFiles
 from classlens.models.classes import Classes, make_classes
 from tests.refusals import refused
 
@@ -18,20 +18,20 @@ INFO = ImageNetInfo("imagenet-1k")
 IMAGENET = Classes(tuple(INFO.index_to_description(index) for index in range(1000)))
 
 
-def data(kinds: Sequence[str | ClassName], labels: Sequence[int] | None = None) -> Dataset:
-    classes = [kind if isinstance(kind, ClassName) else ClassName(kind) for kind in kinds]
-    given = list(range(len(kinds))) if labels is None else list(labels)
-    names = tuple(f"{number}.png" for number in range(len(given)))
-    return dataset("folder:mine", None, names, given, classes, Files(Path(), names))
+def data(data_classes: Sequence[str | ClassName], labels: Sequence[int] | None = None) -> Dataset:
+    classes = [kind if isinstance(kind, ClassName) else ClassName(kind) for kind in data_classes]
+    image_labels = list(range(len(data_classes))) if labels is None else list(labels)
+    names = tuple(f"{number}.png" for number in range(len(image_labels)))
+    return Dataset.whole("folder:mine", None, names, image_labels, classes, ImageFiles(Path(), names))
 
 
 def matched(
-    kinds: Sequence[str | ClassName], own: Classes | Sequence[str], labels: Sequence[int] | None = None
+    data_classes: Sequence[str | ClassName], model_classes: Classes | Sequence[str], labels: Sequence[int] | None = None
 ) -> list[int]:
-    classes = own if isinstance(own, Classes) else Classes(tuple(own))
-    found = map_classes(data(kinds, labels), classes, model_name="mymodel")
-    assert found.dtype == np.int64
-    return [int(index) for index in found]
+    classes = model_classes if isinstance(model_classes, Classes) else Classes(tuple(model_classes))
+    indices = map_classes(data(data_classes, labels), classes, model_name="mymodel")
+    assert indices.dtype == np.int64
+    return [int(index) for index in indices]
 
 
 def test_no_labels() -> None:
@@ -40,17 +40,17 @@ def test_no_labels() -> None:
 
 
 def test_by_name() -> None:
-    own = ["emu", "tabby, tabby cat", "crane, bird", "Egyptian cat"]
-    assert matched(["Egyptian_cat", "TABBY CAT", "emu"], own) == [3, 1, 0]
-    assert matched(["crane, hoist", "emu"], own) == [2, 0]  # the first synonym, when the whole is not there
-    assert matched(["tabby, tabby cat", "emu"], own, [1, 0, -1, 1]) == [0, 1, -1, 0]
+    model_classes = ["emu", "tabby, tabby cat", "crane, bird", "Egyptian cat"]
+    assert matched(["Egyptian_cat", "TABBY CAT", "emu"], model_classes) == [3, 1, 0]
+    assert matched(["crane, hoist", "emu"], model_classes) == [2, 0]  # the first synonym, as the whole name is missing
+    assert matched(["tabby, tabby cat", "emu"], model_classes, [1, 0, -1, 1]) == [0, 1, -1, 0]
 
 
-def test_only_classes_that_occur_are_asked_for() -> None:
+def test_only_classes_with_images_are_matched() -> None:
     assert matched(["zebra", "ant"], ["ant", "bee"], [1, -1, 1]) == [0, -1, 0]
 
 
-def test_one_that_is_not_there_is_one_too_many() -> None:
+def test_a_single_unmatched_class_is_an_error() -> None:
     message = refused(
         lambda: matched(
             ["ant", "bee", "cow", "doe", "emu", "fox", "zebra"], ["ant", "bee", "cow", "doe", "emu", "fox"]
@@ -63,7 +63,7 @@ def test_one_that_is_not_there_is_one_too_many() -> None:
     assert "fox" not in message
 
 
-def test_two_classes_of_the_data_are_never_one_of_the_model() -> None:
+def test_two_classes_of_the_data_never_share_one_of_the_model() -> None:
     refused(lambda: matched(["tabby", "tabby cat"], ["tabby, tabby cat", "emu"]), "'tabby cat'")
     refused(lambda: matched(["1", "01"], ["ant", "bee"]), "'01'")
 
@@ -78,7 +78,7 @@ def test_by_number() -> None:
     refused(lambda: matched(["0", "3"], ["ant", "bee", "cow"]), "'3'")
 
 
-def test_by_place_where_the_model_has_no_names() -> None:
+def test_by_index_for_a_model_without_class_names() -> None:
     unnamed = make_classes(3, None)
     assert matched(["ant", "bee", "cow"], unnamed, [2, 2, 0]) == [2, 2, 0]
     refused(lambda: matched(["ant", "bee"], unnamed), "'class 0'")
@@ -98,11 +98,11 @@ def test_by_wnid() -> None:
     assert matched(folders, IMAGENET) == [7, 3]
 
 
-def test_a_model_of_as_many_classes_without_names_is_taken_for_imagenets() -> None:
+def test_a_model_of_1000_unnamed_classes_is_taken_for_imagenet() -> None:
     assert matched(wnids([5, 2]), make_classes(1000, None)) == [5, 2]
 
 
-def test_libraries_differ_in_some_names() -> None:
+def test_libraries_spell_a_few_names_differently() -> None:
     others = [name.upper().replace(" ", "_").partition(",")[0] for name in IMAGENET.names]
     others[:150] = ["another name"] * 150
     assert matched(wnids([5, 2]), others) == [5, 2]
@@ -111,19 +111,19 @@ def test_libraries_differ_in_some_names() -> None:
 
 
 @pytest.mark.parametrize("count", [10, 999, 1001])
-def test_wnids_are_nothing_to_another_model(count: int) -> None:
+def test_wnids_do_not_match_other_models(count: int) -> None:
     refused(lambda: matched(wnids([0, 1]), make_classes(count, None)), INFO.index_to_label_name(0))
 
 
-def test_a_wnid_that_imagenet_does_not_have() -> None:
+def test_a_wnid_outside_imagenet() -> None:
     refused(lambda: matched([*wnids([0]), ClassName("hound", "n99999999")], IMAGENET), "n99999999")
 
 
-def test_a_name_where_not_all_have_a_wnid() -> None:
-    kinds: list[str | ClassName] = [ClassName("goldfish", INFO.index_to_label_name(1)), "tench"]
-    assert matched(kinds, IMAGENET) == [1, 0]
+def test_by_name_where_a_class_has_no_wnid() -> None:
+    data_classes: list[str | ClassName] = [ClassName("goldfish", INFO.index_to_label_name(1)), "tench"]
+    assert matched(data_classes, IMAGENET) == [1, 0]
 
 
 def test_cifars_names() -> None:
-    own = ["apple", "aquarium fish", "lawn-mower", "pickup_truck"]
-    assert matched(["aquarium_fish", "apple", "pickup_truck"], own) == [1, 0, 3]
+    model_classes = ["apple", "aquarium fish", "lawn-mower", "pickup_truck"]
+    assert matched(["aquarium_fish", "apple", "pickup_truck"], model_classes) == [1, 0, 3]

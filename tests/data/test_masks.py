@@ -1,4 +1,4 @@
-"""Tokens that show the class, against loops and torch's own resize."""
+"""Tokens that show the class, compared with loops and torch's resize."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from torch.nn import functional
 from torchvision import transforms
 from torchvision.models import ViT_B_16_Weights, ViT_H_14_Weights
 
+from classlens.core.arrays import Array
 from classlens.data.masks import token_mask
 from classlens.models.paper import refinement_transform
 from classlens.models.transforms import Transform, paper_transform
-from classlens.store.schema import Array
 
 SHAPES = [(40, 48), (333, 500), (500, 375), (31, 31), (97, 301), (224, 224)]
 
@@ -29,15 +29,15 @@ def blobs(shape: tuple[int, int], seed: int = 0) -> Array:
 
 
 def literal(mask: Array, resized: tuple[int, int], crop: tuple[int, int], grid: tuple[int, int]) -> list[bool]:
-    """Nearest by source index, the center of that, the token grid of that: pixel by pixel."""
+    """Resize by nearest source index, center crop, then the token grid: pixel by pixel."""
     height, width = mask.shape
-    big = [
+    large = [
         [bool(mask[i * height // resized[0]][j * width // resized[1]]) for j in range(resized[1])]
         for i in range(resized[0])
     ]
     top, left = round((resized[0] - crop[0]) / 2), round((resized[1] - crop[1]) / 2)
-    seen = [row[left : left + crop[1]] for row in big[top : top + crop[0]]]
-    return [seen[i * crop[0] // grid[0]][j * crop[1] // grid[1]] for i in range(grid[0]) for j in range(grid[1])]
+    cropped = [row[left : left + crop[1]] for row in large[top : top + crop[0]]]
+    return [cropped[i * crop[0] // grid[0]][j * crop[1] // grid[1]] for i in range(grid[0]) for j in range(grid[1])]
 
 
 def nearest(mask: Array, size: tuple[int, int]) -> Array:
@@ -51,10 +51,10 @@ def nearest(mask: Array, size: tuple[int, int]) -> Array:
 @pytest.mark.parametrize("grid", [(7, 7), (14, 14), (3, 5), (16, 16), (24, 24)])
 def test_the_grid_of_the_whole_mask(shape: tuple[int, int], grid: tuple[int, int]) -> None:
     mask = blobs(shape)
-    found = token_mask(mask, None, grid)
-    assert found.shape == (grid[0] * grid[1],)
-    assert found.dtype == bool
-    np.testing.assert_array_equal(found.reshape(grid), nearest(mask, grid))
+    tokens = token_mask(mask, None, grid)
+    assert tokens.shape == (grid[0] * grid[1],)
+    assert tokens.dtype == bool
+    np.testing.assert_array_equal(tokens.reshape(grid), nearest(mask, grid))
 
 
 def test_the_grid_by_hand() -> None:
@@ -63,7 +63,7 @@ def test_the_grid_by_hand() -> None:
     # Rows floor(i · 5 / 2) = 0, 2; columns floor(j · 6 / 3) = 0, 2, 4.
     assert token_mask(mask, None, (2, 3)).tolist() == [False, False, False, False, False, True]
     mask[:] = False
-    mask[4, 5] = True  # no token's pixel
+    mask[4, 5] = True  # a pixel that no token samples
     assert not token_mask(mask, None, (2, 3)).any()
 
 
@@ -73,20 +73,20 @@ def test_the_papers_transform_resizes_the_whole_mask(
     shape: tuple[int, int], size: tuple[int, int], grid: tuple[int, int]
 ) -> None:
     mask = blobs(shape)
-    found = token_mask(mask, paper_transform(size), grid)
-    assert found.tolist() == literal(mask, size, size, grid)
-    np.testing.assert_array_equal(found.reshape(grid), nearest(nearest(mask, size), grid))
+    tokens = token_mask(mask, paper_transform(size), grid)
+    assert tokens.tolist() == literal(mask, size, size, grid)
+    np.testing.assert_array_equal(tokens.reshape(grid), nearest(nearest(mask, size), grid))
 
 
 def side(shape: tuple[int, int], short: int) -> tuple[int, int]:
-    """The shorter side as asked, the other in proportion and rounded down."""
+    """The shorter side is ``short``, the other in proportion and rounded down."""
     height, width = shape
     return (short, short * width // height) if height <= width else (short * height // width, short)
 
 
 def evaluation(**options: Any) -> Transform:
-    made: Transform = create_transform(is_training=False, **options)
-    return made
+    transform: Transform = create_transform(is_training=False, **options)
+    return transform
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -116,8 +116,8 @@ def test_open_clips_transform() -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_places_are_those_of_the_image(shape: tuple[int, int]) -> None:
-    """The size that torchvision makes is the one that the mask is thought to have, with a longest side too."""
+def test_positions_are_those_of_the_image(shape: tuple[int, int]) -> None:
+    """The mask gets the size that torchvision gives the image, also with a maximum size."""
     transform = transforms.Compose([transforms.Resize(20, max_size=27), transforms.CenterCrop((33, 16))])
     grid = (33, 16)  # a token a pixel
     everywhere = token_mask(np.ones(shape, dtype=bool), transform, grid).reshape(grid)
@@ -128,9 +128,9 @@ def test_places_are_those_of_the_image(shape: tuple[int, int]) -> None:
 def test_padding_shows_no_class() -> None:
     transform = transforms.CenterCrop((7, 4))
     mask = np.ones((4, 7), dtype=bool)
-    found = token_mask(mask, transforms.Compose([transform]), (7, 4)).reshape(7, 4)
-    assert found.any(axis=1).tolist() == [False, True, True, True, True, False, False]
-    assert found[1:5].all()
+    tokens = token_mask(mask, transforms.Compose([transform]), (7, 4)).reshape(7, 4)
+    assert tokens.any(axis=1).tolist() == [False, True, True, True, True, False, False]
+    assert tokens[1:5].all()
 
 
 def test_chains_within_chains() -> None:
@@ -140,7 +140,7 @@ def test_chains_within_chains() -> None:
     np.testing.assert_array_equal(token_mask(mask, chain, (4, 4)), token_mask(mask, paper_transform((32, 32)), (4, 4)))
 
 
-def test_a_step_of_another_kind_of_resize_is_not_taken_for_one() -> None:
+def test_a_subclass_of_resize_is_an_unknown_step() -> None:
     class Mirrored(transforms.Resize):  # type: ignore[misc]
         def forward(self, img: Any) -> Any:
             return super().forward(img).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -151,17 +151,17 @@ def test_a_step_of_another_kind_of_resize_is_not_taken_for_one() -> None:
     assert token_mask(mask, chain, (1, 4)).tolist() == [False, False, True, True]
 
 
-# A function that nothing is known of
+# Transforms with unknown steps
 
 
 def function(image: Image.Image) -> Tensor:
-    """Half the size, on its side, bright and dark the other way round, and normalized."""
+    """Half the size, transposed, inverted in brightness and normalized."""
     picture = image.resize((image.width // 2, image.height // 2), Image.Resampling.BILINEAR)
     array = np.asarray(picture.transpose(Image.Transpose.TRANSPOSE), dtype=np.float32) / 255
     return torch.from_numpy(array).permute(2, 0, 1).sub(0.5).div(0.25)
 
 
-def test_any_function_is_given_the_mask_as_a_picture() -> None:
+def test_an_unknown_function_receives_the_mask_as_a_picture() -> None:
     mask = np.zeros((16, 32), dtype=bool)
     mask[:8, :24] = True
     expected = np.zeros((16, 8), dtype=bool)
@@ -170,7 +170,7 @@ def test_any_function_is_given_the_mask_as_a_picture() -> None:
     np.testing.assert_array_equal(token_mask(mask, function, (4, 2)).reshape(4, 2), expected[::4, ::4])
 
 
-def test_a_function_that_turns_bright_to_dark() -> None:
+def test_a_function_that_inverts_brightness() -> None:
     mask = blobs((32, 32))
     np.testing.assert_array_equal(
         token_mask(mask, lambda image: -function(image), (8, 8)), token_mask(mask, function, (8, 8))
@@ -180,11 +180,11 @@ def test_a_function_that_turns_bright_to_dark() -> None:
 def test_padding_by_a_function_shows_no_class() -> None:
     mask = np.ones((40, 20), dtype=bool)
     transform = evaluation(input_size=(3, 32, 32), crop_pct=1.0, crop_mode="border")
-    found = token_mask(mask, transform, (8, 8)).reshape(8, 8)
-    assert found.any(axis=0).tolist() == [False, False, True, True, True, True, False, False]
+    tokens = token_mask(mask, transform, (8, 8)).reshape(8, 8)
+    assert tokens.any(axis=0).tolist() == [False, False, True, True, True, True, False, False]
 
 
-def test_the_known_and_the_unknown_way_agree_but_for_borders() -> None:
+def test_known_and_unknown_steps_agree_except_at_borders() -> None:
     mask = np.zeros((200, 300), dtype=bool)
     mask[50:150, 100:220] = True
     chain = evaluation(input_size=(3, 96, 96), crop_pct=0.9)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from classlens.engine.ram import bytes_of, told
+from classlens.engine.ram import format_ram, parse_ram
 from tests.refusals import refused
 
 
@@ -27,16 +27,16 @@ from tests.refusals import refused
     ],
 )
 def test_sizes(text: Any, count: int) -> None:
-    assert bytes_of(text) == count
+    assert parse_ram(text) == count
 
 
 @pytest.mark.parametrize("text", ["", "much", "8G", "-1GB", "1,5GB", "GB", "8GB of it", True, None])
 def test_what_is_no_size(text: Any) -> None:
-    refused(lambda: bytes_of(text), repr(text), "8GB")
+    refused(lambda: parse_ram(text), repr(text), "8GB")
 
 
 def test_sizes_are_told() -> None:
-    assert [told(count) for count in (1_500_000_000, 12_000_000, 999_999_999, 10**9, 40)] == [
+    assert [format_ram(count) for count in (1_500_000_000, 12_000_000, 999_999_999, 10**9, 40)] == [
         "1.5 GB",
         "12.0 MB",
         "1000.0 MB",

@@ -5,50 +5,37 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import classlens
 from classlens import ClasslensError, measure, open_store
+from classlens.engine.progress import Progress
 from classlens.engine.ray import Cluster
-from classlens.engine.work import Progress
 from tests.data.pictures import assert_same, folder
 
 MODEL = "builtin:cifar10"
 
-ray = pytest.importorskip("ray")
+pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """Two CPUs and no dashboard, for all tests here."""
-    threads = str(torch.get_num_threads())
-    ray.init(
-        num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}}
-    )
-    yield
-    ray.shutdown()
 
 
 def workers() -> set[int]:
     """Processes of actors that measure."""
     found = set()
-    for folder_of in Path("/proc").glob("[0-9]*"):
+    for data_root in Path("/proc").glob("[0-9]*"):
         try:
-            name = (folder_of / "cmdline").read_bytes()
+            name = (data_root / "cmdline").read_bytes()
         except OSError:
             continue
         if name.startswith(b"ray::") and b"_Measure" in name:
-            found.add(int(folder_of.name))
+            found.add(int(data_root.name))
     return found
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="processes are found through /proc")
 def test_one_of_two_workers_is_killed_half_way(tmp_path: Path) -> None:
     data = folder(tmp_path / "images", 640)
@@ -68,7 +55,7 @@ def test_one_of_two_workers_is_killed_half_way(tmp_path: Path) -> None:
     assert_same(tmp_path / "ray.zarr", tmp_path / "local.zarr")
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_run_goes_on_on_another_engine_and_tells_bad_images(tmp_path: Path) -> None:
     data = folder(tmp_path / "images", 200)
     bad = sorted((tmp_path / "images").rglob("*.png"))[130]

@@ -25,39 +25,34 @@ def _own_logit(model: torch.nn.Module, pixels: torch.Tensor) -> np.ndarray[tuple
 
 
 @pytest.mark.parametrize("name", zoo.VARIANTS)
-def test_the_parts_add_up_to_the_model_s_own_logit(name: str) -> None:
+def test_the_parts_are_those_of_the_frozen_model_and_add_up(name: str) -> None:
+    expected = _twin(name)
     # float64 keeps 1e-15 of sums of order 100: 1e-10 leaves room, and no forgotten bias is that small.
     for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
         model, pixels = zoo.build(name, dtype), zoo.pixels(name, dtype=dtype)
         parts = classlens.load(model).trace(pixels).attribution(zoo.targets())
-        own = _own_logit(model, pixels)
-        assert np.abs(own).max() > 1
-        np.testing.assert_allclose(parts.logit, own, rtol=0, atol=tolerance)
+        model_logit = _own_logit(model, pixels)
+        assert np.abs(model_logit).max() > 1
+        np.testing.assert_allclose(parts.logit, model_logit, rtol=0, atol=tolerance)
         assert {str(variable.dtype) for variable in parts.data_vars.values()} == {str(dtype).removeprefix("torch.")}
         summed = parts.embed + parts.attention.sum(("block", "head")) + parts.mlp.sum("block") + parts.bias
-        np.testing.assert_allclose(summed, own, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(summed, model_logit, rtol=0, atol=tolerance)
         by_token = parts.attention_token.sum("token")
         np.testing.assert_allclose(by_token, parts.attention, rtol=0, atol=tolerance)
-
-
-@pytest.mark.parametrize("name", zoo.VARIANTS)
-def test_every_part_on_its_own_agrees_with_the_frozen_model(name: str) -> None:
-    expected = _twin(name)
-    found = classlens.load(zoo.build(name)).trace(zoo.pixels(name)).attribution(zoo.targets())
-    for part, value in expected.items():
-        assert value.abs().max() > 1e-3 or (part == "bias" and name == "cls_no_final_norm")
-        np.testing.assert_allclose(found[part], value, rtol=0, atol=1e-10, err_msg=part)
-    np.testing.assert_allclose(found.attention, expected["attention_token"].sum(dim=-1), rtol=0, atol=1e-10)
+        for part, value in expected.items():
+            assert value.abs().max() > 1e-3 or (part == "bias" and name == "cls_no_final_norm")
+            np.testing.assert_allclose(parts[part], value, rtol=0, atol=tolerance, err_msg=part)
+        heads = expected["attention_token"].sum(dim=-1)
+        np.testing.assert_allclose(parts.attention, heads, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", zoo.KINDS)
 def test_groups_of_images_and_fused_attention_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attribution, "_WEIGHTS", 1)
-    expected = _twin(name)
     for fused in (True, False):
-        found = classlens.load(zoo.build(name, fused=fused)).trace(zoo.pixels(name)).attribution(zoo.targets())
-        for part, value in expected.items():
-            np.testing.assert_allclose(found[part], value, rtol=0, atol=1e-10, err_msg=part)
+        parts = classlens.load(zoo.build(name, fused=fused)).trace(zoo.pixels(name)).attribution(zoo.targets())
+        for part, value in _twin(name).items():
+            np.testing.assert_allclose(parts[part], value, rtol=0, atol=1e-10, err_msg=part)
 
 
 def test_the_predicted_class_is_the_default() -> None:
@@ -88,19 +83,21 @@ def test_log_odds_are_the_attribution_of_the_class_less_that_of_its_rivals(name:
     with torch.no_grad():
         logits = model(pixels)
     classes = [
-        literal.attribution(model, pixels, torch.full((3,), each), pooled=zoo.VARIANTS[name].pooled)["attention_token"]
-        for each in range(zoo.CLASSES)
+        literal.attribution(model, pixels, torch.full((3,), category), pooled=zoo.VARIANTS[name].pooled)[
+            "attention_token"
+        ]
+        for category in range(zoo.CLASSES)
     ]
-    found = classlens.load(model).trace(pixels).explain(target, method="log_odds").values
+    maps = classlens.load(model).trace(pixels).explain(target, method="log_odds").values
     for image in range(3):
-        own = int(target[image])
-        total = sum(float(logits[image, each].exp()) for each in range(zoo.CLASSES) if each != own)
-        expected = classes[own][image].clone()
-        for each in range(zoo.CLASSES):
-            if each != own:
-                expected -= float(logits[image, each].exp()) / total * classes[each][image]
+        label = int(target[image])
+        total = sum(float(logits[image, category].exp()) for category in range(zoo.CLASSES) if category != label)
+        expected = classes[label][image].clone()
+        for category in range(zoo.CLASSES):
+            if category != label:
+                expected -= float(logits[image, category].exp()) / total * classes[category][image]
         image_tokens = expected[..., len(zoo.VARIANTS[name].prefix) if "avg" not in name else 1 :]
-        np.testing.assert_allclose(found[image], image_tokens.numpy(), rtol=0, atol=1e-9)
+        np.testing.assert_allclose(maps[image], image_tokens.numpy(), rtol=0, atol=1e-9)
 
 
 def test_log_odds_weights_are_their_slopes() -> None:
@@ -116,5 +113,5 @@ def test_a_model_of_one_class_has_no_rivals() -> None:
     model = zoo.build("cls")
     model.head = torch.nn.Linear(24, 1).double()
     trace = classlens.load(model).trace(zoo.pixels("cls"))
-    found, own = (trace.explain(0, method=method).values for method in ("log_odds", "logit_attribution"))
-    np.testing.assert_array_equal(found, own)
+    odds, logits = (trace.explain(0, method=method).values for method in ("log_odds", "logit_attribution"))
+    np.testing.assert_array_equal(odds, logits)

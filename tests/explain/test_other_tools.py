@@ -42,7 +42,8 @@ VARIANTS = (
     "cls_qk_norm",
     "avg_registers",
 )
-SEEDS = range(4)
+# Weights differ by variant and seed alike: a seed for each variant, each seed several times.
+SEEDED = [(name, number % 4) for number, name in enumerate(VARIANTS)]
 
 
 @pytest.fixture
@@ -50,11 +51,11 @@ def torchcam() -> Any:
     return pytest.importorskip("torchcam.methods", reason="torchcam comes with the extra compare")
 
 
-def same(found: Any, wanted: NDArray[np.float64]) -> None:
+def same(maps: Any, expected: NDArray[np.float64]) -> None:
     """The same up to rounding: in float64 a few thousand operations, of which differences up to 2e-14 were seen."""
-    assert wanted.dtype == np.float64
-    assert wanted.max() > 1e-3
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-10 * wanted.max())
+    assert expected.dtype == np.float64
+    assert expected.max() > 1e-3
+    np.testing.assert_allclose(maps, expected, rtol=0, atol=1e-10 * expected.max())
 
 
 def as_grid(prefix: int, grid: tuple[int, int]) -> Reshape:
@@ -70,31 +71,33 @@ def before_blocks(model: Any) -> list[nn.Module]:
     return [model.norm_pre, *model.blocks[:-1]]
 
 
-def asked_of(targets: Tensor) -> list[Any]:
+def outputs_of(targets: Tensor) -> list[Any]:
     return [ClassifierOutputTarget(target) for target in targets.tolist()]
 
 
-def grad_cam(model: Any, pixels: Tensor, targets: Tensor, layer: nn.Module, reshape: Reshape) -> NDArray[np.float64]:
-    """pytorch-grad-cam's map of a layer in its own precision, before it is resized and scaled."""
-    asked = asked_of(targets)
-    with pytorch_grad_cam.GradCAM(model, [layer], reshape) as cam:
-        cam(pixels, asked)
-        seen = cam.activations_and_grads
-        signed = cam.get_cam_image(pixels, layer, asked, seen.activations[0].numpy(), seen.gradients[0].numpy())
-        made: NDArray[np.float64] = np.maximum(signed, 0)
-    return made
+def grad_cam(
+    model: Any, pixels: Tensor, targets: Tensor, layers: list[nn.Module], reshape: Reshape
+) -> list[NDArray[np.float64]]:
+    """pytorch-grad-cam's map of each layer in its own precision, before it is resized and scaled."""
+    outputs = outputs_of(targets)
+    with pytorch_grad_cam.GradCAM(model, layers, reshape) as cam:
+        cam(pixels, outputs)
+        states = cam.activations_and_grads
+        return [
+            np.maximum(cam.get_cam_image(pixels, layer, outputs, activations.numpy(), gradients.numpy()), 0)
+            for layer, activations, gradients in zip(layers, states.activations, states.gradients, strict=True)
+        ]
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(("name", "seed"), SEEDED)
 def test_grad_cam_is_that_of_pytorch_grad_cam(name: str, seed: int) -> None:
     pixels, targets = zoo.pixels(name, seed=seed + 10), zoo.targets(seed=seed + 20)
     trace = classlens.load(zoo.build(name, seed=seed)).trace(pixels)
     model, reshape = zoo.build(name, seed=seed), reshape_of(name)
-    for block, layer in enumerate(before_blocks(model)):
-        wanted = grad_cam(model, pixels, targets, layer, reshape)
-        same(trace.map(targets, method="grad_cam", block=block), wanted)
-    same(trace.map(targets, method="grad_cam"), wanted)
+    maps = grad_cam(model, pixels, targets, before_blocks(model), reshape)
+    for block, expected in enumerate(maps):
+        same(trace.map(targets, method="grad_cam", block=block), expected)
+    same(trace.map(targets, method="grad_cam"), maps[-1])
 
 
 def test_grad_cam_of_the_built_in_model_for_every_class() -> None:
@@ -102,23 +105,24 @@ def test_grad_cam_of_the_built_in_model_for_every_class() -> None:
     pixels, targets = torch.randn(10, 3, 32, 32, dtype=torch.float64), torch.arange(10)
     trace = classlens.load("builtin:cifar10", dtype=torch.float64).trace(pixels)
     reshape = as_grid(1, (8, 8))
-    for block, layer in enumerate(before_blocks(model)):
-        # Image by image, where classlens takes them in one batch.
-        single = [slice(image, image + 1) for image in range(10)]
-        wanted = [grad_cam(model, pixels[one], targets[one], layer, reshape) for one in single]
-        same(trace.map(targets, method="grad_cam", block=block), np.concatenate(wanted))
+    # Image by image, where classlens takes them in one batch.
+    single = [slice(image, image + 1) for image in range(10)]
+    maps = [grad_cam(model, pixels[image], targets[image], before_blocks(model), reshape) for image in single]
+    for block in range(len(model.blocks)):
+        expected = np.concatenate([blocks[block] for blocks in maps])
+        same(trace.map(targets, method="grad_cam", block=block), expected)
 
 
 @pytest.mark.parametrize("name", ["cls_layer_scale", "cls_not_square"])
 def test_pictures_are_those_of_pytorch_grad_cam(name: str) -> None:
     pixels, targets, model = zoo.pixels(name), zoo.targets(), zoo.build(name)
     with pytorch_grad_cam.GradCAM(model, [before_blocks(model)[-1]], reshape_of(name)) as cam:
-        wanted = cam(pixels, asked_of(targets))
-    found = classlens.load(zoo.build(name)).trace(pixels).map(targets, method="grad_cam")
+        expected = cam(pixels, outputs_of(targets))
+    maps = classlens.load(zoo.build(name)).trace(pixels).map(targets, method="grad_cam")
     height, width = zoo.VARIANTS[name].size
-    assert wanted.std() > 0.1
+    assert expected.std() > 0.1
     # The package resizes and scales in float32.
-    np.testing.assert_allclose(scale_cam_image(scale_cam_image(found.values, (width, height))), wanted, atol=1e-5)
+    np.testing.assert_allclose(scale_cam_image(scale_cam_image(maps.values, (width, height))), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -126,32 +130,31 @@ def test_grad_cam_is_that_of_torchcam(name: str, torchcam: Any) -> None:
     pixels, targets, model = zoo.pixels(name), zoo.targets(), zoo.build(name)
     trace = classlens.load(zoo.build(name)).trace(pixels)
     with torchcam.GradCAM(model, before_blocks(model), reshape_transform=reshape_of(name)) as cam:
-        wanted = cam(targets.tolist(), model(pixels), normalized=False)
-    for block, one in enumerate(wanted):
-        same(trace.map(targets, method="grad_cam", block=block), one.numpy())
+        expected = cam(targets.tolist(), model(pixels), normalized=False)
+    for block, layer_map in enumerate(expected):
+        same(trace.map(targets, method="grad_cam", block=block), layer_map.numpy())
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(("name", "seed"), SEEDED)
 def test_chefer_from_the_positive_gradient_times_attention_of_pytorch_grad_cam(name: str, seed: int) -> None:
     pixels, targets, variant = zoo.pixels(name, seed=seed + 10), zoo.targets(seed=seed + 20), zoo.VARIANTS[name]
     model = zoo.build(name, seed=seed, fused=False)
     # Attention weights leave the dropout as image, head, query, token: heads are the channels of the package.
     layers = [block.attn.attn_drop for block in model.blocks]
-    asked = asked_of(targets)
+    outputs = outputs_of(targets)
     with pytorch_grad_cam.GradCAMElementWise(model, layers) as cam:
-        cam(pixels, asked)
-        seen = cam.activations_and_grads
+        cam(pixels, outputs)
+        states = cam.activations_and_grads
         positive = [
-            cam.get_cam_image(pixels, layer, asked, weights.numpy(), gradient.numpy(), False) / weights.shape[1]
-            for layer, weights, gradient in zip(layers, seen.activations, seen.gradients, strict=True)
+            cam.get_cam_image(pixels, layer, outputs, weights.numpy(), gradient.numpy(), False) / weights.shape[1]
+            for layer, weights, gradient in zip(layers, states.activations, states.gradients, strict=True)
         ]
     relevance = np.eye(positive[0].shape[-1])
-    for one in positive:
-        relevance = relevance + one @ relevance
-    wanted = relevance[:, list(variant.pooled), len(variant.prefix) :].mean(axis=1)
+    for weighted in positive:
+        relevance = relevance + weighted @ relevance
+    expected = relevance[:, list(variant.pooled), len(variant.prefix) :].mean(axis=1)
     trace = classlens.load(zoo.build(name, seed=seed)).trace(pixels)
-    same(trace.explain(targets, method="chefer"), wanted)
+    same(trace.explain(targets, method="chefer"), expected)
 
 
 TORCHVISION: dict[str, int] = {"num_layers": 3, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 32, "num_classes": 7}
@@ -164,38 +167,37 @@ def torchvision_model(seed: int) -> Any:
 
 
 def cls_logits(model: Any, tokens: Tensor) -> Tensor:
-    made: Tensor = model.heads(model.encoder.ln(tokens)[:, 0])
-    return made
+    logits: Tensor = model.heads(model.encoder.ln(tokens)[:, 0])
+    return logits
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("pool", ["mean", "head"])
+@pytest.mark.parametrize(("pool", "seed"), [("mean", 0), ("mean", 1), ("head", 2), ("head", 3)])
 def test_legrad_is_that_of_torchcam(pool: str, seed: int, torchcam: Any) -> None:
     model, pixels, targets = torchvision_model(seed), oracles.pixels(3, (24, 24)), torch.tensor([2, 6, 0])
     # A logit of [CLS] depends on one row of its block's attention, one of all tokens on every row.
     project = partial(cls_logits, model) if pool == "head" else None
     trace = classlens.load(torchvision_model(seed)).trace(pixels)
-    own = {} if pool == "mean" else {"pool": pool}
+    options = {} if pool == "mean" else {"pool": pool}
 
     def legrad(blocks: list[nn.Module]) -> NDArray[np.float64]:
         with torchcam.LeGrad(model, blocks, score_projection=project) as cam:
             model(pixels)
-            made: NDArray[np.float64] = cam(targets.tolist(), normalized=False)[0].numpy()
-        return made
+            maps: NDArray[np.float64] = cam(targets.tolist(), normalized=False)[0].numpy()
+        return maps
 
     blocks = list(model.encoder.layers)
-    same(trace.map(targets, method="legrad", **own), legrad(blocks))
-    by_block = trace.explain(targets, method="legrad", **own).sum("head") * len(blocks)
+    same(trace.map(targets, method="legrad", **options), legrad(blocks))
+    by_block = trace.explain(targets, method="legrad", **options).sum("head") * len(blocks)
     for number, block in enumerate(blocks):
         same(by_block.sel(block=number), legrad([block]).reshape(3, 9))
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", [0, 1])
 def test_grad_cam_of_torchvision_s_models_is_that_of_torchcam(seed: int, torchcam: Any) -> None:
     model, pixels, targets = torchvision_model(seed), oracles.pixels(3, (24, 24)), torch.tensor([2, 6, 0])
     trace = classlens.load(torchvision_model(seed)).trace(pixels)
     layers = [model.encoder.dropout, *model.encoder.layers[:-1]]
     with torchcam.GradCAM(model, layers, reshape_transform=as_grid(1, (3, 3))) as cam:
-        wanted = cam(targets.tolist(), model(pixels), normalized=False)
-    for block, one in enumerate(wanted):
-        same(trace.map(targets, method="grad_cam", block=block), one.numpy())
+        expected = cam(targets.tolist(), model(pixels), normalized=False)
+    for block, layer_map in enumerate(expected):
+        same(trace.map(targets, method="grad_cam", block=block), layer_map.numpy())

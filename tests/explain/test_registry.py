@@ -1,281 +1,111 @@
-"""Every method against its slow twin, and on a model of one block, one head and two tokens by hand."""
+"""The registry of methods: its records, their notation, and what is refused."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
-from typing import Any
+import inspect
+import subprocess
+import sys
 
-import numpy as np
 import pytest
-import torch
-from timm.models.vision_transformer import VisionTransformer
-from torch import nn
 
 import classlens
-from classlens.explain import batching as passes
-from classlens.explain.registry import METHODS, parse_method
-from classlens.lens.tuned_lens import TunedLens
+from classlens.explain.class_gradient import class_gradient_maps, class_gradient_streamed
+from classlens.explain.method import Method
+from classlens.explain.registry import METHODS, method_of, parse_method, split_method
 from tests import zoo
-from tests.explain import methods_twin as twins
-from tests.models.tiny_timm import FAMILIES
 from tests.refusals import refused
 
-TWINS: dict[str, Callable[..., list[float]]] = {
-    "attention": twins.attention,
-    "rollout": twins.rollout,
-    "chefer": twins.chefer,
-    "grad_cam": twins.grad_cam,
-    "legrad": twins.legrad,
-    "legrad:pool=head": twins.legrad_by_head,
-}
-SOME = (*zoo.KINDS, "cls_registers", "cls_not_square", "cls_qk_norm", "avg", "avg_post_norm")
-
-
-def expected(name: str, method: str) -> np.ndarray:
-    model, pixels, variant = zoo.build(name), zoo.pixels(name), zoo.VARIANTS[name]
-    image = list(range(len(variant.prefix), len(variant.prefix) + variant.grid[0] * variant.grid[1]))
-    rows = [
-        TWINS[method](model, pixels[number : number + 1], int(target), variant.pooled, image)
-        for number, target in enumerate(zoo.targets())
-    ]
-    return np.array(rows)
-
-
-@pytest.mark.parametrize("method", TWINS)
-@pytest.mark.parametrize("name", SOME)
-def test_the_map_is_its_twin_s(name: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    trace = classlens.load(zoo.build(name)).trace(zoo.pixels(name))
-    called, options = parse_method(method)
-    found = trace.map(zoo.targets(), method=called, **options)
-    wanted = expected(name, method).reshape(found.shape)
-    assert np.abs(wanted).max() > 1e-3
-    # float64, a few thousand operations of order 1.
-    np.testing.assert_allclose(found.values, wanted, atol=1e-10)
-    monkeypatch.setattr(passes, "_WEIGHTS", 1)
-    np.testing.assert_allclose(trace.map(zoo.targets(), method=called, **options).values, wanted, atol=1e-10)
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", ["cls_layer_scale", "avg_includes_prefix"])
-def test_dims_frozen_parameters_and_nothing_left_behind(name: str, method: str) -> None:
-    model = zoo.build(name)
-    trained = classlens.load(model).trace(zoo.pixels(name)).explain(zoo.targets(), method=method)
-    assert all(parameter.grad is None for parameter in model.parameters())
-    model.requires_grad_(False)
-    before = zoo.snapshot(model)
-    trace = classlens.load(model).trace(zoo.pixels(name))
-    found = trace.explain(zoo.targets(), method=method)
-    np.testing.assert_array_equal(found.values, trained.values)
-    assert found.dims == METHODS[method].dims
-    assert found.attrs["method"] == method
-    assert found.sizes["token"] == 4
-    assert not found.isnull().any()
-    if not METHODS[method].signed:
-        assert float(found.min()) >= 0
-    after = zoo.snapshot(model)
-    assert before.keys() == after.keys()
-    for key, value in before.items():
-        assert torch.equal(value, after[key]) if isinstance(value, torch.Tensor) else value == after[key], key
-    differs = not np.allclose(found.values, trace.explain((zoo.targets() + 1) % zoo.CLASSES, method=method).values)
-    assert differs == METHODS[method].of_class
-
-
-def by_hand() -> Any:
-    """Tokens ``c = (1, 0)`` and ``p = (3, -2)``, no norms, no MLP, keys and queries 0, values and head the identity.
-
-    Attention is a half everywhere, so ``z = c + (c + p) / 2``, and ``∂z/∂A[cls, j]`` is token ``j`` itself.
-    """
-    model: Any = VisionTransformer(
-        img_size=4, patch_size=4, embed_dim=2, depth=1, num_heads=1, mlp_ratio=1, num_classes=2, final_norm=False
-    )
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
-        model.pos_embed.copy_(torch.tensor([[[1.0, 0.0], [3.0, -2.0]]]))
-        block = model.blocks[0]
-        block.norm1, block.norm2 = nn.Identity(), nn.Identity()
-        block.attn.qkv.weight[4:] = torch.eye(2)
-        block.attn.proj.weight.copy_(torch.eye(2))
-        model.head.weight.copy_(torch.eye(2))
-    return model.eval()
-
-
-BY_HAND: dict[str, tuple[float, float]] = {
-    # For class 0 and class 1.
-    "attention": (0.5, 0.5),
-    "rollout": (0.25, 0.25),  # (A + I) / 2
-    "chefer": (1.5, 0.0),  # R = I + (∇A ⊙ A)⁺ = I + (3 / 2)⁺ and (-2 / 2)⁺
-    "grad_cam": (1.5, 0.0),  # the gradient at p is half a unit vector: (3 / 2)⁺ and (-2 / 2)⁺
-    "legrad": (1.5, 0.0),  # the mean over two tokens, so (3 / 2)⁺ and (-2 / 2)⁺ at both queries
-    "legrad:pool=head": (1.5, 0.0),  # 3⁺ and (-2)⁺, the mean over two queries, of which one has a gradient
-    "logit_attribution": (1.5, -1.0),  # A · v
-    "log_odds": (2.5, -2.5),  # of two classes the other is the only rival: 1.5 - -1, and -1 - 1.5
-    "class_rank": (1.0, 0.5),  # p after the block: p + (c + p) / 2 = (5, -3): class 0 is ahead
-}
-
-
-@pytest.mark.parametrize("method", BY_HAND)
-def test_two_tokens_and_one_head_by_hand(method: str) -> None:
-    trace = classlens.load(by_hand()).trace(torch.zeros(1, 3, 4, 4))
-    called, options = parse_method(method)
-    for target, value in enumerate(BY_HAND[method]):
-        assert trace.map(target, method=called, **options).values.tolist() == [[[pytest.approx(value, abs=1e-6)]]]
-    for target, value in enumerate((3.0, -2.0)):
-        assert trace.map(target, loss="logit").values.tolist() == [[[pytest.approx(value, abs=1e-6)]]]
-
-
-FIRST, SECOND = [[1 / 4, 3 / 4], [2 / 5, 3 / 5]], [[1 / 3, 2 / 3], [1 / 2, 1 / 2]]
-
-
-def two_blocks_by_hand() -> Any:
-    """Two blocks that attend as ``FIRST`` and ``SECOND`` say, whatever else the tokens hold.
-
-    The first two channels say which token it is, and queries and keys read those alone; values are the last two, the
-    contents ``c = (1, -2)`` and ``p = (3, 2)``, and each is the logit of a class. No norms, no MLP.
-    """
-    model: Any = VisionTransformer(
-        img_size=4, patch_size=4, embed_dim=4, depth=2, num_heads=1, mlp_ratio=1, num_classes=2, final_norm=False
-    )
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
-        model.pos_embed.copy_(torch.tensor([[[1.0, 0.0, 1.0, -2.0], [0.0, 1.0, 3.0, 2.0]]]))
-        for block, weights in zip(model.blocks, (FIRST, SECOND), strict=True):
-            block.norm1, block.norm2 = nn.Identity(), nn.Identity()
-            query, key, value = block.attn.qkv.weight.view(3, 4, 4)
-            query[:2, :2] = torch.eye(2)
-            key[:2, :2] = 2 * torch.tensor(weights).log()  # halved by the square root of four channels
-            value[2:, 2:] = torch.eye(2)
-            block.attn.proj.weight.copy_(torch.eye(4))
-        model.head.weight[:, 2:] = torch.eye(2)
-    return model.eval()
-
-
-TWO_BLOCKS: dict[str, tuple[float, float]] = {
-    # The second block's row of c.
-    "attention": (2 / 3, 2 / 3),
-    # (A + I) / 2 are [5/8 3/8; 1/5 4/5] and [2/3 1/3; 1/4 3/4]; the later to the left. The other way it is 47/96.
-    "rollout": (2 / 3 * 3 / 8 + 1 / 3 * 4 / 5,) * 2,
-    # After the first block c is 7/2 and p 26/5 for class 0, -1 and 12/5 for class 1. With the gradients (1 + 1/3) c,
-    # (1 + 1/3) p, 2/3 c, 2/3 p at the first block the positive products are [1/3 3; 4/15 6/5] and [0 2; 0 4/5], at the
-    # second [7/6 52/15; 0 0] and [0 8/5; 0 0]. R = (I + second)(I + first); the other way it is 3.6 for class 1.
-    "chefer": (3 + 7 / 6 * 3 + 52 / 15 * (1 + 6 / 5), 2 + 8 / 5 * (1 + 4 / 5)),
-    # Half of p at either query, as it enters each of two blocks.
-    "legrad": ((3 + 26 / 5) / 2 / 2, (2 + 12 / 5) / 2 / 2),
-}
-
-
-@pytest.mark.parametrize("method", TWO_BLOCKS)
-def test_two_blocks_by_hand(method: str) -> None:
-    trace = classlens.load(two_blocks_by_hand()).trace(torch.zeros(1, 3, 4, 4))
-    for target, value in enumerate(TWO_BLOCKS[method]):
-        # float32, numbers of order 10.
-        assert trace.map(target, method=method).item() == pytest.approx(value, abs=1e-5)
-
-
-def test_two_heads_weigh_their_own_rows() -> None:
-    """A distilled model: the mean of what [CLS] and [DIST] say, whose logits are the mean of two heads."""
-    module: Any = FAMILIES["DeiT distilled"].make()
-    zoo.randomize(module)
-    module = module.double().eval()
-    pixels, target = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64), 3
-    trace = classlens.load(module).trace(pixels)
-    weights: list[torch.Tensor] = []
-    after: list[torch.Tensor] = []
-    with ExitStack() as hooks:
-        for block in module.blocks:
-            block.attn.fused_attn = False
-            hooks.enter_context(block.attn.attn_drop.register_forward_hook(lambda _, __, out: weights.append(out)))
-            hooks.enter_context(block.register_forward_hook(lambda _, __, out: after.append(out)))
-        logits = module(pixels.requires_grad_())[:, target].sum()
-    rolled = relevance = torch.eye(6, dtype=torch.float64)
-    for one, gradient in zip(weights, torch.autograd.grad(logits, weights, retain_graph=True), strict=True):
-        rolled = (one.mean(dim=1) + torch.eye(6)) / 2 @ rolled
-        relevance = relevance + (one * gradient).clamp_min(0).mean(dim=1) @ relevance
-    for method, matrix in (("attention", weights[-1].mean(dim=1)), ("rollout", rolled), ("chefer", relevance)):
-        wanted = (0.5 * matrix[:, 0, 2:] + 0.5 * matrix[:, 1, 2:]).detach()
-        np.testing.assert_allclose(trace.explain(target, method=method), wanted, atol=1e-12)
-        assert (matrix[:, 0, 2:] - matrix[:, 1, 2:]).abs().max() > 1e-2
-        dist = trace.explain(target, method=method, query="dist")
-        np.testing.assert_allclose(dist, matrix[:, 1, 2:].detach(), atol=1e-12)
-    found = trace.explain(target, method="legrad")
-    for number, (one, x) in enumerate(zip(weights, after, strict=True)):
-        mean = module.norm(x.mean(dim=1))
-        own = (module.head(mean) + module.head_dist(mean))[:, target].sum() / 2
-        (gradient,) = torch.autograd.grad(own, one, retain_graph=True)
-        # Three heads, two blocks.
-        np.testing.assert_allclose(found[:, number], gradient.clamp_min(0).mean(dim=2)[..., 2:] / 6, atol=1e-12)
-
-
-@pytest.mark.parametrize("pool", ["mean", "head"])
-def test_legrad_reads_blocks_through_the_translators_of_a_tuned_lens(pool: str) -> None:
-    generator = torch.Generator().manual_seed(3)
-    model, pixels = zoo.build("cls"), zoo.pixels("cls")
-    plain = classlens.load(model)
-    width = plain.view.blocks[0].attn.weight.shape[0]
-    weight = torch.eye(width) + 0.3 * torch.randn(3, width, width, generator=generator)
-    bias = torch.randn(3, width, generator=generator)
-    lens = plain.with_tuned_lens(TunedLens(weight.double(), bias.double()))
-    found = lens.trace(pixels).explain(zoo.targets(), method="legrad", pool=pool)
-    for image, target in enumerate(zoo.targets().tolist()):
-        made = twins.written_out(model, pixels[image : image + 1])
-        for block, (weights, x) in enumerate(zip(made.attention, made.after, strict=True)):
-            translated = x @ weight[block].double().T + bias[block].double()
-            token = translated.mean(dim=1) if pool == "mean" else translated[:, 0]
-            (gradient,) = torch.autograd.grad(model.head(model.norm(token))[0, target], weights, retain_graph=True)
-            heads, queries = gradient.shape[1:3]
-            wanted = gradient[0].clamp_min(0).sum(dim=1)[:, 1:] / (3 * heads * queries)
-            np.testing.assert_allclose(found[image, block], wanted, atol=1e-10)
-    assert float(found.max()) > 1e-3
-
-
-def test_random_is_one_order_for_all_images() -> None:
-    trace = classlens.load(zoo.build("cls")).trace(zoo.pixels("cls"))
-    first, second = (trace.explain(method="random", seed=seed).values for seed in (0, 5))
-    assert sorted(first[0].tolist()) == [0, 0.25, 0.5, 0.75]
-    assert (first == first[0]).all()
-    orders = {tuple(trace.explain(method="random", seed=seed).values[0]) for seed in range(40)}
-    assert len(orders) > 10
-    np.testing.assert_array_equal(second, trace.explain(method="random", seed=5).values)
-
-
-def test_class_rank_counts_classes_ahead() -> None:
-    trace = classlens.load(zoo.build("avg_includes_prefix")).trace(zoo.pixels("avg_includes_prefix"))
-    found = trace.explain(zoo.targets(), method="class_rank")
-    logits = trace.logits("resid_post").sel(token=found.token)
-    for image, target in enumerate(zoo.targets().tolist()):
-        ahead = (logits[image] > logits[image].sel(category=target)).sum("category")
-        np.testing.assert_allclose(found[image], 1 - ahead / zoo.CLASSES)
-
-
-@pytest.mark.parametrize(
-    ("method", "option", "values", "says"),
-    [
-        ("grad_cam", "block", [3, -1, "1", "abc", 1.0, True, [1]], "a whole number from 0 to 2"),
-        ("random", "seed", [-1, "a", 1.5, 2**70, None], f"a whole number from 0 to {2**63 - 1}"),
-        ("class_gradient", "query", [1.5, 7, -1, True], "a whole number from 0 to 4"),
-        ("rollout", "query", [(3,), (1.5, 2), (2, 0), (0, -1), [0, 1, 1], ("cls", 1)], "within the grid of 2 by 2"),
-        ("class_gradient", "loss", ["hinge", 3, ["logit"]], "give one of cross_entropy"),
-    ],
+NAMES = (
+    "class_gradient",
+    "attention",
+    "rollout",
+    "chefer",
+    "grad_cam",
+    "legrad",
+    "class_rank",
+    "logit_attribution",
+    "log_odds",
+    "random",
 )
-def test_options_of_another_kind(method: str, option: str, values: list[object], says: str) -> None:
-    trace = classlens.load(zoo.build("cls")).trace(zoo.pixels("cls"))
-    for value in values:
-        refused(lambda value=value: trace.explain(0, method=method, **{option: value}), f"{option} ", says)  # type: ignore[misc]
 
 
-def test_places_as_lists_and_as_numbers_of_numpy() -> None:
-    trace = classlens.load(zoo.build("cls")).trace(zoo.pixels("cls"))
-    for method in ("class_gradient", "rollout"):
-        expected = trace.explain(0, method=method, query=(1, 0)).values
-        for query in ([1, 0], (np.int64(1), np.int32(0)), 3, np.int64(3)):
-            np.testing.assert_array_equal(trace.explain(0, method=method, query=query).values, expected)
+def test_names_are_known_without_torch() -> None:
+    code = (
+        "import sys; from classlens.explain.registry import METHODS, split_method; "
+        "print(*METHODS); split_method('class_gradient:loss=logit'); assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert tuple(done.stdout.split()) == NAMES
 
 
-def test_methods_as_they_are_written() -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_a_record_is_complete(name: str) -> None:
+    method = METHODS[name]
+    assert isinstance(method, Method)
+    assert method.dims[0] == "image"
+    assert method.dims[-1] == "token"
+    assert set(method.dims[1:-1]) <= {"block", "head"}
+    assert method.label
+    assert method.about.endswith(".")
+    assert "\n" not in method.about
+    assert inspect.getdoc(method.run)
+    assert set(method.needs) <= {"attention weights", "gradients", "linear pooling"}
+
+
+def test_labels_are_distinct() -> None:
+    assert len({method.label for method in METHODS.values()}) == len(METHODS)
+
+
+def test_options_come_from_the_signature() -> None:
+    assert METHODS["class_gradient"].defaults == {"loss": None, "against": None, "query": None}
+    assert METHODS["random"].defaults == {"seed": 0}
+    assert METHODS["legrad"].options == ("pool",)
+    assert METHODS["class_rank"].options == ()
+    keywords = [
+        [name for name, option in inspect.signature(run).parameters.items() if option.kind is option.KEYWORD_ONLY]
+        for run in (class_gradient_maps, class_gradient_streamed)
+    ]
+    assert keywords[0] == keywords[1], "a streamed form has the options of the method"
+
+
+def test_options_that_follow_from_others() -> None:
+    resolve = METHODS["class_gradient"].resolve
+    given = {"against": 3}
+    assert resolve(given) == {"against": 3, "loss": "logit"}
+    assert given == {"against": 3}
+    assert resolve({}) == {"loss": "cross_entropy"}
+    assert resolve({"loss": "double_softmax"}) == {"loss": "double_softmax"}
+    refused(lambda: resolve({"loss": "cross_entropy", "against": 3}), "difference of two logits")
+    seed = {"seed": 3}
+    assert METHODS["random"].resolve(seed) == seed
+    assert METHODS["random"].resolve(seed) is not seed
+
+
+def test_a_method_of_one_s_own() -> None:
+    """One record and one row: options, errors and maps know of it at once."""
+
+    def constant(recording: object, target: object, *, value: float = 1.0) -> object:
+        tokens = METHODS["random"].run(recording, target)
+        return tokens * 0 + value
+
+    METHODS.register("constant", Method(constant, ("image", "token"), "constant", "The same for every token."))
+    try:
+        lens, pixels = classlens.load(zoo.build("cls")), zoo.pixels("cls")
+        for maps in (lens.trace(pixels).explain(method="constant", value=3.0), lens.explain(pixels, method="constant")):
+            assert maps.dims == ("image", "token")
+        assert (lens.trace(pixels).map(method="constant", value=3.0) == 3).all()
+        assert parse_method("constant:value=2") == ("constant", {"value": 2})
+        refused(lambda: lens.trace(pixels).explain(method="constan"), "did you mean 'constant'", "random, constant")
+        refused(lambda: method_of("constant", ["seed"]), "'constant' has no option 'seed'", "its options are value")
+    finally:
+        METHODS.unregister("constant")
+    assert tuple(METHODS) == NAMES
+
+
+def test_notation() -> None:
     assert parse_method("class_gradient:loss=logit:query=3") == ("class_gradient", {"loss": "logit", "query": 3})
     assert parse_method("rollout") == ("rollout", {})
+    assert split_method("unheard_of:value=a=b") == ("unheard_of", {"value": "a=b"})
     refused(lambda: parse_method("class_gradient:loss=logit:loss=cross_entropy"), "the option 'loss' twice")
     refused(lambda: parse_method("class_gradient:loss"), "NAME:OPTION=VALUE")
     refused(lambda: parse_method("chefer:loss=logit"), "'chefer' has no option 'loss'")
@@ -284,13 +114,7 @@ def test_methods_as_they_are_written() -> None:
 def test_refusals() -> None:
     trace = classlens.load(zoo.build("cls")).trace(zoo.pixels("cls"))
     refused(lambda: trace.explain(0, method="gradcam"), "did you mean 'grad_cam'")
-    refused(lambda: trace.explain(0, method="rollout", loss="logit"), "has no option 'loss'", "it takes query")
-    refused(lambda: trace.explain(0, method="chefer", block=1), "it takes query")
-    refused(lambda: trace.explain(0, method="class_rank", query="cls"), "it takes none")
-    refused(lambda: trace.explain(0, method="legrad", pool="cls"), "pool 'cls' is not known", "mean, head")
-    refused(lambda: trace.explain("all", method="chefer"), "one class at a time")
+    refused(lambda: trace.explain(0, method="rollout", loss="logit"), "has no option 'loss'", "its options are query")
+    refused(lambda: trace.explain(0, method="class_rank", query="cls"), "has no option 'query'", "it has no options")
     refused(lambda: trace.explain(0, method=["rollout"]), "method ['rollout'] is not known")  # type: ignore[arg-type]
-    for step in (0, 1.5, "3"):
-        refused(lambda step=step: next(trace.explain_classes(step)), "a whole number of at least 1")  # type: ignore[misc]
-    refused(lambda: trace.explain(0, loss="hinge"), "loss 'hinge' is not known")
-    refused(lambda: trace.explain(0, against=1, loss="cross_entropy"), "difference of two logits")
+    refused(lambda: trace.explain("all"), "class 'all' is not one of")

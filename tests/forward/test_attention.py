@@ -2,57 +2,40 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import classlens
-from classlens.forward.attention import attention_weights, differentiable
-from classlens.forward.hooks import evaluating, replacing
+from classlens.forward.attention import attention_weights, differentiable_pass
+from classlens.forward.hooks import replacing
+from classlens.forward.run import run
 from classlens.models.view import ModelView
 from tests import zoo
-from tests.models.library_models import MODELS
-
-SOME = [name for name in MODELS if not name.startswith("timm") or name.removeprefix("timm ") in zoo.KINDS]
-
-
-def view_of(name: str) -> ModelView:
-    module = MODELS[name]().double()
-    module.requires_grad_(False)
-    return classlens.load(module).view
-
-
-def pixels_of(view: ModelView) -> Tensor:
-    shape = (2, view.channels, *view.input_size)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+from tests.forward.models import IMPLEMENTATIONS, pixels_of, view_of
 
 
 def logits_with(view: ModelView, pixels: Tensor, block: int, added: Tensor) -> Tensor:
     """The model's logits when something is added to the attention weights of one block."""
-    with ExitStack() as stack:
-        stack.enter_context(evaluating(view.module))
-        stack.enter_context(view.unfused())
-        point = view.blocks[block].points["attention"]
-        stack.enter_context(replacing(point, lambda weights, heads: weights + added[:, heads]))
-        return view.run(pixels)
+    with replacing(view.blocks[block].points["attention"], lambda weights, heads: weights + added[:, heads]):
+        return run(view, pixels, unfused=True)
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
 def test_gradients_are_slopes(name: str) -> None:
     view = view_of(name)
+    view.module.requires_grad_(False)
     pixels = pixels_of(view)
     weights = attention_weights(view, pixels)
     assert len(weights) == len(view.blocks)
     for block in (0, len(weights) - 1):
-        graph = differentiable(view, pixels, ("resid_pre",))
-        torch.testing.assert_close(graph.logits.detach(), view_logits(view, pixels))
+        graph = differentiable_pass(view, pixels, ("resid_pre",))
+        torch.testing.assert_close(graph.logits.detach(), run(view, pixels, unfused=True))
         gradients = torch.autograd.grad(graph.logits[:, 1].sum(), graph.attention[block], retain_graph=True)
-        assert [state.shape[0] for state in graph.states["resid_pre"]] == [2] * len(weights)
+        assert [state.shape[0] for state in graph.activations["resid_pre"]] == [2] * len(weights)
         torch.testing.assert_close(torch.cat(graph.attention[block], dim=1).detach(), weights[block])
-        (at_tokens,) = torch.autograd.grad(graph.logits[:, 1].sum(), graph.states["resid_pre"][block])
+        (at_tokens,) = torch.autograd.grad(graph.logits[:, 1].sum(), graph.activations["resid_pre"][block])
         assert at_tokens.abs().max() > 1e-6
         gradient = torch.cat(gradients, dim=1)
         way = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(block), dtype=torch.float64)
@@ -64,18 +47,13 @@ def test_gradients_are_slopes(name: str) -> None:
         torch.testing.assert_close((gradient * way).sum(), slope, rtol=1e-5, atol=1e-7)
 
 
-def view_logits(view: ModelView, pixels: Tensor) -> Tensor:
-    with evaluating(view.module), view.unfused():
-        return view.run(pixels)
-
-
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
 def test_every_method_runs(name: str) -> None:
     """Finite values for every library, of which none is the same for all classes unless it knows of none."""
     from classlens.explain.registry import METHODS
 
-    module = MODELS[name]()
-    trace = classlens.load(module).trace(pixels_of(classlens.load(module).view).to(next(module.parameters()).dtype))
+    view = view_of(name)
+    trace = classlens.load(view.module).trace(pixels_of(view))
     for method, about in METHODS.items():
         pooled = any(readout.space.pool is not None for readout in trace.recording.view.readouts)
         if pooled and method in ("logit_attribution", "log_odds"):
@@ -94,9 +72,9 @@ def test_nothing_is_left(raises: bool) -> None:
     pixels = zoo.pixels("cls")
     if raises:
         with pytest.raises((RuntimeError, AssertionError)):
-            differentiable(view, pixels[:, :1])
+            differentiable_pass(view, pixels[:, :1])
     else:
-        differentiable(view, pixels)
+        differentiable_pass(view, pixels)
     assert not pixels.requires_grad
     after = zoo.snapshot(model)
     assert all(

@@ -1,4 +1,4 @@
-"""Reading a forward pass: the right tensors at the right places, and no trace of having looked."""
+"""Hooks: the right tensors at the right places, changes where they are asked for, and no trace afterwards."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import classlens
-from classlens.forward.hooks import evaluating, watching
+from classlens.forward.hooks import replacing, replacing_output, watching
+from classlens.forward.run import evaluating
 from classlens.models.view import ModelView, Point
 from tests import literal, zoo
 
@@ -40,8 +41,7 @@ def _seen(view: ModelView, pixels: Tensor, *names: str) -> dict[str, list[Tensor
     return found
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", zoo.VARIANTS)
+@pytest.mark.parametrize(("name", "dtype"), zoo.PRECISIONS)
 def test_every_site_is_what_the_block_s_own_parts_compute(name: str, dtype: torch.dtype) -> None:
     view, pixels = _view(name, dtype), zoo.pixels(name, dtype=dtype)
     expected = literal.states(view.module, pixels)
@@ -138,12 +138,6 @@ def test_contexts_do_what_they_say() -> None:
     assert [block.attn.fused_attn for block in blocks] == [True, True, False]
 
 
-def test_gradients_come_back_on_when_the_body_raises() -> None:
-    with pytest.raises(_Stop), evaluating(nn.Linear(1, 1)):
-        raise _Stop
-    assert torch.is_grad_enabled()
-
-
 def test_a_receiver_that_raises_leaves_no_trace() -> None:
     view, pixels = _view("cls"), zoo.pixels("cls")
     before = zoo.snapshot(view.module)
@@ -191,3 +185,73 @@ def test_checkpointed_blocks_are_read_too() -> None:
     model.set_grad_checkpointing()
     for site, blocks in _seen(view, pixels, "resid_pre", "attn_out", "mlp_out", "resid_post").items():
         assert all(torch.equal(one, other) for one, other in zip(blocks, expected[site], strict=True))
+
+
+def test_replaced_tensors_go_on_and_the_latest_first_change_comes_first() -> None:
+    view, pixels = _view("cls"), zoo.pixels("cls")
+    point = view.blocks[1].points["mlp_out"]
+    expected = literal.states(view.module, pixels)["mlp_out"][1]
+    before = zoo.snapshot(view.module)
+    with replacing(point, lambda x, _: 2 * x), replacing(point, lambda x, _: x + 1, first=True):
+        with replacing(point, lambda x, _: x - 3):
+            seen = _seen(view, pixels, "mlp_out")["mlp_out"]
+    torch.testing.assert_close(seen[1], 2 * (expected + 1) - 3, rtol=0, atol=1e-12)
+    assert zoo.snapshot(view.module) == before
+
+
+@pytest.mark.parametrize("end", ["input", "output"])
+def test_the_last_of_several_summed_parts_takes_the_whole_change(end: Any) -> None:
+    """As in blocks of parallel branches."""
+    view, pixels = _view("cls"), zoo.pixels("cls")
+    states = literal.states(view.module, pixels)
+    blocks: Any = view.module.blocks
+    both = Point(blocks[0].drop_path1, end, more=(blocks[0].drop_path2,))
+    changed: list[Tensor] = []
+
+    def double(x: Tensor, part: slice) -> Tensor:
+        assert part == slice(None)
+        changed.append(x)
+        return 2 * x
+
+    with replacing(both, double):
+        after = _seen(view, pixels, "attn_out", "mlp_out", "resid_post")
+    (total,) = changed
+    torch.testing.assert_close(total, states["attn_out"][0] + states["mlp_out"][0], rtol=0, atol=1e-12)
+    assert torch.equal(after["attn_out"][0], states["attn_out"][0])
+    torch.testing.assert_close(after["mlp_out"][0], 2 * total - states["attn_out"][0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(after["resid_post"][0], states["embed"][0] + 2 * total, rtol=0, atol=1e-12)
+
+
+class _ByKeyword(nn.Module):
+    """Calls a part of itself by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.part(input=x)  # type: ignore[no-any-return]
+
+
+def test_inputs_that_are_given_by_keyword() -> None:
+    module = _ByKeyword()
+    point = Point(module.part, "input")
+    view = _view("cls")
+    view = replace(view, module=module, blocks=(replace(view.blocks[0], points={**view.blocks[0].points, "x": point}),))
+    x = torch.randn(3, 2)
+    with replacing(point, lambda x, _: x + 1), torch.no_grad():
+        passed = _seen(view, x, "x")["x"]
+        output = module(x)
+    assert torch.equal(passed[0], x + 1)
+    assert torch.equal(output, module.part(x + 1))
+
+
+def test_the_output_of_a_whole_model() -> None:
+    model, pixels = zoo.build("cls"), zoo.pixels("cls")
+    before = zoo.snapshot(model)
+    with torch.no_grad():
+        logits = model(pixels)
+        with pytest.raises(_Stop), replacing_output(model, lambda output: {"logits": output}):
+            assert torch.equal(model(pixels)["logits"], logits)
+            raise _Stop
+    assert zoo.snapshot(model) == before

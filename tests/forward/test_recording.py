@@ -11,8 +11,7 @@ from classlens.models.view import SITES
 from tests import literal, zoo
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", zoo.VARIANTS)
+@pytest.mark.parametrize(("name", "dtype"), zoo.PRECISIONS)
 def test_sums_of_what_is_kept_are_the_model_s_own_states(name: str, dtype: torch.dtype) -> None:
     """Law 1 bit for bit, as the sums are taken in the model's order."""
     view, pixels = classlens.load(zoo.build(name, dtype)).view, zoo.pixels(name, dtype=dtype)
@@ -39,12 +38,13 @@ def test_batches_are_put_together_in_order(name: str) -> None:
         parts = record(view, pixels, batch_size=batch_size)
         # Matrix products of other sizes may sum in another order, so float64 keeps 1e-15 of values of order 10.
         torch.testing.assert_close(parts.logits, whole.logits, rtol=0, atol=1e-12)
-        assert parts.states("embed", 0).shape[0] == 5
+        assert parts.activation("embed", 0).shape[0] == 5
         for site in SITES:
             for (_, one), (_, other) in zip(parts.walk(site, slice(0, 5)), whole.walk(site, slice(0, 5)), strict=True):
                 torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
         for block in range(3):
-            torch.testing.assert_close(parts.states("values", block), whole.states("values", block), rtol=0, atol=1e-12)
+            one, other = (recording.activation("values", block) for recording in (parts, whole))
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 
 
 def test_what_is_kept_outlives_the_next_pass() -> None:

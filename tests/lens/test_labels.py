@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import classlens
-from classlens.lens.labels import array, token_coords
+from classlens.lens.labels import array, method_attrs, token_coords
 from classlens.models.view import Tokens
 from tests import zoo
 
@@ -36,12 +36,22 @@ def test_image_tokens_keep_their_own_index() -> None:
 
 def test_an_array_is_labeled_without_a_copy() -> None:
     values = torch.zeros(2, 3)
-    made = array(values, ("image", "block"), {"image": ["a", "b"], "head": [0], "row": ("token", [1])}, name="x", k="v")
-    assert set(made.coords) == {"image"}
-    assert made.name == "x"
-    assert made.attrs == {"k": "v"}
+    labeled = array(
+        values, ("image", "block"), {"image": ["a", "b"], "head": [0], "row": ("token", [1])}, name="x", k="v"
+    )
+    assert set(labeled.coords) == {"image"}
+    assert labeled.name == "x"
+    assert labeled.attrs == {"k": "v"}
     values[1, 2] = 5
-    assert made.sel(image="b").values[2] == 5
+    assert labeled.sel(image="b").values[2] == 5
+
+
+def test_attributes_name_a_method_and_leave_its_options_alone() -> None:
+    options = {"against": 3, "query": None}
+    assert method_attrs("class_gradient", options) == {"method": "class_gradient", "against": "3", "loss": "logit"}
+    assert options == {"against": 3, "query": None}
+    assert method_attrs("class_gradient", {}) == {"method": "class_gradient", "loss": "cross_entropy"}
+    assert method_attrs("rollout", {"query": (1, 0)}) == {"method": "rollout", "query": "(1, 0)"}
 
 
 @pytest.mark.parametrize("name", ["cls_registers", "avg", "cls_not_square", "cls_dynamic", "avg_includes_prefix"])
@@ -87,8 +97,8 @@ def test_coordinates_name_every_axis(name: str) -> None:
 def test_selection_by_name_is_indexing() -> None:
     trace = _trace("cls_registers")
     logits = trace.logits("resid_post")
-    one = logits.sel(image="image 1", block=2, category=NAMES.index("kind d"))
-    np.testing.assert_array_equal(one, logits.values[1, 2, :, 3])
+    selected = logits.sel(image="image 1", block=2, category=NAMES.index("kind d"))
+    np.testing.assert_array_equal(selected, logits.values[1, 2, :, 3])
     np.testing.assert_array_equal(
         logits.swap_dims(category="class_name").sel(class_name="kind d"), logits.values[..., 3]
     )

@@ -14,6 +14,7 @@ from torch import nn
 import classlens
 from classlens.errors import ClasslensError
 from tests import zoo
+from tests.refusals import refused
 
 # A model that changes under the lens
 
@@ -57,8 +58,7 @@ def test_numbers_may_change() -> None:
 
 @pytest.mark.parametrize("given", [None, 3, ["vit"], b"vit"])
 def test_what_is_no_model(given: Any) -> None:
-    with pytest.raises(ClasslensError, match=f"a {type(given).__name__} was given as the model"):
-        classlens.load(given)
+    refused(lambda: classlens.load(given), f"a {type(given).__name__} was given as the model")
 
 
 def test_a_transform_with_another_number_of_channels() -> None:
@@ -74,7 +74,7 @@ TARGETS: dict[str, tuple[Any, str]] = {
     "bools": (np.array([True, False, True]), "a bool"),
     "True": (True, "a bool"),
     "None": (None, "a NoneType"),
-    "two dimensions": (torch.zeros(3, 1, dtype=torch.int64), r"an array of shape \[3, 1\]"),
+    "two dimensions": (torch.zeros(3, 1, dtype=torch.int64), "an array of shape [3, 1]"),
     "a set": ({1, 2, 3}, "a set"),
 }
 
@@ -83,8 +83,7 @@ TARGETS: dict[str, tuple[Any, str]] = {
 def test_what_is_no_class(kind: str) -> None:
     given, words = TARGETS[kind]
     trace = classlens.load(zoo.build("cls")).trace(zoo.pixels("cls"))
-    with pytest.raises(ClasslensError, match=f"target classes were given as {words}"):
-        trace.rank("mlp_out", given)
+    refused(lambda: trace.rank("mlp_out", given), f"target classes were given as {words}")
 
 
 @pytest.mark.parametrize("given", [np.int64(4), torch.tensor(4), np.array(4), [np.int32(4), 4, torch.tensor(4)]])

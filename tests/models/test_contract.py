@@ -13,7 +13,8 @@ from torch import Tensor
 import classlens
 from classlens import AblateHeads, AblateSublayer, CutAttention
 from classlens.core.attention import LOSSES
-from classlens.forward.hooks import evaluating, watching
+from classlens.forward.hooks import watching
+from classlens.forward.run import evaluating
 from classlens.lens.trace import Trace
 from classlens.lens.verify import verify
 from classlens.models.view import Site
@@ -80,7 +81,7 @@ def test_tokens_states_and_logits_are_the_models_own(case: Case) -> None:
     for block, state in enumerate(case.tiny.states(case.module, case.pixels)):
         close(post[block], state)
         close(pre[block], own.inputs[block])
-        attn, mlp = (case.trace.recording.states(site, block) for site in ("attn_out", "mlp_out"))
+        attn, mlp = (case.trace.recording.activation(site, block) for site in ("attn_out", "mlp_out"))
         close(attn, own.added[block].detach())
         close(mlp, state - own.inputs[block] - own.added[block].detach())
     close(view.logits(post[-1]), own.logits)
@@ -91,7 +92,9 @@ def test_each_token_is_projected_through_its_own_head(case: Case) -> None:
     tiny = case.tiny
     places: tuple[tuple[Site, int], ...] = (("resid_post", tiny.depth - 1), ("mlp_out", 0))
     for site, block in places:
-        vectors = case.states("resid_post")[block] if site == "resid_post" else case.trace.recording.states(site, block)
+        vectors = (
+            case.states("resid_post")[block] if site == "resid_post" else case.trace.recording.activation(site, block)
+        )
         found = torch.from_numpy(case.trace.logits(site).sel(block=block).values)
         for token in range(tiny.count):
             with torch.no_grad():

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer, ViT_B_16_Weights, ViT_B_32_Weights
 
 import classlens
-from classlens.forward.hooks import evaluating, watching
+from classlens.forward.hooks import watching
+from classlens.forward.run import evaluating
 from classlens.models import torchvision as adapter
 from classlens.models.adapter import adapter_of_name
 from tests.models.oracles import pixels, randomize

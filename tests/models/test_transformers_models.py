@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import classlens
-from classlens.forward.hooks import evaluating
+from classlens.forward.run import evaluating
 from classlens.models.transformers import ADAPTER
 from tests import zoo
 from tests.models.oracles import randomize

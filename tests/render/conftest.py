@@ -1,4 +1,4 @@
-"""A browser and a page in it."""
+"""An analysis, a browser and a page in it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from classlens.analysis.analyze import AnalyzeResult, analyze
+from classlens.core.stats import Statistics
 from classlens.render.html.report import write_report
+from classlens.tasks.tokens.conditions.registry import decoder_conditions
+from tests.analysis.stores import StoreSpec, write_store
 from tests.render.browser import chromium, quiet
 from tests.render.records import Record, Sizes, make_pictures, make_record
 
@@ -16,11 +20,30 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 
+@pytest.fixture(scope="session")
+def three_models(tmp_path_factory: pytest.TempPathFactory) -> AnalyzeResult:
+    """The analysis of three models, of which the second lacks masks, memories and ``[CLS]``."""
+    folder = tmp_path_factory.mktemp("stores")
+    conditions = (
+        "clean",
+        "random_init",
+        "self_only",
+        "no_cls",
+        "context_removed",
+        "class_removed",
+        *decoder_conditions(),
+    )
+    write_store(folder / "a.zarr", StoreSpec(masks=True, conditions=conditions, model="first | odd", images=20))
+    write_store(folder / "b.zarr", StoreSpec(model="second", prefix=(), memories=False, blocks=5))
+    write_store(folder / "c.zarr", StoreSpec(model="third"))
+    return analyze([folder / f"{name}.zarr" for name in "abc"], statistics=Statistics(permutations=50, resamples=20))
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     # For one module only: the synchronous Playwright holds an event loop that other tests may want.
-    with chromium() as found:
-        yield found
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture

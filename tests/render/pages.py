@@ -78,11 +78,11 @@ def assert_inspector(
 
 
 def assert_signed(shown: dict[int, tuple[float, ...]], values: Any, first: int) -> None:
-    """Vermillion for positive, blue for negative values, as opaque as they are large; zero cannot be seen."""
+    """Vermillion for positive, blue for negative values, as opaque as they are large; zero is transparent."""
     largest = max(abs(value) for value in values)
     assert set(shown) == {first + token for token in range(len(values))}
     for token, value in enumerate(values):
         *rgb, alpha = shown[first + token]
-        assert alpha == pytest.approx(0.92 * abs(value) / largest, abs=0.01), f"image token {token}"
+        assert alpha == pytest.approx(0.72 * abs(value) / largest, abs=0.01), f"image token {token}"
         if alpha > 0.02:
             assert rgb == ([213, 94, 0] if value > 0 else [0, 114, 178]), f"image token {token}"

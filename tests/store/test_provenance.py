@@ -1,4 +1,4 @@
-"""Whatever a result depends on changes the digest that stores are told apart by."""
+"""Digests and settings that identify what a result was made from."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import torch
 import classlens
 from classlens.models.digest import weights_digest
 from classlens.models.transforms import Preprocessing, paper_transform
-from classlens.store.provenance import transform_digest, transform_pixels
+from classlens.store.provenance import require_same, transform_digest, transform_pixels
 from tests import zoo
+from tests.refusals import refused
 
 
 @pytest.mark.parametrize("name", ["blocks.1.mlp.fc2.bias", "head.weight", "pos_embed", "a buffer"])
-def test_any_number_of_a_model_counts(name: str) -> None:
+def test_the_digest_covers_every_weight_and_buffer(name: str) -> None:
     model: Any = zoo.build("cls")
     model.register_buffer("angles", torch.ones(3), persistent=False)
     view = classlens.load(model).view
@@ -27,7 +28,7 @@ def test_any_number_of_a_model_counts(name: str) -> None:
     assert weights_digest(view) != before
 
 
-def test_a_transform_counts_by_what_it_does() -> None:
+def test_a_transform_is_identified_by_its_pixels() -> None:
     digests = [
         transform_digest(transform_pixels(Preprocessing(transform)))
         for transform in (
@@ -39,3 +40,15 @@ def test_a_transform_counts_by_what_it_does() -> None:
     ]
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
+
+
+def test_the_same_settings_in_another_spelling() -> None:
+    require_same("run.zarr", {"sites": ["embed"], "seed": 0, "more": 1}, {"sites": ("embed",), "seed": 0})
+
+
+def test_the_first_difference_is_named() -> None:
+    begun = {"command": "evaluate", "model": "tiny", "weights": "0123", "batch_size": 16, "sites": ["embed"]}
+    refused(lambda: require_same("run.zarr", begun, {"batch_size": 8}), "'run.zarr'", "batch size '16', not '8'")
+    refused(lambda: require_same("run.zarr", begun, {"command": "measure"}), "command 'evaluate', not 'measure'")
+    refused(lambda: require_same("run.zarr", begun, {"weights": "4567"}), "model 'tiny' of other weights ('0123')")
+    refused(lambda: require_same("run.zarr", begun, {"sites": ["x" * 99]}), "…")

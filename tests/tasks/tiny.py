@@ -1,4 +1,4 @@
-"""Small models with small data sets, and what scikit-learn makes of them."""
+"""Small models, small data sets, and probes by scikit-learn."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from torch import Tensor
 
 import classlens
 from classlens import Lens
-from classlens.data.registry import open_dataset
+from classlens.data.open_dataset import open_dataset
 from classlens.models.transforms import paper_transform
 from tests import literal, zoo
 from tests.data.pictures import folder
 
 NAMES = ("cat", "dog", "frog", *(f"other {number}" for number in range(8)))
-SEEN = NAMES[:3]
+DATA_CLASSES = NAMES[:3]
+BLOCKS, TOKENS, WIDTH = 3, 5, 24
+"""Sizes of the model ``cls``."""
+LOCAL: dict[str, Any] = {"workers": 0}
+"""Options of a run in this process."""
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -28,13 +32,13 @@ class Data(NamedTuple):
 
 
 def data_in(root: Path, train: int = 30, test: int = 9) -> Data:
-    """Images of three of the eleven classes; those to be tested are other ones."""
-    learned = folder(root / "train", train, SEEN)
-    folder(root / "all", train + test, SEEN)
+    """Images of three of the eleven classes; test images differ from training images."""
+    train_spec = folder(root / "train", train, DATA_CLASSES)
+    folder(root / "all", train + test, DATA_CLASSES)
     for path in sorted((root / "all").rglob("*.png")):
         if int(path.stem) < train:
             path.unlink()
-    return Data(learned, f"folder:{root / 'all'}")
+    return Data(train_spec, f"folder:{root / 'all'}")
 
 
 def lens_of(name: str = "cls", dtype: torch.dtype = torch.float64) -> Lens:
@@ -52,7 +56,7 @@ def labels_of(data: str) -> list[int]:
 
 
 def states_of(lens: Lens, data: str, dtype: torch.dtype = torch.float64) -> literal.States:
-    """Tokens at every site, from timm's own modules."""
+    """States at every site, from timm's modules."""
     return literal.states(lens.view.module, pixels_of(lens, data).to(dtype))
 
 
@@ -62,6 +66,6 @@ def ridge_of(x: Numbers, label: list[int], alpha: float = 1.0) -> Any:
 
 
 def rank_of(scores: Numbers, label: int) -> tuple[int, int]:
-    """Rank of the label and the class on top, by loops."""
+    """Rank of the label and top-1 class, by loops."""
     row = scores.tolist()
-    return sum(one > row[label] for one in row), row.index(max(row))
+    return sum(score > row[label] for score in row), row.index(max(row))

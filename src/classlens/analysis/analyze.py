@@ -9,27 +9,40 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from classlens.analysis.experiment import Experiment, Found
-from classlens.analysis.registry import select_experiments
-from classlens.analysis.store_reader import Part, StoreReader, open_readers
+from classlens.analysis.experiment import Experiment, Reduction
+from classlens.analysis.measured_store import ImageBatch, MeasuredStore, open_measured_stores
+from classlens.analysis.registry import EXPERIMENTS
 from classlens.core.stats import Statistics, check_statistics
 from classlens.errors import require_extra
-from classlens.tasks.tokens.conditions import CLEAN, CONDITIONS
+from classlens.tasks.tokens.conditions.registry import CONDITIONS
 
 
 class Missing(NamedTuple):
-    """What was not measured of a model: why, and the flag that measures it."""
+    """Data that a store lacks for an experiment: the reason, and the option that measures it.
+
+    Attributes:
+        model: the model, as in the tables.
+        experiment: name of the experiment.
+        whole: True where the experiment has no rows of this model, False where only some are missing.
+        reason: what was not measured, and how to measure it.
+    """
 
     model: str
     experiment: str
     whole: bool
-    """Nothing of the experiment; else a part of it."""
     reason: str
 
 
 @dataclass(frozen=True)
-class Analysis:
-    """Tables by experiment, what is missing in them, and what they were made from."""
+class AnalyzeResult:
+    """The tables of an analysis, what is missing in them, and the stores they come from.
+
+    Attributes:
+        tables: a tidy table for each experiment, by its name; without a row, an experiment has no table.
+        missing: data that a store lacks for an experiment.
+        stores: facts of each store: model, data, images, blocks, conditions, versions.
+        statistics: the settings of intervals and tests.
+    """
 
     tables: dict[str, pd.DataFrame]
     missing: list[Missing]
@@ -40,108 +53,121 @@ class Analysis:
 def analyze(
     stores: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
-    experiments: Collection[str] | None = None,
+    experiments: str | Collection[str] = "all",
     statistics: Statistics | None = None,
     report: Callable[[str, int, int], None] = lambda *_: None,
-) -> Analysis:
-    """Every experiment of the paper on one or more stores of ``classlens.measure``, as tidy tables.
+) -> AnalyzeResult:
+    """Tables of the paper's experiments, from one or more stores of ``classlens.measure``.
 
-        found = classlens.analyze(["b32.zarr", "b16.zarr"])
-        found.tables["evolution"].query("tokens == 'cls'")  # pandas: model, condition, tokens, measure, block, value, …
-
-    Every table has ``model``, the keys of its experiment, ``block`` (from 0) and ``value, low, high, images``: a mean
-    over images with its bootstrap interval over images. ``p`` is never 0, and ``p_holm`` is corrected over blocks.
-    Stores are read once, a part at a time, so memory does not grow with what they hold but for a few numbers an image.
+    Every table has ``model``, the keys of its experiment, ``block`` (from 0) where it goes by blocks, and ``value, low,
+    high, images``: a mean over images with its bootstrap interval over images. ``p`` is never 0, and ``p_holm`` is
+    corrected over blocks. Each store is read once, batch by batch, and kept are a few numbers for each image.
 
     Args:
-        stores: paths or URLs; the tables set them side by side, named by their models.
-        experiments: some of ``classlens.analysis.registry.EXPERIMENTS``; all when left out.
-        statistics: seed, permutations, resamples and confidence.
-        report: called with the model, images done and images of all.
+        stores: paths or URLs of stores; tables name them by their models.
+        experiments: names in ``classlens.EXPERIMENTS``, or ``"all"``.
+        statistics: seed, permutations, resamples and confidence; the defaults of ``Statistics`` when left out.
+        report: called with the model, the images done and the images of its store.
+
+    Returns:
+        The tables. Data that a store lacks for an experiment is no error: ``missing`` names the option that measures
+        it.
 
     Raises:
-        ClasslensError: for what is no store, or holds no measured image of ``clean``. What a store lacks for an
-            experiment is no error: it stands in ``missing`` with the flag that measures it.
+        ClasslensError: a path without a store, a store without a measured image of ``clean``, an unknown experiment, or
+            statistics out of range.
+
+    Examples:
+        >>> import classlens
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from PIL import Image
+        >>> with TemporaryDirectory() as folder:
+        ...     image = Path(folder, "images", "cat", "black.png")
+        ...     image.parent.mkdir(parents=True)
+        ...     Image.new("RGB", (32, 32)).save(image)
+        ...     store = Path(folder, "builtin.zarr")
+        ...     _ = classlens.measure("builtin:cifar10", f"folder:{folder}/images", store)
+        ...     result = classlens.analyze(store, experiments="evolution")
+        >>> result.tables["evolution"].query("tokens == 'cls' and measure == 'identifiability'")["block"].tolist()
+        [0, 1, 2, 3, 4, 5]
     """
-    wanted = select_experiments([experiments] if isinstance(experiments, str) else experiments)
-    how = statistics or Statistics()
-    check_statistics(how)
+    chosen = [EXPERIMENTS[name] for name in EXPERIMENTS.select(experiments)]
+    statistics = statistics or Statistics()
+    check_statistics(statistics)
     require_libraries()
-    given = [stores] if isinstance(stores, str | os.PathLike) else stores
-    opened = open_readers(given)
+    opened = open_measured_stores([stores] if isinstance(stores, str | os.PathLike) else stores)
     missing: list[Missing] = []
-    tables: dict[str, list[pd.DataFrame]] = {experiment.name: [] for experiment in wanted}
+    tables: dict[str, list[pd.DataFrame]] = {experiment.name: [] for experiment in chosen}
     for store in opened:
-        able = [experiment for experiment in wanted if _able(store, experiment, len(opened), missing)]
-        for name, table in _tables(store, able, how, report).items():
+        possible = [experiment for experiment in chosen if _is_possible(store, experiment, len(opened), missing)]
+        for name, table in _tables(store, possible, statistics, report).items():
             if table.empty:
                 missing.append(Missing(store.model, name, True, "no image has a value for it"))
             else:
                 tables[name].append(table)
     joined = {
-        experiment.name: experiment.across(pd.concat(tables[experiment.name], ignore_index=True))
-        for experiment in wanted
+        experiment.name: experiment.combine(pd.concat(tables[experiment.name], ignore_index=True))
+        for experiment in chosen
         if tables[experiment.name]
     }
-    return Analysis(joined, missing, [_about(store) for store in opened], how)
+    return AnalyzeResult(joined, missing, [_facts(store) for store in opened], statistics)
 
 
-def _able(store: StoreReader, experiment: Experiment, stores: int, missing: list[Missing]) -> bool:
-    """Whether a store has what an experiment cannot do without; writes down all that it lacks."""
+def _is_possible(store: MeasuredStore, experiment: Experiment, stores: int, missing: list[Missing]) -> bool:
+    """Whether a store meets all requirements that are not optional; appends unmet ones to ``missing``."""
 
-    def lacking(optional: bool) -> list[Missing]:
+    def unmet(optional: bool) -> list[Missing]:
         reasons = [store.lacks(need) for need in experiment.needs if need.optional == optional]
         return [Missing(store.model, experiment.name, not optional, reason) for reason in reasons if reason]
 
-    found = lacking(optional=False)
-    if stores < experiment.least_stores:
-        found.append(Missing(store.model, experiment.name, True, "models are compared: give two stores or more"))
-    # Of what is not measured at all, no part need be named.
-    missing += found or lacking(optional=True)
-    return not found
+    obstacles = unmet(optional=False)
+    if stores < experiment.min_stores:
+        obstacles.append(Missing(store.model, experiment.name, True, "models are compared: give two stores or more"))
+    # Parts are of no interest where the whole experiment is missing.
+    missing += obstacles or unmet(optional=True)
+    return not obstacles
 
 
 def _tables(
-    store: StoreReader,
+    store: MeasuredStore,
     experiments: Sequence[Experiment],
-    how: Statistics,
+    statistics: Statistics,
     report: Callable[[str, int, int], None],
 ) -> dict[str, pd.DataFrame]:
-    # Experiments that reduce images in the same way share what they find.
-    updates: dict[Callable[[Part], Found], list[Found]] = {experiment.update: [] for experiment in experiments}
+    # Experiments with the same update share its reductions.
+    reductions: dict[Callable[[ImageBatch], Reduction], list[Reduction]] = {
+        experiment.update: [] for experiment in experiments
+    }
     done = 0
     report(store.model, 0, store.images)
-    for part in store.parts():
-        for update, found in updates.items():
-            found.append(update(part))
-        done += part.images
+    for batch in store.batches():
+        for update, of_batches in reductions.items():
+            of_batches.append(update(batch))
+        done += batch.images
         report(store.model, done, store.images)
-    merged = {update: Found.merge(found) for update, found in updates.items()}
+    merged = {update: Reduction.merge(of_batches) for update, of_batches in reductions.items()}
     tables = {}
     for experiment in experiments:
-        table = experiment.compute(store, merged[experiment.update], how)
+        table = experiment.compute(store, merged[experiment.update], statistics)
         table.insert(0, "model", store.model)
         tables[experiment.name] = table[table["value"].notna()].reset_index(drop=True)
     return tables
 
 
-def _about(store: StoreReader) -> dict[str, Any]:
-    kept = ("data", "split", "data_note", "num_classes", "pooling", "sites", "memories", "weights", "dtype", "seed")
-    conditions = [name for name in ("clean", *_OTHERS) if store.has(name)]
+def _facts(store: MeasuredStore) -> dict[str, Any]:
+    copied = ("data", "split", "data_note", "num_classes", "pooling", "sites", "memories", "weights", "dtype", "seed")
     return {
         "model": store.model,
         "name": str(store.attrs["model"]),
         "store": store.stem,
         "images": store.images,
-        "images_of_all": store.total,
+        "images_of_all": store.total_images,
         "blocks": store.blocks,
-        "conditions": conditions,
-        **{key: store.attrs.get(key) for key in kept},
+        "conditions": [name for name in CONDITIONS if store.has(name)],
+        **{key: store.attrs.get(key) for key in copied},
         "versions": store.attrs.get("versions"),
     }
-
-
-_OTHERS = tuple(name for name in CONDITIONS if name != CLEAN)
 
 
 def require_libraries() -> None:

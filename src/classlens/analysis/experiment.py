@@ -1,4 +1,4 @@
-"""What an experiment is: it takes a store part by part, and ends in one tidy table."""
+"""What an experiment is: it reduces a store batch by batch, and ends in one tidy table."""
 
 from __future__ import annotations
 
@@ -11,61 +11,77 @@ import pandas as pd
 from numpy import ndarray
 
 from classlens.analysis.charts import Chart
-from classlens.analysis.store_reader import Need, Part, StoreReader
+from classlens.analysis.labels import LABELS, Label
+from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
 from classlens.core.stats import Statistics, estimate, flip_signs, holm
+from classlens.tasks.tokens.conditions.registry import CLEAN
 
 Key = tuple[str, ...]
 Array = ndarray[Any, Any]
+RANDOM_INIT = "random_init"
+"""The condition of the random twin."""
+TWIN = Requirement(RANDOM_INIT, optional=True)
 
 
 @dataclass(frozen=True)
-class Found:
-    """What is kept of images: values by key, ``[image, block]``, and counts that are added up, by key.
+class Reduction:
+    """What an experiment keeps of images: values by key, ``[image, block]``, and counts by key, which are summed.
 
-        Found.merge([experiment.update(part) for part in store.parts()])
-
-    Any split of the images agrees (law 5): values are joined, counts are sums.
+    Any split of the images into batches gives the same reduction (values are joined, counts added):
+    ``Reduction.merge([experiment.update(batch) for batch in store.batches()])``.
     """
 
     values: Mapping[Key, Array] = field(default_factory=dict)
     counts: Mapping[Key, Array] = field(default_factory=dict)
 
     @classmethod
-    def merge(cls, parts: Sequence[Found]) -> Found:
-        if not parts:
+    def merge(cls, reductions: Sequence[Reduction]) -> Reduction:
+        """The reduction of the images of all of them, in order."""
+        if not reductions:
             return cls()
+        first, *others = reductions
         return cls(
-            {key: np.concatenate([part.values[key] for part in parts]) for key in parts[0].values},
-            {key: sum((part.counts[key] for part in parts[1:]), parts[0].counts[key]) for key in parts[0].counts},
+            {key: np.concatenate([reduction.values[key] for reduction in reductions]) for key in first.values},
+            {key: sum((reduction.counts[key] for reduction in others), first.counts[key]) for key in first.counts},
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One experiment: one file, one table, and the figures of that table.
 
-    ``update`` reduces some images, ``compute`` makes the table of one store, and ``across`` adds rows that speak of
+    ``update`` reduces a batch of images, ``compute`` makes the table of one store, and ``combine`` adds rows about
     several stores. Every table has the columns ``model``, those of ``keys``, ``block`` where it goes by blocks, and
     ``value, low, high, images``: a mean over images with its interval. Further columns are tests.
     """
 
     name: str
-    title: str
+    label: str
+    """Heading of the table and its figures."""
     about: str
-    """What the value is, in one sentence or two, with its source."""
+    """One line for lists of experiments."""
+    definition: str
+    """What the value is, in a few sentences, with its source."""
     keys: tuple[str, ...]
-    needs: tuple[Need, ...]
+    needs: tuple[Requirement, ...]
     charts: tuple[Chart, ...]
-    compute: Callable[[StoreReader, Found, Statistics], pd.DataFrame]
-    update: Callable[[Part], Found] = lambda _: Found()
-    least_stores: int = 1
-    across: Callable[[pd.DataFrame], pd.DataFrame] = lambda table: table
+    compute: Callable[[MeasuredStore, Reduction, Statistics], pd.DataFrame]
+    update: Callable[[ImageBatch], Reduction] = lambda _: Reduction()
+    value_labels: Mapping[str, Label] = field(default_factory=dict)
+    """Labels of values that only this experiment has."""
+    min_stores: int = 1
+    combine: Callable[[pd.DataFrame], pd.DataFrame] = lambda table: table
+
+    @property
+    def labels(self) -> Mapping[str, Label]:
+        """Labels of all values in the columns ``keys``."""
+        return {**LABELS, **self.value_labels}
 
 
 def averages(
     keys: Sequence[str],
     values: Mapping[Key, Array],
-    how: Statistics,
+    statistics: Statistics,
     *,
     blocks: Sequence[int] | None = None,
     weights: Mapping[Key, Array] | None = None,
@@ -73,28 +89,27 @@ def averages(
 ) -> pd.DataFrame:
     """A row for each key and block: the mean over images with its interval (see ``core.stats.estimate``).
 
-    ``blocks`` are those of the columns of the values; None for values of one block that is told elsewhere.
+    ``blocks`` numbers the columns of the values. None: values have one column, and the table no column ``block``.
     """
-    names = list(values)
-    columns = [(*key, block) for key in names for block in (blocks if blocks is not None else [0])]
-    if not names:
+    if not values:
         return pd.DataFrame(columns=[*keys, *(["block"] if blocks is not None else [])])
-    joined = np.concatenate([values[key] for key in names], axis=1)
-    weighted = None if weights is None else np.concatenate([weights[key] for key in names], axis=1)
-    found = estimate(joined, how, weights=weighted, groups=groups)
-    table = pd.DataFrame(columns, columns=[*keys, "block"]).assign(**found._asdict())
+    rows = [(*key, block) for key in values for block in (blocks if blocks is not None else [0])]
+    joined = np.concatenate(list(values.values()), axis=1)
+    joined_weights = None if weights is None else np.concatenate([weights[key] for key in values], axis=1)
+    means = estimate(joined, statistics, weights=joined_weights, groups=groups)
+    table = pd.DataFrame(rows, columns=[*keys, "block"]).assign(**means._asdict())
     return table if blocks is not None else table.drop(columns="block")
 
 
-def change_of(edited: Array, unedited: Array, how: Statistics) -> dict[str, float]:
+def change_of(edited: Array, unedited: Array, statistics: Statistics) -> dict[str, float]:
     """Columns of a row: the mean change of an image with its interval, and a two-sided permutation p value."""
     change = edited - unedited
-    found = estimate(change, how)
-    p = flip_signs(change, how, "two-sided")
-    return {"change": found.value[0], "change_low": found.low[0], "change_high": found.high[0], "p": p[0]}
+    mean = estimate(change, statistics)
+    p = flip_signs(change, statistics, "two-sided")
+    return {"change": mean.value[0], "change_low": mean.low[0], "change_high": mean.high[0], "p": p[0]}
 
 
-def corrected(table: pd.DataFrame, family: Sequence[str], p: str = "p") -> pd.DataFrame:
+def add_holm(table: pd.DataFrame, family: Sequence[str], p: str = "p") -> pd.DataFrame:
     """Add ``p_holm``: Holm's correction over the blocks of each family of rows."""
     table = table.assign(**{f"{p}_holm": np.nan})
     groups = table.groupby(list(family), sort=False).groups.values() if family else [table.index]
@@ -103,9 +118,6 @@ def corrected(table: pd.DataFrame, family: Sequence[str], p: str = "p") -> pd.Da
     return table
 
 
-def conditions(store: StoreReader) -> tuple[str, ...]:
-    """The model and, where it was measured, its random twin: the baseline of every evolution over blocks."""
-    return tuple(name for name in ("clean", "random_init") if store.has(name))
-
-
-TWIN = Need("random_init", optional=True)
+def model_and_twin(store: MeasuredStore) -> tuple[str, ...]:
+    """The condition of the model and, where it was measured, that of its random twin, the baseline over blocks."""
+    return tuple(name for name in (CLEAN, RANDOM_INIT) if store.has(name))

@@ -1,7 +1,8 @@
-"""The paper in one go: measure models on their data, and analyze what was measured."""
+"""The paper in one go: measure models on their data, and analyze the measurements."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,18 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classlens.analysis.analyze import Analysis, analyze, require_libraries
-from classlens.analysis.published import REMOVAL_METHODS, REMOVAL_MODELS
+from classlens.analysis.analyze import AnalyzeResult, analyze, require_libraries
+from classlens.analysis.published import PROBE_METHOD, REMOVAL, REMOVAL_METHODS, REMOVAL_MODELS
 from classlens.core.stats import Statistics, check_statistics
 from classlens.data.class_mapping import map_classes
 from classlens.data.dataset import Dataset
-from classlens.data.registry import open_dataset
-from classlens.engine.work import MeasureResult, Progress
+from classlens.data.open_dataset import open_dataset
+from classlens.engine.progress import MeasureResult, Progress
 from classlens.errors import ClasslensError
 from classlens.lens.lens import Lens, load
 from classlens.models.paper import MODELS
 from classlens.tasks.evaluation.evaluate import evaluate
-from classlens.tasks.tokens.conditions import CONDITIONS, check_conditions
+from classlens.tasks.tokens.conditions.check import check_conditions
+from classlens.tasks.tokens.conditions.registry import CONDITIONS
 from classlens.tasks.tokens.measure import measure
 
 if TYPE_CHECKING:
@@ -32,17 +34,17 @@ PER_CLASS = 5
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What came of it: the analysis of all that could be measured, and why other models were not."""
+    """The analysis of all models that could be measured, and why the others could not."""
 
-    analysis: Analysis
+    analysis: AnalyzeResult
     problems: dict[str, str]
     removal: dict[str, pd.DataFrame]
-    """Scores of token removal, of the models of which the paper has them."""
+    """Scores of token removal, for models with published ones."""
 
 
 def reproduce(
     data: Sequence[str],
-    models: Sequence[str] | None,
+    models: str | Sequence[str],
     stores: Path,
     *,
     checkpoints: Mapping[str, Path] | None = None,
@@ -50,83 +52,97 @@ def reproduce(
     split: str | None = None,
     memories: bool = True,
     removal: bool = False,
+    ranks: Mapping[str, str | os.PathLike[str]] | None = None,
     statistics: Statistics | None = None,
     report: Callable[[str, Progress], None] = lambda *_: None,
-    reading: Callable[[str, int, int], None] = lambda *_: None,
+    report_analysis: Callable[[str, int, int], None] = lambda *_: None,
     **options: Any,
 ) -> Reproduction:
     """Measure models under every condition that their data allow, and analyze them together.
 
-        reproduce(["imagenet-s:/data", "cifar100:/cifar"], ["paper:vit-b-32"], Path("stores"))
+    ``reproduce(["imagenet-s:/data", "cifar100:/cifar"], ["paper:vit-b-32"], Path("stores"))``
 
-    A model takes the first data set whose classes are among its own. Stores are named by their models and gone on with
-    when they are there already. What cannot be measured (no weights, no fitting data) stands in ``problems``; all other
-    models are measured all the same.
+    A model is measured on the first data set whose classes are among its own. Stores are named by their models; an
+    existing one is continued. A model that cannot be measured (no weights, no fitting data) stands in ``problems``, and
+    does not stop the others.
 
     Args:
         data: data sets as for ``classlens.measure``.
-        models: names of models; the paper's seven for None.
+        models: names of models; ``"all"`` for those of the paper.
         stores: folder of the stores.
         checkpoints: weight files by model.
         per_class, split, memories, options: as for ``classlens.measure``.
-        removal: also token removal by importance, where the paper has it: some hundred forward passes an image.
+        removal: also token removal by importance, for models with published values: some hundred forward passes an
+            image.
+        ranks: by model, a store of ``classlens.probe`` of the same images, for token removal by probe importance.
+        statistics: of intervals and tests.
+        report: called with the model and the progress of its measurement.
+        report_analysis: called with the model, the images analyzed and the images of its store.
 
     Raises:
         ClasslensError: no model could be measured, or a data set cannot be opened.
     """
-    names = list(dict.fromkeys(MODELS if models is None else models))
-    weights = dict(checkpoints or {})
-    for name in weights:
-        if name not in names:
-            raise ClasslensError(f"a checkpoint was given for model {name!r}, which is not among the models: add it")
+    names = list(MODELS if models == "all" else dict.fromkeys([models] if isinstance(models, str) else models))
+    checkpoints, ranks = dict(checkpoints or {}), dict(ranks or {})
+    for kind, by_model in (("a checkpoint was", checkpoints), ("ranks were", ranks)):
+        for name in by_model:
+            if name not in names:
+                raise ClasslensError(f"{kind} given for model {name!r}, which is not among the models: add it")
     if not names or not data:
         raise ClasslensError(f"no {'data' if names else 'models'} were given: give one or more")
+    if ranks and not removal:
+        raise ClasslensError("ranks were given without token removal, which they are for: add --removal")
     check_statistics(statistics or Statistics())
     require_libraries()
-    sets = [open_dataset(spec, split=split, per_class=per_class) for spec in data]
-    made: list[str] = []
+    datasets = [open_dataset(spec, split=split, per_class=per_class) for spec in data]
+    measured: list[str] = []
     problems: dict[str, str] = {}
-    removed: dict[str, pd.DataFrame] = {}
+    scores: dict[str, pd.DataFrame] = {}
     for name in names:
-        loading = {"checkpoint": weights[name]} if name in weights else {}
+        model_options = options | ({"checkpoint": checkpoints[name]} if name in checkpoints else {})
         try:
-            made.append(_measured(name, sets, stores, memories, partial(report, name), loading | options).store)
+            result = _measure(name, datasets, stores, memories, partial(report, name), model_options)
+            measured.append(result.store)
             if removal and name in REMOVAL_MODELS:
-                removed[name] = _removal(name, sets, stores, statistics, partial(report, name), loading | options)
+                scores[name] = _remove_tokens(
+                    name, datasets, stores, ranks.get(name), statistics, partial(report, name), model_options
+                )
         except ClasslensError as error:
             problems[name] = str(error)
-    if not made:
+    if not measured:
         first = next(iter(problems))
         raise ClasslensError(f"none of {len(names)} models could be measured; the first, {first!r}: {problems[first]}")
-    return Reproduction(analyze(made, statistics=statistics, report=reading), problems, removed)
+    return Reproduction(analyze(measured, statistics=statistics, report=report_analysis), problems, scores)
 
 
-def _removal(
+def _remove_tokens(
     name: str,
-    sets: Sequence[Dataset],
+    datasets: Sequence[Dataset],
     stores: Path,
+    ranks: str | os.PathLike[str] | None,
     statistics: Statistics | None,
     report: Callable[[Progress], None],
     options: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """Token removal as published: every number of tokens, by the methods of the paper."""
+    """Scores of token removal as published: every number of tokens, by the methods of the paper."""
     _, loading = _split(options)
     return evaluate(
         name,
-        _fitting(load(name, **loading), sets),
+        _first_fitting(load(name, **loading), datasets),
         stores / f"{slug(name)}-removal",
-        methods=list(REMOVAL_METHODS.values()),
-        metrics=["removal"],
-        steps=None,
+        methods=[method for method in REMOVAL_METHODS.values() if method != PROBE_METHOD or ranks is not None],
+        metrics=[REMOVAL],
+        steps="all",
+        ranks=ranks,
         statistics=statistics,
         report=report,
         **options,
     ).scores
 
 
-def _measured(
+def _measure(
     name: str,
-    sets: Sequence[Dataset],
+    datasets: Sequence[Dataset],
     stores: Path,
     memories: bool,
     report: Callable[[Progress], None],
@@ -134,12 +150,12 @@ def _measured(
 ) -> MeasureResult:
     measuring, loading = _split(options)
     lens = load(name, **loading)
-    chosen = _fitting(lens, sets)
+    dataset = _first_fitting(lens, datasets)
     return measure(
         name,
-        chosen,
+        dataset,
         stores / f"{slug(name)}.zarr",
-        conditions=_possible(lens, chosen),
+        conditions=_possible_conditions(lens, dataset),
         memories=memories,
         report=report,
         **measuring,
@@ -153,28 +169,28 @@ def _split(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return measuring, {key: value for key, value in options.items() if key not in measuring}
 
 
-def _fitting(lens: Lens, sets: Sequence[Dataset]) -> Dataset:
+def _first_fitting(lens: Lens, datasets: Sequence[Dataset]) -> Dataset:
     """The first data set whose classes are among the model's."""
     problem: ClasslensError | None = None
-    for one in sets:
+    for dataset in datasets:
         try:
-            map_classes(one, lens.classes, model_name=lens.view.name)
+            map_classes(dataset, lens.classes, model_name=lens.view.name)
         except ClasslensError as error:
             problem = problem or error
         else:
-            return one
+            return dataset
     assert problem is not None
     raise problem
 
 
-def _possible(lens: Lens, data: Dataset) -> list[str]:
-    found: list[str] = []
+def _possible_conditions(lens: Lens, dataset: Dataset) -> list[str]:
+    possible: list[str] = []
     for name in CONDITIONS:
         try:
-            found += check_conditions([name], lens.view, masks=data.has_masks, data=data.spec)
+            possible += check_conditions([name], lens.view, masks=dataset.has_masks, data=dataset.spec)
         except ClasslensError:
             continue
-    return found
+    return possible
 
 
 def slug(name: str) -> str:

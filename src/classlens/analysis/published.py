@@ -1,4 +1,4 @@
-"""The values that the paper publishes, as a table to set measured ones beside."""
+"""The paper's published values, and measured values beside them."""
 
 from __future__ import annotations
 
@@ -7,26 +7,31 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from classlens.analysis.analyze import Analysis
+from classlens.analysis.analyze import AnalyzeResult
+from classlens.analysis.experiments.identifiability import LABELS
 from classlens.models.paper import MODELS
+from classlens.tasks.tokens.conditions.registry import CLEAN, CONDITIONS
 
 SOURCE = "Vilas, Schaumlöffel and Roig, NeurIPS 2023, arXiv 2310.18969"
+REMOVAL = "removal"
+"""Values of token removal stand in the scores of this metric; all others stand in the table of an experiment."""
 
 
-class Published(NamedTuple):
-    """One published value: a share from 0 to 1, and where a measured one stands in our tables."""
+class PublishedValue(NamedTuple):
+    """One published value: a share from 0 to 1, and the row of our tables that measures the same."""
 
     model: str
-    what: str
+    label: str
     value: float
     experiment: str
-    where: Mapping[str, str]
+    row: Mapping[str, str]
+    """The row's values by column."""
 
 
-class Compared(NamedTuple):
-    """A published value beside the measured one; NaN where there is none, and then ``reason`` says why."""
+class Comparison(NamedTuple):
+    """A published value beside the measured one. Without a measured one it is NaN, and ``reason`` says why."""
 
-    published: Published
+    published: PublishedValue
     value: float
     low: float
     high: float
@@ -45,110 +50,112 @@ _RATES: Mapping[str, tuple[float, float, float]] = {
     "paper:vit-b-16-refinement": (79.64, 96.26, 84.97),
     "paper:vit-b-16-gap": (52.09, 98.53, 84.13),
 }
-_RANDOM: Mapping[str, tuple[float, float]] = {"paper:vit-b-32": (0.066, 1.27), "paper:vit-b-16": (0.056, 2.18)}
+_TWIN_RATES: Mapping[str, tuple[float, float]] = {"paper:vit-b-32": (0.066, 1.27), "paper:vit-b-16": (0.056, 2.18)}
 _MEASURES = ("tokens_identifiable", "images_identifiable", "accuracy")
-_NAMES = ("tokens identifiable", "images with at least one", "top-1 accuracy")
 _B32 = "paper:vit-b-32"
+_EDITS: Mapping[str, float] = {"self_only": 0.126, "no_cls": 60.71}
+# Kept tokens identifiable when the other tokens are removed, and the same tokens when nothing is.
+_REMOVED: Mapping[str, tuple[float, float]] = {"context_removed": (44.70, 71.92), "class_removed": (38.68, 56.24)}
 # Area under the curve of token removal, by method: negative, positive.
-_REMOVAL: Mapping[str, tuple[float, float]] = {
+_REMOVAL_AREAS: Mapping[str, tuple[float, float]] = {
     "class gradient": (0.836, 0.413),
     "Chefer": (0.845, 0.393),
     "linear probe": (0.739, 0.683),
     "random": (0.716, 0.716),
 }
 REMOVAL_MODELS = (_B32,)
+PROBE_METHOD = "stored_rank:condition=probe"
 REMOVAL_METHODS: Mapping[str, str] = {
     "class gradient": "class_gradient:loss=double_softmax",  # as the published code has it
     "Chefer": "chefer",
+    "linear probe": PROBE_METHOD,
     "random": "random",
 }
-"""Methods of the published token removal, as `classlens evaluate` calls them."""
+"""Methods of the published token removal, by their names in `classlens evaluate`."""
 
 
-def published() -> Iterator[Published]:
-    """All published values, those of one model after another."""
+def published() -> Iterator[PublishedValue]:
+    """All published values, model after model."""
     for model, rates in _RATES.items():
-        for measure, name, value in zip(_MEASURES, _NAMES, rates, strict=True):
+        for measure, percent in zip(_MEASURES, rates, strict=True):
             counting = "image_tokens" if measure == "accuracy" else "reference"
-            where = {"condition": "clean", "counting": counting, "measure": measure}
-            yield Published(model, name, value / 100, "identifiability", where)
-        for measure, name, value in zip(_MEASURES, _NAMES, _RANDOM.get(model, ()), strict=False):
-            where = {"condition": "random_init", "counting": "reference", "measure": measure}
-            yield Published(model, f"random twin: {name}", value / 100, "identifiability", where)
-    rate = "tokens identifiable"
-    for condition, name, value in (
-        ("self_only", "image tokens see themselves alone", 0.126),
-        ("no_cls", "image tokens do not see [CLS]", 60.71),
-    ):
-        where = {"condition": condition, "counting": "reference", "measure": "tokens_identifiable"}
-        yield Published(_B32, f"{name}: {rate}", value / 100, "attention_edits", where)
-    for condition, tokens_are, name, value in (
-        ("context_removed", "edited", "context removed", 44.70),
-        ("context_removed", "unedited", "the same tokens, nothing removed", 71.92),
-        ("class_removed", "edited", "class removed", 38.68),
-        ("class_removed", "unedited", "the same tokens, nothing removed", 56.24),
-    ):
-        where = {"condition": condition, "tokens_are": tokens_are, "counting": "reference"}
-        where["measure"] = "tokens_identifiable"
-        yield Published(_B32, f"{name}: {rate}", value / 100, "context_removal", where)
-    for method, areas in _REMOVAL.items():
-        for order, value in zip(("negative", "positive"), areas, strict=True):
-            where = {"method": method, "order": order}
-            yield Published(_B32, f"token removal, {method}, {order}: area under the curve", value, "removal", where)
+            row = {"condition": CLEAN, "counting": counting, "measure": measure}
+            yield PublishedValue(model, LABELS[measure].text, percent / 100, "identifiability", row)
+        for measure, percent in zip(_MEASURES, _TWIN_RATES.get(model, ()), strict=False):
+            row = {"condition": "random_init", "counting": "reference", "measure": measure}
+            label = f"random twin: {LABELS[measure].text}"
+            yield PublishedValue(model, label, percent / 100, "identifiability", row)
+    counted = {"counting": "reference", "measure": "tokens_identifiable"}
+    rate = LABELS["tokens_identifiable"].text
+    for condition, percent in _EDITS.items():
+        label = f"{CONDITIONS[condition].label}: {rate}"
+        yield PublishedValue(_B32, label, percent / 100, "attention_edits", {"condition": condition, **counted})
+    for condition, percents in _REMOVED.items():
+        labels = (CONDITIONS[condition].label, "the same tokens, nothing removed")
+        for tokens_are, label, percent in zip(("edited", "unedited"), labels, percents, strict=True):
+            row = {"condition": condition, "tokens_are": tokens_are, **counted}
+            yield PublishedValue(_B32, f"{label}: {rate}", percent / 100, "context_removal", row)
+    for method, areas in _REMOVAL_AREAS.items():
+        for order, area in zip(("negative", "positive"), areas, strict=True):
+            label = f"token removal, {method}, {order}: area under the curve"
+            yield PublishedValue(_B32, label, area, REMOVAL, {"method": method, "order": order})
 
 
 def compare(
-    analysis: Analysis,
+    analysis: AnalyzeResult,
     problems: Mapping[str, str] | None = None,
     removal: Mapping[str, pd.DataFrame] | None = None,
-) -> list[Compared]:
-    """Each published value beside the measured one of the same model.
+) -> list[Comparison]:
+    """Every published value with the measured one, counted in the same way.
 
-        compare(classlens.analyze(["stores/paper-vit-b-32.zarr"]))
-
-    A model is known by the paper's name or by timm's name of the same weights. ``problems`` tells, by model, why it was
+    A model is found by the paper's name or by timm's name of the same weights. ``problems`` says, by model, why it was
     not measured; ``removal`` holds the scores of `classlens evaluate` by model.
     """
+    # Reversed, so that the first of equal names wins.
     names = {MODELS[paper].timm: paper for paper in reversed(MODELS) if MODELS[paper].file is None}
-    stores = {names.get(store["name"], store["name"]): store["model"] for store in reversed(analysis.stores)}
-    found = []
-    for one in published():
-        if one.experiment == "removal":
-            value, reason = _removed(one, (removal or {}).get(one.model), problems or {})
+    models = {names.get(store["name"], store["name"]): store["model"] for store in reversed(analysis.stores)}
+    comparisons = []
+    for value in published():
+        if value.experiment == REMOVAL:
+            row, reason = _removal_row(value, (removal or {}).get(value.model), problems or {})
         else:
-            value, reason = _measured(one, stores.get(one.model), analysis, problems or {})
-        row = value if value is not None else {"value": float("nan"), "low": float("nan"), "high": float("nan")}
-        low, high = float(row["low"]), float(row["high"])
-        found.append(Compared(one, float(row["value"]), low, high, int(row.get("images", 0)), reason))
-    return found
+            row, reason = _table_row(value, models.get(value.model), analysis, problems or {})
+        if row is None:
+            row = dict.fromkeys(("value", "low", "high"), float("nan"))
+        mean, low, high = (float(row[column]) for column in ("value", "low", "high"))
+        comparisons.append(Comparison(value, mean, low, high, int(row.get("images", 0)), reason))
+    return comparisons
 
 
-def _removed(one: Published, scores: pd.DataFrame | None, problems: Mapping[str, str]) -> tuple[Any, str]:
+def _removal_row(value: PublishedValue, scores: pd.DataFrame | None, problems: Mapping[str, str]) -> tuple[Any, str]:
     """The row of the scores of token removal, or why there is none."""
-    method = REMOVAL_METHODS.get(one.where["method"])
-    if method is None:
-        return None, "this version trains no probes"
+    method = REMOVAL_METHODS[value.row["method"]]
+    remedy = f"add --removal and --models {value.model}"
+    if method == PROBE_METHOD:
+        remedy = f"run `classlens probe` with these images as --test, and add --removal --ranks {value.model}=STORE"
     if scores is None:
-        return None, problems.get(one.model, f"add --removal and --models {one.model}")
-    measure = f"{one.where['order']}_auc_reference"
-    rows = scores[(scores["metric"] == "removal") & (scores["method"] == method) & (scores["measure"] == measure)]
+        return None, problems.get(value.model, remedy)
+    scores = scores[(scores["metric"] == REMOVAL) & (scores["method"] == method)]
+    if scores.empty and method == PROBE_METHOD:
+        return None, remedy
+    rows = scores[scores["measure"] == f"{value.row['order']}_auc_reference"]
     return (None, "no image has such a value") if rows.empty else (rows.iloc[0], "")
 
 
-def _measured(one: Published, model: str | None, analysis: Analysis, problems: Mapping[str, str]) -> tuple[Any, str]:
+def _table_row(
+    value: PublishedValue, model: str | None, analysis: AnalyzeResult, problems: Mapping[str, str]
+) -> tuple[Any, str]:
     """The row of a table, or why there is none."""
     if model is None:
-        return None, problems.get(one.model, f"add --models {one.model}")
+        return None, problems.get(value.model, f"add --models {value.model}")
     for missing in analysis.missing:
-        concerned = missing.whole or f"condition {one.where['condition']} " in missing.reason
-        if concerned and (missing.model, missing.experiment) == (model, one.experiment):
+        applies = missing.whole or f"condition {value.row['condition']} " in missing.reason
+        if applies and (missing.model, missing.experiment) == (model, value.experiment):
             return None, missing.reason
-    if one.experiment not in analysis.tables:
-        return None, f"the analysis has no {one.experiment}: run it with all experiments"
-    table = analysis.tables[one.experiment]
+    if value.experiment not in analysis.tables:
+        return None, f"the analysis has no {value.experiment}: run it with all experiments"
+    table = analysis.tables[value.experiment]
     rows = table[table["model"] == model]
-    for column, value in one.where.items():
-        rows = rows[rows[column] == value]
-    if rows.empty:
-        return None, "no image has such a value"
-    return rows.iloc[0], ""
+    for column, cell in value.row.items():
+        rows = rows[rows[column] == cell]
+    return (None, "no image has such a value") if rows.empty else (rows.iloc[0], "")

@@ -1,58 +1,31 @@
-"""All experiments, in the order in which the paper's argument goes."""
+"""All experiments, in the order of the paper's argument."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
-from classlens.analysis.experiment import Experiment
-from classlens.analysis.experiments import (
-    agreement_accuracy,
-    agreement_by_class,
-    attention_edits,
-    building,
-    change_rate,
-    class_value_agreement,
-    class_vs_context,
-    composition,
-    compositionality,
-    context_removal,
-    decoders,
-    evolution,
-    identifiability,
-    key_value_agreement,
-    mean_evolution,
+from classlens.registry import Registry
+
+if TYPE_CHECKING:
+    from classlens.analysis.experiment import Experiment
+
+EXPERIMENTS: Registry[Experiment] = Registry(
+    "experiment",
+    {
+        "identifiability": "classlens.analysis.experiments.identifiability:EXPERIMENT",
+        "evolution": "classlens.analysis.experiments.evolution:EXPERIMENT",
+        "mean_evolution": "classlens.analysis.experiments.mean_evolution:EXPERIMENT",
+        "change_rate": "classlens.analysis.experiments.change_rate:EXPERIMENT",
+        "class_vs_context": "classlens.analysis.experiments.class_vs_context:EXPERIMENT",
+        "attention_edits": "classlens.analysis.experiments.attention_edits:EXPERIMENT",
+        "context_removal": "classlens.analysis.experiments.context_removal:EXPERIMENT",
+        "building": "classlens.analysis.experiments.building:EXPERIMENT",
+        "composition": "classlens.analysis.experiments.composition:EXPERIMENT",
+        "class_value_agreement": "classlens.analysis.experiments.class_value_agreement:EXPERIMENT",
+        "key_value_agreement": "classlens.analysis.experiments.key_value_agreement:EXPERIMENT",
+        "agreement_by_class": "classlens.analysis.experiments.agreement_by_class:EXPERIMENT",
+        "agreement_accuracy": "classlens.analysis.experiments.agreement_accuracy:EXPERIMENT",
+        "compositionality": "classlens.analysis.experiments.compositionality:EXPERIMENT",
+        "decoders": "classlens.analysis.experiments.decoders:EXPERIMENT",
+    },
 )
-from classlens.errors import ClasslensError, unknown
-
-EXPERIMENTS: Mapping[str, Experiment] = {
-    module.EXPERIMENT.name: module.EXPERIMENT
-    for module in (
-        identifiability,
-        evolution,
-        mean_evolution,
-        change_rate,
-        class_vs_context,
-        attention_edits,
-        context_removal,
-        building,
-        composition,
-        class_value_agreement,
-        key_value_agreement,
-        agreement_by_class,
-        agreement_accuracy,
-        compositionality,
-        decoders,
-    )
-}
-
-
-def select_experiments(names: Collection[str] | None) -> list[Experiment]:
-    """The experiments of these names, all for None, always in the order of the table."""
-    if names is None:
-        return list(EXPERIMENTS.values())
-    for name in names:
-        if name not in EXPERIMENTS:
-            raise unknown("experiment", name, EXPERIMENTS, give="some of")
-    if not names:
-        raise ClasslensError(f"no experiment was given: give some of {', '.join(EXPERIMENTS)}")
-    return [experiment for name, experiment in EXPERIMENTS.items() if name in names]

@@ -2,7 +2,33 @@
 
 # isort: skip_file
 from classlens.cli.app import app
-from classlens.cli import inspect, explain, check, models, memories, measure, evaluate, probe, tune, analyze
+from classlens.cli import (
+    inspect,
+    explain,
+    check,
+    models,
+    memories,
+    measure,
+    evaluate,
+    probe,
+    tune,
+    analyze,
+    figures,
+    paper,
+)
 
-__all__ = ["analyze", "app", "check", "evaluate", "explain", "inspect", "measure", "memories", "models", "probe"]
-__all__ += ["tune"]
+__all__ = [
+    "analyze",
+    "app",
+    "check",
+    "evaluate",
+    "explain",
+    "figures",
+    "inspect",
+    "measure",
+    "memories",
+    "models",
+    "paper",
+    "probe",
+    "tune",
+]

@@ -1,32 +1,67 @@
-"""What every command shares: the app, errors and exit codes, and options that mean the same everywhere."""
+"""The app: its commands, their errors and exit codes, and help texts filled from registries."""
 
 from __future__ import annotations
 
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
+from importlib import import_module
 from typing import Annotated, Any, ParamSpec
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from typer.core import TyperGroup
 
 from classlens import __version__
 from classlens.errors import ClasslensError
 
+# Placeholders of help texts and the registries that fill them when the help is shown.
+_REGISTRIES = {
+    "methods": "classlens.explain.registry:METHODS",
+    "metrics": "classlens.tasks.evaluation.registry:METRICS",
+    "layouts": "classlens.data.registry:LAYOUTS",
+    "conditions": "classlens.tasks.tokens.conditions.registry:CONDITIONS",
+    "experiments": "classlens.analysis.registry:EXPERIMENTS",
+    "edits": "classlens.forward.edits.registry:EDITS",
+    "libraries": "classlens.models.families:ADAPTERS",
+}
+
+
+def _fill(text: str) -> str:
+    """A help text with the names of a registry in the place of a placeholder such as ``{methods}``."""
+    for key, row in _REGISTRIES.items():
+        if f"{{{key}}}" in text:
+            module, _, attribute = row.partition(":")
+            text = text.replace(f"{{{key}}}", ", ".join(getattr(import_module(module), attribute)))
+    return text
+
+
+class _Commands(TyperGroup):
+    """Commands whose help texts name what the registries hold."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)
+        for parameter in [] if command is None else command.params:
+            parameter.help = _fill(getattr(parameter, "help", None) or "")  # type: ignore[attr-defined]
+        if command is not None:
+            command.help = _fill(command.help or "")
+        return command
+
+
 app = typer.Typer(
-    help="How a Vision Transformer image classifier builds its classes.", no_args_is_help=True, add_completion=False
+    cls=_Commands,
+    help="How a Vision Transformer image classifier builds its classes.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 _errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 _P = ParamSpec("_P")
 
 
 def reporting(command: Callable[_P, None]) -> Callable[_P, None]:
-    """One line and exit code 2 for an input that cannot be used; 130 for an interrupt."""
+    """Print one line and exit with 2 for an unusable input, with 130 for an interrupt."""
 
     @wraps(command)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
@@ -59,24 +94,6 @@ def main(
         sys.stdout.reconfigure(errors="replace")  # a file name or a rule of a table that it cannot show is no failure
 
 
-@contextmanager
-def waiting(text: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr while something is done, moved by ``(text, done, of all)``; nothing where it is no terminal."""
-    terminal = Console(stderr=True, emoji=False)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=terminal,
-        transient=True,
-        disable=not terminal.is_terminal,  # else it ends with an empty line
-    )
-    with bar:
-        task = bar.add_task(text, total=None)
-        yield lambda now, done, total: bar.update(task, description=now, completed=done, total=total)
-
-
 def check_images(images: list[str]) -> None:
     """Raise for the first image that is not there, before a model is loaded."""
     missing = [image for image in images if not os.path.exists(image)]  # of a name too long, Path.exists raises
@@ -86,25 +103,3 @@ def check_images(images: list[str]) -> None:
 
 def listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def loading(
-    model: str,
-    checkpoint: Path | None,
-    head: Path | None,
-    classes: Path | None,
-    templates: Path | None,
-    transform: str | None,
-    device: str | None,
-) -> dict[str, Any]:
-    """What `classlens.load` is to be called with besides the model."""
-    from classlens.models.classes import read_class_names
-
-    if templates is not None and not model.startswith("open_clip:"):
-        raise ClasslensError(f"--templates goes with an OpenCLIP model, not with {model!r}: leave it out")
-    options: dict[str, Any] = {} if templates is None else {"templates": templates}
-    names = None if classes is None else read_class_names(classes)
-    if transform not in (None, "paper"):
-        raise ClasslensError(f'transform {transform!r} is not known: leave it out or give "paper"')
-    given = {"checkpoint": checkpoint, "head": head, "class_names": names, "transform": transform, "device": device}
-    return given | options

@@ -1,4 +1,4 @@
-"""`classlens evaluate`: how faithful explanations are, over a data set."""
+"""`classlens evaluate`: measure how faithful explanations are, over a data set."""
 
 from __future__ import annotations
 
@@ -10,78 +10,67 @@ import typer
 from rich.console import Console
 
 from classlens import __version__
-from classlens.cli import options as given
-from classlens.cli.app import app, listed, loading, reporting
+from classlens.cli import options
+from classlens.cli.app import app, reporting
+from classlens.cli.options import ModelOptions, RunOptions, expand_options, split_names
 from classlens.errors import ClasslensError
 
 
 @app.command()
 @reporting
+@expand_options
 def evaluate(
-    model: given.Model,
-    data: given.Data,
+    model: options.Model,
+    data: options.Data,
     out: Annotated[Path, typer.Option(help="Folder for the store and the results.")],
+    weights: ModelOptions,
+    run: RunOptions,
     methods: Annotated[
-        str, typer.Option(help="Of explain, with commas, options as class_gradient:loss=logit; or all.")
+        str,
+        typer.Option(
+            help="Methods, separated by commas, with options as class_gradient:loss=logit, or all: {methods}."
+        ),
     ] = "all",
     metrics: Annotated[
-        str | None,
-        typer.Option(
-            help="With commas: removal, masking, segmentation, pointing, class_sensitivity, randomization, "
-            "completeness; all that model and data allow if left out."
-        ),
-    ] = None,
-    steps: Annotated[str, typer.Option(help="Numbers of tokens kept in token removal, or all, as published.")] = "25",
+        str, typer.Option(help="Metrics, separated by commas, or all that model and data allow: {metrics}.")
+    ] = "all",
+    steps: Annotated[
+        str, typer.Option(help="Numbers of tokens kept in token removal, at least 2, or all, as published.")
+    ] = "25",
+    permutations: Annotated[int, typer.Option(help="Number of random orders in token removal.")] = 10,
     ranks: Annotated[
         Path | None, typer.Option(help="Store of probe or measure, for methods stored_rank:condition=NAME.")
     ] = None,
-    permutations: Annotated[int, typer.Option(help="Random orders in token removal.")] = 10,
-    split: given.Split = None,
-    per_class: given.PerClass = None,
-    limit: given.Limit = None,
-    shuffle: given.Shuffle = False,
-    seed: Annotated[int, typer.Option(help="Of random orders, mosaics, the random twin and drawn subsets.")] = 0,
-    resamples: given.Resamples = 2_000,
-    confidence: given.Confidence = 0.95,
-    batch_size: given.BatchSize = "auto",
-    workers: given.Workers = None,
-    skip_bad: given.SkipBad = False,
-    checkpoint: given.Checkpoint = None,
-    head: given.Head = None,
-    classes: given.Classes = None,
-    templates: given.Templates = None,
-    transform: given.Transform = None,
-    device: given.Device = None,
-    dtype: given.Dtype = None,
-    engine: given.EngineName = "local",
-    address: given.Address = None,
-    actors: given.Actors = None,
-    gpus: given.Gpus = None,
-    log_json: given.LogJson = False,
+    split: options.Split = None,
+    per_class: options.PerClass = None,
+    limit: options.Limit = None,
+    shuffle: options.Shuffle = False,
+    seed: Annotated[int, typer.Option(help="Random seed of orders, mosaics, the random twin and samples.")] = 0,
+    resamples: options.Resamples = 2_000,
+    confidence: options.Confidence = 0.95,
 ) -> None:
-    """Measure how faithful explanations are: token removal, pixel masking, segmentation, pointing, sanity checks.
+    """Evaluate how faithful explanations are: token removal, pixel masking, segmentation, pointing, sanity checks.
 
-    Run again to go on after a stop, or to add methods and metrics.
+    Run again to resume after a stop, or to add methods and metrics.
     """
     from classlens.core.stats import Statistics
-    from classlens.engine.ray import Cluster
-    from classlens.render.evaluation import write_evaluation
-    from classlens.render.folder import EVALUATION, check_replaceable
+    from classlens.render.folders.evaluation import write_evaluation
+    from classlens.render.folders.result_folder import EVALUATION, check_replaceable
     from classlens.render.terminal.progress import watched
-    from classlens.tasks.evaluation.evaluate import evaluate as run
+    from classlens.tasks.evaluation.evaluate import evaluate as evaluate_methods
 
     results = out / "results"
     check_replaceable(results, EVALUATION)
     if steps != "all" and not steps.isdecimal():
-        raise ClasslensError(f"steps {steps!r} is no number: give how many numbers of tokens are tried, or all")
-    with watched(sys.stdout if log_json else None, str(out)) as (report, finished):
-        found = run(
+        raise ClasslensError(f"steps {steps!r} is not a number: give a number of at least 2, or all")
+    with watched(sys.stdout if run.log_json else None, str(out)) as (report, finished):
+        result = evaluate_methods(
             model,
             data,
             out,
-            methods=methods if methods == "all" else listed(methods),
-            metrics=None if metrics is None else listed(metrics),
-            steps=None if steps == "all" else int(steps),
+            methods=split_names(methods),
+            metrics=split_names(metrics),
+            steps="all" if steps == "all" else int(steps),
             permutations=permutations,
             ranks=ranks,
             split=split,
@@ -90,22 +79,17 @@ def evaluate(
             shuffle=shuffle,
             seed=seed,
             statistics=Statistics(seed, resamples=resamples, confidence=confidence),
-            batch_size=given.batch_size_of(batch_size),  # type: ignore[arg-type]
-            workers=workers,
-            skip_bad=skip_bad,
-            engine=engine,  # type: ignore[arg-type]
-            cluster=Cluster(address, actors, gpus),
             report=report,
-            **loading(model, checkpoint, head, classes, templates, transform, device),
-            dtype=dtype,
+            **run.arguments(),
+            **weights.load_options(model),
         )
-        finished(found.outcome)
-    write_evaluation(found, results, version=__version__)
-    if log_json:
+        finished(result.run)
+    write_evaluation(result, results, version=__version__)
+    if run.log_json:
         return
     console = Console(emoji=False, highlight=False, soft_wrap=True)
-    for name, why in found.missing.items():
-        console.print(f"{name}: not measured: {why}", markup=False)
+    for name, reason in result.missing.items():
+        console.print(f"{name}: not measured: {reason}", markup=False)
     console.print(f"Summary: {results / 'summary.md'}", markup=False)
-    if (results / "curves.png").exists():  # pointing alone has none
+    if (results / "curves.png").exists():  # some metrics have no curves
         console.print(f"Curves: {results / 'curves.png'}", markup=False)

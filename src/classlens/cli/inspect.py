@@ -1,4 +1,4 @@
-"""`classlens inspect`: one or more images, into a report."""
+"""`classlens inspect`: a report on one or more images."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import typer
 from rich.console import Console
 
 from classlens import __version__
-from classlens.cli.app import app, check_images, loading, reporting, waiting
-from classlens.errors import ClasslensError
-from classlens.models.families import ADAPTERS
+from classlens.cli.app import app, check_images, reporting
+from classlens.cli.options import ModelOptions, expand_options
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,48 +25,40 @@ _BATCH = 8
 
 @app.command()
 @reporting
+@expand_options
 def inspect(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="One or more image files.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    weights: ModelOptions,
     model: Annotated[
-        str, typer.Option(help=f"Name of a model of {', '.join(ADAPTERS)}; see `classlens models`.")
+        str, typer.Option(help="Name of a model of {libraries}; see `classlens models`.")
     ] = "builtin:cifar10",
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights for a model name: safetensors or state dict.")
-    ] = None,
-    head: Annotated[Path | None, typer.Option(help="File of a linear head for a backbone of timm.")] = None,
-    classes: Annotated[Path | None, typer.Option(help="File of class names: one a line, or JSON.")] = None,
-    templates: Annotated[
-        Path | None, typer.Option(help="File of prompts for an OpenCLIP model: one a line, {} is the class.")
-    ] = None,
     class_: Annotated[str, typer.Option("--class", help="Class of interest: a name or an index.")] = "predicted",
-    transform: Annotated[str | None, typer.Option(help='"paper" for the transform of the paper.')] = None,
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("classlens-report"),
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Show how a model builds the class of a photo: a page to explore, figures and numbers."""
+    """Show how a model builds the class of a photo: an interactive page, figures and numbers."""
     from classlens.lens.lens import load
-    from classlens.render.folder import INSPECTION, check_replaceable
+    from classlens.render.folders.result_folder import INSPECTION, check_replaceable
+    from classlens.render.terminal.progress import progress_bar
 
     check_replaceable(out, INSPECTION)
-    if transform not in (None, "paper"):
-        raise ClasslensError(f'transform {transform!r} is not known: leave it out or give "paper"')
     check_images(images)
+    load_options = weights.load_options(model)
     steps = len(images) + 2
-    with waiting("loading the model") as progress:
-        lens = load(model, **loading(model, checkpoint, head, classes, templates, transform, device))
+    with progress_bar("loading the model") as progress:
+        lens = load(model, **load_options)
         target: int | str = class_ if class_ == "predicted" else lens.classes.index(class_)
         pictures: list[Image] = []
-        progress("looking at images", 1, steps)
+        progress("running the model", 1, steps)
 
         def traces() -> Iterator[Trace]:
             for start in range(0, len(images), _BATCH):
                 trace = lens.trace(images[start : start + _BATCH], batch_size=_BATCH)
                 pictures.extend(trace.picture(number) for number in range(len(trace)))
                 yield trace
-                progress("looking at images", 1 + len(pictures), steps)
+                progress("running the model", 1 + len(pictures), steps)
 
-        from classlens.render.inspection import inspection
+        from classlens.render.inspection_record import inspection
 
         record = inspection(lens, traces(), target, version=__version__)
         progress("writing the report", steps - 1, steps)
@@ -86,7 +77,7 @@ def inspect(
 
 def _write(record: dict[str, Any], pictures: list[Image], out: Path) -> None:
     from classlens.render.figures.inspection import save_figures
-    from classlens.render.folder import INSPECTION, replacing
+    from classlens.render.folders.result_folder import INSPECTION, replacing
     from classlens.render.html.report import write_report
 
     with replacing(out, INSPECTION) as folder:

@@ -1,4 +1,4 @@
-"""`classlens measure`: a data set, into a store."""
+"""`classlens measure`: from a data set to a store."""
 
 from __future__ import annotations
 
@@ -8,77 +8,54 @@ from typing import Annotated
 
 import typer
 
-from classlens.cli import options as given
-from classlens.cli.app import app, listed, loading, reporting
+from classlens.cli import options
+from classlens.cli.app import app, reporting
+from classlens.cli.options import ModelOptions, RunOptions, expand_options, split_names
 
 
 @app.command()
 @reporting
+@expand_options
 def measure(
-    model: given.Model,
-    data: given.Data,
-    out: Annotated[str, typer.Option(help="The store: a path ending in .zarr, or a URL of fsspec.")],
-    conditions: Annotated[
-        str,
-        typer.Option(
-            help="With commas: clean, random_init, self_only, no_cls, context_removed, class_removed, tuned, probe, "
-            "probe_pooled, probe_logistic."
-        ),
-    ] = "clean",
+    model: options.Model,
+    data: options.Data,
+    out: Annotated[str, typer.Option(help="Store: a path ending in .zarr, or a URL of fsspec.")],
+    weights: ModelOptions,
+    run: RunOptions,
+    conditions: Annotated[str, typer.Option(help="Conditions between commas, or all: {conditions}.")] = "clean",
     sites: Annotated[
-        str | None, typer.Option(help="With commas: embed, attn_out, resid_mid, mlp_out, resid_post; all if left out.")
-    ] = None,
-    memories: Annotated[bool, typer.Option("--memories", help="Also key/value memories.")] = False,
-    split: given.Split = None,
-    per_class: given.PerClass = None,
-    limit: given.Limit = None,
-    shuffle: given.Shuffle = False,
-    seed: Annotated[int, typer.Option(help="Of the random twin, of the control class and of drawn subsets.")] = 0,
-    batch_size: given.BatchSize = "auto",
-    workers: given.Workers = None,
-    skip_bad: given.SkipBad = False,
-    tuned_lens: given.TunedLens = None,
-    probes: Annotated[Path | None, typer.Option(help="Folder that `classlens probe` wrote; conditions probe….")] = None,
-    checkpoint: given.Checkpoint = None,
-    head: given.Head = None,
-    classes: given.Classes = None,
-    templates: given.Templates = None,
-    transform: given.Transform = None,
-    device: given.Device = None,
-    dtype: given.Dtype = None,
-    engine: given.EngineName = "local",
-    address: given.Address = None,
-    actors: given.Actors = None,
-    gpus: given.Gpus = None,
-    log_json: given.LogJson = False,
+        str, typer.Option(help="Sites between commas, or all: embed, attn_out, resid_mid, mlp_out, resid_post.")
+    ] = "all",
+    memories: Annotated[bool, typer.Option("--memories", help="Measure key/value memories as well.")] = False,
+    split: options.Split = None,
+    per_class: options.PerClass = None,
+    limit: options.Limit = None,
+    shuffle: options.Shuffle = False,
+    seed: Annotated[int, typer.Option(help="Random seed of the random twin, the control class and samples.")] = 0,
+    tuned_lens: options.TunedLensFile = None,
+    probes: Annotated[Path | None, typer.Option(help="Folder of `classlens probe`, for its conditions.")] = None,
 ) -> None:
-    """Measure every token of a data set in class space, into a store; run again to go on after a stop."""
-    from classlens.engine.ray import Cluster
+    """Measure every token of a data set in class space, into a store; run again to resume after a stop."""
     from classlens.render.terminal.progress import watched
-    from classlens.tasks.tokens.measure import measure as run
+    from classlens.tasks.tokens.measure import measure as measure_tokens
 
-    with watched(sys.stdout if log_json else None, out) as (report, finished):
-        outcome = run(
+    with watched(sys.stdout if run.log_json else None, out) as (report, finished):
+        result = measure_tokens(
             model,
             data,
             out,
-            conditions=listed(conditions),
-            sites=None if sites is None else listed(sites),
+            conditions=split_names(conditions),
+            sites=split_names(sites),
             memories=memories,
+            tuned_lens=tuned_lens,
+            probes=probes,
             split=split,
             per_class=per_class,
             limit=limit,
             shuffle=shuffle,
             seed=seed,
-            batch_size=given.batch_size_of(batch_size),  # type: ignore[arg-type]
-            workers=workers,
-            skip_bad=skip_bad,
-            tuned_lens=tuned_lens,
-            probes=probes,
-            engine=engine,  # type: ignore[arg-type]
-            cluster=Cluster(address, actors, gpus),
             report=report,
-            **loading(model, checkpoint, head, classes, templates, transform, device),
-            dtype=dtype,
+            **run.arguments(),
+            **weights.load_options(model),
         )
-        finished(outcome)
+        finished(result)

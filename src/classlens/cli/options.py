@@ -1,41 +1,144 @@
-"""Options that mean the same for several commands."""
+"""Options that several commands share: dataclasses whose fields become options of a command."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-Model = Annotated[str, typer.Option(help="A model name, as for inspect.")]
-Data = Annotated[
-    str, typer.Option(help="folder:ROOT, list:FILE, imagenet-s:ROOT, cifar10:ROOT, cifar100:ROOT or hf:NAME.")
-]
-Split = Annotated[str | None, typer.Option(help="Of the data, such as validation.")]
-PerClass = Annotated[int | None, typer.Option(help="Images of each class; the first in order of names.")]
-Limit = Annotated[int | None, typer.Option(help="Images at most.")]
-Shuffle = Annotated[bool, typer.Option("--shuffle", help="Draw --per-class and --limit with --seed.")]
-BatchSize = Annotated[str, typer.Option(help="auto, 1 to 64, or a multiple of 64.")]
-Workers = Annotated[int | None, typer.Option(min=0, help="Processes that decode images.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Record and leave out unreadable images.")]
-Checkpoint = Annotated[Path | None, typer.Option(help="Weights: safetensors or state dict.")]
-Head = Annotated[Path | None, typer.Option(help="File of a linear head for a backbone of timm.")]
-Classes = Annotated[Path | None, typer.Option(help="File of class names: one a line, or JSON.")]
-Templates = Annotated[Path | None, typer.Option(help="File of prompts for an OpenCLIP model.")]
-Transform = Annotated[str | None, typer.Option(help='"paper" for the transform of the paper.')]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps.")]
+from classlens.errors import ClasslensError
+
+Out = Annotated[Path, typer.Option(help="Output folder.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightOptions:
+    """Where the weights and classes of a model come from."""
+
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights file: safetensors or state dict.")] = None
+    head: Annotated[Path | None, typer.Option(help="File of a linear head for a timm backbone.")] = None
+    classes: Annotated[Path | None, typer.Option(help="File of class names: one per line, or JSON.")] = None
+    templates: Annotated[
+        Path | None, typer.Option(help="File of prompts for an OpenCLIP model: one per line, {} is the class.")
+    ] = None
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps.")] = None
+
+    def load_options(self, model: str) -> dict[str, Any]:
+        """Arguments of ``classlens.load`` beside the model."""
+        from classlens.models.classes import read_class_names
+
+        if self.templates is not None and not model.startswith("open_clip:"):
+            raise ClasslensError(f"--templates goes with an OpenCLIP model, not with {model!r}: leave it out")
+        options: dict[str, Any] = {} if self.templates is None else {"templates": self.templates}
+        names = None if self.classes is None else read_class_names(self.classes)
+        return {
+            **options,
+            "checkpoint": self.checkpoint,
+            "head": self.head,
+            "class_names": names,
+            "device": self.device,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(WeightOptions):
+    """How a model is loaded and fed."""
+
+    transform: Annotated[str | None, typer.Option(help='"paper" for the transform of the paper.')] = None
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or float64.")] = None
+
+    def load_options(self, model: str) -> dict[str, Any]:
+        if self.transform not in (None, "paper"):
+            raise ClasslensError(f'transform {self.transform!r} is not known: leave it out or give "paper"')
+        return {**super().load_options(model), "transform": self.transform, "dtype": self.dtype}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a run goes through a data set."""
+
+    batch_size: Annotated[str, typer.Option(help="Images per forward pass: auto, 1 to 64, or a multiple of 64.")] = (
+        "auto"
+    )
+    workers: Annotated[int | None, typer.Option(min=0, help="Number of processes that decode images.")] = None
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Record and skip unreadable images.")] = False
+    engine: Annotated[str, typer.Option(help="Where the model runs: local or ray.")] = "local"
+    address: Annotated[str | None, typer.Option(help="Address of a Ray cluster: auto or ray://HOST:10001.")] = None
+    actors: Annotated[int | None, typer.Option(min=1, help="Number of copies of the model on the cluster.")] = None
+    gpus: Annotated[float | None, typer.Option(min=0, help="Number of GPUs per copy, such as 0.5.")] = None
+    log_json: Annotated[bool, typer.Option("--log-json", help="Print progress and result as JSON lines.")] = False
+
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of ``measure``, ``evaluate``, ``probe`` and ``tune``."""
+        from classlens.engine.ray import Cluster
+
+        size = int(self.batch_size) if self.batch_size.isdecimal() else self.batch_size
+        return {
+            "batch_size": size,
+            "workers": self.workers,
+            "skip_bad": self.skip_bad,
+            "engine": self.engine,
+            "cluster": Cluster(self.address, self.actors, self.gpus),
+        }
+
+
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or float64.")]
-EngineName = Annotated[str, typer.Option("--engine", help="local or ray.")]
-Address = Annotated[str | None, typer.Option(help="Ray cluster: auto or ray://HOST:10001.")]
-Actors = Annotated[int | None, typer.Option(min=1, help="Copies of the model on the cluster.")]
-Gpus = Annotated[float | None, typer.Option(min=0, help="GPUs of each copy, such as 0.5.")]
-TunedLens = Annotated[Path | None, typer.Option(help="TuneResult lens that `classlens tune` wrote; condition tuned.")]
-Memory = Annotated[str, typer.Option(help="Such as 8GB; the model itself comes on top.")]
-LogJson = Annotated[bool, typer.Option("--log-json", help="Progress and outcome as JSON lines.")]
-Resamples = Annotated[int, typer.Option(help="Of each bootstrap interval.")]
-Confidence = Annotated[float, typer.Option(help="Of intervals.")]
+Model = Annotated[str, typer.Option(help="Model name, as for inspect.")]
+Data = Annotated[str, typer.Option(help="Images as LAYOUT:PLACE, such as folder:ROOT; layouts: {layouts}.")]
+Split = Annotated[str | None, typer.Option(help="Split of the data, such as validation.")]
+PerClass = Annotated[int | None, typer.Option(help="Maximum number of images per class.")]
+Limit = Annotated[int | None, typer.Option(help="Maximum number of images.")]
+Shuffle = Annotated[bool, typer.Option("--shuffle", help="Draw images with --seed; else the first in order of names.")]
+TunedLensFile = Annotated[Path | None, typer.Option(help="File of `classlens tune`, for the condition tuned_lens.")]
+Ram = Annotated[str, typer.Option(help="RAM beside the model, such as 8GB.")]
+Permutations = Annotated[int, typer.Option(help="Number of permutations per test.")]
+Resamples = Annotated[int, typer.Option(help="Number of bootstrap resamples per interval.")]
+Confidence = Annotated[float, typer.Option(help="Confidence level of intervals.")]
 
 
-def batch_size_of(text: str) -> int | str:
-    """A number, or what else was given, for the check that says what is wrong with it."""
-    return int(text) if text.isdecimal() else text
+def split_names(text: str) -> str | tuple[str, ...]:
+    """Names between commas; ``all`` as it is."""
+    return text if text == "all" else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def expand_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Make the fields of every parameter that is a dataclass options of the command."""
+    signature, hints = inspect.signature(command), get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {
+        name: hint for name, hint in hints.items() if name in signature.parameters and is_dataclass(hint)
+    }
+    own, shared, annotations = [], [], {}
+    for name, parameter in signature.parameters.items():
+        group = groups.get(name)
+        if group is None:
+            own.append(parameter.replace(annotation=hints[name]))
+            annotations[name] = hints[name]
+            continue
+        types = get_type_hints(group, include_extras=True)
+        for field in fields(group):
+            annotations[field.name] = types[field.name]
+            shared.append(
+                inspect.Parameter(
+                    field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=types[field.name]
+                )
+            )
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        built = {
+            name: group(**{field.name: values.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        command(**values, **built)
+
+    own.sort(key=lambda parameter: parameter.default is not inspect.Parameter.empty)
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *shared)]
+    )
+    run.__annotations__ = annotations
+    return run

@@ -9,71 +9,67 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from classlens.cli import options as given
-from classlens.cli.app import app, listed, loading, reporting
+from classlens.cli import options
+from classlens.cli.app import app, reporting
+from classlens.cli.options import ModelOptions, RunOptions, expand_options, split_names
 from classlens.errors import ClasslensError
 
 
 @app.command()
 @reporting
+@expand_options
 def probe(
-    model: given.Model,
-    train: Annotated[str, typer.Option(help="Images to train on, as --data of measure.")],
-    test: Annotated[str, typer.Option(help="Images to measure, as --data of measure.")],
+    model: options.Model,
+    train: Annotated[str, typer.Option(help="Training images, as --data of measure.")],
+    test: Annotated[str, typer.Option(help="Test images, as --data of measure.")],
     out: Annotated[Path, typer.Option(help="Folder for the probes and the store.")],
+    weights: ModelOptions,
+    run: RunOptions,
     sites: Annotated[
-        str, typer.Option(help="With commas: embed, attn_out, resid_mid, mlp_out, resid_post.")
+        str, typer.Option(help="Sites between commas, or all: embed, attn_out, resid_mid, mlp_out, resid_post.")
     ] = "attn_out,mlp_out,resid_post",
-    pooled: Annotated[bool, typer.Option("--pooled", help="One probe of all image tokens of a block.")] = False,
+    pooled: Annotated[bool, typer.Option("--pooled", help="One probe for all image tokens of a block.")] = False,
     logistic: Annotated[bool, typer.Option("--logistic", help="scikit-learn's logistic regression.")] = False,
-    alpha: Annotated[str, typer.Option(help="Of the ridge, or loo: chosen by leave-one-out.")] = "1",
-    tokens: Annotated[str | None, typer.Option(help="all, prefix, image or cls.")] = None,
-    memory: given.Memory = "8GB",
-    train_split: Annotated[str | None, typer.Option(help="Of --train, such as train.")] = None,
-    train_per_class: Annotated[int | None, typer.Option(help="Training images of each class; 10 in the paper.")] = None,
-    train_limit: Annotated[int | None, typer.Option(help="Training images at most.")] = None,
-    test_split: Annotated[str | None, typer.Option(help="Of --test, such as validation.")] = None,
-    test_per_class: Annotated[int | None, typer.Option(help="Test images of each class.")] = None,
-    test_limit: Annotated[int | None, typer.Option(help="Test images at most.")] = None,
-    shuffle: Annotated[bool, typer.Option("--shuffle", help="Draw images with --seed; else the first.")] = False,
-    seed: Annotated[int, typer.Option(help="Of drawn subsets.")] = 0,
-    batch_size: given.BatchSize = "auto",
-    workers: given.Workers = None,
-    skip_bad: given.SkipBad = False,
-    tuned_lens: given.TunedLens = None,
-    checkpoint: given.Checkpoint = None,
-    head: given.Head = None,
-    classes: given.Classes = None,
-    templates: given.Templates = None,
-    transform: given.Transform = None,
-    device: given.Device = None,
-    dtype: given.Dtype = None,
-    log_json: given.LogJson = False,
+    alpha: Annotated[str, typer.Option(help="Ridge penalty, or loo for leave-one-out.")] = "1",
+    tokens: Annotated[str | None, typer.Option(help="Tokens with probes: all, prefix, image or cls.")] = None,
+    ram: options.Ram = "8GB",
+    train_split: Annotated[str | None, typer.Option(help="Split of --train, such as train.")] = None,
+    train_per_class: Annotated[
+        int | None, typer.Option(help="Maximum number of training images per class; 10 in the paper.")
+    ] = None,
+    train_limit: Annotated[int | None, typer.Option(help="Maximum number of training images.")] = None,
+    test_split: Annotated[str | None, typer.Option(help="Split of --test, such as validation.")] = None,
+    test_per_class: Annotated[int | None, typer.Option(help="Maximum number of test images per class.")] = None,
+    test_limit: Annotated[int | None, typer.Option(help="Maximum number of test images.")] = None,
+    shuffle: options.Shuffle = False,
+    seed: Annotated[int, typer.Option(help="Random seed of samples.")] = 0,
+    tuned_lens: options.TunedLensFile = None,
 ) -> None:
-    """Train linear probes of every token, site and block, and measure what they read; run again to go on after a stop.
+    """Train linear probes of every token, site and block, and measure their scores; run again to resume after a stop.
 
-    What could be read out of each token, beside what the class embedding reads from it. Run again with --pooled or
-    --logistic to add other probes, and read the store with analyze, or with evaluate --ranks.
+    Probes show what could be decoded from each token, beside the class embedding. Run again with --pooled or
+    --logistic to add other probes; analyze and evaluate --ranks take the store.
     """
     from classlens.render.terminal.probes import accuracy_table
     from classlens.render.terminal.progress import watched
-    from classlens.tasks.probes.probe import Kind
-    from classlens.tasks.probes.probe import probe as run
+    from classlens.tasks.probes.probe import probe as train_probes
+    from classlens.tasks.probes.training import Kind
 
     if pooled and logistic:
         raise ClasslensError("--pooled and --logistic were both given: give one of them")
     kind: Kind = "pooled" if pooled else "logistic" if logistic else "ridge"
-    with watched(sys.stdout if log_json else None, str(out)) as (report, finished):
-        found = run(
+    with watched(sys.stdout if run.log_json else None, str(out)) as (report, finished):
+        result = train_probes(
             model,
             train,
             test,
             out,
-            sites=listed(sites),
+            sites=split_names(sites),
             kind=kind,
             alpha=_number(alpha),
             tokens=tokens,  # type: ignore[arg-type]
-            memory=memory,
+            ram=ram,
+            tuned_lens=tuned_lens,
             train_split=train_split,
             train_per_class=train_per_class,
             train_limit=train_limit,
@@ -82,28 +78,24 @@ def probe(
             test_limit=test_limit,
             shuffle=shuffle,
             seed=seed,
-            batch_size=given.batch_size_of(batch_size),  # type: ignore[arg-type]
-            workers=workers,
-            skip_bad=skip_bad,
-            tuned_lens=tuned_lens,
             report=report,
-            **loading(model, checkpoint, head, classes, templates, transform, device),
-            dtype=dtype,
+            **run.arguments(),
+            **weights.load_options(model),
         )
-        finished(found.outcome)
-    if log_json:
+        finished(result.run)
+    if run.log_json:
         return
     console = Console(emoji=False, highlight=False, soft_wrap=True)
     console.print(
-        f"Trained {found.trained} probes in {found.seconds:.1f} s, {found.passes} passes over the training images.",
+        f"Trained {result.trained} probes in {result.seconds:.1f} s, {result.passes} passes over the training images.",
         markup=False,
     )
-    console.print(accuracy_table(found.outcome.store))
+    console.print(accuracy_table(result.run.store))
 
 
-def _number(alpha: str) -> Any:
-    """A number, or what else was given, for the check that says what is wrong with it."""
+def _number(text: str) -> Any:
+    """A number; any other text is left to the check that explains it."""
     try:
-        return float(alpha)
+        return float(text)
     except ValueError:
-        return alpha
+        return text

@@ -1,4 +1,4 @@
-"""`classlens tune`: a tuned lens, from unlabeled images to a file."""
+"""`classlens tune`: from unlabeled images to a tuned lens."""
 
 from __future__ import annotations
 
@@ -9,49 +9,42 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from classlens.cli import options as given
-from classlens.cli.app import app, loading, reporting
+from classlens.cli import options
+from classlens.cli.app import app, reporting
+from classlens.cli.options import ModelOptions, RunOptions, expand_options
 
 
 @app.command()
 @reporting
+@expand_options
 def tune(
-    model: given.Model,
-    data: given.Data,
-    out: Annotated[Path, typer.Option(help="The tuned lens: a file ending in .safetensors.")],
-    tokens: Annotated[str, typer.Option(help="all, or pooled: those that the head pools alone.")] = "all",
-    epochs: Annotated[int, typer.Option(help="At most.")] = 30,
-    patience: Annotated[int, typer.Option(help="Epochs in which no block gets better, after which it ends.")] = 4,
-    learning_rate: Annotated[float, typer.Option(help="Of Adam, at its start.")] = 1e-3,
-    held_out: Annotated[float, typer.Option(help="Share of images by which epochs are chosen.")] = 0.1,
+    model: options.Model,
+    data: options.Data,
+    out: Annotated[Path, typer.Option(help="Tuned lens: a file ending in .safetensors.")],
+    weights: ModelOptions,
+    run: RunOptions,
+    tokens: Annotated[str, typer.Option(help="Tokens of the objective: all, or pooled by the head.")] = "all",
+    epochs: Annotated[int, typer.Option(help="Maximum number of epochs.")] = 30,
+    patience: Annotated[int, typer.Option(help="Epochs without an improvement before the training ends.")] = 4,
+    learning_rate: Annotated[float, typer.Option(help="Initial learning rate of Adam.")] = 1e-3,
+    held_out: Annotated[float, typer.Option(help="Share of images that choose the epochs.")] = 0.1,
     control: Annotated[bool, typer.Option("--control", help="Match outputs for other images, as a control.")] = False,
-    memory: given.Memory = "8GB",
-    split: given.Split = None,
-    limit: given.Limit = None,
-    shuffle: Annotated[bool, typer.Option("--shuffle", help="Draw --limit with --seed.")] = False,
-    seed: Annotated[int, typer.Option(help="Of held-out images, of their order and of drawn subsets.")] = 0,
-    batch_size: given.BatchSize = "auto",
-    workers: given.Workers = None,
-    skip_bad: given.SkipBad = False,
-    checkpoint: given.Checkpoint = None,
-    head: given.Head = None,
-    classes: given.Classes = None,
-    templates: given.Templates = None,
-    transform: given.Transform = None,
-    device: given.Device = None,
-    dtype: given.Dtype = None,
-    log_json: given.LogJson = False,
+    ram: options.Ram = "8GB",
+    split: options.Split = None,
+    limit: options.Limit = None,
+    shuffle: options.Shuffle = False,
+    seed: Annotated[int, typer.Option(help="Random seed of held-out images, their order and samples.")] = 0,
 ) -> None:
-    """Train a tuned lens on unlabeled images: one affine translator a block, to match the model's output.
+    """Train a tuned lens on unlabeled images: one affine translator per block, to match the model's output.
 
-    Run again to go on after a stop. The file goes to measure and probe as --tuned-lens.
+    Run again to resume after a stop. measure and probe take the file as --tuned-lens.
     """
     from classlens.render.terminal.probes import tuned_record, tuned_table
     from classlens.render.terminal.progress import watched_steps
-    from classlens.tasks.tuned_lens.tune import tune as run
+    from classlens.tasks.tuned_lens.tune import tune as train_lens
 
-    with watched_steps(sys.stdout if log_json else None, str(out)) as report:
-        found = run(
+    with watched_steps(sys.stdout if run.log_json else None, str(out)) as report:
+        result = train_lens(
             model,
             data,
             out,
@@ -61,21 +54,18 @@ def tune(
             learning_rate=learning_rate,
             held_out=held_out,
             control=control,
-            memory=memory,
+            ram=ram,
             split=split,
             limit=limit,
             shuffle=shuffle,
             seed=seed,
-            batch_size=given.batch_size_of(batch_size),  # type: ignore[arg-type]
-            workers=workers,
-            skip_bad=skip_bad,
             report=report,
-            **loading(model, checkpoint, head, classes, templates, transform, device),
-            dtype=dtype,
+            **run.arguments(),
+            **weights.load_options(model),
         )
-    if log_json:
-        print(tuned_record(found), flush=True)
+    if run.log_json:
+        print(tuned_record(result), flush=True)
         return
     console = Console(emoji=False, highlight=False, soft_wrap=True)
-    console.print(tuned_table(found))
-    console.print(f"TuneResult lens: {found.file}", markup=False)
+    console.print(tuned_table(result))
+    console.print(f"Tuned lens: {result.file}", markup=False)

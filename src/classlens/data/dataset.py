@@ -1,4 +1,4 @@
-"""What a data set looks like to everything that measures it, whatever layout it lies in."""
+"""A data set as every task sees it, whatever its layout."""
 
 from __future__ import annotations
 
@@ -8,147 +8,163 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
+from classlens.core.arrays import Array
 from classlens.errors import ClasslensError
 from classlens.models.images import open_picture
-from classlens.store.schema import Array
 
 
 @dataclass(frozen=True)
 class ClassName:
-    """A class as the data set calls it."""
+    """A class of a data set.
+
+    Args:
+        name: what the data set calls the class.
+        wnid: its WordNet id, such as ``n02123045``; None where the layout has none.
+    """
 
     name: str
     wnid: str | None = None
-    """Its WordNet id (``n02123045``), where the layout tells."""
 
 
+@runtime_checkable
 class Source(Protocol):
-    """Where images come from, by their place in the whole data set. It can be pickled."""
+    """Images by their position in the whole data set. A source can be pickled."""
 
     @property
     def has_masks(self) -> bool: ...
 
-    def picture(self, place: int) -> Image.Image:
-        """An upright RGB image; raises ClasslensError for one that cannot be read."""
+    def picture(self, position: int) -> Image.Image:
+        """An upright RGB image; raises ClasslensError for an unreadable file."""
         ...
 
-    def mask(self, place: int) -> Bool[np.ndarray, "height width"] | None:
-        """Where the image shows its own class; None where that is not known."""
+    def mask(self, position: int) -> Bool[np.ndarray, "height width"] | None:
+        """True where the image shows its own class; None without a mask."""
         ...
 
-    def ignored(self, place: int) -> Bool[np.ndarray, "height width"] | None:
-        """Where the mask leaves open what the image shows; None where it does so nowhere."""
+    def ignored(self, position: int) -> Bool[np.ndarray, "height width"] | None:
+        """True where the mask does not say what the image shows; None where it always does."""
         ...
 
-    def size(self, place: int) -> int:
-        """Its bytes, to tell one version of the data from another."""
+    def size(self, position: int) -> int:
+        """Size in bytes, which tells versions of the data apart."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images with names, labels and perhaps masks; made by ``open_dataset``.
+    """Images with names, labels and possibly masks; made by ``classlens.open_dataset``.
 
-    dataset = open_dataset("folder:/data/flowers", per_class=10)
-    dataset.picture(0), dataset.classes[dataset.labels[0]].name
+    Args:
+        spec: layout and root, such as ``folder:/data/flowers``.
+        split: name of the split; None where the layout has none.
+        names: one unique name per image: its path relative to the root.
+        labels: ``[image]``, index into ``classes``; -1 for an image without a label.
+        classes: the classes of the data set.
+        source: where the images come from.
+        positions: ``[image]``, position of each image in ``source``.
+        note: what a reader of results should know about the choice of images.
+
+    Examples:
+        >>> from classlens import open_dataset
+        >>> dataset = open_dataset("folder:/data/flowers", per_class=10)  # doctest: +SKIP
+        >>> dataset.picture(0), dataset.classes[dataset.labels[0]].name  # doctest: +SKIP
     """
 
     spec: str
     split: str | None
     names: tuple[str, ...]
-    """One an image and no two alike: the path relative to the root of the data."""
     labels: Array
-    """Index into ``classes``, -1 for an image without a label."""
     classes: tuple[ClassName, ...]
     source: Source
-    places: Array
-    """Where each image stands in ``source``."""
+    positions: Array
     note: str = ""
+
+    @classmethod
+    def whole(
+        cls,
+        spec: str,
+        split: str | None,
+        names: Sequence[str],
+        labels: Sequence[int] | Array,
+        classes: Sequence[ClassName],
+        source: Source,
+        note: str = "",
+    ) -> Dataset:
+        """All images of a source, in its order."""
+        positions = np.arange(len(names))
+        labels = np.asarray(labels, dtype=np.int64)
+        return cls(spec, split, tuple(names), labels, tuple(classes), source, positions, note)
 
     def __len__(self) -> int:
         return len(self.names)
 
     @property
     def has_masks(self) -> bool:
+        """Whether the source has masks of the classes."""
         return self.source.has_masks
 
     def picture(self, index: int) -> Image.Image:
-        """See ``Source``."""
-        return self.source.picture(int(self.places[index]))
+        """An upright RGB image; raises ClasslensError for an unreadable file."""
+        return self.source.picture(int(self.positions[index]))
 
     def mask(self, index: int) -> Bool[np.ndarray, "height width"] | None:
-        """See ``Source``."""
-        return self.source.mask(int(self.places[index]))
+        """True where the image shows its own class; None without a mask."""
+        return self.source.mask(int(self.positions[index]))
 
     def ignored(self, index: int) -> Bool[np.ndarray, "height width"] | None:
-        """See ``Source``."""
-        return self.source.ignored(int(self.places[index]))
+        """True where the mask does not say what the image shows; None where it always does."""
+        return self.source.ignored(int(self.positions[index]))
 
     def subset(self, indices: Sequence[int] | Array) -> Dataset:
-        """Some of the images, in the order given."""
+        """Chosen images, in the order given."""
         chosen = np.asarray(indices, dtype=np.int64)
         names = tuple(self.names[index] for index in chosen)
-        return replace(self, names=names, labels=self.labels[chosen], places=self.places[chosen])
+        return replace(self, names=names, labels=self.labels[chosen], positions=self.positions[chosen])
 
     @cached_property
     def fingerprint(self) -> str:
-        """A digest of names, labels, classes and sizes: of other images it is another."""
+        """SHA-256 of names, labels, classes and sizes."""
         digest = hashlib.sha256()
-        for kind in self.classes:
-            digest.update(f"{kind.name}\0{kind.wnid}\0".encode(errors="surrogateescape"))
-        for name, label, place in zip(self.names, self.labels.tolist(), self.places.tolist(), strict=True):
-            # A file name that is no text holds surrogates.
-            digest.update(f"{name}\0{label}\0{self.source.size(place)}\0".encode(errors="surrogateescape"))
+        for category in self.classes:
+            digest.update(f"{category.name}\0{category.wnid}\0".encode(errors="surrogateescape"))
+        for name, label, position in zip(self.names, self.labels.tolist(), self.positions.tolist(), strict=True):
+            # A file name that is not text holds surrogates.
+            digest.update(f"{name}\0{label}\0{self.source.size(position)}\0".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
 
-def dataset(
-    spec: str,
-    split: str | None,
-    names: Sequence[str],
-    labels: Sequence[int] | Array,
-    classes: Sequence[ClassName],
-    source: Source,
-    note: str = "",
-) -> Dataset:
-    """A whole data set, as a layout has found it."""
-    places = np.arange(len(names))
-    return Dataset(spec, split, tuple(names), np.asarray(labels, dtype=np.int64), tuple(classes), source, places, note)
-
-
 @dataclass(frozen=True)
-class Files:
-    """Images that are files of their own."""
+class ImageFiles:
+    """A source of image files; ``paths`` are relative to ``root``, or absolute."""
 
     root: Path
     paths: tuple[str, ...]
-    """Relative to ``root``, or absolute."""
     has_masks: bool = False
 
-    def picture(self, place: int) -> Image.Image:
-        return open_picture(self.root / self.paths[place]).image
+    def picture(self, position: int) -> Image.Image:
+        return open_picture(self.root / self.paths[position]).image
 
-    def mask(self, place: int) -> Bool[np.ndarray, "height width"] | None:
+    def mask(self, position: int) -> Bool[np.ndarray, "height width"] | None:
         return None
 
-    def ignored(self, place: int) -> Bool[np.ndarray, "height width"] | None:
+    def ignored(self, position: int) -> Bool[np.ndarray, "height width"] | None:
         return None
 
-    def size(self, place: int) -> int:
+    def size(self, position: int) -> int:
         try:
-            return os.stat(self.root / self.paths[place]).st_size
+            return os.stat(self.root / self.paths[position]).st_size
         except OSError:
-            return -1  # an image that is gone is told when it is its turn
+            return -1  # a missing image is reported when it is read
 
 
-def text_of(file: Path) -> str:
-    """A text file that belongs to a data set; raises ClasslensError."""
+def read_text_file(file: Path) -> str:
+    """A UTF-8 text file of a data set; raises ClasslensError for an unreadable one."""
     try:
         return file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -156,8 +172,8 @@ def text_of(file: Path) -> str:
         raise ClasslensError(f"file {str(file)!r} cannot be read ({reason}): give the published file") from None
 
 
-def folder_of(spec: str, root: str) -> Path:
-    """The root of a data set as a folder that is there; raises ClasslensError."""
+def data_root(spec: str, root: str) -> Path:
+    """The root folder of a data set; raises ClasslensError where it does not exist."""
     path = Path(root).expanduser()
     if not path.is_dir():
         raise ClasslensError(f"data {spec!r}: {str(path)!r} is not a folder; give the root folder of the data")

@@ -1,4 +1,4 @@
-"""Images as batches of pixels, decoded beside the model in processes of their own."""
+"""Batches of pixels, decoded beside the model in worker processes."""
 
 from __future__ import annotations
 
@@ -17,67 +17,81 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from classlens.core.arrays import Array
 from classlens.data.dataset import Dataset
 from classlens.data.masks import token_mask
 from classlens.errors import ClasslensError
 from classlens.models.transforms import Preprocessing
-from classlens.store.schema import Array
 
-# Of <sys/prctl.h>: the signal that a process gets when its parent ends.
+# <sys/prctl.h>: the signal that a process receives when its parent ends.
 _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Some images in a row. One that cannot be read is black and has a problem, so that the others keep their place."""
+    """Consecutive images of a data set. An unreadable image is black and has an entry in ``problems``.
+
+    ``shows_class``: int8 ``[image, mask position]``, 1 where the mask shows the class, 0 where it does not, -1 without
+    a mask.
+    """
 
     images: range
-    # An array, which goes from process to process through a pipe: tensors would go through shared memory, of which
-    # containers have little.
+    # An array, because it travels between processes through a pipe: tensors would take shared memory, which is scarce
+    # in containers.
     array: Array
-    shows: Array
-    """int8 ``[image, place]``: 1 where the mask shows the class, -1 where that is not known."""
+    shows_class: Array
     problems: dict[int, str] = field(default_factory=dict)
 
     @property
     def pixels(self) -> Tensor:
         return torch.from_numpy(self.array)
 
+    @property
+    def readable(self) -> Array:
+        """bool ``[image]``: False for images with a problem."""
+        return np.array([index not in self.problems for index in self.images])
+
 
 @dataclass(frozen=True, eq=False)
-class Reader:
-    """Reads and prepares images of a data set; whole in every worker process, on every machine."""
+class ImageReader:
+    """Reads and preprocesses images of a data set; each worker process and machine has its own copy.
+
+    Args:
+        dataset: the images.
+        preprocessing: from a picture to pixels.
+        shape: shape of the pixels of one image.
+        mask_grid: rows and columns of the positions at which masks are sampled, such as the token grid.
+        ignore_unknown: mark positions that the mask leaves open with -1 in place of 0.
+    """
 
     dataset: Dataset
     preprocessing: Preprocessing
     shape: tuple[int, ...]
-    """Of the pixels of one image."""
-    grid: tuple[int, int]
-    """Of the places at which the mask is looked at, such as tokens, in row-major order."""
-    ignores: bool = False
-    """Whether what a mask leaves open is not known, in place of not the class."""
+    mask_grid: tuple[int, int]
+    ignore_unknown: bool = False
 
     def batch(self, images: range) -> Batch:
+        """The pixels and masks of some images."""
         pixels = np.zeros((len(images), *self.shape), dtype=np.float32)
-        shows = np.full((len(images), self.grid[0] * self.grid[1]), -1, dtype=np.int8)
+        shows_class = np.full((len(images), self.mask_grid[0] * self.mask_grid[1]), -1, dtype=np.int8)
         problems = {}
-        for place, index in enumerate(images):
+        for row, index in enumerate(images):
             try:
-                pixels[place] = self._pixels(index).numpy()
-                self._mask(index, shows[place])
+                pixels[row] = self._pixels(index).numpy()
+                self._read_mask(index, shows_class[row])
             except ClasslensError as error:
-                pixels[place] = 0
+                pixels[row] = 0
                 problems[index] = str(error)
-        return Batch(images, pixels, shows, problems)
+        return Batch(images, pixels, shows_class, problems)
 
-    def _mask(self, index: int, shows: Array) -> None:
+    def _read_mask(self, index: int, shows_class: Array) -> None:
         mask = self.dataset.mask(index) if self.dataset.has_masks else None
         if mask is None:
             return
-        shows[:] = token_mask(mask, self.preprocessing.transform, self.grid)
-        ignored = self.dataset.ignored(index) if self.ignores else None
+        shows_class[:] = token_mask(mask, self.preprocessing.transform, self.mask_grid)
+        ignored = self.dataset.ignored(index) if self.ignore_unknown else None
         if ignored is not None:
-            shows[token_mask(ignored, self.preprocessing.transform, self.grid)] = -1
+            shows_class[token_mask(ignored, self.preprocessing.transform, self.mask_grid)] = -1
 
     def _pixels(self, index: int) -> Tensor:
         name = self.dataset.names[index]
@@ -91,43 +105,43 @@ class Reader:
 
 
 class _Batches(TorchDataset[Batch]):
-    def __init__(self, reader: Reader, batches: Sequence[range]) -> None:
-        self._reader, self._batches = reader, batches
+    def __init__(self, reader: ImageReader, ranges: Sequence[range]) -> None:
+        self._reader, self._ranges = reader, ranges
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self._ranges)
 
     def __getitem__(self, number: int) -> Batch:
-        return self._reader.batch(self._batches[number])
+        return self._reader.batch(self._ranges[number])
 
 
-def _itself(batch: Any) -> Any:
+def _identity(batch: Any) -> Any:
     return batch
 
 
-def batches(reader: Reader, wanted: Sequence[range], workers: int) -> Iterator[Batch]:
-    """The batches in the order wanted, read ahead by worker processes (none: read when asked for)."""
-    made: Any = _Batches(reader, wanted)
-    processes = min(workers, len(wanted))
+def load_batches(reader: ImageReader, ranges: Sequence[range], workers: int) -> Iterator[Batch]:
+    """The batches of these image ranges in order, read ahead by ``workers`` processes; 0 reads on demand."""
+    batches: Any = _Batches(reader, ranges)
+    processes = min(workers, len(ranges))
     return iter(
         DataLoader(
-            made,
+            batches,
             batch_size=None,
-            collate_fn=_itself,
+            collate_fn=_identity,
             num_workers=processes,
-            worker_init_fn=partial(_end_with, os.getpid()) if processes else None,
+            worker_init_fn=partial(_end_with_parent, os.getpid()) if processes else None,
         )
     )
 
 
-def _end_with(parent: int, _: int) -> None:
-    """Let a worker process end when the one it works for is killed: it could wait for ever to hand its batch over."""
+def _end_with_parent(parent: int, _: int) -> None:
+    """End a worker process when its parent is killed; it could otherwise wait forever to hand over its batch."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # already gone
+        if os.getppid() != parent:  # the parent has ended already
             os._exit(1)
 
 
-def split(unit: range, batch_size: int) -> list[range]:
-    """The batches of a unit of work: fixed by image index, so that a run that was stopped makes the same ones."""
+def batch_ranges(unit: range, batch_size: int) -> list[range]:
+    """The batches of a unit of work, fixed by image index, so that a resumed run makes the same ones."""
     return [unit[start : start + batch_size] for start in range(0, len(unit), batch_size)]

@@ -1,4 +1,4 @@
-"""Where the tokens of an image show its class: the mask, through the image's own resize and crop, on the token grid."""
+"""Masks of the class on the token grid, resized and cropped as the image is."""
 
 from __future__ import annotations
 
@@ -7,52 +7,49 @@ from jaxtyping import Bool
 from PIL import Image
 from torch import Tensor
 
+from classlens.core.arrays import Array
 from classlens.models.geometry import Resized, transform_stages
 from classlens.models.transforms import Transform
-from classlens.store.schema import Array
 
-Places = Array
-"""The row (or column) of the original mask of each row (or column) of the image that the model sees; -1 for padding."""
+SourceIndex = Array
+"""Row or column of the mask for each row or column of the model's input; -1 for padding."""
 
 
 def token_mask(
     mask: Bool[np.ndarray, "height width"], transform: Transform | None, grid: tuple[int, int]
 ) -> Bool[np.ndarray, " token"]:
-    """Whether each image token, in row-major order, shows what ``mask`` shows.
+    """Whether the mask is True at each image token, in row-major order.
 
-    The mask goes through the same resize and crop as the image, nearest by source index ``floor(i · H / h)`` as OpenCV
-    and torch do it, and then to the token grid by the same rule (design, section 8). A transform that is not made of
-    torchvision's ``Resize`` and ``CenterCrop`` is given the mask as a black and white picture, halves are rounded.
+    The mask is resized and cropped as the image is, by nearest source index ``floor(i · H / h)`` as in OpenCV and
+    torch, and then sampled at the token grid by the same rule. A transform with other steps than torchvision's
+    ``Resize`` and ``CenterCrop`` receives the mask as a black and white picture, thresholded at one half.
     """
-    places = _places(mask.shape, transform)
-    if places is None:
+    sides = _source_indices(mask.shape, transform)
+    if sides is None:
         assert transform is not None
-        seen = _through(mask, transform)
-        rows, columns = np.arange(seen.shape[0]), np.arange(seen.shape[1])
-        mask = seen
-    else:
-        rows, columns = places
-    rows, columns = (side[_nearest(len(side), count)] for side, count in zip((rows, columns), grid, strict=True))
-    found = mask[rows[:, None], columns[None, :]] & (rows >= 0)[:, None] & (columns >= 0)[None, :]
-    return found.reshape(-1)
+        mask = _transformed(mask, transform)
+        sides = np.arange(mask.shape[0]), np.arange(mask.shape[1])
+    rows, columns = (side[_nearest(len(side), count)] for side, count in zip(sides, grid, strict=True))
+    values: Array = mask[rows[:, None], columns[None, :]] & (rows >= 0)[:, None] & (columns >= 0)[None, :]
+    return values.reshape(-1)
 
 
 def _nearest(size: int, count: int) -> Array:
-    """The source index of each of ``count`` places along a side of ``size``."""
+    """Source indices of ``count`` equally spaced samples along a side of ``size``."""
     return np.arange(count) * size // count
 
 
-def _places(shape: tuple[int, int], transform: Transform | None) -> tuple[Places, Places] | None:
-    """Where each row and column that the model sees comes from; None for a transform with other steps."""
-    found = transform_stages(shape, transform)
-    if found is None:
+def _source_indices(shape: tuple[int, int], transform: Transform | None) -> tuple[SourceIndex, SourceIndex] | None:
+    """Mask rows and columns behind the model's input; None for a transform with other steps."""
+    steps = transform_stages(shape, transform)
+    if steps is None:
         return None
     sides = [np.arange(size) for size in shape]
-    for stage in found:
-        if isinstance(stage, Resized):
-            sides = [side[_nearest(len(side), size)] for side, size in zip(sides, stage.size, strict=True)]
+    for step in steps:
+        if isinstance(step, Resized):
+            sides = [side[_nearest(len(side), size)] for side, size in zip(sides, step.size, strict=True)]
         else:
-            sides = [_crop(*each) for each in zip(sides, stage.start, stage.size, strict=True)]
+            sides = [_crop(*window) for window in zip(sides, step.start, step.size, strict=True)]
     return sides[0], sides[1]
 
 
@@ -61,11 +58,11 @@ def _crop(side: Array, start: int, size: int) -> Array:
     return np.pad(inside, (max(-start, 0), size - len(inside) - max(-start, 0)), constant_values=-1)
 
 
-def _through(mask: Bool[np.ndarray, "height width"], transform: Transform) -> Bool[np.ndarray, "height width"]:
-    """The mask as the transform would show it."""
-    black, own, white = (_pixels(transform, picture) for picture in (np.zeros_like(mask), mask, np.ones_like(mask)))
-    seen: Bool[np.ndarray, "height width"] = ((own - black).abs() > (white - own).abs()).numpy()
-    return seen
+def _transformed(mask: Bool[np.ndarray, "height width"], transform: Transform) -> Bool[np.ndarray, "height width"]:
+    """The mask after the transform of its image."""
+    black, gray, white = (_pixels(transform, picture) for picture in (np.zeros_like(mask), mask, np.ones_like(mask)))
+    transformed: Bool[np.ndarray, "height width"] = ((gray - black).abs() > (white - gray).abs()).numpy()
+    return transformed
 
 
 def _pixels(transform: Transform, mask: Bool[np.ndarray, "height width"]) -> Tensor:

@@ -1,4 +1,4 @@
-"""How many images go through the model at once: as given, as the store was begun with, or as fits."""
+"""Images per forward pass: as given, as the store was begun with, or as many as fit."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from classlens.errors import ClasslensError
 from classlens.models.view import ModelView
 from classlens.store.store import SHARD
 
-# Sixteen images keep two to sixteen CPU cores busy and their states within some hundred MiB.
+BatchSize = int | Literal["auto"]
+
+# Sixteen images keep two to sixteen CPU cores busy, and their states within a few hundred MiB.
 _CPU = 16
-_LARGEST = 256
+_MAXIMUM = 256
 
 
-def chosen_batch_size(
-    given: int | Literal["auto"], begun: Mapping[str, Any] | None, view: ModelView, tokens: int
-) -> int:
+def choose_batch_size(batch_size: BatchSize, begun: Mapping[str, Any] | None, view: ModelView, tokens: int) -> int:
     """A power of two for ``"auto"``; raises ClasslensError for a number that does not fit the shards of a store."""
-    if given == "auto":
+    if batch_size == "auto":
         return int(begun["batch_size"]) if begun is not None else _fitting(view, tokens)
-    number: object = given  # the command line may hand over any text
-    if isinstance(number, bool) or not isinstance(number, int) or given < 1 or (given > SHARD and given % SHARD):
+    value: object = batch_size  # the command line passes any text
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (value > SHARD and value % SHARD):
         raise ClasslensError(
-            f"batch size {given!r} cannot be used: give auto, a number from 1 to {SHARD}, or a multiple of {SHARD}"
+            f"batch size {batch_size!r} cannot be used: give auto, a number from 1 to {SHARD}, or a multiple of {SHARD}"
         )
-    return given
+    return value
 
 
 def _fitting(view: ModelView, tokens: int) -> int:
@@ -35,10 +35,10 @@ def _fitting(view: ModelView, tokens: int) -> int:
         return _CPU
     free, _ = torch.cuda.mem_get_info(view.device)
     width = view.blocks[0].attn.weight.shape[0]
-    # States of a block at its widest (queries, keys, values, hidden units, all in float32 at worst), two buffers of
-    # class logits, and attention weights where an edit unfuses them.
+    # States of a block at its widest (queries, keys, values, hidden units, in float32), two buffers of class logits,
+    # and attention weights where an edit unfuses them.
     image = 4 * tokens * (16 * width + 2 * view.num_classes + 2 * view.blocks[0].heads * tokens)
     size = 1
-    while size < _LARGEST and 2 * size * image < free / 2:
+    while size < _MAXIMUM and 2 * size * image < free / 2:
         size *= 2
     return size

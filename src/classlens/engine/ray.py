@@ -1,23 +1,30 @@
-"""The same work on a cluster: Ray Data reads images in tasks and measures them in a pool of actors."""
+"""The Ray engine: a pool of actors, each with a copy of the model, on this machine or a cluster."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+import pickle
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from classlens.engine.work import Job
+from classlens.engine.task import Job, Unit
+from classlens.engine.worker import BatchResult, Worker
 from classlens.errors import ClasslensError, cause
+from classlens.store.store import Store
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where and how work is spread.
+    """Where Ray runs and how much of it a run takes.
 
-    ``address``: None for a Ray of its own on this machine, ``"auto"`` for the cluster that this machine belongs to, or
-    ``"ray://host:10001"``. ``actors``: copies of the model; one a GPU (or share of one), or one for two CPUs, when left
-    out. ``gpus``: GPUs of each, such as 0.5; 1 where the cluster has any.
+    Args:
+        address: None for a local Ray of this process, ``"auto"`` for the cluster of this machine, or
+            ``"ray://host:10001"``.
+        actors: copies of the model; by default one per GPU (or share of one), or one per two CPUs.
+        gpus: GPUs per actor, such as 0.5; 1 by default where the cluster has any.
     """
 
     address: str | None = None
@@ -25,19 +32,39 @@ class Cluster:
     gpus: float | None = None
 
 
-def run_on_cluster(job: Job, units: Sequence[range], cluster: Cluster) -> Iterator[tuple[range, dict[int, str]]]:
-    """Measure the units in any order; yields each with its skipped images when it is written.
+def fill(
+    job: Job, units: Sequence[Unit], store: Store, cluster: Cluster
+) -> Generator[tuple[Unit, dict[int, str]], None, None]:
+    """Measure and write units in any order; yields each with the problems of its skipped images.
 
-    An actor that dies is started again and its unit measured anew: a unit is written whole, the same by whomever.
+    An actor that dies is restarted and its unit measured again; a unit has the same values whoever writes it.
     """
+    yield from _run(job, units, cluster, store.url)
+
+
+def stream(job: Job, units: Sequence[Unit], cluster: Cluster) -> Generator[BatchResult, None, None]:
+    """The results of units in order."""
+    for _, results in _run(job, units, cluster, None):
+        yield from results
+
+
+def _run(
+    job: Job, units: Sequence[Unit], cluster: Cluster, store: str | None
+) -> Generator[tuple[Unit, Any], None, None]:
     try:
         import ray
     except ImportError:
         raise ClasslensError("the engine ray needs Ray, which is not installed: pip install 'classlens[ray]'") from None
     if not units:
         return
-    started = not ray.is_initialized()
-    if started:
+    with _connected(ray, cluster):
+        yield from _results(ray, job, units, cluster, store)
+
+
+@contextmanager
+def _connected(ray: Any, cluster: Cluster) -> Iterator[None]:
+    starts = not ray.is_initialized()
+    if starts:
         try:
             ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:  # no such cluster, another version of Ray: not bounded
@@ -46,66 +73,79 @@ def run_on_cluster(job: Job, units: Sequence[range], cluster: Cluster) -> Iterat
                 "its address and that it runs the same Ray"
             ) from None
     try:
-        yield from _measured(ray, job, units, cluster)
+        yield
     finally:
-        if started:
+        if starts:
             ray.shutdown()
 
 
-def _measured(ray: Any, job: Job, units: Sequence[range], cluster: Cluster) -> Iterator[tuple[range, dict[int, str]]]:
-    from ray.data import ActorPoolStrategy, DataContext
+def _results(
+    ray: Any, job: Job, units: Sequence[Unit], cluster: Cluster, store: str | None
+) -> Generator[tuple[Unit, Any], None, None]:
+    from ray.data import ActorPoolStrategy
 
-    DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    there = ray.cluster_resources()
-    gpus = cluster.gpus if cluster.gpus is not None else (1.0 if there.get("GPU") else 0.0)
-    actors = cluster.actors or max(1, int(there["GPU"] / gpus) if gpus else int(there.get("CPU", 1)) // 2)
+    actors, gpus = pool_size(cluster, ray.cluster_resources())
     shared = ray.put(job)
-    rows = [{"start": unit.start, "stop": unit.stop} for unit in units]
-    # One row a block, so that each unit is a task of its own; Ray Data starts actors that die again, and their tasks.
-    found = (
-        ray.data.from_items(rows, override_num_blocks=len(rows))
-        .map_batches(
-            _Measure,
-            fn_constructor_args=([shared],),
-            batch_size=1,
-            compute=ActorPoolStrategy(size=min(actors, len(rows))),
-            num_gpus=gpus or None,
-            num_cpus=None if gpus else 1,
-        )
-        .iter_rows()
-    )
+    # One row per block makes each unit a task of its own; Ray Data restarts actors that die, and their tasks.
+    rows = ray.data.from_items([{"unit": pickle.dumps(unit)} for unit in units], override_num_blocks=len(units))
+    rows.context.enable_progress_bars = False
+    rows.context.execution_options.preserve_order = store is None
+    outcomes = rows.map_batches(
+        _Actor,
+        fn_constructor_args=([shared], store),
+        batch_size=1,
+        compute=ActorPoolStrategy(size=min(actors, len(units))),
+        num_gpus=gpus or None,
+        num_cpus=None if gpus else 1,
+    ).iter_rows()
     try:
-        for row in found:
-            if row["error"]:
-                raise ClasslensError(row["error"])
-            unit = range(int(row["start"]), int(row["stop"]))
-            yield unit, dict(zip(map(int, row["images"]), map(str, row["reasons"]), strict=True))
+        for outcome in outcomes:
+            if outcome["error"]:
+                raise ClasslensError(outcome["error"])
+            yield pickle.loads(outcome["unit"]), pickle.loads(outcome["result"])
     except ray.exceptions.RayError as error:
+        raise ClasslensError(f"the cluster stopped ({cause(error)}): run the same command again to resume") from error
+
+
+def pool_size(cluster: Cluster, resources: Mapping[str, float]) -> tuple[int, float]:
+    """Number of actors and GPUs of each; raises ClasslensError for more GPUs than ``resources`` of the cluster hold."""
+    available = resources.get("GPU", 0.0)
+    gpus = min(available, 1.0) if cluster.gpus is None else cluster.gpus
+    if gpus > available:
         raise ClasslensError(
-            f"the cluster stopped ({cause(error)}): run the same command again to go on where it stopped"
-        ) from error
+            f"gpus is {gpus:g}, but the cluster has {available:g} GPUs: give fewer, or 0 to run on CPUs"
+        )
+    return cluster.actors or max(1, int(available / gpus if gpus else resources.get("CPU", 1.0) // 2)), gpus
 
 
-class _Measure:
-    """An actor: one copy of the model."""
+class _Actor:
+    """One copy of the model, which fills a store or returns the results of its units."""
 
-    def __init__(self, job: list[Any]) -> None:
+    def __init__(self, job: list[Any], store: str | None) -> None:
         import ray
 
-        self._worker = ray.get(job[0]).worker()
+        self._job: Job = ray.get(job[0])
+        self._url = store
+
+    @cached_property
+    def _worker(self) -> Worker:
+        return Worker(self._job)
+
+    @cached_property
+    def _store(self) -> Store | None:
+        return None if self._url is None else Store(self._url)
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
-        unit = range(int(rows["start"][0]), int(rows["stop"][0]))
-        error, problems = "", {}
+        error, result = "", None
         try:
-            problems = self._worker.measure_alone(unit)
-        except ClasslensError as failure:  # an input of the user's, which trying again does not change
+            result = self._measure(pickle.loads(rows["unit"][0]))
+        except ClasslensError as failure:  # an input error, which a retry does not change
             error = str(failure)
-        return {
-            "start": [unit.start],
-            "stop": [unit.stop],
-            "images": [list(problems)],
-            "reasons": [list(problems.values())],
-            "error": [error],
-        }
+        return {"unit": rows["unit"], "result": [pickle.dumps(result)], "error": [error]}
+
+    def _measure(self, unit: Unit) -> Any:
+        batches = self._worker.read(unit)
+        if self._store is not None:
+            return self._worker.fill(unit, batches, self._store)
+        return list(self._worker.measure(unit, batches))

@@ -14,20 +14,21 @@ from classlens.core.attention import Loss, Output, gradient_of_heads, loss_gradi
 from classlens.core.maps import Norm, compute_dtype
 from classlens.core.space import ClassSpace
 from classlens.errors import ClasslensError
-from classlens.explain.gradient import loss_of, of_block, parts
+from classlens.explain.batching import slices
+from classlens.explain.class_gradient import gradient_of_block, image_groups, resolved_loss
 from classlens.explain.queries import Queries, Query, queries_of
 from classlens.forward.recording import Recording
 
-# Gradients at the heads held at once, in numbers: 64 MiB in float32.
+# Numbers of the gradients at the heads held at once: 64 MiB in float32.
 _SCRATCH = 2**24
 
 
 @dataclass(frozen=True, eq=False)
-class Folded:
+class FoldedBlock:
     """Gradients of all class logits at the joined heads of one block, without a product with E for each image.
 
-    For the loss ``logit``, ``u_c = w ⊙ E_c`` does not depend on the image, so that (design, section 4)
-    ``g_y = (W_O(γ⊙u_c) - W_O(γ⊙x̂) · mean(u_c⊙x̂)) / σ`` needs one matrix a block and model.
+    For the loss ``logit``, ``u_c = w ⊙ E_c`` does not depend on the image, so that
+    ``g_y = (W_O(γ⊙u_c) - W_O(γ⊙x̂) · mean(u_c⊙x̂)) / σ`` needs one matrix per block and model.
     """
 
     norm: Norm | None
@@ -39,8 +40,8 @@ class Folded:
     """``γ ⊙ W_O``."""
 
     @classmethod
-    def of(cls, space: ClassSpace, output: Output, classes: slice) -> Folded | None:
-        """Of some classes; None where more than one norm, or one after the projection, stands between heads and E."""
+    def of(cls, space: ClassSpace, output: Output, classes: slice) -> FoldedBlock | None:
+        """The fold for some classes; None where more than one norm, or one after the projection, precedes E."""
         maps = space.maps
         norm = maps[0] if maps else None
         if len(maps) > 1 or not isinstance(norm, Norm | None) or output.norm is not None or output.inner is not None:
@@ -53,24 +54,24 @@ class Folded:
             weight = weight * output.scale.to(dtype)[:, None]
         return cls(norm, rows, rows @ weight, weight)
 
-    def at(self, added: Float[Tensor, "image query width"], some: slice) -> Gradients:
-        """``mean_q ∂z_c/∂y[q]`` of some of the classes, counted from the first of them."""
-        rows, pulled = self.rows[some], self.pulled[some]
+    def at(self, added: Float[Tensor, "image query width"], classes: slice) -> HeadGradients:
+        """``mean_q ∂z_c/∂y[q]`` for some of the folded classes, counted from the first of them."""
+        rows, pulled = self.rows[classes], self.pulled[classes]
         added = added.to(rows.dtype)
         if self.norm is None:
-            return Gradients(pulled)
+            return HeadGradients(pulled)
         scale = self.norm.inverse_scale(added)
         centered = added - added.mean(dim=-1, keepdim=True) if self.norm.kind == "layer" else added
         unit = centered * scale
         along = (unit @ rows.T) * (scale / (rows.shape[1] * added.shape[1]))
-        return Gradients(pulled, scale.mean(dim=1, keepdim=True), unit @ self.weight, along)
+        return HeadGradients(pulled, scale.mean(dim=1, keepdim=True), unit @ self.weight, along)
 
 
 @dataclass(frozen=True, eq=False)
-class Gradients:
-    """Gradients of some class logits at the joined heads: ``shared · scale - alongᵀ keys``, never written out.
+class HeadGradients:
+    """Gradients of some class logits at the joined heads, ``shared · scale - alongᵀ keys``, as factors.
 
-    Only the first part is as large as classes times channels, and it is the same for all images.
+    Only ``shared`` is as large as classes times channels, and a folded block shares it between all images.
     """
 
     shared: Float[Tensor, "class inner"] | Float[Tensor, "image class inner"]
@@ -81,58 +82,59 @@ class Gradients:
     def times(
         self, values: Float[Tensor, "image token channel"], channels: slice = slice(None)
     ) -> Float[Tensor, "image token class"]:
-        """Their products with value vectors, of all channels or of one head's."""
+        """Products of the gradients with value vectors, of all channels or of one head's."""
         values = values.to(self.shared.dtype)
-        found = values @ self.shared[..., channels].transpose(-1, -2)
+        products = values @ self.shared[..., channels].transpose(-1, -2)
         if self.scale is None or self.keys is None or self.along is None:
-            return found
-        return torch.baddbmm(found * self.scale, values @ self.keys[..., channels].mT, self.along, alpha=-1)
+            return products
+        return torch.baddbmm(products * self.scale, values @ self.keys[..., channels].mT, self.along, alpha=-1)
 
 
 def explain_every_class(
-    recording: Recording, *, loss: Loss | None = None, query: Query = None
+    recording: Recording, *, loss: Loss = "logit", query: Query = None
 ) -> Float[Tensor, "image class token"]:
-    """The class gradient of every class, summed over blocks and heads: ``[image, class, token]`` in bounded memory.
+    """The class gradient of every class, summed over blocks and heads.
 
-    ``trace.explain("all")``. Beside the result, memory holds the gradients of some classes and images. ``loss`` is
-    ``logit`` when left out, or ``cross_entropy``, whose gradient differs from it by what all classes have in common.
+    Beside the result, RAM holds the gradients of some classes and images. The gradient of the loss ``cross_entropy``
+    differs from that of ``logit`` by a term that all classes share.
     """
-    view, grid = recording.view, recording.tokens.image
-    result = torch.zeros(len(recording), view.num_classes, grid.stop - grid.start, dtype=recording.dtype)
+    view, image_tokens = recording.view, recording.tokens.image
+    shape = (len(recording), view.num_classes, image_tokens.stop - image_tokens.start)
+    result = torch.zeros(shape, dtype=recording.dtype)
 
-    def add(part: slice, classes: slice, block: int, gradients: Gradients, weight: float) -> None:
-        values = recording.states("values", block)[part, :, grid]
-        # Heads side by side: their sum is one product.
-        found = gradients.times(values.transpose(1, 2).flatten(2))
-        result[part, classes] += weight * found.mT.cpu()
+    def add(images: slice, classes: slice, block: int, gradients: HeadGradients, weight: float) -> None:
+        values = recording.activation("values", block)[images, :, image_tokens]
+        # With the channels of all heads side by side, one product sums over heads.
+        maps = gradients.times(values.transpose(1, 2).flatten(2))
+        result[images, classes] += weight * maps.mT.cpu()
 
-    def shift(part: slice, block: int, common: Tensor, weight: float) -> None:
-        result[part] += weight * common.sum(dim=1).cpu()[:, None]
+    def shift(images: slice, block: int, common: Tensor, weight: float) -> None:
+        result[images] += weight * common.sum(dim=1).cpu()[:, None]
 
-    _walk(recording, slice(0, view.num_classes), loss_of(loss, "logit"), query, add, shift)
+    _walk(recording, slice(0, view.num_classes), loss, query, add, shift)
     return result
 
 
 def explain_classes(
-    recording: Recording, classes: slice, *, loss: Loss | None = None, query: Query = None
+    recording: Recording, classes: slice, *, loss: Loss = "logit", query: Query = None
 ) -> Float[Tensor, "image class block head token"]:
     """The class gradient of some classes, for every block and head."""
-    view, grid = recording.view, recording.tokens.image
+    view, image_tokens = recording.view, recording.tokens.image
     heads, number = view.blocks[0].heads, classes.stop - classes.start
-    shape = (len(recording), number, len(view.blocks), heads, grid.stop - grid.start)
+    shape = (len(recording), number, len(view.blocks), heads, image_tokens.stop - image_tokens.start)
     result = torch.zeros(shape, dtype=recording.dtype)
 
-    def add(part: slice, some: slice, block: int, gradients: Gradients, weight: float) -> None:
-        values = recording.states("values", block)[part, :, grid]
-        own, width = slice(some.start - classes.start, some.stop - classes.start), values.shape[-1]
+    def add(images: slice, part: slice, block: int, gradients: HeadGradients, weight: float) -> None:
+        values = recording.activation("values", block)[images, :, image_tokens]
+        rows, width = slice(part.start - classes.start, part.stop - classes.start), values.shape[-1]
         for head in range(heads):
-            found = gradients.times(values[:, head], slice(head * width, (head + 1) * width))
-            result[part, own, block, head] += weight * found.mT.cpu()
+            maps = gradients.times(values[:, head], slice(head * width, (head + 1) * width))
+            result[images, rows, block, head] += weight * maps.mT.cpu()
 
-    def shift(part: slice, block: int, common: Tensor, weight: float) -> None:
-        result[part, :, block] += weight * common.cpu()[:, None]
+    def shift(images: slice, block: int, common: Tensor, weight: float) -> None:
+        result[images, :, block] += weight * common.cpu()[:, None]
 
-    _walk(recording, classes, loss_of(loss, "logit"), query, add, shift)
+    _walk(recording, classes, loss, query, add, shift)
     return result
 
 
@@ -141,56 +143,52 @@ def _walk(
     classes: slice,
     loss: Loss,
     query: Query,
-    add: Callable[[slice, slice, int, Gradients, float], None],
+    add: Callable[[slice, slice, int, HeadGradients, float], None],
     shift: Callable[[slice, int, Tensor, float], None],
 ) -> None:
-    """Hand over, for some images and classes at once, the gradients of their logits at the heads of every block."""
-    if loss == "double_softmax":
-        raise ClasslensError("loss 'double_softmax' is not folded over all classes: give logit or cross_entropy")
-    view, grid = recording.view, recording.tokens.image
-    for asked in queries_of(recording, query):
-        folded = [Folded.of(asked.at(view, number), block.attn, classes) for number, block in enumerate(view.blocks)]
-        for part in parts(recording, asked):
-            for number, block in enumerate(view.blocks):
-                added = recording.states("attn_out", number)[part, asked.places]
-                fold = folded[number]
-                inner = block.attn.weight.shape[1]
-                images, queries = added.shape[:2]
-                each = grid.stop - grid.start + queries if fold else queries * (inner + view.num_classes)
-                step = max(1, _SCRATCH // (images * each))
-                for start in range(classes.start, classes.stop, step):
-                    some = slice(start, min(start + step, classes.stop))
-                    gradients = (
-                        fold.at(added, slice(start - classes.start, some.stop - classes.start))
-                        if fold
-                        else _one_by_one(recording, asked, number, part, some)
-                    )
-                    add(part, some, number, gradients, asked.weight)
+    """Call ``add`` with the gradients of some logits at the heads of a block, ``shift`` with the term they share."""
+    if resolved_loss(loss) == "double_softmax":
+        raise ClasslensError("loss 'double_softmax' has no form for all classes at once: give logit or cross_entropy")
+    view, image_tokens = recording.view, recording.tokens.image
+    blocks = range(len(view.blocks))
+    for queries in queries_of(recording, query):
+        folds = [FoldedBlock.of(queries.at(view, block), view.blocks[block].attn, classes) for block in blocks]
+        for images in image_groups(recording, queries):
+            for block, fold in zip(blocks, folds, strict=True):
+                added = recording.activation("attn_out", block)[images, queries.positions]
+                count, rows = added.shape[:2]
+                per_class = image_tokens.stop - image_tokens.start + rows
+                if fold is None:
+                    per_class = rows * (view.blocks[block].attn.weight.shape[1] + view.num_classes)
+                for part in slices(classes.stop - classes.start, _SCRATCH // (count * per_class)):
+                    chosen = slice(classes.start + part.start, classes.start + part.stop)
+                    gradients = fold.at(added, part) if fold else _unfolded(recording, queries, block, images, chosen)
+                    add(images, chosen, block, gradients, queries.weight)
                 if loss == "cross_entropy":
-                    # What the softmax adds: the same for every class.
-                    target = torch.zeros(images, dtype=torch.int64, device=added.device)
-                    logits = asked.at(view, number).project(added)
+                    # The gradient of the softmax's normalization is the same for every class.
+                    target = torch.zeros(count, dtype=torch.int64, device=added.device)
+                    logits = queries.at(view, block).project(added)
                     common = loss_gradient(logits, target, "cross_entropy") - loss_gradient(logits, target, "logit")
-                    shift(part, number, of_block(recording, asked, number, part, common), asked.weight)
+                    shift(images, block, gradient_of_block(recording, queries, block, images, common), queries.weight)
 
 
-def _one_by_one(recording: Recording, asked: Queries, block: int, part: slice, classes: slice) -> Gradients:
-    """The gradients where nothing can be folded: some classes stand beside each other like images."""
+def _unfolded(recording: Recording, queries: Queries, block: int, images: slice, classes: slice) -> HeadGradients:
+    """Gradients of some classes in a block that cannot be folded: each image is repeated for every class."""
     attn = recording.view.blocks[block].attn
     count = classes.stop - classes.start
 
     def repeated(x: Tensor | None) -> Tensor | None:
         return None if x is None else x.repeat_interleave(count, dim=0)
 
-    added = repeated(recording.states("attn_out", block)[part, asked.places])
+    added = repeated(recording.activation("attn_out", block)[images, queries.positions])
     assert added is not None
     added = added.to(recording.dtype)
-    hot = F.one_hot(torch.arange(classes.start, classes.stop, device=added.device), asked.space.num_classes)
+    hot = F.one_hot(torch.arange(classes.start, classes.stop, device=added.device), queries.space.num_classes)
     gradient = hot.to(added.dtype).repeat(len(added) // count, 1)[:, None].expand(-1, added.shape[1], -1)
     pulled = gradient_of_heads(
         attn,
-        asked.at(recording.view, block).vjp(added, gradient),
-        raw=repeated(recording.inside("attn_raw", block, part, asked.places)),
-        joined=repeated(recording.inside("attn_joined", block, part, asked.places)),
+        queries.at(recording.view, block).vjp(added, gradient),
+        raw=repeated(recording.before_norm("attn_raw", block, images, queries.positions)),
+        joined=repeated(recording.before_norm("attn_joined", block, images, queries.positions)),
     )
-    return Gradients(pulled.view(-1, count, pulled.shape[1]))
+    return HeadGradients(pulled.view(-1, count, pulled.shape[1]))

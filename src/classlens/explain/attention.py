@@ -1,4 +1,4 @@
-"""Attention itself as an explanation: raw, and rolled out over blocks. It knows of no class."""
+"""Attention weights as an explanation: raw, and rolled out over blocks. Both are the same for every class."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from classlens.explain.batching import over_images
-from classlens.explain.queries import Query, check_rows, rows_of
+from classlens.explain.batching import explain_in_groups
+from classlens.explain.method import Method
+from classlens.explain.queries import Query, check_query, query_rows
 from classlens.forward.attention import attention_weights
 from classlens.forward.recording import Recording
 
@@ -17,12 +18,16 @@ def attention(
 ) -> Float[Tensor, "image token"]:
     """Raw attention of the last block, mean over heads: ``mean_h A[h, q, j]``, at least 0.
 
-    ``trace.explain(method="attention")``. ``q`` is ``[CLS]``, or the mean over the tokens that the head pools. Raises
-    ClasslensError for a head that pools by attention, unless ``query`` is given. Source: Chefer, Gur and
-    Wolf, *Generic Attention-model Explainability*, ICCV 2021, section 4 (raw attention, a baseline).
+    ``q`` is ``[CLS]``, or the mean over the tokens that the head pools. Raises ClasslensError for a head that pools by
+    attention, unless ``query`` is given. Source: Chefer, Gur and Wolf, *Generic Attention-model Explainability*, ICCV
+    2021, section 4 (raw attention, a baseline).
     """
-    check_rows(recording, query)
-    return over_images(recording, lambda part: rows_of(recording, query, _weights(recording, part)[-1]))
+    check_query(recording, query)
+
+    def explain(images: slice) -> Tensor:
+        return query_rows(recording, query, _mean_weights(recording, images)[-1])
+
+    return explain_in_groups(recording, explain)
 
 
 def rollout(
@@ -30,24 +35,44 @@ def rollout(
 ) -> Float[Tensor, "image token"]:
     """Attention rollout: ``R = Π_b (mean_h A_b + I) / 2``, the later blocks to the left; the row of the query.
 
-    ``trace.explain(method="rollout")``. Rows sum to 1 over all tokens. Source: Abnar and Zuidema, *Quantifying
-    Attention Flow in Transformers*, ACL 2020, section 3. Raises ClasslensError as ``attention`` does.
+    Rows sum to 1 over all tokens. Raises ClasslensError as ``attention`` does. Source: Abnar and Zuidema, *Quantifying
+    Attention Flow in Transformers*, ACL 2020, section 3.
     """
-    check_rows(recording, query)
+    check_query(recording, query)
 
-    def rolled(part: slice) -> Tensor:
-        found: Tensor | None = None
-        for weights in _weights(recording, part):
+    def explain(images: slice) -> Tensor:
+        rolled: Tensor | None = None
+        for weights in _mean_weights(recording, images):
             mixed = (weights + torch.eye(weights.shape[-1], dtype=weights.dtype, device=weights.device)) / 2
-            found = mixed if found is None else mixed @ found
-        assert found is not None
-        return rows_of(recording, query, found)
+            rolled = mixed if rolled is None else mixed @ rolled
+        assert rolled is not None
+        return query_rows(recording, query, rolled)
 
-    return over_images(recording, rolled)
+    return explain_in_groups(recording, explain)
 
 
-def _weights(recording: Recording, part: slice) -> list[Tensor]:
-    """Mean over heads, ``[image, query, token]`` of each block, in the precision of results."""
-    return [
-        weights.to(recording.dtype).mean(dim=1) for weights in attention_weights(recording.view, recording.pixels[part])
-    ]
+def _mean_weights(recording: Recording, images: slice) -> list[Float[Tensor, "image query token"]]:
+    """Attention weights of each block, mean over heads, in the precision of results."""
+    blocks = attention_weights(recording.view, recording.pixels[images])
+    return [weights.to(recording.dtype).mean(dim=1) for weights in blocks]
+
+
+ATTENTION = Method(
+    attention,
+    ("image", "token"),
+    label="attention",
+    about="Attention weights of the last block, mean over heads; the same for every class.",
+    source="Chefer, Gur and Wolf, ICCV 2021 (a baseline)",
+    color="#0072b2",
+    of_class=False,
+    needs=("attention weights",),
+)
+ROLLOUT = Method(
+    rollout,
+    ("image", "token"),
+    label="rollout",
+    about="Attention rollout, `Π_b (mean_h A_b + I) / 2`; the same for every class.",
+    source="Abnar and Zuidema, ACL 2020",
+    of_class=False,
+    needs=("attention weights",),
+)

@@ -1,26 +1,29 @@
-"""Logit attribution: a class logit as the exact sum of what every part of the model adds to it (law 3)."""
+"""Logit attribution: a class logit as the exact sum of the contributions of every part of the model (law 3)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from classlens.core.attention import Functional, head_contributions
 from classlens.core.maps import compute_dtype
 from classlens.core.space import ClassOrWeights, select_classes
-from classlens.forward.hooks import evaluating, watching
+from classlens.explain.batching import slices
+from classlens.explain.method import Method
 from classlens.forward.recording import Recording
+from classlens.forward.run import run
 
-# Attention weights held at once: 64 MiB in float32.
+# Attention weights of one block held at once: 64 MiB in float32.
 _WEIGHTS = 16 * 2**20
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """``embed + Σ attention + Σ mlp + bias = logit``; ``attention`` is by block, head and the token attended to."""
+    """Contributions to a logit: ``embed + Σ attention + Σ mlp + bias``; ``attention`` is by the token attended to."""
 
     embed: Float[Tensor, " image"]
     attention: Float[Tensor, "image block head token"]
@@ -29,56 +32,100 @@ class Attribution:
 
 
 def attribute(recording: Recording, target: ClassOrWeights) -> Attribution:
-    """Logit attribution, of a class or of a weighted sum of logits, with the scale of every norm frozen at its value
-    (design, law 3)."""
+    """Attribute the logit of a class, or a weighted sum of logits, with the scale of every norm held at its value."""
     heads = max(block.heads for block in recording.view.blocks)
-    step = max(1, _WEIGHTS // (heads * recording.tokens.count**2))
-    parts = [
-        _attribute(recording, target[start : start + step], slice(start, start + step))
-        for start in range(0, len(target), step)
-    ]
+    groups = slices(len(target), _WEIGHTS // (heads * recording.tokens.count**2))
+    parts = [_attribute(recording, target[images], images) for images in groups]
     names = [field.name for field in fields(Attribution)]
     return Attribution(*(torch.cat([getattr(part, name) for part in parts]).cpu() for name in names))
 
 
-def _attribute(recording: Recording, target: Tensor, part: slice) -> Attribution:
+def _attribute(recording: Recording, target: Tensor, images: slice) -> Attribution:
     view = recording.view
-    last = recording.state("resid_post", len(view.blocks) - 1, part)
-    worths = []
+    last = recording.state("resid_post", len(view.blocks) - 1, images)
+    functionals = []
     bias = last.new_zeros(len(last), dtype=compute_dtype(last.dtype))
     for readout in view.readouts:
         direction, weights, constant = readout.space.frozen(last[:, readout.pooled], target)
         if not readout.counts_bias and readout.space.bias is not None:
             constant = constant - select_classes(readout.space.bias.to(constant.dtype), target)
         bias = bias + constant * readout.weight
-        worths.append((readout.pooled, Functional(direction, weights * readout.weight)))
+        functionals.append((readout.pooled, Functional(direction, weights * readout.weight)))
     attention: list[Tensor] = []
 
     def attend(number: int, pattern: Tensor) -> None:
-        """The contributions of one block's heads while the model runs again, its attention weights dropped at once."""
+        """Contributions of one block's heads while the model runs again, so that its attention weights are dropped."""
         nonlocal bias
         total: Tensor | float = 0.0
-        for tokens, worth in worths:
-            inside = (recording.inside(name, number, part, tokens) for name in ("attn_raw", "attn_joined"))
-            through, constant = worth.through(view.blocks[number].attn, *inside)
-            values = recording.states("values", number)[part]
+        for tokens, functional in functionals:
+            inside = (recording.before_norm(name, number, images, tokens) for name in ("attn_raw", "attn_joined"))
+            through, constant = functional.through(view.blocks[number].attn, *inside)
+            values = recording.activation("values", number)[images]
             total = total + head_contributions(through, attention=pattern[:, :, tokens], values=values)
             bias = bias + constant
         assert isinstance(total, Tensor)
         attention.append(total)
 
-    pixels = recording.pixels[part].to(view.device, view.dtype)
-    with evaluating(view.module), view.unfused(), watching(view, {"attention": attend}):
-        view.run(pixels)
+    run(view, recording.pixels[images], {"attention": attend}, unfused=True)
     mlp = []
     for number, block in enumerate(view.blocks):
-        added = torch.zeros_like(bias)
-        for tokens, worth in worths:
-            inside = (recording.inside(name, number, part, tokens) for name in ("mlp_raw", "mlp_joined"))
-            _, constant = worth.through(block.mlp, *inside)
-            added = added + worth(recording.states("mlp_out", number)[part, tokens]) - constant
+        total = torch.zeros_like(bias)
+        for tokens, functional in functionals:
+            inside = (recording.before_norm(name, number, images, tokens) for name in ("mlp_raw", "mlp_joined"))
+            _, constant = functional.through(block.mlp, *inside)
+            total = total + functional(recording.activation("mlp_out", number)[images, tokens]) - constant
             bias = bias + constant
-        mlp.append(added)
-    embed = sum(worth(recording.states("embed", 0)[part, tokens]) for tokens, worth in worths)
+        mlp.append(total)
+    embed = sum(functional(recording.activation("embed", 0)[images, tokens]) for tokens, functional in functionals)
     assert isinstance(embed, Tensor)
     return Attribution(embed, torch.stack(attention, dim=1), torch.stack(mlp, dim=1), bias)
+
+
+def logit_attribution(recording: Recording, target: Int[Tensor, " image"]) -> Float[Tensor, "image block head token"]:
+    """Exact contribution of each image token to the class logit through the attention of every head (law 3).
+
+    In logits, of either sign: ``Σ_q w_q A[h, q, j] (v[h, j] W_O[h]) · d``, LayerScale within ``W_O``. ``q`` are the
+    tokens that the head pools, and ``d`` and ``w`` make the logit the linear function ``Σ_q w_q x_q · d + constant`` of
+    the last hidden states while the scale of every norm is held at its value. With the embeddings, MLPs and biases
+    (``trace.attribution``) the sum over blocks, heads and all tokens is the logit. Raises ClasslensError for a head
+    that pools by attention. Source: the direct path of Elhage et al., *A Mathematical Framework for Transformer
+    Circuits*, 2021 (transformer-circuits.pub).
+    """
+    attention = attribute(recording, target.to(recording.view.device)).attention
+    return attention[..., recording.tokens.image]
+
+
+def log_odds(recording: Recording, target: Int[Tensor, " image"]) -> Float[Tensor, "image block head token"]:
+    """Contribution of each image token to the class beyond its contribution to rival classes, by head.
+
+    In units of ``log p/(1-p)``: the attribution of ``z_c - Σ_k q_k z_k``, where ``q`` is the model's softmax over all
+    other classes, so that close rivals count most. Source: classlens. The weights are the slopes of the log odds by the
+    logits, and each logit is attributed exactly, as by ``logit_attribution``; the documentation reports how faithful
+    the maps are.
+    """
+    logits = recording.logits.to(recording.dtype)
+    hot = F.one_hot(target.to(logits.device), logits.shape[1])
+    # The softmax over the rivals of a single class is over nothing, hence NaN.
+    rivals = logits.masked_fill(hot.bool(), -torch.inf).softmax(dim=1).nan_to_num()
+    return attribute(recording, hot - rivals).attention[..., recording.tokens.image]
+
+
+LOGIT_ATTRIBUTION = Method(
+    logit_attribution,
+    ("image", "block", "head", "token"),
+    label="logit attribution",
+    about="Exact contribution of each token to the class logit through each head.",
+    source="Elhage et al., 2021 (the direct path)",
+    signed=True,
+    complete=True,
+    needs=("attention weights", "linear pooling"),
+)
+LOG_ODDS = Method(
+    log_odds,
+    ("image", "block", "head", "token"),
+    label="log odds",
+    about="Attribution of `z_c - Σ_k q_k z_k`, with `q` the softmax over all other classes.",
+    source="classlens",
+    signed=True,
+    needs=("attention weights", "linear pooling"),
+)

@@ -1,21 +1,26 @@
-"""Passes of their own for methods that need attention weights: a few images at once, as weights are large."""
+"""Images in groups, small enough for the RAM that a method may take."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from classlens.forward.recording import Recording
 
-# Attention weights of all blocks held at once, twice where their gradients are: 256 MiB in float32.
+# Attention weights of all blocks held at once, and as many gradients: 256 MiB each in float32.
 _WEIGHTS = 2**26
 
 
-def over_images(recording: Recording, found: Callable[[slice], Tensor]) -> Tensor:
-    """What a method finds for some images, for all of them, on the CPU."""
+def slices(count: int, step: int) -> Iterator[slice]:
+    """Consecutive slices of ``count`` items, of ``step`` items each and of at least one."""
+    for start in range(0, count, max(1, step)):
+        yield slice(start, min(start + max(1, step), count))
+
+
+def explain_in_groups(recording: Recording, explain: Callable[[slice], Tensor]) -> Tensor:
+    """Maps of all images on the CPU, from a method that holds the attention weights of a group at once."""
     heads = sum(block.heads for block in recording.view.blocks)
-    step = max(1, _WEIGHTS // (heads * recording.tokens.count**2))
-    starts = range(0, len(recording), step)
-    return torch.cat([found(slice(start, min(start + step, len(recording)))).detach().cpu() for start in starts])
+    groups = slices(len(recording), _WEIGHTS // (heads * recording.tokens.count**2))
+    return torch.cat([explain(images).detach().cpu() for images in groups])

@@ -1,9 +1,10 @@
-"""Whose attention is explained: the tokens that the head pools, or one that is asked for."""
+"""The query tokens whose attention is explained: the tokens that the head pools, or one chosen token."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -13,43 +14,45 @@ from classlens.errors import ClasslensError, suggestion
 from classlens.forward.recording import Recording
 from classlens.models.view import ModelView, Tokens
 
-Query = str | int | tuple[int, int] | list[int] | None
-"""A prefix token's name, a place in the sequence, row and column of an image token, or None for what the head pools."""
+Integer = int | np.integer
+Query = str | Integer | tuple[Integer, Integer] | list[Integer] | None
+"""A prefix token's name, a position in the sequence, ``(row, column)`` of an image token, or None for the tokens that
+the head pools."""
 
 
 class Queries(NamedTuple):
-    """Some queries with the class space through which they are read, and their weight in the logits."""
+    """Query tokens with their class space and their weight in the model's logits."""
 
     space: ClassSpace
-    places: slice
+    positions: slice
     weight: float
 
     def at(self, view: ModelView, block: int) -> ClassSpace:
-        """The class space as it reads what the attention of a block adds."""
+        """The class space for the attention output of a block."""
         return view.space_at(self.space, "attn_out", block)
 
 
 def queries_of(recording: Recording, query: Query) -> list[Queries]:
-    """The queries of an explanation; raises ClasslensError for a token that is not there."""
+    """The queries of an explanation, grouped by class space; raises ClasslensError for a token that does not exist."""
     view, tokens = recording.view, recording.tokens
     if query is None:
         return [Queries(readout.space, readout.pooled, readout.weight) for readout in view.readouts]
-    place = place_of(tokens, query, view)
+    position = token_position(tokens, query, view)
     for space, group in view.spaces(tokens.count):
-        if isinstance(group, slice) or place in group.tolist():
-            return [Queries(space, slice(place, place + 1), 1.0)]
+        if isinstance(group, slice) or position in group.tolist():
+            return [Queries(space, slice(position, position + 1), 1.0)]
     raise AssertionError("every token has a class space")
 
 
-def place_of(tokens: Tokens, query: str | int | tuple[int, int] | list[int], view: ModelView) -> int:
-    """Where a token stands; raises ClasslensError for one that is not there."""
+def token_position(tokens: Tokens, query: Query, view: ModelView) -> int:
+    """Position of a token in the sequence; raises ClasslensError for a token that does not exist."""
     rows, columns = tokens.grid
     if isinstance(query, str):
         if query not in tokens.prefix:
             names = ", ".join(repr(name) for name in tokens.prefix) or "none"
             raise ClasslensError(
                 f"query {query!r} is no prefix token of model {view.name!r}{suggestion(query, tokens.prefix)}; "
-                f"its names are {names}, and image tokens are given as (row, column)"
+                f"its prefix tokens are {names}, and image tokens are given as (row, column)"
             )
         return tokens.prefix.index(query)
     if isinstance(query, tuple | list):
@@ -65,25 +68,24 @@ def place_of(tokens: Tokens, query: str | int | tuple[int, int] | list[int], vie
     return whole_number("query", query, 0, tokens.count - 1, hint=", a prefix token's name, or (row, column)")
 
 
-def check_rows(recording: Recording, query: Query) -> None:
-    """Raises ClasslensError where no mean over rows is what the head reads, or for a token that is not there."""
+def check_query(recording: Recording, query: Query) -> None:
+    """Raises ClasslensError where ``query_rows`` has no meaning, and for a token that does not exist."""
     view = recording.view
     if query is None and any(readout.space.pool is not None for readout in view.readouts):
         raise ClasslensError(
-            f"the head of model {view.name!r} weighs its tokens by an attention of its own, so that a plain mean over "
-            "their rows is not what it reads: give attention, rollout and chefer query=(row, column), or use "
-            "class_gradient"
+            f"the head of model {view.name!r} pools tokens by an attention of its own, which a mean over attention "
+            "rows does not describe: give query=(row, column), or use class_gradient"
         )
     queries_of(recording, query)
 
 
-def rows_of(
+def query_rows(
     recording: Recording, query: Query, matrix: Float[Tensor, "*batch query token"]
-) -> Float[Tensor, "*batch token"]:
-    """What the queries say of each image token: the mean over them, weighted where a model has several readouts.
-
-    ``check_rows`` tells where that can be said.
-    """
-    grid = recording.tokens.image
-    parts = [one.weight * matrix[..., one.places, grid].mean(dim=-2) for one in queries_of(recording, query)]
-    return sum(parts[1:], parts[0])
+) -> Float[Tensor, "*batch image_token"]:
+    """The rows of the queries at image tokens: their mean, weighted where a model has several readouts."""
+    image_tokens = recording.tokens.image
+    rows = [
+        queries.weight * matrix[..., queries.positions, image_tokens].mean(dim=-2)
+        for queries in queries_of(recording, query)
+    ]
+    return sum(rows[1:], rows[0])

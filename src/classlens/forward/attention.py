@@ -1,4 +1,4 @@
-"""Attention weights of a forward pass, and the graph that leads from them to the class logits."""
+"""Attention weights of a forward pass, and their gradients by autograd."""
 
 from __future__ import annotations
 
@@ -6,68 +6,63 @@ from contextlib import ExitStack
 from functools import partial
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from classlens.errors import ClasslensError
-from classlens.forward.hooks import evaluating, replacing, watching
+from classlens.forward.hooks import replacing
+from classlens.forward.run import run
 from classlens.models.view import ModelView
 
 
-class Graph(NamedTuple):
-    """What autograd can go back through, block by block; ``attention`` holds the parts of each block's heads."""
+class DifferentiablePass(NamedTuple):
+    """Tensors of a forward pass with their autograd graph; lists go by block.
+
+    ``attention`` holds one tensor for each part of a block's heads, ``activations`` the tensors of further points.
+    """
 
     logits: Float[Tensor, "image category"]
     attention: list[list[Float[Tensor, "image head query token"]]]
-    states: dict[str, list[Float[Tensor, "image token width"]]]
+    activations: dict[str, list[Float[Tensor, "image token width"]]]
 
 
 def attention_weights(
     view: ModelView, pixels: Float[Tensor, "image channel height width"]
 ) -> list[Float[Tensor, "image head query token"]]:
-    """The weights after softmax of every block, from a pass of their own with attention in steps."""
-    found: list[Tensor] = []
-    with (
-        evaluating(view.module),
-        view.unfused(),
-        watching(view, {"attention": lambda _, weights: found.append(weights)}),
-    ):
-        view.run(pixels.to(view.device, view.dtype))
-    return found
+    """Weights after softmax, by block, from one forward pass with attention in steps."""
+    blocks: list[Tensor] = []
+    run(view, pixels, {"attention": lambda _, weights: blocks.append(weights)}, unfused=True)
+    return blocks
 
 
-def differentiable(
-    view: ModelView, pixels: Float[Tensor, "image channel height width"], states: tuple[str, ...] = ()
-) -> Graph:
-    """A forward pass with its graph, for ``torch.autograd.grad``; parameters may be frozen and get no ``.grad``.
+def differentiable_pass(
+    view: ModelView, pixels: Float[Tensor, "image channel height width"], points: tuple[str, ...] = ()
+) -> DifferentiablePass:
+    """A forward pass that keeps its graph for ``torch.autograd.grad``; parameters may be frozen and get no ``.grad``.
 
-        graph = differentiable(view, pixels)
+        graph = differentiable_pass(view, pixels)
         torch.autograd.grad(graph.logits[:, 3].sum(), graph.attention[0])
 
-    ``states`` names further points of every block, such as ``resid_post``. Raises ClasslensError for a point that a
-    model only shows.
+    ``points`` are further points of every block, such as ``resid_post``. Raises ClasslensError for a point at which
+    nothing can be replaced.
     """
     attention: list[list[Tensor]] = [[] for _ in view.blocks]
-    kept: dict[str, list[Tensor]] = {name: [] for name in states}
+    activations: dict[str, list[Tensor]] = {name: [] for name in points}
 
-    def keep(into: list[Tensor], x: Tensor, _: slice) -> Tensor:
-        into.append(x)
+    def keep(tensors: list[Tensor], x: Tensor, _: slice) -> Tensor:
+        tensors.append(x)
         return x
 
     with ExitStack() as stack:
-        stack.enter_context(evaluating(view.module))
-        stack.enter_context(view.unfused())
         for number, block in enumerate(view.blocks):
-            for name, into in [("attention", attention[number]), *kept.items()]:
+            for name, tensors in [("attention", attention[number]), *activations.items()]:
                 point = block.points[name]
                 if not point.editable:
                     raise ClasslensError(
                         f"the blocks of model {view.name!r} only show {name}, so no gradient by it can be taken: use a "
                         "method without gradients, or describe how it is written"
                     )
-                # What is read may be another tensor than the one that passes: the one that is kept has to pass on.
-                stack.enter_context(replacing(point, partial(keep, into)))
-        stack.enter_context(torch.enable_grad())
+                # A point may read a view or copy of the passing tensor. Only what is put back lies on the graph.
+                stack.enter_context(replacing(point, partial(keep, tensors)))
         leaf = pixels.detach().to(view.device, view.dtype).requires_grad_()
-        return Graph(view.run(leaf), attention, kept)
+        return DifferentiablePass(run(view, leaf, unfused=True, gradients=True), attention, activations)

@@ -1,4 +1,4 @@
-"""What is kept of a forward pass: the parts of the residual stream, and the values of every head."""
+"""Activations of a forward pass, kept to be projected and explained later."""
 
 from __future__ import annotations
 
@@ -9,97 +9,92 @@ import torch
 from torch import Tensor
 
 from classlens.core.maps import compute_dtype
-from classlens.forward.hooks import Receiver, evaluating, watching
+from classlens.forward.streaming import stream
 from classlens.models.view import ModelView, Tokens
 
-# Sums of these are all sites of the residual stream (law 1), in the model's own order of addition.
-_KEPT = ("attn_out", "mlp_out", "values", "attn_raw", "mlp_raw", "attn_joined", "mlp_joined")
+# All sites of the residual stream are sums of the first three (law 1), in the model's own order of addition.
+_NAMES = ("embed", "attn_out", "mlp_out", "values", "attn_raw", "mlp_raw", "attn_joined", "mlp_joined")
 
 
 class Recording:
-    """One forward pass over some images: pixels, embeddings, sublayer outputs, values and logits; the rest is added up.
+    """Pixels, logits and activations of some images: embeddings, sublayer outputs, values.
 
     ``recording.state("resid_mid", 3, slice(0, 4))`` is ``[image, token, width]`` of the first four images.
+    ``activations`` go by name and block.
     """
 
     def __init__(
-        self, view: ModelView, tokens: Tokens, logits: Tensor, pixels: Tensor, kept: dict[str, list[Tensor]]
+        self,
+        view: ModelView,
+        tokens: Tokens,
+        logits: Tensor,
+        pixels: Tensor,
+        activations: dict[tuple[str, int], Tensor],
     ) -> None:
         self.view = view
         self.tokens = tokens
         self.logits = logits
         self.pixels = pixels
-        self._kept = kept
+        self._activations = activations
 
     def __len__(self) -> int:
         return len(self.logits)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of results: float32 at least."""
+        """Precision of results: float32 at least."""
         return compute_dtype(self.view.dtype)
 
-    def states(self, name: str, block: int) -> Tensor:
-        """What was kept of a block: ``embed`` (block 0), ``attn_out``, ``mlp_out``, ``values``; all images."""
-        return self._kept[name][block]
+    def activation(self, name: str, block: int) -> Tensor:
+        """``embed`` (block 0), ``attn_out``, ``mlp_out`` or ``values`` of all images."""
+        return self._activations[name, block]
 
-    def inside(self, name: str, block: int, part: slice, tokens: slice) -> Tensor | None:
-        """``attn_raw``, ``mlp_raw``, ``attn_joined`` or ``mlp_joined`` of some tokens, None where blocks have none."""
-        kept = self._kept.get(name)
-        return None if not kept else kept[block][part, tokens]
+    def before_norm(self, name: str, block: int, images: slice, tokens: slice) -> Tensor | None:
+        """``attn_raw``, ``mlp_raw``, ``attn_joined`` or ``mlp_joined`` of some tokens; None for blocks without it."""
+        activation = self._activations.get((name, block))
+        return None if activation is None else activation[images, tokens]
 
-    def sublayers(self, part: slice) -> Iterator[tuple[Tensor, Tensor]]:
+    def sublayer_outputs(self, images: slice) -> Iterator[tuple[Tensor, Tensor]]:
         """``(attn_out, mlp_out)`` of each block in turn, for some images."""
-        for attn, mlp in zip(self._kept["attn_out"], self._kept["mlp_out"], strict=True):
-            yield attn[part], mlp[part]
+        for block in range(len(self.view.blocks)):
+            yield self.activation("attn_out", block)[images], self.activation("mlp_out", block)[images]
 
-    def walk(self, site: str, part: slice) -> Iterator[tuple[int, Tensor]]:
+    def walk(self, site: str, images: slice) -> Iterator[tuple[int, Tensor]]:
         """``(block, [image, token, width])`` of a site at every block in turn, for some images."""
-        x = self._kept["embed"][0][part]
+        before = self.activation("embed", 0)[images]
         if site == "embed":
-            yield 0, x
+            yield 0, before
             return
-        for block, (attn, mlp) in enumerate(self.sublayers(part)):
-            middle = x + attn
+        for block, (attn, mlp) in enumerate(self.sublayer_outputs(images)):
+            middle = before + attn
             after = middle + mlp
-            yield (
-                block,
-                {"resid_pre": x, "attn_out": attn, "resid_mid": middle, "mlp_out": mlp, "resid_post": after}[site],
-            )
-            x = after
+            states = {"resid_pre": before, "attn_out": attn, "resid_mid": middle, "mlp_out": mlp, "resid_post": after}
+            yield block, states[site]
+            before = after
 
-    def state(self, site: str, block: int, part: slice) -> Tensor:
-        """A site at one block, for some images."""
-        return next(state for number, state in self.walk(site, part) if number == block)
+    def state(self, site: str, block: int, images: slice) -> Tensor:
+        """``[image, token, width]`` of a site at one block, for some images."""
+        return next(state for number, state in self.walk(site, images) if number == block)
 
 
 def record(view: ModelView, pixels: Tensor, *, batch_size: int = 32) -> Recording:
     """Run the model over ``pixels`` (``[image, channel, height, width]``) and keep what a trace needs."""
     tokens = view.tokens((int(pixels.shape[2]), int(pixels.shape[3])))
-    total = len(pixels)
-    kept: dict[str, list[Tensor]] = {}
-    logits: list[Tensor] = []
-    for start in range(0, total, batch_size):
-        keep = partial(_keep, kept, total, start)
-        receivers: dict[str, Receiver] = {name: partial(keep, name) for name in _KEPT}
-        receivers["resid_pre"] = partial(_first, partial(keep, "embed"))
-        batch = pixels[start : start + batch_size].to(view.device, view.dtype)
-        with evaluating(view.module), watching(view, receivers):
-            logits.append(view.run(batch))
-    return Recording(view, tokens, torch.cat(logits), pixels, kept)
+    activations: dict[tuple[str, int], Tensor] = {}
+    logits = [
+        stream(view, pixels[start : start + batch_size], _NAMES, partial(_keep, activations, len(pixels), start))
+        for start in range(0, len(pixels), batch_size)
+    ]
+    return Recording(view, tokens, torch.cat(logits), pixels, activations)
 
 
-def _first(keep: Receiver, block: int, x: Tensor) -> None:
-    if block == 0:
-        keep(block, x)
-
-
-def _keep(kept: dict[str, list[Tensor]], total: int, start: int, name: str, block: int, x: Tensor) -> None:
-    """Keep a batch of all images as it is; write batches that follow one another into one tensor a block."""
-    blocks = kept.setdefault(name, [])
-    if len(x) == total:
-        blocks.append(x)
+def _keep(
+    activations: dict[tuple[str, int], Tensor], images: int, start: int, name: str, block: int, x: Tensor
+) -> None:
+    """Keep a batch of all images as it is; write successive batches into one tensor a block."""
+    if len(x) == images:
+        activations[name, block] = x
         return
     if start == 0:
-        blocks.append(x.new_empty(total, *x.shape[1:]))
-    blocks[block][start : start + len(x)] = x
+        activations[name, block] = x.new_empty(images, *x.shape[1:])
+    activations[name, block][start : start + len(x)] = x

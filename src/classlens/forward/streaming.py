@@ -1,174 +1,164 @@
-"""Reducing every token to facts while the model runs, its states dropped at once."""
+"""Tokens handed over while the model runs, and reduced to facts at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
-from typing import Literal
+from collections.abc import Callable, Collection, Sequence
 
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from classlens.core.memories import Memories, agree_by_class, agree_by_value, match_top1, memories, strongest
 from classlens.core.probes import LinearProbes
 from classlens.core.scores import BlockFacts, Facts
 from classlens.core.space import ClassSpace
-from classlens.forward.hooks import Receiver, evaluating, watching
-from classlens.forward.states import read_states
-from classlens.models.view import ModelView
+from classlens.forward.agreement import COEFFICIENTS, AgreementRequest, TokenAgreement
+from classlens.forward.hooks import Receiver
+from classlens.forward.run import run
+from classlens.models.view import SITES, ModelView
 
-Put = Callable[[str, int, Tensor | slice, Facts], None]
-Sublayer = Literal["attn", "mlp"]
-SUBLAYERS: tuple[Sublayer, ...] = ("attn", "mlp")
-BY = ("class", "value", "random_class")
-"""How key-value agreement is asked: of the image's class as the reference does, as the paper's text reads, and as a
-control of a random class as the reference does."""
+ReceiveFacts = Callable[[str, int, Tensor | slice, Facts], None]
+
+_SUMS = frozenset({"resid_pre", "resid_mid", "resid_post"})
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """What the strongest memories of some tokens say, ``[rows]`` each: see ``core.memories``."""
+def stream(
+    view: ModelView,
+    pixels: Float[Tensor, "image channel height width"],
+    names: Collection[str],
+    receive: Callable[[str, int, Tensor], None],
+) -> Float[Tensor, "image category"]:
+    """One forward pass; ``receive(name, block, tensor)`` is called in the order in which tensors pass.
 
-    by: Mapping[str, Bool[Tensor, " rows"]]
-    match: Bool[Tensor, " rows"]
+        stream(view, pixels, ["attn_out", "resid_post"], lambda site, block, tokens: ...)
+
+    Args:
+        names: sites (``[image, token, width]``), and points of blocks such as ``values`` or ``mlp_coefficients``;
+            blocks without such a point are skipped. The residual stream is summed from its parts (law 1), and only
+            where one of its sites is wanted.
+
+    Returns:
+        The model's own logits.
+    """
+    summed = not _SUMS.isdisjoint(names)
+    total = pixels
+
+    def begin(block: int, x: Tensor) -> None:
+        nonlocal total
+        if block == 0:
+            total = x
+            if "embed" in names:
+                receive("embed", 0, x)
+        if "resid_pre" in names:
+            receive("resid_pre", block, total)
+
+    def add(site: str, sum_site: str) -> Receiver:
+        def added(block: int, x: Tensor) -> None:
+            nonlocal total
+            if site in names:
+                receive(site, block, x)
+            if summed:
+                total = total + x
+                if sum_site in names:
+                    receive(sum_site, block, total)
+
+        return added
+
+    def point(name: str) -> Receiver:
+        return lambda block, x: receive(name, block, x)
+
+    # Other points first: where one module has several, coefficients and values come before the output.
+    receivers = {name: point(name) for name in names if name not in SITES}
+    if summed or "embed" in names:
+        receivers["resid_pre"] = begin
+    if summed or "attn_out" in names:
+        receivers["attn_out"] = add("attn_out", "resid_mid")
+    if summed or "mlp_out" in names:
+        receivers["mlp_out"] = add("mlp_out", "resid_post")
+    return run(
+        view,
+        pixels,
+        receivers,
+        unfused="attention" in names,
+        exposing_coefficients=not COEFFICIENTS.keys().isdisjoint(names),
+    )
 
 
-PutAgreement = Callable[[Sublayer, int, Tensor | slice, Agreement], None]
-
-
-class MemoryTables:
-    """The memories of every sublayer, for each class space of a model; from parameters alone, made once."""
-
-    def __init__(self, view: ModelView) -> None:
-        made: dict[tuple[int, Sublayer, int], Memories] = {}
-        for number, block in enumerate(view.blocks):
-            for readout in view.readouts:
-                space = readout.space
-                made[id(space), "attn", number] = memories(space.embedding, block.attn)
-                made[id(space), "mlp", number] = memories(space.embedding, block.mlp)
-        self._made = made
-
-    def of(self, space: ClassSpace, sublayer: Sublayer, block: int) -> Memories:
-        return self._made[id(space), sublayer, block]
-
-
-@dataclass(frozen=True, eq=False)
-class AgreementRequest:
-    """Asks ``reduce`` for agreement as well; ``control`` is a class for each image that is drawn at random."""
-
-    tables: MemoryTables
-    control: Int[Tensor, " image"]
-    put: PutAgreement
-
-
-def reduce(
+def reduce_tokens(
     view: ModelView,
     pixels: Float[Tensor, "image channel height width"],
     target: Int[Tensor, " image"],
     sites: Collection[str],
-    put: Put,
-    memorized: AgreementRequest | None = None,
+    receive: ReceiveFacts,
+    *,
+    probes: Callable[[str, int], Sequence[LinearProbes]] | None = None,
+    agreement: AgreementRequest | None = None,
 ) -> Float[Tensor, "image category"]:
-    """One forward pass; ``put(site, block, tokens, facts)`` takes facts as rows, image by image. Returns the logits.
+    """One forward pass; ``receive(site, block, tokens, facts)`` takes facts as rows, image by image.
 
-    Beside the pass itself, memory holds one ``[rows, classes]`` buffer (see ``BlockFacts``). Agreement needs the top-1
-    classes of ``attn_out`` and ``mlp_out``, so both have to be among the sites.
+    Beside the pass itself, RAM holds one ``[rows, classes]`` buffer (see ``BlockFacts``).
+
+    Args:
+        probes: ``probes(site, block)``, whose scores take the place of class logits.
+        agreement: asks for key-value agreement as well. It needs the top-1 classes of ``attn_out`` and ``mlp_out``
+            in class space, so both have to be among the sites, and it is not defined for probes.
+
+    Returns:
+        The model's own logits.
     """
-    size = view.tokens((int(pixels.shape[2]), int(pixels.shape[3])))
-    groups: list[_Group] = []
-    for space, group in view.spaces(size.count):
-        rows = partial(_rows, count=size.count if isinstance(group, slice) else len(group), device=view.device)
-        control = None if memorized is None else rows(memorized.control)
-        facts = BlockFacts(space, rows(target), sites, view.space_by_site(space))
-        groups.append(_Group(space, group, facts, rows(target), control, put, memorized))
+    if probes is not None:
 
-    def feed(name: Literal["embed", "attn_out", "mlp_out"], block: int, x: Tensor) -> None:
-        if name == "embed" and block > 0:
-            return
+        def receive_states(site: str, block: int, x: Tensor) -> None:
+            for probe in probes(site, block):
+                receive(site, block, probe.tokens, probe.facts(x, target))
+
+        return stream(view, pixels, sites, receive_states)
+    size = view.tokens((int(pixels.shape[2]), int(pixels.shape[3])))
+    groups = [
+        _SpaceTokens(view, space, tokens, size.count, target, sites, receive, agreement)
+        for space, tokens in view.spaces(size.count)
+    ]
+
+    def feed(name: str, block: int, x: Tensor) -> None:
         for group in groups:
             group.feed(name, x)
 
-    def use(sublayer: Sublayer, block: int, coefficients: Tensor) -> None:
-        for group in groups:
-            group.use(sublayer, block, coefficients)
-
-    receivers: dict[str, Receiver] = {
-        "resid_pre": partial(feed, "embed"),
-        "attn_out": partial(feed, "attn_out"),
-        "mlp_out": partial(feed, "mlp_out"),
-    }
-    opened = nullcontext if memorized is None else view.exposing_coefficients
-    if memorized is not None:
-        # Before the sublayer's output, which passes later.
-        receivers = {f"{name}_coefficients": partial(use, name) for name in SUBLAYERS} | receivers
-    with evaluating(view.module), opened(), watching(view, receivers):
-        return view.run(pixels.to(view.device, view.dtype))
+    names = ("embed", "attn_out", "mlp_out")
+    return stream(view, pixels, names if agreement is None else (*COEFFICIENTS, *names), feed)
 
 
-def reduce_by_probes(
-    view: ModelView,
-    pixels: Float[Tensor, "image channel height width"],
-    target: Int[Tensor, " image"],
-    sites: Collection[str],
-    put: Put,
-    probes: Callable[[str, int], Sequence[LinearProbes]],
-) -> Float[Tensor, "image category"]:
-    """``reduce`` with the scores of probes, ``probes(site, block)``, in the place of class logits."""
-
-    def receive(site: str, block: int, x: Tensor) -> None:
-        for one in probes(site, block):
-            put(site, block, one.tokens, one.facts(x, target))
-
-    return read_states(view, pixels, sites, receive)
-
-
-def _rows(images: Tensor, *, count: int, device: torch.device) -> Tensor:
-    return images.to(device).repeat_interleave(count)
-
-
-class _Group:
-    """Tokens that are projected through one class space."""
+class _SpaceTokens:
+    """The tokens that are projected through one class space, reduced block by block."""
 
     def __init__(
         self,
+        view: ModelView,
         space: ClassSpace,
         tokens: Tensor | slice,
-        facts: BlockFacts,
-        target: Tensor,
-        control: Tensor | None,
-        put: Put,
-        memorized: AgreementRequest | None,
+        count: int,
+        target: Int[Tensor, " image"],
+        sites: Collection[str],
+        receive: ReceiveFacts,
+        agreement: AgreementRequest | None,
     ) -> None:
-        self._space, self._tokens, self._target, self._control = space, tokens, target, control
-        self._facts, self._put, self._memorized = facts, put, memorized
-        self._used: dict[tuple[Sublayer, int], Tensor] = {}
+        rows_per_image = count if isinstance(tokens, slice) else len(tokens)
 
-    def feed(self, name: Literal["embed", "attn_out", "mlp_out"], x: Tensor) -> None:
-        for site, block, found in self._facts.feed(name, x[:, self._tokens].flatten(0, 1)):
-            self._put(site, block, self._tokens, found)
-            for sublayer in SUBLAYERS:
-                if site == f"{sublayer}_out" and (sublayer, block) in self._used:
-                    self._agree(sublayer, block, self._used.pop((sublayer, block)), found.top1)
+        def rows(classes: Tensor) -> Tensor:
+            return classes.to(view.device).repeat_interleave(rows_per_image)
 
-    def use(self, sublayer: Sublayer, block: int, coefficients: Tensor) -> None:
-        self._used[sublayer, block] = strongest(coefficients[:, self._tokens].flatten(0, 1))
+        self._tokens, self._receive = tokens, receive
+        self._facts = BlockFacts(space, rows(target), sites, view.space_by_site(space))
+        self._agreement = (
+            None
+            if agreement is None
+            else TokenAgreement(agreement, space, tokens, rows(target), rows(agreement.control))
+        )
 
-    def _agree(self, sublayer: Sublayer, block: int, used: Tensor, top1: Tensor) -> None:
-        asked = self._memorized
-        if asked is None or self._control is None:
+    def feed(self, name: str, x: Float[Tensor, "image token channel"]) -> None:
+        rows = x[:, self._tokens].flatten(0, 1)
+        if name in COEFFICIENTS:
+            assert self._agreement is not None, "coefficients are streamed for agreement alone"
+            self._agreement.add_coefficients(COEFFICIENTS[name], rows)
             return
-        known = asked.tables.of(self._space, sublayer, block)
-        answers = (
-            agree_by_class(used, known, self._target),
-            agree_by_value(used, known, self._target),
-            agree_by_class(used, known, self._control),
-        )
-        asked.put(
-            sublayer,
-            block,
-            self._tokens,
-            Agreement(dict(zip(BY, answers, strict=True)), match_top1(used, known, top1)),
-        )
+        for site, block, facts in self._facts.feed(name, rows):  # type: ignore[arg-type]
+            self._receive(site, block, self._tokens, facts)
+            if self._agreement is not None:
+                self._agreement.add_top1(site, block, facts.top1)

@@ -1,4 +1,4 @@
-"""Names for the axes of results: every array that classlens returns is labeled here."""
+"""Labels of results: dims, coordinates and attributes of every array that classlens returns."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 from torch import Tensor
 
+from classlens.explain.registry import METHODS
 from classlens.models.classes import Classes
-from classlens.models.view import Tokens
+from classlens.models.view import ModelView, Tokens
 
 Coordinates = dict[Hashable, Any]
 
 
 def array(
-    values: Tensor | np.ndarray[Any, Any],
+    values: Tensor | NDArray[Any],
     dims: Sequence[str],
     coords: Mapping[Hashable, Any],
     *,
@@ -25,25 +27,37 @@ def array(
 ) -> xr.DataArray:
     """A labeled array over ``values`` without a copy; coordinates of other dims are left out."""
     data = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
-    fitting: Coordinates = {key: value for key, value in coords.items() if _along(key, value) <= set(dims)}
+    fitting: Coordinates = {key: value for key, value in coords.items() if _dims_of(key, value) <= set(dims)}
     return xr.DataArray(data, dims=dims, coords=fitting, name=name, attrs=attrs)
 
 
-def _along(key: Hashable, value: Any) -> set[Hashable]:
-    """The dims of a coordinate, given as an array of another result, as ``(dims, values)`` or by its own name."""
+def _dims_of(key: Hashable, value: Any) -> set[Hashable]:
+    """Dims of a coordinate, given as an array of another result, as ``(dims, values)`` or by its own name."""
     if isinstance(value, xr.DataArray):
         return set(value.dims)
     return set(np.atleast_1d(value[0])) if isinstance(value, tuple) else {key}
 
 
-def image_names(names: Sequence[str]) -> np.ndarray[Any, Any]:
-    """Names as a coordinate. Bytes of a file name that are no text, which arrays of text do not hold, become �."""
+def image_names(names: Sequence[str]) -> NDArray[Any]:
+    """Names of images as a coordinate; bytes of a file name that are not text become �, as arrays hold text only."""
     shown = [name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in names]
     return np.array(shown, dtype=object)
 
 
+def state_coords(
+    view: ModelView, tokens: Tokens, names: Sequence[str], blocks: NDArray[Any], *, image_only: bool = False
+) -> Coordinates:
+    """Coordinates of images, blocks, heads and tokens."""
+    return {
+        "image": image_names(names),
+        "block": blocks,
+        "head": np.arange(view.blocks[0].heads),
+        **token_coords(tokens, image_only=image_only),
+    }
+
+
 def token_coords(tokens: Tokens, *, image_only: bool = False) -> Coordinates:
-    """Index, kind, grid row and column of each token; prefix tokens stand at row and column -1."""
+    """Index, kind, grid row and column of each token; prefix tokens have row and column -1."""
     prefix = len(tokens.prefix)
     rows, columns = (np.repeat(-1, prefix) for _ in range(2))
     grid = np.indices(tokens.grid).reshape(2, -1)
@@ -56,21 +70,19 @@ def token_coords(tokens: Tokens, *, image_only: bool = False) -> Coordinates:
     }
 
 
-def class_coords(classes: Classes, some: slice = slice(None)) -> Coordinates:
-    """Index and name of each class, or of some of them."""
-    names = np.array(classes.names, dtype=object)[some]
-    return {"category": np.arange(len(classes))[some], "class_name": ("category", names)}
+def class_coords(classes: Classes, chosen: slice = slice(None)) -> Coordinates:
+    """Index and name of each class, or of the chosen ones."""
+    names = np.array(classes.names, dtype=object)[chosen]
+    return {"category": np.arange(len(classes))[chosen], "class_name": ("category", names)}
 
 
-def target_coords(classes: Classes, target: np.ndarray[Any, Any]) -> Coordinates:
-    """The class of interest of each image."""
+def target_coords(classes: Classes, target: NDArray[Any]) -> Coordinates:
+    """Index and name of the class of interest of each image."""
     names = np.array([classes.names[index] for index in target], dtype=object)
     return {"target": ("image", target), "target_name": ("image", names)}
 
 
-def method_attrs(method: str, options: dict[str, Any]) -> dict[str, str]:
-    """The method and its options, as attributes of a result; the loss of a class gradient also where it was left
-    out."""
-    if method == "class_gradient":
-        options.setdefault("loss", "cross_entropy" if options.get("against") is None else "logit")
-    return {"method": method, **{key: str(value) for key, value in options.items() if value is not None}}
+def method_attrs(method: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """A method and its options as attributes of a result."""
+    resolved = METHODS[method].resolve(options)
+    return {"method": method, **{key: str(value) for key, value in resolved.items() if value is not None}}

@@ -1,92 +1,120 @@
-"""Value vectors as text: the classes of a memory, and the memories of a class."""
+"""Value vectors as text: the classes that a memory writes, and the memories that write a class."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor
 
 from classlens.core.memories import memories, memory_scores
-from classlens.errors import ClasslensError
-from classlens.forward.streaming import SUBLAYERS, Sublayer
+from classlens.errors import ClasslensError, unknown
+from classlens.forward.agreement import SUBLAYERS, Sublayer
 from classlens.lens.lens import Lens
-from classlens.lens.target import indices
+from classlens.lens.target import Class, class_indices
 
 
-def memory_classes(lens: Lens, sublayer: Sublayer, block: int, memory: int, *, k: int = 10) -> xr.Dataset:
-    """The classes that a memory's value vector scores highest: what it writes when it is used.
+def memory_classes(lens: Lens, sublayer: Sublayer, block: int, unit: int, *, k: int = 10) -> xr.Dataset:
+    """The classes that the value vector of a memory scores highest.
 
-        memory_classes(lens, "mlp", 10, memory=4).class_name.values
+    Source: Vilas, Schaumlöffel and Roig, NeurIPS 2023, section 5.
 
-    Dim ``place``, the best first: ``category``, ``class_name``, ``score`` (``E · value``, with LayerScale, without norm
-    weight and bias) and ``cosine`` (-1 to 1). ``sublayer`` is ``attn``, whose memories are the channels of the joined
-    heads, or ``mlp``, whose memories are hidden units. Raises ClasslensError for a sublayer, block or memory that the
-    model does not have. Source: paper, section 5.
+    Args:
+        lens: the model.
+        sublayer: ``attn``, whose memories are the channels of the joined heads, or ``mlp``, whose memories are the
+            hidden units.
+        block: from 0.
+        unit: number of the memory in the sublayer, from 0.
+        k: number of classes.
+
+    Returns:
+        Dim ``place``, the best first: ``category``, ``class_name``, ``score`` (``E · value``, with LayerScale, without
+        norm weight and bias) and ``cosine`` (-1 to 1).
+
+    Raises:
+        ClasslensError: a sublayer, block or unit that the model does not have.
+
+    Examples:
+        >>> import classlens
+        >>> lens = classlens.load("builtin:cifar10")
+        >>> memory_classes(lens, "mlp", 5, unit=4, k=3).sizes["place"]
+        3
     """
-    check_memory(lens, sublayer, block, k, memory=memory)
+    _check(lens, sublayer, block, k, unit=unit)
     space, output = lens.view.space, getattr(lens.view.blocks[block], sublayer)
-    place = torch.tensor([memory], device=space.embedding.device)
-    scores, cosines = memory_scores(space.embedding, output, slice(None), place)
-    found = scores.topk(min(k, len(scores))).indices
-    names = np.array([lens.classes.names[index] for index in found.tolist()], dtype=object)
-    return xr.Dataset(
-        {
-            "category": ("place", found.cpu().numpy()),
-            "class_name": ("place", names),
-            "score": ("place", scores[found].cpu().numpy()),
-            "cosine": ("place", cosines[found].cpu().numpy()),
-        },
-        attrs={"model": lens.view.name, "sublayer": sublayer, "block": block, "memory": memory},
-    )
+    column = torch.tensor([unit], device=space.embedding.device)
+    scores, cosines = memory_scores(space.embedding, output, slice(None), column)
+    best = scores.topk(min(k, len(scores))).indices
+    attrs = {"model": lens.view.name, "sublayer": sublayer, "block": block, "unit": unit}
+    names = _names(lens, best)
+    return _dataset(attrs, category=best, class_name=names, score=scores[best], cosine=cosines[best])
 
 
 def class_memories(
-    lens: Lens, sublayer: Sublayer, block: int, category: int | str | None = None, *, k: int = 10
+    lens: Lens, sublayer: Sublayer, block: int, category: Class | None = None, *, k: int = 10
 ) -> xr.Dataset:
-    """The memories whose value vectors score a class highest; for None those closest to their own.
+    """The memories whose value vectors score a class highest, or those closest to the class that they score highest.
 
-        class_memories(lens, "mlp", 10, "beagle").memory.values
+    Args:
+        lens: the model.
+        sublayer: as for ``memory_classes``.
+        block: from 0.
+        category: name or index of a class, whose memories are ordered by score. None: each memory is compared with the
+            class that it scores highest, and memories are ordered by cosine.
+        k: number of memories.
 
-    Dim ``place``, the best first: ``memory``, ``category`` and ``class_name`` (of the class that was asked for; for
-    None, of the class that the memory scores highest), ``score`` and ``cosine`` as in ``memory_classes``, and ``top``,
-    the name of the class that the memory scores highest. Of a class, memories are ordered by score; for None, by
-    cosine. Raises ClasslensError as ``memory_classes`` does, and for an unknown class.
+    Returns:
+        Dim ``place``, the best first: ``unit``, ``category`` and ``class_name`` of the compared class, ``score`` and
+        ``cosine`` as in ``memory_classes``, and ``top``, the name of the class that the memory scores highest.
+
+    Raises:
+        ClasslensError: a sublayer, block or class that the model does not have.
+
+    Examples:
+        >>> import classlens
+        >>> lens = classlens.load("builtin:cifar10")
+        >>> class_memories(lens, "mlp", 5, "cat", k=3).unit.shape
+        (3,)
     """
-    check_memory(lens, sublayer, block, k)
+    _check(lens, sublayer, block, k)
     space, output = lens.view.space, getattr(lens.view.blocks[block], sublayer)
     top = memories(space.embedding, output).by_value[:, 0]
-    classes = top if category is None else torch.full_like(top, int(indices(lens.classes, category, 1)[0]))
+    classes = top if category is None else torch.full_like(top, int(class_indices(lens.classes, category, 1)[0]))
     scores, cosines = memory_scores(space.embedding, output, classes, slice(None))
-    found = (cosines if category is None else scores).topk(min(k, len(scores))).indices
-    names = lens.classes.names
-    return xr.Dataset(
-        {
-            "memory": ("place", found.cpu().numpy()),
-            "category": ("place", classes[found].cpu().numpy()),
-            "class_name": ("place", np.array([names[one] for one in classes[found].tolist()], dtype=object)),
-            "score": ("place", scores[found].cpu().numpy()),
-            "cosine": ("place", cosines[found].cpu().numpy()),
-            "top": ("place", np.array([names[one] for one in top[found].tolist()], dtype=object)),
-        },
-        attrs={"model": lens.view.name, "sublayer": sublayer, "block": block},
+    best = (cosines if category is None else scores).topk(min(k, len(scores))).indices
+    return _dataset(
+        {"model": lens.view.name, "sublayer": sublayer, "block": block},
+        unit=best,
+        category=classes[best],
+        class_name=_names(lens, classes[best]),
+        score=scores[best],
+        cosine=cosines[best],
+        top=_names(lens, top[best]),
     )
 
 
-def check_memory(lens: Lens, sublayer: str, block: int, k: int, *, memory: int | None = None) -> None:
-    """Raises ClasslensError for what the model does not have."""
+def _names(lens: Lens, classes: Tensor) -> NDArray[np.object_]:
+    return np.array([lens.classes.names[index] for index in classes.tolist()], dtype=object)
+
+
+def _dataset(attrs: dict[str, object], **columns: Tensor | NDArray[np.object_]) -> xr.Dataset:
+    values = {name: column.cpu().numpy() if isinstance(column, Tensor) else column for name, column in columns.items()}
+    return xr.Dataset({name: ("place", column) for name, column in values.items()}, attrs=attrs)
+
+
+def _check(lens: Lens, sublayer: str, block: int, k: int, *, unit: int | None = None) -> None:
+    """Raises ClasslensError for a sublayer, block or unit that the model does not have, and for a ``k`` below 1."""
     blocks = len(lens.view.blocks)
     if sublayer not in SUBLAYERS:
-        raise ClasslensError(f"sublayer {sublayer!r} is not known: give attn or mlp")
+        raise unknown("sublayer", sublayer, SUBLAYERS)
     if not 0 <= block < blocks:
-        raise ClasslensError(
-            f"block {block} is not there: model {lens.view.name!r} has blocks 0 to {blocks - 1}, counted from 0"
-        )
+        raise ClasslensError(f"block {block} does not exist: model {lens.view.name!r} has blocks 0 to {blocks - 1}")
     if k < 1:
-        raise ClasslensError(f"{k} places were asked for: give 1 or more")
+        raise ClasslensError(f"k is {k}: give 1 or more")
     count = getattr(lens.view.blocks[block], sublayer).weight.shape[1]
-    if memory is not None and not 0 <= memory < count:
-        kind = "channels" if sublayer == "attn" else "hidden units"
+    if unit is not None and not 0 <= unit < count:
         raise ClasslensError(
-            f"memory {memory} is not there: block {block} of model {lens.view.name!r} has {count} memories "
-            f"({kind}) in {sublayer}, counted from 0"
+            f"unit {unit} does not exist: block {block} of model {lens.view.name!r} has units 0 to {count - 1} in "
+            f"{sublayer}"
         )

@@ -1,10 +1,10 @@
-"""Is a model read right? Every law of a supported model, measured on the model itself."""
+"""The laws of a supported model, measured on a model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from classlens.core.attention import Output
 from classlens.core.maps import compute_dtype
 from classlens.explain.attribution import attribute
-from classlens.forward.hooks import Receiver, evaluating, watching
+from classlens.forward.agreement import COEFFICIENTS, SUBLAYERS
 from classlens.forward.recording import record
-from classlens.forward.streaming import SUBLAYERS
+from classlens.forward.run import run
+from classlens.forward.streaming import stream
 from classlens.models.self_check import Checks, measure_laws
 from classlens.models.view import ModelView
 
@@ -24,16 +25,15 @@ LawName = Literal["residual stream", "class space", "attribution", "no trace", "
 
 @dataclass(frozen=True)
 class Law:
-    """One law with the error that was measured.
-
-    ``error`` is None where the law does not apply, ``note`` says why; it holds up to ``tolerance``, what rounding in
-    the model's own precision may cost.
-    """
+    """A law with its measured error."""
 
     name: LawName
     error: float | None
+    """None where the law does not apply."""
     tolerance: float
+    """Largest error that rounding in the model's own precision explains."""
     note: str
+    """Statement of the law, or the reason why it does not apply."""
 
     @property
     def holds(self) -> bool:
@@ -44,28 +44,28 @@ def check_laws(view: ModelView, pixels: Tensor | None = None) -> Checks:
     """Laws 1 and 2 on ``pixels`` or on one random image, from one forward pass."""
     pixels = _random(view) if pixels is None else pixels
     sites: dict[str, list[Tensor]] = {name: [] for name in ("resid_pre", "attn_out", "mlp_out", "resid_post")}
-    receivers = {name: (lambda _, x, kept=kept: kept.append(x)) for name, kept in sites.items()}
-    with evaluating(view.module), watching(view, receivers):
-        logits = view.run(pixels.to(view.device, view.dtype))
+    receivers = {name: (lambda _, x, states=states: states.append(x)) for name, states in sites.items()}
+    logits = run(view, pixels, receivers)
     return measure_laws(view, logits, view.tokens((int(pixels.shape[2]), int(pixels.shape[3]))), **sites)
 
 
 def verify(view: ModelView, pixels: Tensor | None = None) -> list[Law]:
-    """Laws 1 to 4, that attention rows sum to one, and that memories add up to what their sublayers add.
+    """Measure laws 1 to 4, the sum of attention rows, and the sum of memories, on pixels or on one random image.
 
-    ``[law.name for law in verify(lens.view) if not law.holds]`` is empty for a model that is read right. ``pixels``
-    are ``[image, channel, height, width]``; one random image when left out. Source: design, section 1.
+    Examples:
+        >>> import classlens
+        >>> [law.name for law in verify(classlens.load("builtin:cifar10").view) if not law.holds]
+        []
     """
     pixels = _random(view) if pixels is None else pixels
     before = _state(view.module)
-    with evaluating(view.module):
-        logits, again = (view.run(pixels.to(view.device, view.dtype)) for _ in range(2))
-    repeated = float((again - logits).abs().max())  # some devices do not repeat themselves exactly
+    logits, again = (run(view, pixels) for _ in range(2))
+    repeated = float((again - logits).abs().max())  # some devices do not compute the same twice
     checks = check_laws(view, pixels)
-    size = f"what the model pools projects on its own logits, up to {checks.largest_logit:.2g}"
+    statement = f"the pooled tokens project to the model's own logits, up to {checks.largest_logit:.2g}"
     laws = [
         Law("residual stream", checks.law1, checks.law1_tolerance, "block outputs are the sum of their parts"),
-        Law("class space", checks.law2, checks.law2_tolerance, size),
+        Law("class space", checks.law2, checks.law2_tolerance, statement),
         _rows(view, pixels),
         _memories(view, pixels),
         _attribution(view, pixels),
@@ -78,71 +78,67 @@ def _attribution(view: ModelView, pixels: Tensor) -> Law:
     if any(readout.space.pool is not None for readout in view.readouts):
         return Law("attribution", None, 0.0, "not defined: the head pools by attention, which is not linear")
     recording = record(view, pixels)
-    own = recording.logits.to(compute_dtype(recording.logits.dtype)).cpu()
+    logits = recording.logits.to(compute_dtype(recording.logits.dtype)).cpu()
     worst, tolerance = 0.0, 0.0
-    for target in (own.argmax(dim=1), torch.full((len(own),), view.num_classes - 1)):
+    for target in (logits.argmax(dim=1), torch.full((len(logits),), view.num_classes - 1)):
         parts = attribute(recording, target.to(view.device))
-        every = [parts.embed[:, None], parts.attention.flatten(1), parts.mlp, parts.bias[:, None]]
-        total = torch.stack([part.sum(dim=1) for part in every]).sum(dim=0)
-        error = total - own.gather(1, target[:, None])[:, 0]
+        terms = [parts.embed[:, None], parts.attention.flatten(1), parts.mlp, parts.bias[:, None]]
+        total = torch.stack([term.sum(dim=1) for term in terms]).sum(dim=0)
+        error = total - logits.gather(1, target[:, None])[:, 0]
         worst = max(worst, float(error.abs().max()))
-        # Every part is rounded on its own, in the precision of the states that it is made of.
-        size = float(torch.stack([part.abs().sum(dim=1) for part in every]).sum(dim=0).max())
+        # Every term is rounded on its own, in the precision of its states.
+        size = float(torch.stack([term.abs().sum(dim=1) for term in terms]).sum(dim=0).max())
         tolerance = max(tolerance, 8 * torch.finfo(view.dtype).eps * max(size, 1.0))
-    return Law("attribution", worst, tolerance, "what all parts add sums to the logit")
+    return Law("attribution", worst, tolerance, "the contributions of all parts sum to the logit")
 
 
 def _rows(view: ModelView, pixels: Tensor) -> Law:
-    worst, seen = 0.0, 0
+    worst, blocks = 0.0, 0
 
     def receive(_: int, weights: Tensor) -> None:
-        nonlocal worst, seen
-        seen += 1
+        nonlocal worst, blocks
+        blocks += 1
         worst = max(worst, float((weights.to(compute_dtype(weights.dtype)).sum(dim=-1) - 1).abs().max()))
 
-    with evaluating(view.module), view.unfused(), watching(view, {"attention": receive}):
-        view.run(pixels.to(view.device, view.dtype))
-    note = "attention weights of every query sum to one"
-    if seen != len(view.blocks):
-        return Law("attention rows", float("inf"), 0.0, f"attention weights passed {seen} of {len(view.blocks)} blocks")
-    return Law("attention rows", worst, 16 * torch.finfo(view.dtype).eps, note)
+    run(view, pixels, {"attention": receive}, unfused=True)
+    if blocks != len(view.blocks):
+        note = f"attention weights passed in {blocks} of {len(view.blocks)} blocks"
+        return Law("attention rows", float("inf"), 0.0, note)
+    tolerance = 16 * torch.finfo(view.dtype).eps
+    return Law("attention rows", worst, tolerance, "attention weights of every query sum to one")
 
 
 def _memories(view: ModelView, pixels: Tensor) -> Law:
-    """Coefficients times value vectors, through what follows, against what each sublayer adds."""
+    """Coefficients times value vectors, against the output of each sublayer."""
     names = [f"{sublayer}_{end}" for sublayer in SUBLAYERS for end in ("coefficients", "out")]
     if any(name not in block.points for block in view.blocks for name in names):
-        return Law("memories", None, 0.0, "not checked: the model is described without its memory coefficients")
-    found: dict[str, Tensor] = {}
-    worst, size, seen = 0.0, 1.0, 0
+        return Law("memories", None, 0.0, "not checked: the description of the model has no memory coefficients")
+    held: dict[str, Tensor] = {}
+    worst, size, sublayers = 0.0, 1.0, 0
 
-    def keep(sublayer: str, _: int, coefficients: Tensor) -> None:
-        found[sublayer] = coefficients
-
-    def added(sublayer: str, block: int, out: Tensor) -> None:
-        nonlocal worst, size, seen
-        coefficients = found.pop(sublayer, None)
+    def receive(name: str, block: int, x: Tensor) -> None:
+        nonlocal worst, size, sublayers
+        if name in COEFFICIENTS:
+            held[COEFFICIENTS[name]] = x
+            return
+        sublayer = name.removesuffix("_out")
+        coefficients = held.pop(sublayer, None)
         if coefficients is None:
             return
         output: Output = getattr(view.blocks[block], sublayer)
-        dtype = compute_dtype(out.dtype)
-        error = output.apply(coefficients.to(dtype)) - out.to(dtype)
-        worst, size = max(worst, float(error.abs().max())), max(size, float(out.abs().max()))
-        seen += 1
+        dtype = compute_dtype(x.dtype)
+        error = output.apply(coefficients.to(dtype)) - x.to(dtype)
+        worst, size = max(worst, float(error.abs().max())), max(size, float(x.abs().max()))
+        sublayers += 1
 
-    receivers: dict[str, Receiver] = {}
-    for sublayer in SUBLAYERS:
-        # Coefficients pass before what is made of them.
-        receivers[f"{sublayer}_coefficients"] = partial(keep, sublayer)
-        receivers[f"{sublayer}_out"] = partial(added, sublayer)
-    with evaluating(view.module), view.exposing_coefficients(), watching(view, receivers):
-        view.run(pixels.to(view.device, view.dtype))
-    if seen != 2 * len(view.blocks):
-        return Law("memories", float("inf"), 0.0, f"coefficients passed {seen} of {2 * len(view.blocks)} sublayers")
+    stream(view, pixels, names, receive)
+    if sublayers != 2 * len(view.blocks):
+        note = f"coefficients passed in {sublayers} of {2 * len(view.blocks)} sublayers"
+        return Law("memories", float("inf"), 0.0, note)
     inner = max(block.mlp.weight.shape[1] for block in view.blocks)
     # A sum over hidden units, and the rounding of the states themselves.
     tolerance = 8 * size * torch.finfo(view.dtype).eps * max(1.0, inner**0.5)
-    return Law("memories", worst, tolerance, "coefficients times value vectors are what each sublayer adds")
+    return Law("memories", worst, tolerance, "coefficients times value vectors sum to each sublayer's output")
 
 
 class _Interrupted(Exception):
@@ -150,27 +146,22 @@ class _Interrupted(Exception):
 
 
 def _no_trace(view: ModelView, pixels: Tensor, before: dict[str, Any], logits: Tensor, repeated: float) -> Law:
-    """Law 4, after all the measurements above and one that ends in an error."""
+    """Law 4, after the measurements of all other laws and one that raises."""
 
     def interrupt(block: int, _: Tensor) -> None:
         raise _Interrupted
 
-    try:
-        with evaluating(view.module), view.unfused(), watching(view, {"attn_out": interrupt}):
-            view.run(pixels.to(view.device, view.dtype))
-    except _Interrupted:
-        pass
+    with suppress(_Interrupted):
+        run(view, pixels, {"attn_out": interrupt}, unfused=True)
     changed = [name for name, value in _state(view.module).items() if before.get(name) != value]
     if changed:
-        return Law("no trace", float("inf"), 0.0, f"{changed[0]!r} is not what it was")
-    with evaluating(view.module):
-        again = view.run(pixels.to(view.device, view.dtype))
-    error = float((again - logits).abs().max())
-    return Law("no trace", error, repeated, "same outputs afterwards, no hook left, every flag as it was")
+        return Law("no trace", float("inf"), 0.0, f"{changed[0]!r} has changed")
+    error = float((run(view, pixels) - logits).abs().max())
+    return Law("no trace", error, repeated, "same outputs afterwards, no hook left, every flag unchanged")
 
 
 def _state(module: nn.Module) -> dict[str, Any]:
-    """Hooks, flags and parameters: all that a measurement could leave behind."""
+    """Hooks, flags and parameters of every module, which a measurement could change."""
     return dict(_states(module))
 
 

@@ -1,4 +1,4 @@
-"""A file that is there whole or not at all."""
+"""Files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,24 +12,20 @@ _PARTIAL = ".partial"
 
 
 def clear_leftovers(folder: Path, names: str = ".*") -> None:
-    """Remove what a killed writer had half-written; for the one writer alone. ``names`` is a pattern."""
+    """Remove half-written files of a killed writer; only while the lock is held. ``names`` is a glob pattern."""
     for path in folder.glob(f"{names}{_PARTIAL}"):
         path.unlink(missing_ok=True)
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` that takes its place at the end of the body, or goes when the body raises.
-
-    with writing(Path("lens.safetensors")) as made:
-        made.write_bytes(...)
-    """
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path``, renamed to it at the end of the body and removed when the body raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=_PARTIAL, delete=False) as temporary:
-        made = Path(temporary.name)
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=_PARTIAL, delete=False) as file:
+        temporary = Path(file.name)
     try:
-        yield made
-        os.chmod(made, 0o644)  # temporary files are private
-        os.replace(made, path)
+        yield temporary
+        os.chmod(temporary, 0o644)  # temporary files are private
+        os.replace(temporary, path)
     finally:
-        made.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

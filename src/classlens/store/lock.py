@@ -1,4 +1,4 @@
-"""One writer a store."""
+"""One writer per store."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from filelock import FileLock, Timeout
 
 from classlens.errors import ClasslensError, cause
 
-# A writer elsewhere that has not been heard of for so long is taken for dead.
-_PATIENCE = 600.0
+# Seconds after which a silent writer on another machine counts as dead.
+_TIMEOUT = 600.0
 
 
 @contextmanager
 def only_writer(url: str, *, local: bool) -> Iterator[Callable[[], None]]:
-    """Hold a store against other writers; yields a function to call now and then, which says that one still writes.
+    """Lock a store against other writers; yields a function that renews the lock and is called now and then.
 
-    A lock on a local disk ends with its process, however that ends. Object stores have no locks: there a writer leaves
-    a note beside the store and renews it, and one that was not renewed for ten minutes does not count.
+    A lock on a local disk ends with its process. Object stores have no locks: a writer keeps a note beside the store,
+    and a note that has not been renewed for ten minutes does not count.
     """
-    with _file(url) if local else _note(url) as renew:
+    with _file_lock(url) if local else _note_lock(url) as renew:
         yield renew
 
 
 @contextmanager
-def _file(url: str) -> Iterator[Callable[[], None]]:
+def _file_lock(url: str) -> Iterator[Callable[[], None]]:
     path = Path(url)
     path = path.parent.resolve() / f".{path.name}.lock"
     try:
@@ -40,7 +40,7 @@ def _file(url: str) -> Iterator[Callable[[], None]]:
         lock = FileLock(path, timeout=0)
         lock.acquire()
     except Timeout:
-        raise _taken(url, "another process") from None
+        raise _locked(url, "another process") from None
     except OSError as error:
         raise ClasslensError(
             f"store {url!r} cannot be locked ({cause(error)}): give a folder where you may write"
@@ -54,38 +54,38 @@ def _file(url: str) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def _note(url: str) -> Iterator[Callable[[], None]]:
+def _note_lock(url: str) -> Iterator[Callable[[], None]]:
     system, path = fsspec.core.url_to_fs(f"{url.rstrip('/')}.lock")
-    own = f"{socket.gethostname()}, process {os.getpid()}"
+    writer = f"{socket.gethostname()}, process {os.getpid()}"
     last = 0.0
 
     def renew() -> None:
         nonlocal last
-        if time.time() - last > _PATIENCE / 10:
+        if time.time() - last > _TIMEOUT / 10:
             last = time.time()
-            system.pipe_file(path, json.dumps({"writer": own, "time": last}).encode())
+            system.pipe_file(path, json.dumps({"writer": writer, "time": last}).encode())
 
-    found = _noted(system, path)
-    if time.time() - found[1] < _PATIENCE:
-        raise _taken(url, found[0])
+    holder, renewed = _read_note(system, path)
+    if time.time() - renewed < _TIMEOUT:
+        raise _locked(url, holder)
     renew()
     try:
         yield renew
     finally:
-        if _noted(system, path)[0] == own:  # not that of one who took over from a writer silent for too long
+        if _read_note(system, path)[0] == writer:  # another writer may have taken over after the timeout
             with suppress(OSError):
                 system.rm_file(path)
 
 
-def _noted(system: Any, path: str) -> tuple[str, float]:
-    """Who wrote the note and when; nobody, long ago, where there is none or it is none of ours."""
+def _read_note(system: Any, path: str) -> tuple[str, float]:
+    """Writer and time of a note; an empty name and 0 without a valid note."""
     with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-        found = json.loads(system.cat_file(path))
-        return str(found["writer"]), float(found["time"])
+        note = json.loads(system.cat_file(path))
+        return str(note["writer"]), float(note["time"])
     return "", 0.0
 
 
-def _taken(url: str, writer: str) -> ClasslensError:
+def _locked(url: str, writer: str) -> ClasslensError:
     return ClasslensError(
         f"store {url!r} is being written by {writer}: wait until it has finished, or give another --out"
     )

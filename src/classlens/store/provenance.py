@@ -1,9 +1,11 @@
-"""What tells one measurement from another: digests of weights and transform, and the versions that made it."""
+"""What a result was made from: digests of weights, transform and data, settings and versions."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -21,15 +23,15 @@ from classlens.models.digest import weights_digest
 from classlens.models.transforms import Preprocessing
 
 
-def identity_of(lens: Lens, dataset: Dataset, pixels: Tensor, *, batch_size: int, seed: int) -> dict[str, Any]:
-    """What a store that is gone on with must have in common with the run; ``pixels`` are those of ``transform_pixels``.
+def provenance(lens: Lens, dataset: Dataset, pixels: Tensor, *, batch_size: int, seed: int) -> dict[str, Any]:
+    """What a resumed run must have in common with the run that began a store; ``pixels`` from ``transform_pixels``.
 
-    Raises ClasslensError for a lens with tuned_lens, whose readings would pass for those of the class embedding.
+    Raises ClasslensError for a lens with a tuned lens, whose scores would pass for those of the class embedding.
     """
     if lens.view.tuned_lens is not None:
         raise ClasslensError(
-            "the lens has tuned_lens already: give the one that lens.with_tuned_lens was called on, and the "
-            "tuned_lens for the condition 'tuned'"
+            "the lens has a tuned lens already: give the one that lens.with_tuned_lens was called on, and the tuned "
+            "lens for the condition 'tuned_lens'"
         )
     return {
         "dtype": str(lens.view.dtype).removeprefix("torch."),
@@ -45,10 +47,10 @@ def identity_of(lens: Lens, dataset: Dataset, pixels: Tensor, *, batch_size: int
 
 
 def description(lens: Lens, dataset: Dataset) -> dict[str, Any]:
-    """What is written down beside it."""
+    """Attributes that describe a run for readers and are not compared."""
     return {
         "model": lens.view.name,
-        "family": lens.view.library,
+        "library": lens.view.library,
         "pooling": lens.view.pooling,
         "num_classes": lens.view.num_classes,
         "has_mid": lens.view.has_mid,
@@ -59,22 +61,37 @@ def description(lens: Lens, dataset: Dataset) -> dict[str, Any]:
     }
 
 
+def require_same(out: str, begun: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raises ClasslensError where a run wrote to ``out`` with other settings."""
+    for key, value in settings.items():
+        before = begun.get(key)
+        if key == "weights" and value != before:
+            raise ClasslensError(
+                f"output {out!r} was begun with model {begun.get('model')!r} of other weights ({_short(before)}): "
+                "give that model to resume, or another --out"
+            )
+        if json.loads(json.dumps(value)) != before:
+            raise ClasslensError(
+                f"output {out!r} was begun with {key.replace('_', ' ')} {_short(before)}, not {_short(value)}: "
+                "give the same to resume, or another --out"
+            )
+
+
 def transform_pixels(preprocessing: Preprocessing) -> Tensor:
-    """The pixels that a transform makes of a test picture: what it does, however it is written."""
+    """Pixels of a test picture after a transform, which identify what the transform does."""
     rows, columns = np.mgrid[:257, :331]
     picture = np.stack([rows * 255 // 256, columns * 255 // 330, (rows * columns) % 256], axis=-1)
     return preprocessing(Image.fromarray(picture.astype(np.uint8)), "a test picture")
 
 
 def transform_digest(pixels: Tensor) -> str:
-    """Of the pixels that ``transform_pixels`` gives."""
-    # Rounded, since another processor's arithmetic is no other transform.
+    """SHA-256 of the pixels of ``transform_pixels``, rounded, since processors round differently."""
     rounded = (pixels.double() * 1e3).round().to(torch.int64).numpy()
     return hashlib.sha256(f"{list(pixels.shape)}".encode() + np.ascontiguousarray(rounded).tobytes()).hexdigest()
 
 
 def versions() -> dict[str, str]:
-    """Of all that the numbers depend on."""
+    """Versions of everything that the numbers depend on."""
     return {
         "classlens": metadata.version("classlens"),
         "torch": torch.__version__,
@@ -82,3 +99,8 @@ def versions() -> dict[str, str]:
         "timm": timm.__version__,
         "machine": platform.machine(),
     }
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return repr(text if len(text) <= 60 else f"{text[:60]}…")

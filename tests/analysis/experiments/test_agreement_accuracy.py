@@ -9,28 +9,28 @@ import pytest
 from scipy import stats
 
 from classlens.core.stats import Statistics
-from classlens.forward.streaming import BY, SUBLAYERS
-from tests.analysis.literal import made_table
-from tests.analysis.stores import Made
+from classlens.forward.agreement import BY, SUBLAYERS
+from tests.analysis.literal import table_and_contents
+from tests.analysis.stores import StoreSpec
 
 NAME = "agreement_accuracy"
 
 
 def test_values_and_their_exact_test(tmp_path: Path) -> None:
-    made = Made(images=40, prefix=("reg0", "cls"))
-    table, written = made_table(tmp_path, made, NAME, Statistics(permutations=4000, resamples=20))
-    assert len(table) == 2 * 2 * 2 * made.blocks
+    spec = StoreSpec(images=40, prefix=("reg0", "cls"))
+    table, written = table_and_contents(tmp_path, spec, NAME, Statistics(permutations=4000, resamples=20))
+    assert len(table) == 2 * 2 * 2 * spec.blocks
     facts = written["clean"]
     for row in table.to_dict("records"):
         bits = facts["key_value_agreement"]
         bits = bits[:, BY.index(row["by"].removeprefix("by_")), SUBLAYERS.index(row["sublayer"]), row["block"], 1]
         groups = {
-            name: [int(bits[image]) for image in range(made.images) if facts["correct"][image] == right]
+            name: [int(bits[image]) for image in range(spec.images) if facts["correct"][image] == right]
             for name, right in (("correct", 1), ("wrong", 0))
         }
-        own = groups[row["images_are"]]
-        assert row["value"] == pytest.approx(sum(own) / len(own), abs=1e-12)
-        assert row["images"] == len(own)
+        agrees = groups[row["images_are"]]
+        assert row["value"] == pytest.approx(sum(agrees) / len(agrees), abs=1e-12)
+        assert row["images"] == len(agrees)
         if row["images_are"] == "wrong":
             assert np.isnan(row["p"])
             continue
@@ -44,7 +44,7 @@ def test_values_and_their_exact_test(tmp_path: Path) -> None:
 
 def test_where_no_image_is_wrong(tmp_path: Path) -> None:
     correct = np.ones(12, dtype=np.int8)
-    table, _ = made_table(tmp_path, Made(facts={"clean": {"correct": correct}}), NAME)
+    table, _ = table_and_contents(tmp_path, StoreSpec(facts={"clean": {"correct": correct}}), NAME)
     assert set(table["images_are"]) == {"correct"}
     assert table[["difference", "p", "p_holm"]].isna().all(axis=None)
 
@@ -57,8 +57,10 @@ def test_by_hand(tmp_path: Path) -> None:
     bits[:, :, :, 1, 0] = (correct == 0)[:, None, None]  # wrong images alone
     bits[:, :, :, 2, 0] = 1
     bits[:, :, :, :, 1:] = 1 - bits[:, :, :, :, :1]  # image tokens are not asked
-    made = Made(images=8, conditions=("clean",), facts={"clean": {"correct": correct, "key_value_agreement": bits}})
-    table, _ = made_table(tmp_path, made, NAME, Statistics(permutations=4000, resamples=20))
+    spec = StoreSpec(
+        images=8, conditions=("clean",), facts={"clean": {"correct": correct, "key_value_agreement": bits}}
+    )
+    table, _ = table_and_contents(tmp_path, spec, NAME, Statistics(permutations=4000, resamples=20))
     assert set(table["images"]) == {3}
     for _, rows in table.groupby(["by", "sublayer"]):
         right, wrong = (rows[rows["images_are"] == kind] for kind in ("correct", "wrong"))

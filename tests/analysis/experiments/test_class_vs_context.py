@@ -12,30 +12,30 @@ from scipy import stats
 
 from classlens.analysis.analyze import analyze
 from classlens.core.stats import Statistics
-from tests.analysis.literal import QUICK, logit_entering, made_table, place, places, split_into_shards
-from tests.analysis.stores import Made, Values, write_store
+from tests.analysis.literal import QUICK, logit_entering, positions, site_index, split_into_shards, table_and_contents
+from tests.analysis.stores import StoreSpec, Values, write_store
 
 NAME = "class_vs_context"
 LABELS = {"class": 1, "context": 0}
 
 
-def value(made: Made, facts: Values, quantity: str, image: int, block: int, token: int) -> float:
+def value(spec: StoreSpec, facts: Values, quantity: str, image: int, block: int, token: int) -> float:
     if quantity == "identifiability":
-        return 1 - int(facts["rank"][image, place(made, "resid_post"), block, token]) / made.classes
-    own = facts["logit"][image, place(made, quantity.replace("rise", "out")), block, token]
-    return float(own > logit_entering(made, facts, "logit", image, block, token))
+        return 1 - int(facts["rank"][image, site_index(spec, "resid_post"), block, token]) / spec.classes
+    logit = facts["logit"][image, site_index(spec, quantity.replace("rise", "out")), block, token]
+    return float(logit > logit_entering(spec, facts, "logit", image, block, token))
 
 
-def literal(made: Made, facts: Values, quantity: str, block: int) -> dict[str, list[list[float]]]:
+def literal(spec: StoreSpec, facts: Values, quantity: str, block: int) -> dict[str, list[list[float]]]:
     """Of each image, the values of its class tokens and of its context tokens."""
     return {
         labeled: [
             [
-                value(made, facts, quantity, image, block, token)
-                for token in places(made, "image")
+                value(spec, facts, quantity, image, block, token)
+                for token in positions(spec, "image")
                 if facts["class_token"][image, token] == wanted
             ]
-            for image in range(made.images)
+            for image in range(spec.images)
         ]
         for labeled, wanted in LABELS.items()
     }
@@ -45,22 +45,23 @@ def literal(made: Made, facts: Values, quantity: str, block: int) -> dict[str, l
 def test_values(tmp_path: Path, embed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some images have no token of the one kind: a mean of nothing is no value."""
     split_into_shards(monkeypatch)
-    made = Made(masks=True, images=70, embed=embed, seed=3)
-    table, written = made_table(tmp_path, made, NAME)
+    spec = StoreSpec(masks=True, images=70, embed=embed, seed=3)
+    table, written = table_and_contents(tmp_path, spec, NAME)
     facts = written["clean"]
     lacking = 0
     for row in table.to_dict("records"):
-        found = literal(made, facts, row["quantity"], row["block"])
+        by_image = literal(spec, facts, row["quantity"], row["block"])
         means = {
-            kind: np.array([sum(one) / len(one) if one else np.nan for one in each]) for kind, each in found.items()
+            kind: np.array([sum(values) / len(values) if values else np.nan for values in tokens])
+            for kind, tokens in by_image.items()
         }
         means["difference"] = means["class"] - means["context"]
-        own = means[row["labeled"]]
-        assert row["value"] == pytest.approx(np.nanmean(own), abs=1e-12)
-        assert row["images"] == np.sum(~np.isnan(own))
-        lacking += made.images - row["images"]
+        images = means[row["labeled"]]
+        assert row["value"] == pytest.approx(np.nanmean(images), abs=1e-12)
+        assert row["images"] == np.sum(~np.isnan(images))
+        lacking += spec.images - row["images"]
         if row["labeled"] == "difference":
-            pooled = {kind: [one for each in found[kind] for one in each] for kind in LABELS}
+            pooled = {kind: [value for values in by_image[kind] for value in values] for kind in LABELS}
             difference = np.mean(pooled["class"]) - np.mean(pooled["context"])
             assert row["difference_tokens"] == pytest.approx(difference, abs=1e-12)
             assert 0 < row["p"] <= row["p_holm"] <= 1
@@ -74,23 +75,23 @@ def test_values(tmp_path: Path, embed: bool, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_p_values_are_exact_but_for_what_is_drawn(tmp_path: Path) -> None:
-    made = Made(masks=True, images=7, seed=8, blocks=2)
-    how = Statistics(permutations=4000, resamples=5)
-    table, written = made_table(tmp_path, made, NAME, how)
+    spec = StoreSpec(masks=True, images=7, seed=8, blocks=2)
+    statistics = Statistics(permutations=4000, resamples=5)
+    table, written = table_and_contents(tmp_path, spec, NAME, statistics)
     for row in table[table["labeled"] == "difference"].to_dict("records"):
-        found = literal(made, written["clean"], row["quantity"], row["block"])
+        by_image = literal(spec, written["clean"], row["quantity"], row["block"])
         pairs = [
-            np.mean(one) - np.mean(other)
-            for one, other in zip(found["class"], found["context"], strict=True)
-            if one and other
+            np.mean(class_values) - np.mean(context_values)
+            for class_values, context_values in zip(by_image["class"], by_image["context"], strict=True)
+            if class_values and context_values
         ]
         sums = [np.dot(signs, pairs) for signs in product((-1, 1), repeat=len(pairs))]
         exact = np.mean(np.array(sums) >= sum(pairs) - 1e-9)
         # Four standard deviations of a share of 4,000.
         assert row["p"] == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 4000) + 1 / 2000)
         if row["quantity"] != "identifiability":
-            hits = {kind: [one for each in found[kind] for one in each] for kind in LABELS}
-            counts = [[sum(one == 1 for one in hits[kind]), sum(one == 0 for one in hits[kind])] for kind in LABELS]
+            hits = {kind: [value for values in by_image[kind] for value in values] for kind in LABELS}
+            counts = [[sum(hit == 1 for hit in hits[kind]), sum(hit == 0 for hit in hits[kind])] for kind in LABELS]
             fisher = stats.fisher_exact(counts, alternative="greater").pvalue
             slack = 4 * np.sqrt(fisher * (1 - fisher) / 4000) + 1 / 2000
             assert row["p_tokens"] == pytest.approx(fisher, abs=slack)
@@ -101,8 +102,8 @@ def test_an_effect_of_known_size(tmp_path: Path) -> None:
     mask = np.tile([-1, 1, 0, 0, 1], (40, 1)).astype(np.int8)
     rank = np.empty((40, 4, 2, 5), dtype=np.int16)
     rank[:] = np.where(mask == 1, 1, 4)[:, None, None]
-    made = Made(images=40, blocks=2, classes=10, masks=True, facts={"clean": {"rank": rank, "class_token": mask}})
-    table, _ = made_table(tmp_path, made, NAME, Statistics(permutations=999, resamples=20))
+    spec = StoreSpec(images=40, blocks=2, classes=10, masks=True, facts={"clean": {"rank": rank, "class_token": mask}})
+    table, _ = table_and_contents(tmp_path, spec, NAME, Statistics(permutations=999, resamples=20))
     rows = table.query("quantity == 'identifiability'").set_index(["labeled", "block"])
     for block in range(2):
         assert rows.loc[("class", block), "value"] == pytest.approx(0.9)
@@ -129,9 +130,9 @@ def test_by_hand(tmp_path: Path) -> None:
         "logit": logit,
         "embed_logit": np.zeros((5, 5), dtype=np.float32),
     }
-    made = Made(images=5, blocks=1, classes=10, masks=True, conditions=("clean",), facts={"clean": facts})
-    how = Statistics(permutations=4000, resamples=20)
-    table, _ = made_table(tmp_path, made, NAME, how)
+    spec = StoreSpec(images=5, blocks=1, classes=10, masks=True, conditions=("clean",), facts={"clean": facts})
+    statistics = Statistics(permutations=4000, resamples=20)
+    table, _ = table_and_contents(tmp_path, spec, NAME, statistics)
     rows = table.set_index(["quantity", "labeled"])
     wanted = {
         "identifiability": ((0.9 + 0.6 + 0.1) / 3, (0.7 + 0.4 + 1) / 3, 0.2, (24 / 9 - 42 / 7) / 10),
@@ -139,9 +140,9 @@ def test_by_hand(tmp_path: Path) -> None:
         "mlp_rise": (1, 0, 1, 1),
     }
     for quantity, numbers in wanted.items():
-        found = [rows.loc[(quantity, labeled), "value"] for labeled in ("class", "context", "difference")]
+        measured = [rows.loc[(quantity, labeled), "value"] for labeled in ("class", "context", "difference")]
         tokens = rows.loc[(quantity, "difference"), "difference_tokens"]
-        assert [*found, tokens] == pytest.approx(numbers, abs=1e-12), quantity
+        assert [*measured, tokens] == pytest.approx(numbers, abs=1e-12), quantity
         counted = [rows.loc[(quantity, labeled), "images"] for labeled in ("class", "context", "difference")]
         assert counted == [3, 3, 2]
     # Two differences of one sign: one of four choices of signs is as high. Four standard deviations of 4,000 draws.
@@ -155,7 +156,7 @@ def test_by_hand(tmp_path: Path) -> None:
 
 
 def test_corrections_go_over_the_blocks_of_a_quantity(tmp_path: Path) -> None:
-    table, _ = made_table(tmp_path, Made(masks=True, images=30, seed=4), NAME)
+    table, _ = table_and_contents(tmp_path, StoreSpec(masks=True, images=30, seed=4), NAME)
     for _, rows in table[table["labeled"] == "difference"].groupby("quantity"):
         for p in ("p", "p_tokens"):
             order = np.argsort(rows[p].to_numpy())
@@ -165,7 +166,7 @@ def test_corrections_go_over_the_blocks_of_a_quantity(tmp_path: Path) -> None:
 
 def test_p_values_are_uniform_where_classes_are_drawn_alike(tmp_path: Path) -> None:
     """A store of 200 blocks of ranks that know nothing of the mask: 200 independent tests of a null effect."""
-    made = Made(
+    spec = StoreSpec(
         images=30,
         blocks=200,
         classes=100,
@@ -174,7 +175,7 @@ def test_p_values_are_uniform_where_classes_are_drawn_alike(tmp_path: Path) -> N
         memories=False,
         conditions=("clean",),
     )
-    table, _ = made_table(tmp_path, made, NAME, Statistics(permutations=499, resamples=2))
+    table, _ = table_and_contents(tmp_path, spec, NAME, Statistics(permutations=499, resamples=2))
     rows = table[table["labeled"] == "difference"]
     assert len(rows) == 200
     for p in ("p", "p_tokens"):
@@ -183,11 +184,13 @@ def test_p_values_are_uniform_where_classes_are_drawn_alike(tmp_path: Path) -> N
 
 
 def test_blocks_that_have_no_input_are_named(tmp_path: Path) -> None:
-    write_store(tmp_path / "made.zarr", Made(masks=True, embed=False, conditions=("clean",)))
-    found = analyze(tmp_path / "made.zarr", experiments=[NAME], statistics=QUICK)
-    assert [(one.whole, one.reason.split(":")[0]) for one in found.missing] == [(False, "site embed was not measured")]
+    write_store(tmp_path / "made.zarr", StoreSpec(masks=True, embed=False, conditions=("clean",)))
+    result = analyze(tmp_path / "made.zarr", experiments=[NAME], statistics=QUICK)
+    assert [(missing.whole, missing.reason.split(":")[0]) for missing in result.missing] == [
+        (False, "site embed was not measured")
+    ]
 
 
 def test_without_sublayers_identifiability_is_left(tmp_path: Path) -> None:
-    table, _ = made_table(tmp_path, Made(masks=True, sites=("resid_post",), memories=False), NAME, QUICK)
+    table, _ = table_and_contents(tmp_path, StoreSpec(masks=True, sites=("resid_post",), memories=False), NAME, QUICK)
     assert set(table["quantity"]) == {"identifiability"}

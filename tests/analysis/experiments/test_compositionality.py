@@ -6,23 +6,23 @@ from pathlib import Path
 
 import numpy as np
 
-from classlens.forward.streaming import SUBLAYERS
-from tests.analysis.literal import assert_is_twin, made_table, places, share
-from tests.analysis.stores import Made
+from classlens.forward.agreement import SUBLAYERS
+from tests.analysis.literal import assert_is_twin, positions, share, table_and_contents
+from tests.analysis.stores import StoreSpec
 
 NAME = "compositionality"
 
 
 def test_values(tmp_path: Path) -> None:
-    made = Made(prefix=("cls", "reg0"))
-    table, written = made_table(tmp_path, made, NAME)
+    spec = StoreSpec(prefix=("cls", "reg0"))
+    table, written = table_and_contents(tmp_path, spec, NAME)
 
     def twin(image: int, block: int, condition: str, sublayer: str, tokens: str, counted: str) -> float:
         match = written[condition]["memory_match"][image, SUBLAYERS.index(sublayer), block]
-        return share([(match[token] == 1) == (counted == "match") for token in places(made, tokens)])
+        return share([(match[token] == 1) == (counted == "match") for token in positions(spec, tokens)])
 
-    assert_is_twin(table, made, NAME, twin)
-    assert len(table) == 2 * 2 * 2 * 2 * made.blocks
+    assert_is_twin(table, spec, NAME, twin)
+    assert len(table) == 2 * 2 * 2 * 2 * spec.blocks
 
 
 def test_by_hand(tmp_path: Path) -> None:
@@ -31,8 +31,8 @@ def test_by_hand(tmp_path: Path) -> None:
     match[:, 0, :, :2] = 1
     match[:, 1, :, 2:] = 1
     facts = {"clean": {"memory_match": match}, "random_init": {"memory_match": 1 - match}}
-    made = Made(images=6, facts=facts, measured={"random_init": [1, 1, 1, 2, 0, 0]})
-    table, _ = made_table(tmp_path, made, NAME)
+    spec = StoreSpec(images=6, facts=facts, measured={"random_init": [1, 1, 1, 2, 0, 0]})
+    table, _ = table_and_contents(tmp_path, spec, NAME)
     matches = {("attn", "cls"): 1.0, ("attn", "image"): 1 / 4, ("mlp", "cls"): 0.0, ("mlp", "image"): 3 / 4}
     for row in table.to_dict("records"):
         share_of_matches = matches[row["sublayer"], row["tokens"]]
@@ -43,6 +43,6 @@ def test_by_hand(tmp_path: Path) -> None:
 
 
 def test_without_cls_there_is_no_row_of_it(tmp_path: Path) -> None:
-    table, _ = made_table(tmp_path, Made(prefix=(), conditions=("clean",)), NAME)
+    table, _ = table_and_contents(tmp_path, StoreSpec(prefix=(), conditions=("clean",)), NAME)
     assert set(table["tokens"]) == {"image"}
     assert set(table["condition"]) == {"clean"}

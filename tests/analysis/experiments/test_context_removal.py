@@ -8,24 +8,30 @@ import numpy as np
 import pytest
 
 from classlens.analysis.analyze import analyze
-from tests.analysis.literal import QUICK, made_table, place, places
-from tests.analysis.stores import Made, Values, write_store
+from tests.analysis.literal import QUICK, positions, site_index, table_and_contents
+from tests.analysis.stores import StoreSpec, Values, write_store
 
 NAME = "context_removal"
 
 
-@pytest.mark.parametrize("conditions", [("clean", "context_removed", "class_removed"), ("clean", "class_removed")])
-@pytest.mark.parametrize("prefix", [("cls",), (), ("cls", "reg0")])
+@pytest.mark.parametrize(
+    ("conditions", "prefix"),
+    [
+        (("clean", "context_removed", "class_removed"), ("cls", "reg0")),
+        (("clean", "context_removed", "class_removed"), ()),
+        (("clean", "class_removed"), ("cls",)),
+    ],
+)
 def test_values(tmp_path: Path, conditions: tuple[str, ...], prefix: tuple[str, ...]) -> None:
-    made = Made(masks=True, conditions=conditions, images=40, prefix=prefix, seed=2)
-    table, written = made_table(tmp_path, made, NAME)
-    last = (place(made, "resid_post"), made.blocks - 1)
+    spec = StoreSpec(masks=True, conditions=conditions, images=40, prefix=prefix, seed=2)
+    table, written = table_and_contents(tmp_path, spec, NAME)
+    last = (site_index(spec, "resid_post"), spec.blocks - 1)
 
     def hits(image: int, condition: str, tokens_are: str, counting: str) -> list[bool]:
         rank = written[condition if tokens_are == "edited" else "clean"]["rank"][image, *last]
-        kept = [token for token in places(made, "image") if written[condition]["kept"][image, token] == 1]
+        kept = [token for token in positions(spec, "image") if written[condition]["kept"][image, token] == 1]
         if (counting, tokens_are) == ("reference", "edited"):
-            kept += places(made, "cls")
+            kept += positions(spec, "cls")
         return [bool(rank[token] == 0) for token in kept]
 
     without = 0
@@ -35,18 +41,20 @@ def test_values(tmp_path: Path, conditions: tuple[str, ...], prefix: tuple[str, 
             correct = written[condition if tokens_are == "edited" else "clean"]["correct"]
             assert row["value"] == pytest.approx(correct.mean())
             continue
-        each = [hits(image, condition, tokens_are, counting) for image in range(made.images)]
+        by_image = [hits(image, condition, tokens_are, counting) for image in range(spec.images)]
         if (counting, tokens_are) == ("reference", "unedited"):
-            wanted = np.mean([hit for one in each for hit in one])
+            wanted = np.mean([hit for tokens in by_image for hit in tokens])
         else:
-            wanted = np.mean([np.mean(one) for one in each if one])
+            wanted = np.mean([np.mean(tokens) for tokens in by_image if tokens])
         assert row["value"] == pytest.approx(wanted, abs=1e-12), row
-        assert row["images"] == sum(bool(one) for one in each)
-        assert row["images_without"] == made.images - row["images"]
+        assert row["images"] == sum(bool(tokens) for tokens in by_image)
+        assert row["images_without"] == spec.images - row["images"]
         without += row["images_without"]
         if (tokens_are, counting) == ("edited", "image_tokens"):
-            before = [hits(image, condition, "unedited", counting) for image in range(made.images)]
-            changes = [np.mean(one) - np.mean(other) for one, other in zip(each, before, strict=True) if one]
+            before = [hits(image, condition, "unedited", counting) for image in range(spec.images)]
+            changes = [
+                np.mean(after) - np.mean(unedited) for after, unedited in zip(by_image, before, strict=True) if after
+            ]
             assert row["change"] == pytest.approx(np.mean(changes), abs=1e-12)
             assert 0 < row["p"] <= 1
         else:
@@ -58,8 +66,8 @@ def test_values(tmp_path: Path, conditions: tuple[str, ...], prefix: tuple[str, 
 
 def test_images_not_reached_yet_count_for_nothing(tmp_path: Path) -> None:
     measured = {"clean": [1] * 12, "context_removed": [1] * 5 + [0] * 7}
-    made = Made(masks=True, conditions=("clean", "context_removed"), measured=measured, seed=5, grid=(3, 3))
-    table, _ = made_table(tmp_path, made, NAME)
+    spec = StoreSpec(masks=True, conditions=("clean", "context_removed"), measured=measured, seed=5, grid=(3, 3))
+    table, _ = table_and_contents(tmp_path, spec, NAME)
     assert set(table["images"]) == {5}
     assert set(table["images_without"]) == {0}, "of the others nobody knows what they keep"
 
@@ -83,8 +91,10 @@ def test_by_hand(tmp_path: Path) -> None:
         },
     }
     measured = {"context_removed": [1, 1, 1, 0]}
-    made = Made(masks=True, images=4, blocks=2, conditions=("clean", "context_removed"), facts=facts, measured=measured)
-    table, _ = made_table(tmp_path, made, NAME)
+    spec = StoreSpec(
+        masks=True, images=4, blocks=2, conditions=("clean", "context_removed"), facts=facts, measured=measured
+    )
+    table, _ = table_and_contents(tmp_path, spec, NAME)
     rows = table.set_index(["tokens_are", "counting", "measure"])[["value", "images", "images_without"]]
     wanted = {
         ("edited", "image_tokens", "tokens_identifiable"): ((1 / 2 + 1) / 2, 2, 1),
@@ -104,10 +114,10 @@ def test_by_hand(tmp_path: Path) -> None:
 
 
 def test_without_labels_there_is_no_accuracy_and_it_is_told(tmp_path: Path) -> None:
-    write_store(tmp_path / "made.zarr", Made(masks=True, labels=False, conditions=("clean", "class_removed")))
-    found = analyze(tmp_path / "made.zarr", experiments=[NAME], statistics=QUICK)
-    assert set(found.tables[NAME]["measure"]) == {"tokens_identifiable"}
-    assert [one.reason for one in found.missing] == [
+    write_store(tmp_path / "made.zarr", StoreSpec(masks=True, labels=False, conditions=("clean", "class_removed")))
+    result = analyze(tmp_path / "made.zarr", experiments=[NAME], statistics=QUICK)
+    assert set(result.tables[NAME]["measure"]) == {"tokens_identifiable"}
+    assert [missing.reason for missing in result.missing] == [
         "condition context_removed was not measured: add --conditions context_removed",
         "the images have no labels: measure a data set that has them",
     ]

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classlens.forward.streaming import BY, SUBLAYERS
-from tests.analysis.literal import made_table, split_into_shards
-from tests.analysis.stores import Made
+from classlens.forward.agreement import BY, SUBLAYERS
+from tests.analysis.literal import split_into_shards, table_and_contents
+from tests.analysis.stores import StoreSpec
 
 NAME = "key_value_agreement"
 
@@ -18,16 +18,16 @@ NAME = "key_value_agreement"
 @pytest.mark.parametrize("conditions", [("clean", "random_init"), ("clean",)])
 def test_values(tmp_path: Path, conditions: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     split_into_shards(monkeypatch)
-    made = Made(images=75, conditions=conditions, prefix=("cls", "reg0"))
-    table, written = made_table(tmp_path, made, NAME)
-    assert len(table) == len(conditions) * len(BY) * 2 * made.blocks
+    spec = StoreSpec(images=75, conditions=conditions, prefix=("cls", "reg0"))
+    table, written = table_and_contents(tmp_path, spec, NAME)
+    assert len(table) == len(conditions) * len(BY) * 2 * spec.blocks
     for row in table.to_dict("records"):
         bits = written[row["condition"]]["key_value_agreement"]
         bits = bits[:, BY.index(row["by"].removeprefix("by_")), SUBLAYERS.index(row["sublayer"]), row["block"]]
         rates = []
-        for category in range(made.classes):
+        for category in range(spec.classes):
             tokens = [
-                bit for image in range(made.images) for bit in bits[image] if made_class(written, image) == category
+                bit for image in range(spec.images) for bit in bits[image] if class_of(written, image) == category
             ]
             if tokens:
                 rates.append(sum(int(bit) for bit in tokens) / len(tokens))
@@ -35,7 +35,7 @@ def test_values(tmp_path: Path, conditions: tuple[str, ...], monkeypatch: pytest
         assert row["low"] <= row["value"] <= row["high"]
 
 
-def made_class(written: dict[str, dict[str, np.ndarray]], image: int) -> int:
+def class_of(written: dict[str, dict[str, np.ndarray]], image: int) -> int:
     return int(written["clean"]["target"][image])
 
 
@@ -44,8 +44,8 @@ def test_a_class_counts_once_however_many_images_it_has(tmp_path: Path) -> None:
     target = np.array([0] * 9 + [1], dtype=np.int16)
     bits = np.zeros((10, 3, 2, 3, 5), dtype=np.int8)
     bits[:9] = 1
-    made = Made(images=10, conditions=("clean",), facts={"clean": {"target": target, "key_value_agreement": bits}})
-    table, _ = made_table(tmp_path, made, NAME)
+    spec = StoreSpec(images=10, conditions=("clean",), facts={"clean": {"target": target, "key_value_agreement": bits}})
+    table, _ = table_and_contents(tmp_path, spec, NAME)
     assert set(table["value"]) == {0.5}
 
 
@@ -56,11 +56,11 @@ def test_each_definition_and_sublayer_by_itself(tmp_path: Path) -> None:
     for number, (by, sublayer, block) in enumerate(product(range(3), range(2), range(3))):
         bits[:, by, sublayer, block, : number % 6] = 1
         wanted[f"by_{BY[by]}", SUBLAYERS[sublayer], block] = number % 6 / 5
-    made = Made(conditions=("clean",), facts={"clean": {"key_value_agreement": bits}})
-    table, _ = made_table(tmp_path, made, NAME)
-    found = table.set_index(["by", "sublayer", "block"])["value"].to_dict()
+    spec = StoreSpec(conditions=("clean",), facts={"clean": {"key_value_agreement": bits}})
+    table, _ = table_and_contents(tmp_path, spec, NAME)
+    rates = table.set_index(["by", "sublayer", "block"])["value"].to_dict()
     # A mean of equal shares, in float64.
-    assert found == pytest.approx(wanted, abs=1e-12)
+    assert rates == pytest.approx(wanted, abs=1e-12)
 
 
 def test_classes_that_the_twin_has_not_reached_count_for_nothing(tmp_path: Path) -> None:
@@ -68,12 +68,12 @@ def test_classes_that_the_twin_has_not_reached_count_for_nothing(tmp_path: Path)
     target = np.array([0, 0, 1, 2, 2], dtype=np.int16)
     bits = np.ones((5, 3, 2, 3, 5), dtype=np.int8)
     bits[1:3] = 0
-    made = Made(
+    spec = StoreSpec(
         images=5,
         facts={name: {"target": target, "key_value_agreement": bits} for name in ("clean", "random_init")},
         measured={"random_init": [1, 1, 1, 2, 0]},
     )
-    table, _ = made_table(tmp_path, made, NAME)
+    table, _ = table_and_contents(tmp_path, spec, NAME)
     rows = table.groupby("condition")[["value", "images"]].agg(["min", "max"])
     assert rows.loc["clean"].tolist() == pytest.approx([(1 / 2 + 0 + 1) / 3] * 2 + [5, 5], abs=1e-12)
     assert rows.loc["random_init"].tolist() == pytest.approx([(1 / 2 + 0) / 2] * 2 + [3, 3], abs=1e-12)

@@ -1,4 +1,4 @@
-"""CIFAR in its published binary files, in torchvision's, and as folders of images."""
+"""CIFAR as published binary files, as torchvision's files, and as folders of images."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from torchvision import datasets
 
-from classlens.data.registry import open_dataset
-from classlens.store.schema import Array
+from classlens.core.arrays import Array
+from classlens.data.open_dataset import open_dataset
 from tests.refusals import refused
 
 NAMES = {"cifar10": ["airplane", "automobile", "bird"], "cifar100": ["apple", "aquarium_fish", "baby"]}
@@ -28,13 +28,13 @@ def pictures(count: int, seed: int = 0) -> Array:
 
 def rows(images: Array, kind: str, labels: list[int]) -> bytes:
     """The literal format: labels (for CIFAR-100 a coarse one first), 1024 red, 1024 green, 1024 blue bytes."""
-    found = b""
+    encoded = b""
     for image, label in zip(images, labels, strict=True):
-        found += bytes([7, label] if kind == "cifar100" else [label])
+        encoded += bytes([7, label] if kind == "cifar100" else [label])
         for color in range(3):
             for row in range(32):
-                found += bytes(image[row, column, color] for column in range(32))
-    return found
+                encoded += bytes(image[row, column, color] for column in range(32))
+    return encoded
 
 
 def binary(root: Path, kind: str) -> Path:
@@ -60,7 +60,7 @@ def test_the_published_binary_files(kind: str, tmp_path: Path) -> None:
         assert data.split == "test"
         assert data.names == ("test/00000", "test/00001", "test/00002")
         assert data.labels.tolist() == [2, 0, 1]
-        assert [each.name for each in data.classes] == NAMES[kind]
+        assert [category.name for category in data.classes] == NAMES[kind]
         for index, expected in enumerate(pictures(3)):
             np.testing.assert_array_equal(np.asarray(data.picture(index)), expected)
         assert data.picture(0).mode == "RGB"
@@ -78,8 +78,8 @@ def test_training_images_of_all_files_in_order(kind: str, tmp_path: Path) -> Non
         assert data.labels[2 * number] == number % 3
 
 
-def torchvisions(root: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Pickled files as published, and torchvision taught that their digests are the right ones."""
+def pickled(root: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Pickled files as published, with their digests registered in torchvision."""
     library: Any = datasets.CIFAR10 if kind == "cifar10" else datasets.CIFAR100
     folder = root / str(library.base_folder)
     folder.mkdir()
@@ -101,12 +101,12 @@ def torchvisions(root: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def test_torchvisions_files(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = torchvisions(tmp_path, kind, monkeypatch)
+    folder = pickled(tmp_path, kind, monkeypatch)
     for root in (tmp_path, folder):
         data = open_dataset(f"{kind}:{root}")
         assert data.names == ("test/00000", "test/00001", "test/00002")
         assert data.labels.tolist() == [2, 0, 1]
-        assert [each.name for each in data.classes] == NAMES[kind]
+        assert [category.name for category in data.classes] == NAMES[kind]
         for index, expected in enumerate(pictures(3)):
             np.testing.assert_array_equal(np.asarray(data.picture(index)), expected)
     train = open_dataset(f"{kind}:{tmp_path}", split="train")
@@ -115,15 +115,15 @@ def test_torchvisions_files(kind: str, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_both_layouts_are_the_same_data(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "one").mkdir()
-    (tmp_path / "other").mkdir()
-    binary(tmp_path / "one", kind)
-    torchvisions(tmp_path / "other", kind, monkeypatch)
-    one, other = (open_dataset(f"{kind}:{tmp_path / name}") for name in ("one", "other"))
-    assert one.fingerprint == other.fingerprint
+    (tmp_path / "first").mkdir()
+    (tmp_path / "second").mkdir()
+    binary(tmp_path / "first", kind)
+    pickled(tmp_path / "second", kind, monkeypatch)
+    first, second = (open_dataset(f"{kind}:{tmp_path / name}") for name in ("first", "second"))
+    assert first.fingerprint == second.fingerprint
 
 
-def test_a_pickled_file_that_is_not_the_published_one_is_never_opened(kind: str, tmp_path: Path) -> None:
+def test_unpublished_pickled_files_are_never_opened(kind: str, tmp_path: Path) -> None:
     library: Any = datasets.CIFAR10 if kind == "cifar10" else datasets.CIFAR100
     folder = tmp_path / str(library.base_folder)
     folder.mkdir()
@@ -146,11 +146,11 @@ def test_folders_of_images(kind: str, tmp_path: Path) -> None:
         Image.fromarray(pictures(1)[0]).save(path)
     data = open_dataset(f"{kind}:{tmp_path}")
     assert data.names == ("ant/1.png", "cat/1.png")
-    assert [each.name for each in data.classes] == ["ant", "cat"]
+    assert [category.name for category in data.classes] == ["ant", "cat"]
     assert open_dataset(f"{kind}:{tmp_path}", split="train").names == ("cat/1.png",)
 
 
-def test_a_root_without_any(kind: str, tmp_path: Path) -> None:
+def test_a_root_without_data(kind: str, tmp_path: Path) -> None:
     refused(lambda: open_dataset(f"{kind}:{tmp_path}"), repr(f"{kind}:{tmp_path}"), BINARY[kind])
     refused(lambda: open_dataset(f"{kind}:{tmp_path}/none"), "is not a folder")
     refused(lambda: open_dataset(f"{kind}:{tmp_path}", split="validation"), "'validation'", "train or test")
@@ -169,7 +169,7 @@ def test_a_file_cut_short(kind: str, cut: int, tmp_path: Path) -> None:
     refused(lambda: open_dataset(f"{kind}:{tmp_path}"), str(tmp_path), path.name, f"{cut} bytes")
 
 
-def test_names_that_do_not_go_with_the_images(kind: str, tmp_path: Path) -> None:
+def test_names_that_do_not_fit_the_images(kind: str, tmp_path: Path) -> None:
     names = binary(tmp_path, kind) / ("batches.meta.txt" if kind == "cifar10" else "fine_label_names.txt")
     names.write_text("one\ntwo\n")
     refused(lambda: open_dataset(f"{kind}:{tmp_path}"), str(tmp_path), "class 2", "2 names")
@@ -179,12 +179,12 @@ def test_names_that_do_not_go_with_the_images(kind: str, tmp_path: Path) -> None
     refused(lambda: open_dataset(f"{kind}:{tmp_path}"), str(tmp_path), names.name)
 
 
-def test_another_image_is_another_fingerprint_and_pickles(kind: str, tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_pixels_and_survives_pickling(kind: str, tmp_path: Path) -> None:
     path = binary(tmp_path, kind) / f"{TEST[kind]}.bin"
     before = open_dataset(f"{kind}:{tmp_path}", limit=2)
-    again = pickle.loads(pickle.dumps(before))
-    np.testing.assert_array_equal(np.asarray(again.picture(1)), np.asarray(before.picture(1)))
-    assert again.fingerprint == before.fingerprint
+    copy = pickle.loads(pickle.dumps(before))
+    np.testing.assert_array_equal(np.asarray(copy.picture(1)), np.asarray(before.picture(1)))
+    assert copy.fingerprint == before.fingerprint
     content = bytearray(path.read_bytes())
     content[100] ^= 1
     path.write_bytes(bytes(content))

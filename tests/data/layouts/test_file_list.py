@@ -1,4 +1,4 @@
-"""Images one a line, with classes and without."""
+"""Lists of image paths, with and without classes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from classlens.data.registry import open_dataset
+from classlens.data.open_dataset import open_dataset
 from tests.refusals import refused
 
 
@@ -24,7 +24,7 @@ def listed(root: Path, text: str, name: str = "images.txt", encoding: str = "utf
     return f"list:{root / name}"
 
 
-def test_paths_alone(root: Path) -> None:
+def test_paths_without_classes(root: Path) -> None:
     data = open_dataset(listed(root, "# mine\nin/c d.png\n\n  a.png  \n"))
     assert data.names == ("in/c d.png", "a.png")  # in the order of the file
     assert data.labels.tolist() == [-1, -1]
@@ -42,7 +42,7 @@ def test_paths_from_anywhere(root: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_paths_with_classes(root: Path) -> None:
     data = open_dataset(listed(root, "a.png\tzebra\nb.png\tant, big\nin/c d.png\tzebra\n"))
-    assert [kind.name for kind in data.classes] == ["ant, big", "zebra"]
+    assert [category.name for category in data.classes] == ["ant, big", "zebra"]
     assert data.labels.tolist() == [1, 0, 1]
 
 
@@ -51,7 +51,7 @@ def test_paths_with_classes(root: Path) -> None:
     [
         "path,label\na.png,zebra\nin/c d.png,ant\n",
         'label,path,more\nzebra,"a.png",1\nant, in/c d.png ,2\n',
-        "path, label\na.png, zebra\nin/c d.png, ant\n",  # as people write it
+        "path, label\na.png, zebra\nin/c d.png, ant\n",  # spaces after commas
         "path,label\r\na.png,zebra\r\n\r\n ,\r\nin/c d.png,ant\r\n",
     ],
 )
@@ -62,14 +62,14 @@ def test_a_table(text: str, encoding: str, root: Path) -> None:
     assert [data.classes[label].name for label in data.labels] == ["zebra", "ant"]
 
 
-def test_a_table_of_paths_alone(root: Path) -> None:
+def test_a_table_without_classes(root: Path) -> None:
     data = open_dataset(listed(root, "path\na.png\n", "images.csv"))
     assert data.names == ("a.png",)
     assert data.labels.tolist() == [-1]
     refused(lambda: open_dataset(listed(root, "file\na.png\n", "images.csv")), "images.csv", "no column 'path'")
 
 
-def test_an_image_named_twice(root: Path) -> None:
+def test_a_repeated_image(root: Path) -> None:
     refused(
         lambda: open_dataset(listed(root, "a.png\n\nb.png\na.png\n")), "images.txt", "'a.png'", "line 1", "in line 4"
     )
@@ -77,7 +77,7 @@ def test_an_image_named_twice(root: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["a.png\tant\nb.png\n", "a.png\nb.png\tant\n"])
-def test_classes_in_some_lines_alone(text: str, root: Path) -> None:
+def test_classes_in_a_few_lines_only(text: str, root: Path) -> None:
     refused(lambda: open_dataset(listed(root, text)), "images.txt", "line 2")
 
 
@@ -85,17 +85,17 @@ def test_a_class_without_a_path(root: Path) -> None:
     refused(lambda: open_dataset(listed(root, "a.png\tant\n\tant\n")), "images.txt", "line 2")
 
 
-def test_there_are_no_splits(root: Path) -> None:
+def test_a_list_has_no_splits(root: Path) -> None:
     spec = listed(root, "a.png\n")
     refused(lambda: open_dataset(spec, split="test"), repr(spec), "'test'")
 
 
-@pytest.mark.parametrize("kind", ["missing", "folder", "binary"])
-def test_a_list_that_cannot_be_read(kind: str, root: Path) -> None:
+@pytest.mark.parametrize("state", ["missing", "folder", "binary"])
+def test_a_list_that_cannot_be_read(state: str, root: Path) -> None:
     file = root / "images.txt"
-    if kind == "folder":
+    if state == "folder":
         file.mkdir()
-    elif kind == "binary":
+    elif state == "binary":
         file.write_bytes(bytes(range(256)))
     refused(lambda: open_dataset(f"list:{file}"), repr(f"list:{file}"), "cannot be read")
 
@@ -105,6 +105,6 @@ def test_an_empty_list(root: Path) -> None:
         refused(lambda text=text: open_dataset(listed(root, text)), "images.txt", "no images")  # type: ignore[misc]
 
 
-def test_an_image_that_is_not_there(root: Path) -> None:
+def test_a_missing_image(root: Path) -> None:
     data = open_dataset(listed(root, "gone.png\n"))
     refused(lambda: data.picture(0), "gone.png", "does not exist")

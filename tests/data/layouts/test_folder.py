@@ -1,4 +1,4 @@
-"""A folder for each class, or images alone."""
+"""Folders of images, one per class, and images without classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from classlens.data.dataset import ClassName, Dataset
-from classlens.data.registry import open_dataset
+from classlens.data.open_dataset import open_dataset
 from tests.refusals import refused
 
 
@@ -20,8 +20,8 @@ def gray(path: Path, value: int = 0) -> None:
     Image.new("L", (3, 2), value).save(path)
 
 
-def kinds(data: Dataset) -> list[str]:
-    return [kind.name for kind in data.classes]
+def class_names(data: Dataset) -> list[str]:
+    return [category.name for category in data.classes]
 
 
 def test_a_folder_for_each_class(tmp_path: Path) -> None:
@@ -38,28 +38,28 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
     assert data.mask(0) is None
 
 
-def test_only_images_count(tmp_path: Path) -> None:
+def test_other_files_are_ignored(tmp_path: Path) -> None:
     for name in ("a/x.png", "a/.hidden.png", "a/.thumbnails/x.png", ".git/x.png"):
         gray(tmp_path / name)
     (tmp_path / "a/readme.txt").write_text("no image")
     (tmp_path / "empty").mkdir()
     data = open_dataset(f"folder:{tmp_path}")
     assert data.names == ("a/x.png",)
-    assert kinds(data) == ["a"]
+    assert class_names(data) == ["a"]
 
 
-def test_images_of_every_ending(tmp_path: Path) -> None:
-    for ending in ("png", "jpg", "JPEG", "bmp", "webp", "tiff", "gif"):
-        gray(tmp_path / f"a/{ending}.{ending}")
+def test_image_formats(tmp_path: Path) -> None:
+    for suffix in ("png", "jpg", "JPEG", "bmp", "webp", "tiff", "gif"):
+        gray(tmp_path / f"a/{suffix}.{suffix}")
     data = open_dataset(f"folder:{tmp_path}")
     assert len(data) == 7
     assert all(data.picture(index).size == (3, 2) for index in range(7))
 
 
-def test_wordnet_ids_are_told_from_names(tmp_path: Path) -> None:
+def test_wordnet_ids(tmp_path: Path) -> None:
     for name in ("n02123045", "n2", "n021230450", "tabby"):
         gray(tmp_path / name / "x.png")
-    assert {kind.name: kind.wnid for kind in open_dataset(f"folder:{tmp_path}").classes} == {
+    assert {category.name: category.wnid for category in open_dataset(f"folder:{tmp_path}").classes} == {
         "n02123045": "n02123045",
         "n2": None,
         "n021230450": None,
@@ -68,7 +68,7 @@ def test_wordnet_ids_are_told_from_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("beside", [None, "empty", ".hidden"])
-def test_images_alone_have_no_labels(beside: str | None, tmp_path: Path) -> None:
+def test_images_without_folders_have_no_labels(beside: str | None, tmp_path: Path) -> None:
     gray(tmp_path / "b.png")
     gray(tmp_path / "a.png")
     if beside:
@@ -98,14 +98,14 @@ def test_links_are_followed(tmp_path: Path) -> None:
     assert open_dataset(f"folder:{tmp_path / 'root'}").names == ("a/1.png",)
 
 
-def test_home_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     gray(tmp_path / "photos/a/1.png")
     assert len(open_dataset("folder:~/photos")) == 1
 
 
-def test_names_in_any_writing(tmp_path: Path) -> None:
+def test_names_in_any_script(tmp_path: Path) -> None:
     gray(tmp_path / "größe/猫 naïve.png")
     data = open_dataset(f"folder:{tmp_path}")
     assert data.names == ("größe/猫 naïve.png",)
@@ -113,7 +113,7 @@ def test_names_in_any_writing(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are text there")
-def test_names_that_are_no_text(tmp_path: Path) -> None:
+def test_names_that_are_not_text(tmp_path: Path) -> None:
     gray(tmp_path / "a/1.png")
     os.rename(tmp_path / "a/1.png", os.fsencode(tmp_path / "a") + b"/\xff.png")
     data = open_dataset(f"folder:{tmp_path}")
@@ -122,20 +122,20 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["missing", "file"])
-def test_a_root_that_is_no_folder(kind: str, tmp_path: Path) -> None:
+def test_a_root_that_is_not_a_folder(kind: str, tmp_path: Path) -> None:
     root = tmp_path / "root"
     if kind == "file":
         root.write_text("")
     refused(lambda: open_dataset(f"folder:{root}"), repr(f"folder:{root}"), "is not a folder")
 
 
-def test_no_images_at_all(tmp_path: Path) -> None:
+def test_a_folder_without_images(tmp_path: Path) -> None:
     refused(lambda: open_dataset(f"folder:{tmp_path}"), str(tmp_path), "holds no images")
     (tmp_path / "a").mkdir()
     refused(lambda: open_dataset(f"folder:{tmp_path}"), str(tmp_path), "holds no images")
 
 
-def test_an_image_that_cannot_be_read_is_told_when_asked_for(tmp_path: Path) -> None:
+def test_an_unreadable_image_is_an_error_on_access(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a/broken.png").write_text("no image")
     gray(tmp_path / "a/gone.png")

@@ -1,4 +1,4 @@
-"""Data sets of the library ``datasets``, of which a small stand-in is enough here."""
+"""Data sets of the library ``datasets``, whose place a small stand-in takes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from classlens.data.registry import open_dataset
+from classlens.data.open_dataset import open_dataset
 from tests.data.pictures import picture
 from tests.refusals import refused
 
@@ -36,7 +36,7 @@ class Value:
 
 @dataclass
 class Table:
-    """Of ``datasets.Dataset``, what is used."""
+    """The part of ``datasets.Dataset`` that the layout uses."""
 
     features: dict[str, Any]
     columns: dict[str, list[Any]]
@@ -61,7 +61,7 @@ class Table:
 @dataclass
 class Hub:
     tables: dict[str, Any] = field(default_factory=dict)
-    asked: list[tuple[str, str | None]] = field(default_factory=list)
+    requests: list[tuple[str, str | None]] = field(default_factory=list)
 
 
 @pytest.fixture
@@ -71,13 +71,13 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
     library.Image = Image
 
     def load_dataset(name: str, config: str | None = None) -> Any:
-        hub.asked.append((name, config))
+        hub.requests.append((name, config))
         if name not in hub.tables:
-            raise FileNotFoundError(f"Couldn't find {name!r} anywhere. Try again later.\nMore.")
+            raise FileNotFoundError(f"Couldn't find {name!r} anywhere. Try copy later.\nMore.")
         return hub.tables[name]
 
     def load_from_disk(path: str) -> Any:
-        hub.asked.append((path, "disk"))
+        hub.requests.append((path, "disk"))
         return hub.tables[path]
 
     library.load_dataset, library.load_from_disk = load_dataset, load_from_disk
@@ -92,8 +92,10 @@ def cell(value: int, mode: str = "L") -> dict[str, Any]:
 
 
 def table(count: int = 3, **columns: tuple[Any, list[Any]]) -> Table:
-    made = {"image": (Image(), [cell(number) for number in range(count)])} | columns
-    return Table({name: kind for name, (kind, _) in made.items()}, {name: values for name, (_, values) in made.items()})
+    features = {"image": (Image(), [cell(number) for number in range(count)])} | columns
+    return Table(
+        {name: kind for name, (kind, _) in features.items()}, {name: values for name, (_, values) in features.items()}
+    )
 
 
 def labeled(count: int = 3) -> Table:
@@ -103,11 +105,11 @@ def labeled(count: int = 3) -> Table:
 def test_a_data_set_of_the_hub(hub: Hub) -> None:
     hub.tables["me/insects"] = {"train": labeled(5), "validation": labeled(3)}
     data = open_dataset("hf:me/insects")
-    assert hub.asked == [("me/insects", None)]
+    assert hub.requests == [("me/insects", None)]
     assert data.split == "validation"
     assert data.names == ("validation/000000", "validation/000001", "validation/000002")
     assert data.labels.tolist() == [0, 1, 0]
-    assert [kind.name for kind in data.classes] == ["ant", "bee"]
+    assert [category.name for category in data.classes] == ["ant", "bee"]
     assert np.asarray(data.picture(2)).tolist() == [[[2, 2, 2]] * 3] * 2
     assert not data.has_masks
     assert data.mask(0) is None
@@ -117,23 +119,23 @@ def test_a_data_set_of_the_hub(hub: Hub) -> None:
 def test_splits_and_configurations(hub: Hub) -> None:
     hub.tables["insects"] = {"train": labeled(5), "test": labeled(3)}
     assert open_dataset("hf:insects@small").split == "test"
-    assert hub.asked == [("insects", "small")]
+    assert hub.requests == [("insects", "small")]
     assert len(open_dataset("hf:insects", split="train")) == 5
     refused(lambda: open_dataset("hf:insects", split="tests"), "'hf:insects'", "'tests'", "mean 'test'", "train, test")
 
 
-def test_a_split_has_to_be_chosen_among_unknown_ones(hub: Hub) -> None:
+def test_unknown_splits_need_a_choice(hub: Hub) -> None:
     hub.tables["insects"] = {"red": labeled(), "blue": labeled()}
     assert "None" not in refused(lambda: open_dataset("hf:insects"), "'hf:insects'", "red, blue")
     assert open_dataset("hf:insects", split="blue").names[0] == "blue/000000"
 
 
 @pytest.mark.parametrize("file", ["dataset_dict.json", "state.json"])
-def test_a_folder_that_was_saved(hub: Hub, file: str, tmp_path: Path) -> None:
+def test_a_saved_folder(hub: Hub, file: str, tmp_path: Path) -> None:
     (tmp_path / file).write_text("{}")
     hub.tables[str(tmp_path)] = {"test": labeled()} if file == "dataset_dict.json" else labeled()
     data = open_dataset(f"hf:{tmp_path}")
-    assert hub.asked == [(str(tmp_path), "disk")]
+    assert hub.requests == [(str(tmp_path), "disk")]
     assert data.names[0] == ("test/000000" if file == "dataset_dict.json" else "data/000000")
 
 
@@ -150,12 +152,12 @@ def test_no_labels(hub: Hub) -> None:
     assert data.classes == ()
 
 
-def test_labels_that_are_missing(hub: Hub) -> None:
+def test_missing_labels(hub: Hub) -> None:
     hub.tables["insects"] = table(3, kind=(ClassLabel(["ant", "bee"]), [1, None, -1]))
     assert open_dataset("hf:insects").labels.tolist() == [1, -1, -1]
 
 
-def test_columns_to_choose_from(hub: Hub) -> None:
+def test_several_columns(hub: Hub) -> None:
     kinds = ClassLabel(["ant", "bee"])
     hub.tables["fine"] = table(2, coarse=(kinds, [0, 0]), label=(kinds, [1, 0]))
     assert open_dataset("hf:fine").labels.tolist() == [1, 0]
@@ -167,7 +169,7 @@ def test_columns_to_choose_from(hub: Hub) -> None:
     refused(lambda: open_dataset("hf:none"), "'hf:none'", "0 columns of images", "text")
 
 
-def test_images_as_they_come(hub: Hub, tmp_path: Path) -> None:
+def test_kinds_of_image_cells(hub: Hub, tmp_path: Path) -> None:
     Pillow.new("L", (3, 2), 9).save(tmp_path / "a.png")
     cells = [cell(7, "P"), {"bytes": None, "path": str(tmp_path / "a.png")}, Pillow.new("RGBA", (3, 2), (5, 5, 5, 0))]
     hub.tables["insects"] = table(3, image=(Image(), cells))
@@ -176,7 +178,7 @@ def test_images_as_they_come(hub: Hub, tmp_path: Path) -> None:
     assert [data.picture(index).getpixel((0, 0)) for index in (1, 2)] == [(9, 9, 9), (5, 5, 5)]
 
 
-def test_a_damaged_image_is_told_by_its_name(hub: Hub) -> None:
+def test_the_error_names_a_damaged_image(hub: Hub) -> None:
     deep = io.BytesIO()
     Pillow.fromarray(np.full((2, 2), -5, dtype=np.float32)).save(deep, "TIFF")
     cells = [
@@ -192,7 +194,7 @@ def test_a_damaged_image_is_told_by_its_name(hub: Hub) -> None:
         refused(lambda index=index: data.picture(index), f"'data/00000{index}'")  # type: ignore[misc]
 
 
-def test_a_name_that_is_not_there(hub: Hub) -> None:
+def test_an_unknown_name(hub: Hub) -> None:
     message = refused(lambda: open_dataset("hf:nobody/nothing"), "'hf:nobody/nothing'", "Couldn't find")
     assert "More" not in message
 
@@ -207,29 +209,29 @@ def test_an_empty_table(hub: Hub) -> None:
     refused(lambda: open_dataset("hf:insects"), "'hf:insects'", "no images")
 
 
-def test_the_fingerprint_is_of_the_table(hub: Hub) -> None:
+def test_the_fingerprint_is_that_of_the_table(hub: Hub) -> None:
     hub.tables["insects"] = labeled()
     before = open_dataset("hf:insects")
-    again = pickle.loads(pickle.dumps(before))
-    assert again.fingerprint == before.fingerprint == open_dataset("hf:insects").fingerprint
-    assert again.picture(1).tobytes() == before.picture(1).tobytes()
+    copy = pickle.loads(pickle.dumps(before))
+    assert copy.fingerprint == before.fingerprint == open_dataset("hf:insects").fingerprint
+    assert copy.picture(1).tobytes() == before.picture(1).tobytes()
     hub.tables["insects"] = replace(labeled(), _fingerprint="def")
     assert open_dataset("hf:insects").fingerprint != before.fingerprint
 
 
-@pytest.mark.slow  # beside the lowest versions of others the library does not load
+@pytest.mark.slow  # the library does not load with the lowest versions of others
 def test_the_real_library(tmp_path: Path) -> None:
-    """Where it is installed: a folder that it saved, with its own decoding beside ours."""
+    """A folder that the library itself saved, decoded by both."""
     library = pytest.importorskip("datasets")
     pictures = [picture(number) for number in range(4)]
     features = library.Features({"image": library.Image(), "label": library.ClassLabel(names=["cat", "dog"])})
     table = library.Dataset.from_dict({"image": pictures, "label": [0, 1, 1, 0]}, features=features)
     library.DatasetDict({"train": table, "test": table}).save_to_disk(str(tmp_path))
-    found = open_dataset(f"hf:{tmp_path}")
-    assert found.split == "test"
-    assert found.names[:2] == ("test/000000", "test/000001")
-    assert found.labels.tolist() == [0, 1, 1, 0]
-    assert [kind.name for kind in found.classes] == ["cat", "dog"]
+    data = open_dataset(f"hf:{tmp_path}")
+    assert data.split == "test"
+    assert data.names[:2] == ("test/000000", "test/000001")
+    assert data.labels.tolist() == [0, 1, 1, 0]
+    assert [category.name for category in data.classes] == ["cat", "dog"]
     for index in range(4):
-        assert found.picture(index).tobytes() == pictures[index].tobytes()
-    assert open_dataset(f"hf:{tmp_path}").fingerprint == found.fingerprint
+        assert data.picture(index).tobytes() == pictures[index].tobytes()
+    assert open_dataset(f"hf:{tmp_path}").fingerprint == data.fingerprint

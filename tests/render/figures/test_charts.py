@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from classlens import palette
 from classlens.analysis.charts import Chart, Dots, Heat, Lines
-from classlens.render.figures import style
 from classlens.render.figures.charts import draw
 
 MODELS = ("first", "second")
@@ -58,10 +58,10 @@ def test_a_panel_for_each_model_with_every_line_and_its_band() -> None:
     for model, axes in zip(MODELS, panels(figure), strict=True):
         found, own = lines(axes), data[data["model"] == model]
         for condition, dash in (("clean", "-"), ("random_init", "--")):
-            for tokens, color in (("cls", style.CLS_COLOUR), ("image", style.IMAGE_COLOUR)):
+            for tokens, color in (("cls", palette.CLS), ("image", palette.IMAGE_TOKENS)):
                 rows = own[(own["condition"] == condition) & (own["tokens"] == tokens)]
                 assert (color, dash, [1, 2, 3, 4], rows["value"].tolist()) in found
-        assert (style.MUTED, ":", [0, 1], [0.1, 0.1]) in found, "chance"
+        assert (palette.MUTED, ":", [0, 1], [0.1, 0.1]) in found, "chance"
         bands = [np.asarray(one.get_paths()[0].vertices) for one in axes.collections]
         lowest = sorted(round(float(band[:, 1].min()), 6) for band in bands)
         assert lowest == sorted(round(low, 6) for low in own[own["block"] == 0]["low"])
@@ -112,7 +112,7 @@ def test_every_series_has_a_color_of_its_own(values: tuple[str, ...]) -> None:
     colors = [color for color, *_ in lines(axes)]
     assert len(set(colors)) == len(values)
     if values != ("cls", "image"):
-        assert not {style.CLS_COLOUR, style.IMAGE_COLOUR} & set(colors)
+        assert not {palette.CLS, palette.IMAGE_TOKENS} & set(colors)
 
 
 def test_dots_stand_where_their_values_are() -> None:

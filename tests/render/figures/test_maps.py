@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from classlens.models.geometry import Box, Window
-from classlens.render.figures.maps import Canvas, _scale, frames, overlay, side_by_side, upsampled
+from classlens.render.figures.blending import color_scale
+from classlens.render.figures.maps import Canvas, frames, overlay, side_by_side, upsampled
 
 GREY = Canvas(Image.new("RGB", (64, 48), (120, 120, 120)))
 CORNER = np.zeros((3, 4))
@@ -56,7 +57,7 @@ def test_weak_values_have_the_hue_of_strong_ones_and_no_haze() -> None:
 @pytest.mark.parametrize("signed", [True, False])
 def test_the_bar_has_the_colors_of_the_map(signed: bool) -> None:
     """Those over middle gray, for values from the one end to the other."""
-    bar = _scale(signed, 3.0)
+    bar = color_scale(signed, 3.0)
     gray = Canvas(Image.new("L", (16, 16), 128).convert("RGB"))
     for value in (-3.0, -1.0, 0.0, 0.5, 3.0) if signed else (0.0, 0.5, 3.0):
         shown = overlay(gray, np.full((1, 1), value), signed=signed, largest=3.0).getpixel((8, 8))
@@ -156,7 +157,7 @@ def test_a_map_lies_where_the_model_saw_and_what_it_did_not_see_has_no_color() -
 
 def test_a_smaller_canvas_keeps_its_window_in_place() -> None:
     canvas = Canvas(Image.new("RGB", (400, 200)), Window(Box(100, -20, 300, 180), Box(100, 0, 300, 180)))
-    small = canvas.sized(100, Image.Resampling.BILINEAR)
+    small = canvas.resized(100, Image.Resampling.BILINEAR)
     assert small.picture.size == (100, 50)
     assert small.frame == Box(25, -5, 75, 45)
     assert not small.unseen[:45, 25:75].any()

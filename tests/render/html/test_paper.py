@@ -7,30 +7,31 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page
 
-from classlens.analysis.analyze import Analysis, analyze
+from classlens.analysis.analyze import AnalyzeResult, analyze
 from classlens.analysis.published import compare
 from classlens.core.stats import Statistics
-from classlens.render.analysis import write_analysis, write_figures
+from classlens.render.folders.analysis import write_analysis
+from classlens.render.folders.figures import figures
 from classlens.render.html.paper import write_paper
-from tests.analysis.stores import Made, write_store
+from tests.analysis.stores import StoreSpec, write_store
 from tests.refusals import refused
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
 @pytest.fixture(scope="module")
-def analysis(tmp_path_factory: pytest.TempPathFactory) -> Analysis:
+def analysis(tmp_path_factory: pytest.TempPathFactory) -> AnalyzeResult:
     folder = tmp_path_factory.mktemp("stores")
-    write_store(folder / "a.zarr", Made(model="paper:vit-b-32", conditions=("clean", "random_init", "no_cls")))
-    write_store(folder / "b.zarr", Made(model=HOSTILE, images=3))
+    write_store(folder / "a.zarr", StoreSpec(model="paper:vit-b-32", conditions=("clean", "random_init", "no_cls")))
+    write_store(folder / "b.zarr", StoreSpec(model=HOSTILE, images=3))
     return analyze([folder / "a.zarr", folder / "b.zarr"], statistics=Statistics(permutations=20, resamples=20))
 
 
 @pytest.fixture(scope="module")
-def made(analysis: Analysis, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(analysis: AnalyzeResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("paper")
     write_analysis(analysis, folder / "analysis", version="1")
-    write_figures(folder / "analysis", formats=["png"])
+    figures(folder / "analysis", formats=["png"])
     problems = {"paper:vit-l-16": "no <b>network</b>"}
     write_paper(analysis, folder / "analysis" / "figures", folder / "paper.html", version="1", problems=problems)
     return folder / "paper.html"
@@ -38,7 +39,7 @@ def made(analysis: Analysis, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [360, 1200])
-def test_the_page(made: Path, analysis: Analysis, page: Page, width: int) -> None:
+def test_the_page(made: Path, analysis: AnalyzeResult, page: Page, width: int) -> None:
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
@@ -70,7 +71,7 @@ def test_the_page(made: Path, analysis: Analysis, page: Page, width: int) -> Non
     assert said == []
 
 
-def test_a_page_that_cannot_be_written(analysis: Analysis, tmp_path: Path) -> None:
+def test_a_page_that_cannot_be_written(analysis: AnalyzeResult, tmp_path: Path) -> None:
     (tmp_path / "paper.html").mkdir()
     refused(lambda: write_paper(analysis, tmp_path, tmp_path / "paper.html", version="1"), "cannot be written")
     assert [path.name for path in tmp_path.iterdir()] == ["paper.html"]

@@ -15,11 +15,11 @@ def run(*args: str) -> Result:
 
 
 def test_a_memory_in_both_ways() -> None:
-    record = json.loads(run("--block", "3", "--sublayer", "attn", "--memory", "4", "--top", "2", "--json").stdout)
-    assert (record["block"], record["sublayer"], record["memory"]) == (3, "attn", 4)
+    record = json.loads(run("--block", "3", "--sublayer", "attn", "--unit", "4", "--top", "2", "--json").stdout)
+    assert (record["block"], record["sublayer"], record["unit"]) == (3, "attn", 4)
     first, second = record["places"]
     assert first["score"] > second["score"]
-    shown = run("--block", "3", "--sublayer", "attn", "--memory", "4", "--top", "2").stdout
+    shown = run("--block", "3", "--sublayer", "attn", "--unit", "4", "--top", "2").stdout
     for place in record["places"]:
         assert place["class_name"] in shown
         assert f"{place['score']:.3f}" in shown
@@ -36,10 +36,10 @@ def test_the_last_block_and_a_class() -> None:
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (("--memory", "1", "--class", "cat"), "were both given"),
+        (("--unit", "1", "--class", "cat"), "were both given"),
         (("--block", "6"), "blocks 0 to 5"),
-        (("--block", "-7"), "is not there"),
-        (("--memory", "512"), "512 memories"),
+        (("--block", "-7"), "block -7 does not exist"),
+        (("--unit", "512"), "has units 0 to 511"),
         (("--class", "catt"), "did you mean 'cat'"),
         (("--sublayer", "ffn"), "sublayer 'ffn' is not known"),
     ],

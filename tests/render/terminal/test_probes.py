@@ -13,13 +13,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from classlens.engine.work import MeasureResult, Progress
+from classlens.engine.progress import MeasureResult, Progress
 from classlens.lens.tuned_lens import TunedLens
 from classlens.render.terminal.probes import accuracy_table, tuned_record, tuned_table
 from classlens.render.terminal.progress import watched, watched_steps
 from classlens.tasks.tuned_lens.tune import TuneResult
-from tests.analysis.literal import place
-from tests.analysis.stores import Made, write_store
+from tests.analysis.literal import site_index
+from tests.analysis.stores import StoreSpec, write_store
 
 
 def rows(table: Table) -> list[list[str]]:
@@ -32,15 +32,15 @@ def rows(table: Table) -> list[list[str]]:
 
 
 def test_shares_with_the_class_on_top(tmp_path: Path) -> None:
-    conditions = ("clean", "random_init", "tuned", "probe", "probe_pooled")
-    made = Made(images=10, conditions=conditions, measured={"probe": [1] * 8 + [2, 0]})
+    conditions = ("clean", "random_init", "tuned_lens", "probe", "probe_pooled")
+    spec = StoreSpec(images=10, conditions=conditions, measured={"probe": [1] * 8 + [2, 0]})
     rank = np.random.default_rng(3).integers(0, 3, (10, 4, 3, 5)).astype(np.int16)
     rank[..., 0] = -1
-    made = Made(images=10, conditions=conditions, measured=made.measured, facts={"probe_pooled": {"rank": rank}})
-    written = write_store(tmp_path / "made.zarr", made)
+    spec = StoreSpec(images=10, conditions=conditions, measured=spec.measured, facts={"probe_pooled": {"rank": rank}})
+    written = write_store(tmp_path / "made.zarr", spec)
     table = accuracy_table(str(tmp_path / "made.zarr"))
     heads = [str(column.header) for column in table.columns]
-    shown = ("clean", "tuned", "probe")
+    shown = ("clean", "tuned_lens", "probe")
     assert heads == [
         "block",
         *(f"{name}\n\\[CLS]" for name in shown),
@@ -48,12 +48,12 @@ def test_shares_with_the_class_on_top(tmp_path: Path) -> None:
     ]
     assert "resid_post" in str(table.title)
     found = rows(table)
-    assert len(found) == made.blocks
+    assert len(found) == spec.blocks
     for block, cells in enumerate(found):
         expected = [str(block)]
         for tokens, names in (([0], shown), ([1, 2, 3, 4], (*shown, "probe_pooled"))):
             for name in names:
-                ranks = written[name]["rank"][:, place(made, "resid_post"), block]
+                ranks = written[name]["rank"][:, site_index(spec, "resid_post"), block]
                 images = range(8) if name == "probe" else range(10)
                 hits = [int(ranks[image, token]) == 0 for image in images for token in tokens]
                 expected.append(f"{100 * sum(hits) / len(hits):.1f} %")
@@ -61,13 +61,15 @@ def test_shares_with_the_class_on_top(tmp_path: Path) -> None:
 
 
 def test_the_last_site_that_was_probed(tmp_path: Path) -> None:
-    write_store(tmp_path / "made.zarr", Made(conditions=("clean", "probe"), sites=("attn_out", "mlp_out"), embed=False))
+    write_store(
+        tmp_path / "made.zarr", StoreSpec(conditions=("clean", "probe"), sites=("attn_out", "mlp_out"), embed=False)
+    )
     assert "mlp_out" in str(accuracy_table(str(tmp_path / "made.zarr")).title)
 
 
 def test_embeddings_alone(tmp_path: Path) -> None:
-    made = Made(conditions=("clean", "probe"), sites=(), memories=False)
-    written = write_store(tmp_path / "made.zarr", made)
+    spec = StoreSpec(conditions=("clean", "probe"), sites=(), memories=False)
+    written = write_store(tmp_path / "made.zarr", spec)
     table = accuracy_table(str(tmp_path / "made.zarr"))
     assert "embed" in str(table.title)
     (cells,) = rows(table)
@@ -82,8 +84,8 @@ def tuned() -> TuneResult:
         {"block": 0, "plain": 2.5, "tuned": 0.12345, "epoch": 7},
         {"block": 1, "plain": 0.0, "tuned": 0.0, "epoch": 0},
     ]
-    made = TunedLens(torch.eye(3).repeat(2, 1, 1), torch.zeros(2, 3))
-    return TuneResult(Path("a.safetensors"), made, blocks, 1.75, 9, 900, 100, 12.5)
+    spec = TunedLens(torch.eye(3).repeat(2, 1, 1), torch.zeros(2, 3))
+    return TuneResult(Path("a.safetensors"), spec, blocks, 1.75, 9, 900, 100, 12.5)
 
 
 def test_a_tuned_lens() -> None:

@@ -1,7 +1,9 @@
-"""Small models and images as the metrics see them."""
+"""Batches of a small model, and importances with given maps."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,10 +11,11 @@ import torch
 from torch import Tensor
 
 import classlens
-from classlens import ClasslensError
 from classlens.lens.lens import Lens
+from classlens.lens.trace import Trace
 from classlens.tasks.evaluation.cascade import Cascade
-from classlens.tasks.evaluation.image_batch import EvaluationBatch, Settings
+from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatch
+from classlens.tasks.evaluation.importance import MethodImportance, parse_methods
 from tests import zoo
 
 
@@ -20,18 +23,49 @@ def lens_of(name: str = "cls_not_square", seed: int = 0, dtype: torch.dtype = to
     return classlens.load(zoo.build(name, dtype, seed=seed))
 
 
-def seen(lens: Lens, pixels: Tensor, target: Tensor, **given: Any) -> EvaluationBatch:
-    """A batch; ``settings``, ``shows``, ``first`` and ``cascade`` where a test needs them."""
+def method_of(text: str) -> MethodImportance:
+    (importance,) = parse_methods([text])
+    assert isinstance(importance, MethodImportance)
+    return importance
 
-    def none() -> Cascade:
-        raise ClasslensError("no twin was made for this test")
 
-    return EvaluationBatch(
+def no_cascade() -> Cascade:
+    raise AssertionError("this test needs no random twin")
+
+
+def batch_of(
+    lens: Lens,
+    pixels: Tensor,
+    target: Tensor,
+    *,
+    settings: EvaluationSettings | None = None,
+    shows_class: Any = None,
+    first: int = 0,
+    cascade: Callable[[], Cascade] = no_cascade,
+) -> ImageBatch:
+    return ImageBatch(
         lens=lens,
-        settings=given.get("settings", Settings()),
+        settings=settings or EvaluationSettings(),
         pixels=pixels,
         target=target,
-        shows=given.get("shows", np.zeros((len(pixels), 1), dtype=np.int8)),
-        first=given.get("first", 0),
-        cascade=given.get("cascade", none),
+        shows_class=np.zeros((len(pixels), 1), dtype=np.int8) if shows_class is None else shows_class,
+        first=first,
+        cascade=cascade,
     )
+
+
+@dataclass
+class GivenImportance:
+    """Maps of a test's own, the same for every class."""
+
+    values: Tensor
+    text: str = "given"
+    drawn: bool = False
+    live: bool = True
+    complete: bool = False
+
+    def maps(self, batch: ImageBatch) -> Tensor:
+        return self.values
+
+    def explain(self, trace: Trace, target: Tensor) -> Tensor:
+        return self.values

@@ -1,4 +1,4 @@
-"""Ranks of a store as importance: by loops, through token removal, and what cannot be taken."""
+"""Ranks of a store as importance, compared with loops; stores that cannot be used."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import pytest
 import torch
 
 import classlens
-from classlens import Lens, evaluate, measure, open_store, probe
+from classlens import Lens, Progress, evaluate, measure, probe
 from classlens.data.class_mapping import map_classes
-from classlens.data.registry import open_dataset
+from classlens.data.open_dataset import open_dataset
 from classlens.lens.tuned_lens import TunedLens
 from classlens.models.transforms import paper_transform
-from classlens.tasks.evaluation import stored_ranks as stored
+from classlens.store.open_store import open_group
 from classlens.tasks.evaluation.evaluate import STORE
-from classlens.tasks.evaluation.method_spec import parse_methods
+from classlens.tasks.evaluation.importance import StoredImportance, parse_methods
 from classlens.tasks.evaluation.registry import METRICS
+from classlens.tasks.evaluation.stored_ranks import stored_importance
 from classlens.tasks.probes.probe import STORE as PROBES
 from tests import zoo
 from tests.data.pictures import folder, groups
@@ -29,7 +30,7 @@ from tests.tasks.tiny import NAMES, Data, data_in, labels_of, lens_of
 TOKENS, BLOCKS, IMAGES = 6, 3, 20
 MODEL = "cls_not_square"
 ALONE: dict[str, Any] = {"workers": 0}
-SOME: dict[str, Any] = {"metrics": ["removal"], "steps": None, "permutations": 2, **ALONE}
+SETTINGS: dict[str, Any] = {"metrics": ["removal"], "steps": "all", "permutations": 2, **ALONE}
 
 
 @pytest.fixture(scope="module")
@@ -41,60 +42,59 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
 def ranks(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("probes")
     lens = lens_of(MODEL)
-    made = TunedLens.identity(lens.view)
-    made.bias.normal_()
-    given: dict[str, Any] = {"sites": ("attn_out", "resid_post"), **ALONE}
-    probe(lens, *data, out, **given, tuned_lens=made)
-    probe(lens, *data, out, **given, kind="pooled")
+    tuned_lens = TunedLens.identity(lens.view)
+    tuned_lens.bias.normal_()
+    options: dict[str, Any] = {"sites": ("attn_out", "resid_post"), **ALONE}
+    probe(lens, *data, out, **options, tuned_lens=tuned_lens)
+    probe(lens, *data, out, **options, kind="pooled")
     return out / PROBES
 
 
 def importance(lens: Lens, ranks: Path, data: str, **options: Any) -> Any:
     dataset = open_dataset(data)
     labels = map_classes(dataset, lens.classes, model_name="tiny")
-    return stored.stored_importance(ranks, dataset, lens, labels, **options)
+    return stored_importance(ranks, dataset, lens, labels, **options)
 
 
 def by_loops(ranks: Path, condition: str, site: str) -> list[list[float]]:
-    found = open_store(ranks, condition).load()
-    place = [str(one) for one in found["site"].values].index(site)
+    store = open_group(ranks, condition).load()
+    number = store["site"].values.tolist().index(site)
     values = []
-    for image in range(found.sizes["image"]):
+    for image in range(store.sizes["image"]):
         row = []
-        for token in range(found.sizes["token"]):
-            if found["token_kind"].values[token] == "image":
-                row.append(
-                    -float(sum(int(found["rank"].values[image, place, block, token]) for block in range(BLOCKS)))
-                )
+        for token in range(store.sizes["token"]):
+            if store["token_kind"].values[token] == "image":
+                block_ranks = [int(store["rank"].values[image, number, block, token]) for block in range(BLOCKS)]
+                row.append(-float(sum(block_ranks)))
         values.append(row)
     return values
 
 
 @pytest.mark.parametrize("site", ["resid_post", "attn_out"])
-@pytest.mark.parametrize("condition", ["clean", "probe", "probe_pooled", "tuned"])
+@pytest.mark.parametrize("condition", ["clean", "probe", "probe_pooled", "tuned_lens"])
 def test_it_is_minus_the_sum_of_ranks(ranks: Path, data: Data, condition: str, site: str) -> None:
-    found = importance(lens_of(MODEL), ranks, data.test, condition=condition, site=site)
-    assert found.shape == (IMAGES, TOKENS)
-    assert found.dtype == np.float32
-    assert found.tolist() == by_loops(ranks, condition, site)
-    assert len(np.unique(found)) > 5
+    values = importance(lens_of(MODEL), ranks, data.test, condition=condition, site=site)
+    assert values.shape == (IMAGES, TOKENS)
+    assert values.dtype == np.float32
+    assert values.tolist() == by_loops(ranks, condition, site)
+    assert len(np.unique(values)) > 5
 
 
 def test_images_are_found_by_their_names(ranks: Path, data: Data) -> None:
     lens, dataset = lens_of(MODEL), open_dataset(data.test)
-    every = importance(lens, ranks, data.test, condition="probe")
-    some = dataset.subset(np.array([7, 3, 11]))
-    labels = np.array(labels_of(data.test))[[7, 3, 11]]
-    found = stored.stored_importance(ranks, some, lens, labels, condition="probe")
-    np.testing.assert_array_equal(found, every[[7, 3, 11]])
+    all_values = importance(lens, ranks, data.test, condition="probe")
+    chosen = np.array([7, 3, 11])
+    labels = np.array(labels_of(data.test))[chosen]
+    values = stored_importance(ranks, dataset.subset(chosen), lens, labels, condition="probe")
+    np.testing.assert_array_equal(values, all_values[chosen])
 
 
 def test_tokens_are_removed_in_that_order(ranks: Path, data: Data, tmp_path: Path) -> None:
     """One image and number of tokens at a time, through an edited model."""
     lens, dataset = lens_of(MODEL), open_dataset(data.test)
     name = "stored_rank:condition=probe"
-    evaluate(lens, data.test, tmp_path / "out", methods=[name], ranks=ranks, **SOME)
-    store = open_store(tmp_path / "out" / STORE, f"removal.{name}").load()
+    evaluate(lens, data.test, tmp_path / "out", methods=[name], ranks=ranks, **SETTINGS)
+    store = open_group(tmp_path / "out" / STORE, f"removal.{name}").load()
     assert store["kept"].values.tolist() == [6, 5, 4, 3, 2, 1]
     values, labels = by_loops(ranks, "probe", "resid_post"), labels_of(data.test)
     hits = 0
@@ -107,32 +107,35 @@ def test_tokens_are_removed_in_that_order(ranks: Path, data: Data, tmp_path: Pat
                 mask[0] = True
                 mask[[1 + token for token in ranked[:number]]] = True
                 with lens.edit(classlens.KeepTokens(mask)):
-                    right = int(lens.view.run(pixels).argmax()) == labels[image]
-                assert store["correct"].values[image, direction, column] == right, (image, direction, number)
-                hits += right
+                    correct = int(lens.view.run(pixels).argmax()) == labels[image]
+                assert store["correct"].values[image, direction, column] == correct, (image, direction, number)
+                hits += correct
     assert hits > 10
 
 
 @pytest.mark.slow
 def test_all_adds_every_probe_and_tuned_lens(ranks: Path, data: Data, tmp_path: Path) -> None:
-    given: dict[str, Any] = {"steps": 2, "permutations": 1, "limit": 4, **ALONE}
-    found = evaluate(lens_of(MODEL), data.test, tmp_path / "out", ranks=ranks, **given)
-    names = {f"stored_rank:condition={name}" for name in ("tuned", "probe", "probe_pooled")}
-    scores = found.scores
-    assert {one for one in scores["method"] if one.startswith("stored")} == names
+    options: dict[str, Any] = {"steps": 2, "permutations": 1, "limit": 4, **ALONE}
+    scores = evaluate(lens_of(MODEL), data.test, tmp_path / "out", ranks=ranks, **options).scores
+    names = {f"stored_rank:condition={name}" for name in ("tuned_lens", "probe", "probe_pooled")}
+    assert {method for method in scores["method"] if method.startswith("stored")} == names
     for name in names:
-        # Not those that explain other images, other classes or other weights.
+        # Other metrics explain other images, classes or weights.
         assert set(scores[scores.method == name]["metric"]) == {"removal", "masking"}
     assert set(scores[scores.method == "chefer"]["metric"]) > {"removal", "masking"}
-    without = evaluate(lens_of(MODEL), data.test, tmp_path / "other", **given)
-    assert not any(one.startswith("stored") for one in without.scores["method"])
+    without_ranks = evaluate(lens_of(MODEL), data.test, tmp_path / "other", **options, metrics=["removal"]).scores
+    assert not any(method.startswith("stored") for method in without_ranks["method"])
 
 
-def test_masks_are_held_against_ranks(data: Data) -> None:
+def test_metrics_that_apply_to_ranks() -> None:
     (method,) = parse_methods(["stored_rank:condition=probe:site=attn_out"])
-    assert (method.name, method.options) == ("stored_rank", {"condition": "probe", "site": "attn_out"})
-    taken = {name for name, metric in METRICS.items() if metric.takes(replace(method, stored=np.zeros((1, 1))))}
-    assert taken == {"removal", "masking", "segmentation"}
+    assert isinstance(method, StoredImportance)
+    assert (method.text, method.options) == (
+        "stored_rank:condition=probe:site=attn_out",
+        {"condition": "probe", "site": "attn_out"},
+    )
+    names = {name for name, metric in METRICS.items() if metric.applies_to(method)}
+    assert names == {"removal", "masking", "segmentation"}
 
 
 @pytest.mark.parametrize(
@@ -149,86 +152,88 @@ def test_masks_are_held_against_ranks(data: Data) -> None:
         (["stored_rank:condition=probe:site=embed"], ("no site 'embed'",)),
     ],
 )
-def test_what_is_no_method_of_a_store(
+def test_wrong_methods_of_a_store(
     ranks: Path, data: Data, tmp_path: Path, methods: list[str], names: tuple[str, ...]
 ) -> None:
-    refused(lambda: evaluate(lens_of(MODEL), data.test, tmp_path / "out", methods=methods, ranks=ranks, **SOME), *names)
+    refused(
+        lambda: evaluate(lens_of(MODEL), data.test, tmp_path / "out", methods=methods, ranks=ranks, **SETTINGS), *names
+    )
     assert not (tmp_path / "out").exists()
 
 
 def test_stores_that_do_not_fit(ranks: Path, data: Data, tmp_path: Path) -> None:
     lens, method = lens_of(MODEL), ["stored_rank:condition=probe"]
-    given: dict[str, Any] = {"methods": method, "ranks": ranks, **SOME}
+    options: dict[str, Any] = {"methods": method, "ranks": ranks, **SETTINGS}
     run = tmp_path / "out"
-    refused(lambda: evaluate(lens, data.test, run, **{**given, "ranks": None}), "give ranks=STORE (--ranks)")
-    refused(lambda: evaluate(lens, data.test, run, **{**given, "ranks": tmp_path / "no.zarr"}), "does not exist")
+    refused(lambda: evaluate(lens, data.test, run, **{**options, "ranks": None}), "give ranks=STORE (--ranks)")
+    refused(lambda: evaluate(lens, data.test, run, **{**options, "ranks": tmp_path / "no.zarr"}), "does not exist")
     refused(
-        lambda: evaluate(lens, data.test, run, **{**given, "ranks": tmp_path / "no.zarr", "methods": "all"}),
+        lambda: evaluate(lens, data.test, run, **{**options, "ranks": tmp_path / "no.zarr", "methods": "all"}),
         "does not exist",
     )
     other = classlens.load(
         zoo.build(MODEL, seed=3), class_names=list(NAMES), transform=paper_transform(zoo.VARIANTS[MODEL].size)
     )
-    refused(lambda: evaluate(other, data.test, run, **given), "other weights", "ranks of this model")
-    refused(lambda: evaluate(lens, data.train, run, **given), "lacks 24 of the images", "'cat/0000.png'")
+    refused(lambda: evaluate(other, data.test, run, **options), "other weights", "ranks of this model")
+    refused(lambda: evaluate(lens, data.train, run, **options), "lacks 24 of the images", "'cat/0000.png'")
     dataset = open_dataset(data.test)
-    turned = replace(dataset, labels=np.where(np.arange(IMAGES) == 4, (dataset.labels + 1) % 3, dataset.labels))
-    refused(lambda: evaluate(lens, turned, run, **given), dataset.names[4], "another class")
+    relabeled = replace(dataset, labels=np.where(np.arange(IMAGES) == 4, (dataset.labels + 1) % 3, dataset.labels))
+    refused(lambda: evaluate(lens, relabeled, run, **options), dataset.names[4], "another class")
     assert not run.exists()
-    # An image without a class is not looked up.
+    # An image without a class needs no ranks.
     unlabeled = replace(dataset, labels=np.where(np.arange(IMAGES) == 4, -1, dataset.labels))
-    found = evaluate(lens, unlabeled, run, **given)
-    assert set(found.scores["images"]) == {IMAGES - 1}
+    result = evaluate(lens, unlabeled, run, **options)
+    assert set(result.scores["images"]) == {IMAGES - 1}
 
 
-def test_tokens_that_no_probe_reads(data: Data, tmp_path: Path) -> None:
+def test_tokens_without_probes(data: Data, tmp_path: Path) -> None:
     lens = lens_of(MODEL)
     for tokens in ("cls", "image"):
         probe(lens, *data, tmp_path / tokens, sites="resid_post", tokens=tokens, **ALONE)
-    given: dict[str, Any] = {"methods": ["stored_rank:condition=probe"], **SOME}
+    options: dict[str, Any] = {"methods": ["stored_rank:condition=probe"], **SETTINGS}
     refused(
-        lambda: evaluate(lens, data.test, tmp_path / "out", ranks=tmp_path / "cls" / PROBES, **given),
-        "does not read all image tokens",
+        lambda: evaluate(lens, data.test, tmp_path / "out", ranks=tmp_path / "cls" / PROBES, **options),
+        "has no ranks of some image tokens",
     )
-    evaluate(lens, data.test, tmp_path / "out", ranks=tmp_path / "image" / PROBES, **given)
+    evaluate(lens, data.test, tmp_path / "out", ranks=tmp_path / "image" / PROBES, **options)
 
 
 def test_images_that_are_not_measured_yet(data: Data, tmp_path: Path) -> None:
     spec = folder(tmp_path / "images", 70, NAMES[:3])
     lens = lens_of(MODEL)
 
-    def stop(now: Any) -> None:
-        if now.done == 64:
+    def stop(progress: Progress) -> None:
+        if progress.done == 64:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         measure(lens, spec, tmp_path / "run.zarr", report=stop, **ALONE)
-    given: dict[str, Any] = {"methods": ["stored_rank:condition=clean"], "ranks": tmp_path / "run.zarr", **SOME}
-    refused(lambda: evaluate(lens, spec, tmp_path / "out", **given), "lacks 6 of the images")
+    options: dict[str, Any] = {"methods": ["stored_rank:condition=clean"], "ranks": tmp_path / "run.zarr", **SETTINGS}
+    refused(lambda: evaluate(lens, spec, tmp_path / "out", **options), "lacks 6 of the images")
     measure(lens, spec, tmp_path / "run.zarr", **ALONE)
-    assert evaluate(lens, spec, tmp_path / "out", **given).outcome.images == 70
+    assert evaluate(lens, spec, tmp_path / "out", **options).run.images == 70
 
 
-def test_other_ranks_do_not_go_on(ranks: Path, data: Data, tmp_path: Path) -> None:
+def test_other_ranks_do_not_resume(ranks: Path, data: Data, tmp_path: Path) -> None:
     lens, run = lens_of(MODEL), tmp_path / "out"
-    given: dict[str, Any] = {"methods": ["stored_rank:condition=probe"], **SOME}
-    first = evaluate(lens, data.test, run, ranks=ranks, **given)
+    options: dict[str, Any] = {"methods": ["stored_rank:condition=probe"], **SETTINGS}
+    first = evaluate(lens, data.test, run, ranks=ranks, **options)
     probe(lens, *data, tmp_path / "probes", sites=("attn_out", "resid_post"), alpha=100.0, **ALONE)
     refused(
-        lambda: evaluate(lens, data.test, run, ranks=tmp_path / "probes" / PROBES, **given),
+        lambda: evaluate(lens, data.test, run, ranks=tmp_path / "probes" / PROBES, **options),
         "of other ranks",
         "the same --ranks",
     )
-    again = evaluate(lens, data.test, run, ranks=ranks, **given)
-    assert again.outcome.before == IMAGES
+    again = evaluate(lens, data.test, run, ranks=ranks, **options)
+    assert again.run.before == IMAGES
     assert again.scores.equals(first.scores)
-    # Other methods need no ranks to be added.
-    evaluate(lens, data.test, run, methods=["attention"], **SOME)
+    # Other methods are added without ranks.
+    evaluate(lens, data.test, run, methods=["attention"], **SETTINGS)
     assert groups(run / STORE) == ["removal.attention", "removal.stored_rank:condition=probe"]
 
 
 def test_a_store_of_embeddings_alone(data: Data, tmp_path: Path) -> None:
     lens = lens_of(MODEL)
     measure(lens, data.test, tmp_path / "run.zarr", sites="embed", **ALONE)
-    given: dict[str, Any] = {"methods": ["stored_rank:condition=clean"], "ranks": tmp_path / "run.zarr", **SOME}
-    refused(lambda: evaluate(lens, data.test, tmp_path / "out", **given), "no site 'resid_post'", "embed")
+    options: dict[str, Any] = {"methods": ["stored_rank:condition=clean"], "ranks": tmp_path / "run.zarr", **SETTINGS}
+    refused(lambda: evaluate(lens, data.test, tmp_path / "out", **options), "no site 'resid_post'", "embed")

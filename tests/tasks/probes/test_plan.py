@@ -1,10 +1,10 @@
-"""How probes are shared out to passes, and what is left of a run that was stopped."""
+"""How probes are split into passes, and which tokens of a stopped run remain."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import pytest
 from hypothesis import given
@@ -12,117 +12,115 @@ from hypothesis import strategies as st
 
 import classlens
 from classlens.models.view import Tokens
-from classlens.store.probe_folder import Place
-from classlens.tasks.probes.plan import Plan, left_of, places_of, plan, probe_sites, token_range
+from classlens.store.probe_folder import ProbeTokens
+from classlens.tasks.probes.plan import Plan, all_probe_tokens, choose_sites, make_plan, remaining_tokens, token_range
 from tests import zoo
 from tests.refusals import refused
 
 SITES = ("attn_out", "resid_post")
 
 
-def tokens_in(places: Iterable[Place]) -> Counter[tuple[str, int, int]]:
-    """How often each token of each site and block is there."""
-    return Counter((one.site, one.block, token) for one in places for token in range(one.start, one.stop))
+def positions(tokens: Iterable[ProbeTokens]) -> Counter[tuple[str, int, int]]:
+    """How often each token of each site and block occurs."""
+    return Counter((part.site, part.block, token) for part in tokens for token in range(part.start, part.stop))
 
 
-def planned(places: list[Place], memory: int, *, each: int = 100, least: int = 2, pooled: bool = False) -> Plan:
-    return plan(places, memory, each=each, features=3, least=least, pooled=pooled, images=1000)
+def plan_of(tokens: list[ProbeTokens], ram: int, *, pooled: bool = False, images: int = 1000, least: int = 2) -> Plan:
+    return make_plan(tokens, ram, probe_bytes=100, feature_bytes=3, least_images=least, pooled=pooled, images=images)
 
 
-wanted_places = st.lists(
+token_lists = st.lists(
     st.tuples(st.sampled_from(SITES), st.integers(0, 3), st.integers(0, 3), st.integers(1, 9)),
     min_size=1,
     max_size=6,
-    unique_by=lambda one: one[:2],
-).map(lambda found: [Place(site, block, start, start + count) for site, block, start, count in found])
+    unique_by=lambda draw: draw[:2],
+).map(lambda draws: [ProbeTokens(site, block, start, start + count) for site, block, start, count in draws])
 
 
-@given(wanted_places, st.integers(106, 5000), st.booleans())
-def test_every_token_gets_its_probe_in_one_pass(places: list[Place], memory: int, pooled: bool) -> None:
-    found = planned(places, memory, pooled=pooled)
-    every = tokens_in(one for some in found.passes for one in some)
-    assert every == tokens_in(places)
-    assert set(every.values()) == {1}
-    for some in found.passes:
-        probes = len(some) if pooled else sum(one.stop - one.start for one in some)
+@given(token_lists, st.integers(106, 5000), st.booleans())
+def test_every_token_is_in_exactly_one_pass(tokens: list[ProbeTokens], ram: int, pooled: bool) -> None:
+    plan = plan_of(tokens, ram, pooled=pooled)
+    planned = positions(chain.from_iterable(plan.passes))
+    assert planned == positions(tokens)
+    assert set(planned.values()) == {1}
+    for group in plan.passes:
+        probes = len(group) if pooled else sum(part.stop - part.start for part in group)
         assert probes
         # Sums, and features of a buffer of images.
-        assert probes * (100 + 3 * found.buffer) <= memory
-    assert 2 <= found.buffer <= 256
+        assert probes * (100 + 3 * plan.buffer) <= ram
+    assert 2 <= plan.buffer <= 256
     if pooled:
-        assert Counter(one for some in found.passes for one in some) == Counter(places), "a pooled probe is not split"
+        assert Counter(chain.from_iterable(plan.passes)) == Counter(tokens), "a pooled probe is not split"
 
 
-@given(wanted_places, st.integers(106, 5000))
-def test_passes_are_as_few_as_the_memory_allows(places: list[Place], memory: int) -> None:
-    """So many probes at once as fit with the features of two images; ``⌈need / memory⌉`` where there is room."""
-    units = sum(one.stop - one.start for one in places)
-    found = len(planned(places, memory).passes)
-    assert found == -(-units // (memory // (100 + 2 * 3)))
-    # Without features to speak of.
-    slim = plan(places, memory * 1000, each=100_000, features=1, least=1, pooled=False, images=1000)
-    if memory % 100:
-        assert len(slim.passes) == -(-units // (memory // 100))
-        assert len(slim.passes) >= -(-units * 100 // memory)
+@given(token_lists, st.integers(106, 5000))
+def test_passes_are_as_few_as_the_ram_allows(tokens: list[ProbeTokens], ram: int) -> None:
+    """As many probes as fit with the features of two images; ``⌈need / ram⌉`` passes for small features."""
+    probes = sum(part.stop - part.start for part in tokens)
+    assert len(plan_of(tokens, ram).passes) == -(-probes // (ram // (100 + 2 * 3)))
+    small_features = make_plan(
+        tokens, ram * 1000, probe_bytes=100_000, feature_bytes=1, least_images=1, pooled=False, images=1000
+    )
+    if ram % 100:
+        assert len(small_features.passes) == -(-probes // (ram // 100))
+        assert len(small_features.passes) >= -(-probes * 100 // ram)
 
 
 def test_by_hand() -> None:
     """Five probes of 100 in 250: two fit, with room for features of (250 - 200) / (2 · 3) = 8 images."""
-    found = planned([Place("attn_out", 0, 0, 3), Place("resid_post", 0, 0, 2)], 250)
-    assert found.passes == (
-        (Place("attn_out", 0, 0, 2),),
-        (Place("attn_out", 0, 2, 3), Place("resid_post", 0, 0, 1)),
-        (Place("resid_post", 0, 1, 2),),
+    plan = plan_of([ProbeTokens("attn_out", 0, 0, 3), ProbeTokens("resid_post", 0, 0, 2)], 250)
+    assert plan.passes == (
+        (ProbeTokens("attn_out", 0, 0, 2),),
+        (ProbeTokens("attn_out", 0, 2, 3), ProbeTokens("resid_post", 0, 0, 1)),
+        (ProbeTokens("resid_post", 0, 1, 2),),
     )
-    assert found.buffer == 8
-    # Exactly two fit, and no features: one pass more.
-    assert len(planned([Place("attn_out", 0, 0, 2)], 200).passes) == 2
+    assert plan.buffer == 8
+    # Two fit without features: one pass more.
+    assert len(plan_of([ProbeTokens("attn_out", 0, 0, 2)], 200).passes) == 2
 
 
 def test_a_probe_that_does_not_fit() -> None:
-    places = [Place("attn_out", 0, 0, 2)]
-    refused(lambda: planned(places, 105), "memory of 0.0 MB is too little", "features of 2 images")
-    assert planned(places, 106).buffer == 2
-    # No more images are waited for than there are.
-    few = plan(places, 103, each=100, features=3, least=16, pooled=False, images=1)
-    assert few.buffer == 1
-    refused(lambda: plan(places, 102, each=100, features=3, least=16, pooled=False, images=1), "features of 1 images")
+    tokens = [ProbeTokens("attn_out", 0, 0, 2)]
+    refused(lambda: plan_of(tokens, 105), "ram of 0.0 MB is too little", "features of 2 images")
+    assert plan_of(tokens, 106).buffer == 2
+    # The buffer need not exceed the number of images.
+    assert plan_of(tokens, 103, images=1, least=16).buffer == 1
+    refused(lambda: plan_of(tokens, 102, images=1, least=16), "features of 1 images")
 
 
-@given(wanted_places, st.data())
-def test_what_is_left(places: list[Place], data: st.DataObject) -> None:
-    done = []
-    for place in places:
-        cuts = sorted(data.draw(st.sets(st.integers(place.start, place.stop), max_size=4)))
-        parts = [place._replace(start=one, stop=other) for one, other in pairwise(cuts)]
-        done += [part for part in parts if data.draw(st.booleans())]
-    left = left_of(places, done)
-    assert tokens_in(left) + tokens_in(done) == tokens_in(places)
-    assert all(one.stop > one.start for one in left)
+@given(token_lists, st.data())
+def test_remaining_tokens(tokens: list[ProbeTokens], data: st.DataObject) -> None:
+    trained = []
+    for part in tokens:
+        cuts = sorted(data.draw(st.sets(st.integers(part.start, part.stop), max_size=4)))
+        pieces = [part._replace(start=start, stop=stop) for start, stop in pairwise(cuts)]
+        trained += [piece for piece in pieces if data.draw(st.booleans())]
+    remaining = remaining_tokens(tokens, trained)
+    assert positions(remaining) + positions(trained) == positions(tokens)
+    assert all(part.stop > part.start for part in remaining)
 
 
-def test_nothing_is_left_of_what_is_done_and_more() -> None:
-    place = Place("attn_out", 1, 0, 5)
-    assert left_of([place], [place._replace(stop=9)]) == []
-    assert left_of([place], [place._replace(block=2), place._replace(site="mlp_out")]) == [place]
-    assert left_of([place], [place, place._replace(start=1, stop=2)]) == []
-    assert left_of([place], [place._replace(start=1, stop=2)]) == [
-        place._replace(stop=1),
-        place._replace(start=2),
+def test_remaining_tokens_by_hand() -> None:
+    tokens = ProbeTokens("attn_out", 1, 0, 5)
+    assert remaining_tokens([tokens], [tokens._replace(stop=9)]) == []
+    assert remaining_tokens([tokens], [tokens._replace(block=2), tokens._replace(site="mlp_out")]) == [tokens]
+    assert remaining_tokens([tokens], [tokens, tokens._replace(start=1, stop=2)]) == []
+    assert remaining_tokens([tokens], [tokens._replace(start=1, stop=2)]) == [
+        tokens._replace(stop=1),
+        tokens._replace(start=2),
     ]
 
 
-def test_places_of_a_model() -> None:
+def test_tokens_of_every_site_and_block() -> None:
     view = classlens.load(zoo.build("cls_registers")).view
-    found = places_of(view, ("embed", "resid_post"), range(1, 4))
-    assert found == [
-        Place("embed", 0, 1, 4),
-        *(Place("resid_post", block, 1, 4) for block in range(3)),
+    assert all_probe_tokens(view, ("embed", "resid_post"), range(1, 4)) == [
+        ProbeTokens("embed", 0, 1, 4),
+        *(ProbeTokens("resid_post", block, 1, 4) for block in range(3)),
     ]
 
 
 @pytest.mark.parametrize(
-    ("model", "which", "expected"),
+    ("model", "choice", "expected"),
     [
         ("cls_registers", "all", range(7)),
         ("cls_registers", "prefix", range(3)),
@@ -132,12 +130,12 @@ def test_places_of_a_model() -> None:
         ("avg", "image", range(4)),
     ],
 )
-def test_tokens(model: str, which: str, expected: range) -> None:
+def test_token_choices(model: str, choice: str, expected: range) -> None:
     view = classlens.load(zoo.build(model)).view
-    assert token_range(which, view, Tokens(view.prefix, (2, 2))) == expected
+    assert token_range(choice, view, Tokens(view.prefix, (2, 2))) == expected
 
 
-def test_tokens_that_are_not_there() -> None:
+def test_tokens_that_a_model_does_not_have() -> None:
     view = classlens.load(zoo.build("avg_registers")).view
     tokens = Tokens(view.prefix, (2, 2))
     refused(lambda: token_range("cls", view, tokens), "'cls'", "give one of all, prefix, image")
@@ -147,8 +145,9 @@ def test_tokens_that_are_not_there() -> None:
 
 def test_sites() -> None:
     view = classlens.load(zoo.build("cls")).view
-    assert probe_sites("mlp_out", view) == ("mlp_out",)
-    assert probe_sites(["resid_post", "embed", "resid_post"], view) == ("embed", "resid_post")
-    refused(lambda: probe_sites("resid_pots", view), "'resid_pots'", "did you mean 'resid_post'")
-    refused(lambda: probe_sites("resid_pre", view), "'resid_pre' cannot be probed")
-    refused(lambda: probe_sites([], view), "no sites")
+    assert choose_sites("mlp_out", view) == ("mlp_out",)
+    assert choose_sites(["resid_post", "embed", "resid_post"], view) == ("embed", "resid_post")
+    assert choose_sites("all", view) == ("embed", "attn_out", "resid_mid", "mlp_out", "resid_post")
+    refused(lambda: choose_sites("resid_pots", view), "'resid_pots'", "did you mean 'resid_post'")
+    refused(lambda: choose_sites("resid_pre", view), "'resid_pre' cannot be probed")
+    refused(lambda: choose_sites([], view), "no sites")

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 import classlens
-from classlens import measure, open_store, probe
-from classlens.data.registry import open_dataset
+from classlens import measure, probe
+from classlens.data.open_dataset import open_dataset
+from classlens.engine.progress import Progress
 from classlens.engine.ray import Cluster
-from classlens.engine.work import Progress
-from classlens.lens.tuned_lens import TunedLens, write_tuned_lens
+from classlens.lens.tuned_lens import TunedLens
 from classlens.models.view import Site
-from classlens.store.probe_folder import KINDS, ProbeFiles
+from classlens.store.open_store import open_group
+from classlens.store.probe_folder import ProbeFolder
 from classlens.store.store import Store
 from tests import zoo
 from tests.data.pictures import assert_same, groups
@@ -25,7 +26,8 @@ from tests.refusals import refused
 from tests.tasks.tiny import NAMES, Data, data_in, labels_of, lens_of, pixels_of, rank_of, states_of
 
 SITES: tuple[Site, ...] = ("attn_out", "resid_mid", "mlp_out", "resid_post")
-ALL = ("clean", "tuned", *KINDS)
+KINDS = ("probe", "probe_pooled", "probe_logistic")
+ALL = ("clean", "tuned_lens", *KINDS)
 ALONE: dict[str, Any] = {"workers": 0}
 BLOCKS, TOKENS, WIDTH, TEST = 3, 5, 24, 70
 
@@ -65,7 +67,7 @@ def store(data: Data, given: dict[str, Any], tmp_path_factory: pytest.TempPathFa
 def test_a_tuned_lens_reads_what_it_reads_alone(store: Path, data: Data) -> None:
     lens, label = lens_of(), labels_of(data.test)
     assert groups(store) == sorted(ALL)
-    tuned, clean = (open_store(store, name).load() for name in ("tuned", "clean"))
+    tuned, clean = (open_group(store, name).load() for name in ("tuned_lens", "clean"))
     pixels = pixels_of(lens, data.test)
     through = lens.with_tuned_lens(drawn())
     for part in (slice(0, 16), slice(64, 70)):
@@ -85,9 +87,9 @@ def test_a_tuned_lens_reads_what_it_reads_alone(store: Path, data: Data) -> None
 def test_probes_read_what_they_are_trained_to(store: Path, probes: Path, data: Data, condition: str) -> None:
     """By loops over the files: one image, site, block and token at a time."""
     lens, label = lens_of(), labels_of(data.test)
-    found, clean = (open_store(store, name).load() for name in (condition, "clean"))
+    found, clean = (open_group(store, name).load() for name in (condition, "clean"))
     states = states_of(lens, data.test)
-    files = ProbeFiles(probes / condition)
+    files = ProbeFolder(probes / condition)
     compared = 0
     for site in ("embed", *SITES):
         for block in range(1 if site == "embed" else BLOCKS):
@@ -100,7 +102,7 @@ def test_probes_read_what_they_are_trained_to(store: Path, probes: Path, data: D
                         for key in ("rank", "logit", "top1")
                     }
                 )
-                own = [one for one in files.at(site, block) if token in range(*one.tokens.indices(TOKENS))]
+                own = [one for one in files.probes(site, block) if token in range(*one.tokens.indices(TOKENS))]
                 if not own:
                     assert condition == "probe_pooled"
                     assert token == 0
@@ -125,12 +127,12 @@ def test_probes_read_what_they_are_trained_to(store: Path, probes: Path, data: D
         np.testing.assert_array_equal(found[name], clean[name])
 
 
-def test_what_is_read_by_something_else_does_not_meet_in_one_store(
-    store: Path, data: Data, given: dict[str, Any], tmp_path: Path
-) -> None:
+def test_one_store_holds_values_of_one_decoder(store: Path, data: Data, given: dict[str, Any], tmp_path: Path) -> None:
     lens = lens_of()
     refused(
-        lambda: measure(lens, data.test, store, **{**given, "tuned_lens": drawn(5)}), "'tuned'", "another tuned lens"
+        lambda: measure(lens, data.test, store, **{**given, "tuned_lens": drawn(5)}),
+        "'tuned_lens'",
+        "another tuned lens",
     )
     probe(lens, *data, tmp_path, sites=("embed", *SITES), alpha=3.0, test_limit=1, **ALONE)
     refused(
@@ -138,28 +140,28 @@ def test_what_is_read_by_something_else_does_not_meet_in_one_store(
         "'probe'",
         "other probes",
     )
-    # The same tuned_lens from a file are the same.
-    write_tuned_lens(tmp_path / "lens.safetensors", drawn(), lens.view, {})
+    # The same tuned lens from a file.
+    drawn().save(tmp_path / "lens.safetensors", lens.view, {})
     again = measure(lens, data.test, store, **{**given, "tuned_lens": tmp_path / "lens.safetensors"})
     assert again.before == TEST
 
 
 def test_what_is_not_there(data: Data, probes: Path, tmp_path: Path) -> None:
     lens, out = lens_of(), tmp_path / "run.zarr"
-    for name, says in (("tuned", "`classlens tune`"), *((kind, "`classlens probe`") for kind in KINDS)):
+    for name, says in (("tuned_lens", "`classlens tune`"), *((kind, "`classlens probe`") for kind in KINDS)):
         refused(lambda name=name: measure(lens, data.test, out, conditions=name), f"{name!r} needs", says)  # type: ignore[misc]
     refused(lambda: measure(lens, data.test, out, conditions="probe", probes=tmp_path / "no"), "holds no probes")
     other = classlens.load(
         zoo.build("cls", seed=8), class_names=list(NAMES), transform=lens.preprocessing.transform or None
     )
     refused(lambda: measure(other, data.test, out, conditions="probe", probes=probes), "other weights")
-    write_tuned_lens(tmp_path / "lens.safetensors", drawn(), lens.view, {})
+    drawn().save(tmp_path / "lens.safetensors", lens.view, {})
     refused(
-        lambda: measure(other, data.test, out, conditions="tuned", tuned_lens=tmp_path / "lens.safetensors"),
+        lambda: measure(other, data.test, out, conditions="tuned_lens", tuned_lens=tmp_path / "lens.safetensors"),
         "other weights",
     )
     few = TunedLens(drawn().weight[:2], drawn().bias[:2])
-    refused(lambda: measure(lens, data.test, out, conditions="tuned", tuned_lens=few), "3 blocks of width 24")
+    refused(lambda: measure(lens, data.test, out, conditions="tuned_lens", tuned_lens=few), "3 blocks of width 24")
     assert not out.exists()
 
 
@@ -177,7 +179,7 @@ def test_probes_that_are_not_all_trained(data: Data, tmp_path: Path) -> None:
 def test_sites_without_probes_are_blank(data: Data, tmp_path: Path) -> None:
     probe(lens_of(), *data, tmp_path / "probes", sites="mlp_out", test_limit=1, **ALONE)
     measure(lens_of(), data.test, tmp_path / "run.zarr", conditions="probe", probes=tmp_path / "probes", **ALONE)
-    found = open_store(tmp_path / "run.zarr", "probe").load()
+    found = open_group(tmp_path / "run.zarr", "probe").load()
     for site in SITES:
         assert (
             (found["rank"].sel(site=site) >= 0).all()
@@ -202,7 +204,7 @@ def test_stopped_and_gone_on_with(
 
     with pytest.raises(Stopped):
         measure(lens_of(), data.test, out, **given, report=stop)
-    assert (open_store(out, "probe")["rank"].values[64:] == -1).all()
+    assert (open_group(out, "probe")["rank"].values[64:] == -1).all()
     written = Store.write
 
     def full(self: Store, group: str, *args: Any) -> None:
@@ -229,8 +231,10 @@ def test_memories_through_a_tuned_lens(data: Data, tmp_path: Path) -> None:
     """Memories and their coefficients are the model's; what their top-1 class is set beside is the tuned one."""
     lens = lens_of()
     out = tmp_path / "run.zarr"
-    measure(lens, data.test, out, conditions=("clean", "tuned"), tuned_lens=drawn(), memories=True, limit=9, **ALONE)
-    clean, tuned = (open_store(out, name).load() for name in ("clean", "tuned"))
+    measure(
+        lens, data.test, out, conditions=("clean", "tuned_lens"), tuned_lens=drawn(), memories=True, limit=9, **ALONE
+    )
+    clean, tuned = (open_group(out, name).load() for name in ("clean", "tuned_lens"))
     np.testing.assert_array_equal(clean["key_value_agreement"], tuned["key_value_agreement"])
     module: Any = lens.view.module
     pixels, block = pixels_of(lens, data.test)[:9].double(), 1
@@ -249,14 +253,15 @@ def test_memories_through_a_tuned_lens(data: Data, tmp_path: Path) -> None:
             assert bool(tuned["memory_match"].sel(sublayer="mlp", block=block)[image, token]) == matches
     probe(lens, *data, tmp_path / "probes", sites=("attn_out", "mlp_out"), test_limit=1, **ALONE)
     measure(lens, data.test, out, conditions="probe", probes=tmp_path / "probes", memories=True, limit=9, **ALONE)
-    assert (open_store(out, "probe")["memory_match"] == -1).all()
+    assert (open_group(out, "probe")["memory_match"] == -1).all()
 
 
-def test_a_lens_with_translators_is_not_taken_for_the_model(data: Data, tmp_path: Path) -> None:
-    """Its readings under ``clean`` could not be told from the model's own."""
+def test_a_tuned_lens_is_not_taken_for_the_model(data: Data, tmp_path: Path) -> None:
+    """Its values under ``clean`` could not be told from the model's own."""
     tuned = lens_of().with_tuned_lens(drawn())
-    refused(lambda: measure(tuned, data.test, tmp_path / "run.zarr", **ALONE), "has tuned_lens", "condition 'tuned'")
-    refused(lambda: probe(tuned, *data, tmp_path / "probes", **ALONE), "has tuned_lens")
+    out = tmp_path / "run.zarr"
+    refused(lambda: measure(tuned, data.test, out, **ALONE), "has a tuned lens", "condition 'tuned_lens'")
+    refused(lambda: probe(tuned, *data, tmp_path / "probes", **ALONE), "has a tuned lens")
     assert not any(tmp_path.iterdir())
 
 
@@ -270,15 +275,15 @@ def test_translators_that_do_not_fit_are_refused_before_anything_is_trained(data
 def test_a_model_that_averages(data: Data, tmp_path: Path) -> None:
     lens = lens_of("avg")
     probe(lens, *data, tmp_path / "probes", sites="resid_post", tuned_lens=drawn(), **ALONE)
-    found = open_store(tmp_path / "probes" / "probes.zarr", "tuned").load()
+    found = open_group(tmp_path / "probes" / "probes.zarr", "tuned_lens").load()
     own = lens.with_tuned_lens(drawn()).facts(pixels_of(lens, data.test), "resid_post", labels_of(data.test))
     np.testing.assert_array_equal(found["rank"].values, own["rank"].values)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
 def test_on_a_cluster(tmp_path: Path) -> None:
     """Actors load the model, the tuned lens and the probes themselves, and write the same."""
-    ray = pytest.importorskip("ray")
     from tests.data.pictures import folder
 
     train, test = folder(tmp_path / "train", 20), folder(tmp_path / "test", 30)
@@ -289,18 +294,12 @@ def test_on_a_cluster(tmp_path: Path) -> None:
     made = TunedLens(torch.eye(width).repeat(blocks, 1, 1) + 0.02, torch.zeros(blocks, width))
     probe("builtin:cifar10", train, test, tmp_path / "probes", sites="resid_post", tokens="cls", **ALONE)
     asked: dict[str, Any] = {
-        "conditions": ("clean", "tuned", "probe"),
+        "conditions": ("clean", "tuned_lens", "probe"),
         "tuned_lens": made,
         "probes": tmp_path / "probes",
         "sites": "resid_post",
     }
     measure("builtin:cifar10", test, tmp_path / "local.zarr", **asked, **ALONE)
-    threads = str(torch.get_num_threads())
-    environment = {"env_vars": {"OMP_NUM_THREADS": threads}}
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
-    try:
-        measure("builtin:cifar10", test, tmp_path / "ray.zarr", **asked, engine="ray", cluster=Cluster(actors=2))
-    finally:
-        ray.shutdown()
+    measure("builtin:cifar10", test, tmp_path / "ray.zarr", **asked, engine="ray", cluster=Cluster(actors=2))
     assert_same(tmp_path / "ray.zarr", tmp_path / "local.zarr")
     assert len(open_dataset(test)) == 15

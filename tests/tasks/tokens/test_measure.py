@@ -12,11 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 import classlens
-from classlens import ClasslensError, KeepTokens, Lens, NoCls, SelfOnly, measure, open_store
-from classlens.data.registry import open_dataset
-from classlens.engine.work import Progress
+from classlens import ClasslensError, KeepTokens, Lens, NoCls, SelfOnly, measure
+from classlens.data.open_dataset import open_dataset
+from classlens.engine.progress import Progress
 from classlens.models.builtin import CLASS_NAMES
 from classlens.models.transforms import paper_transform
+from classlens.store.open_store import open_group
 from tests import zoo
 from tests.data.pictures import folder, groups, imagenet_s, picture
 
@@ -52,7 +53,7 @@ def paths(data: str) -> list[str]:
 
 def test_the_groups_and_their_labels(store: Path, data: str, lens: Lens) -> None:
     assert groups(store) == sorted([*ALL, "parameters"])
-    clean = open_store(store)
+    clean = open_group(store, "clean")
     assert clean["image"].values.tolist() == list(open_dataset(data).names)
     assert clean["rank"].dims == ("image", "site", "block", "token")
     assert clean["site"].values.tolist() == ["attn_out", "resid_mid", "mlp_out", "resid_post"]
@@ -69,7 +70,7 @@ def test_the_groups_and_their_labels(store: Path, data: str, lens: Lens) -> None
 
 
 def test_facts_are_those_of_the_lens(store: Path, data: str, lens: Lens) -> None:
-    clean = open_store(store).load()
+    clean = open_group(store, "clean").load()
     label = [CLASS_NAMES.index(name.partition("/")[0]) for name in clean["image"].values]
     assert clean["label"].values.tolist() == clean["target"].values.tolist() == label
     # The same batches: 64 images in fours, then the rest.
@@ -83,7 +84,7 @@ def test_facts_are_those_of_the_lens(store: Path, data: str, lens: Lens) -> None
 
 
 def test_predictions_are_the_model_s(store: Path, data: str, lens: Lens) -> None:
-    clean = open_store(store).load()
+    clean = open_group(store, "clean").load()
     trace = lens.trace(paths(data))
     own = trace.recording.logits.argmax(dim=1).numpy()
     np.testing.assert_array_equal(clean["prediction"], own)
@@ -92,15 +93,15 @@ def test_predictions_are_the_model_s(store: Path, data: str, lens: Lens) -> None
 
 def test_edits_are_those_of_the_lens(store: Path, data: str, lens: Lens) -> None:
     for name, edit in (("self_only", SelfOnly()), ("no_cls", NoCls())):
-        found = open_store(store, name).load()
+        found = open_group(store, name).load()
         with lens.edit(edit):
             own = lens.facts(paths(data)[:16], "resid_post", found["label"].values[:16])
         np.testing.assert_array_equal(found["rank"].sel(site="resid_post").values[:16], own["rank"].values[:, 0])
-    assert (open_store(store, "self_only")["rank"].values != open_store(store)["rank"].values).any()
+    assert (open_group(store, "self_only")["rank"].values != open_group(store, "clean")["rank"].values).any()
 
 
 def test_the_random_twin_is_the_library_s_own_from_the_seed(store: Path, data: str) -> None:
-    twin = open_store(store, "random_init").load()
+    twin = open_group(store, "random_init").load()
     with torch.random.fork_rng():
         torch.manual_seed(0)
         own = classlens.load(MODEL, pretrained=False)
@@ -119,7 +120,7 @@ def memory_scores(lens: Lens, block: int, sublayer: str) -> Tensor:
 
 def test_memories_are_counted_as_the_definitions_say(store: Path, data: str, lens: Lens) -> None:
     """Sorted, one token after another: a slow twin."""
-    clean = open_store(store).load()
+    clean = open_group(store, "clean").load()
     module: Any = lens.view.module
     block, images = 4, paths(data)[:16]
     seen: dict[str, Tensor] = {}
@@ -150,7 +151,7 @@ def test_memories_are_counted_as_the_definitions_say(store: Path, data: str, len
 
 
 def test_parameters(store: Path, lens: Lens) -> None:
-    found = open_store(store, "parameters").load()
+    found = open_group(store, "parameters").load()
     scores = memory_scores(lens, 2, "mlp")
     tops = found["mlp_top_classes"].sel(block=2).values
     assert tops.shape == (512, 5)
@@ -187,7 +188,7 @@ def test_tokens_that_are_removed(tmp_path: Path, model: str) -> None:
     shows = np.array([1, 0, 1, 0])  # the left half of a grid of 2 × 2
     pixels = torch.stack([lens.preprocessing(open_dataset(data).picture(index), "") for index in range(6)])
     for name, kept in (("context_removed", shows), ("class_removed", 1 - shows)):
-        found = open_store(out, name).load()
+        found = open_group(out, name).load()
         np.testing.assert_array_equal(found["class_token"].values[:, prefix:], np.tile(shows, (6, 1)))
         assert (found["class_token"].values[:, :prefix] == -1).all()
         whole = np.concatenate([np.ones(prefix, dtype=int), kept])
@@ -215,7 +216,7 @@ def test_an_image_of_which_nothing_is_left(tmp_path: Path) -> None:
     Image.new("RGB", (48, 40)).save(first)  # the class is nowhere
     second.unlink()
     measure(lens, data, tmp_path / "run.zarr", conditions=("clean", "context_removed", "class_removed"))
-    removed, kept = (open_store(tmp_path / "run.zarr", name).load() for name in ("context_removed", "class_removed"))
+    removed, kept = (open_group(tmp_path / "run.zarr", name).load() for name in ("context_removed", "class_removed"))
     assert (removed["rank"].values[0] == -1).all()
     assert removed["prediction"].values[0] == -1
     assert (kept["rank"].values[0] >= 0).all(), "all of it is context"
@@ -230,22 +231,22 @@ def test_images_without_labels_are_measured_for_what_is_predicted(tmp_path: Path
     for number in range(3):
         picture(number).save(tmp_path / f"{number}.png")
     measure(lens, f"folder:{tmp_path}", tmp_path / "out.zarr", conditions=("clean", "no_cls"))
-    clean = open_store(tmp_path / "out.zarr").load()
+    clean = open_group(tmp_path / "out.zarr", "clean").load()
     own = lens.trace([tmp_path / f"{number}.png" for number in range(3)])
     assert clean["label"].values.tolist() == clean["correct"].values.tolist() == [-1] * 3
     np.testing.assert_array_equal(clean["target"], own.recording.logits.argmax(dim=1))
-    np.testing.assert_array_equal(clean["target"], open_store(tmp_path / "out.zarr", "no_cls")["target"])
+    np.testing.assert_array_equal(clean["target"], open_group(tmp_path / "out.zarr", "no_cls")["target"])
     np.testing.assert_array_equal(clean["rank"].sel(site="resid_post").values[:, -1, 0], 0)
 
 
 def test_some_sites(tmp_path: Path, data: str, lens: Lens, store: Path) -> None:
     measure(lens, data, tmp_path / "one.zarr", sites="resid_post", limit=5)
-    found = open_store(tmp_path / "one.zarr").load()
+    found = open_group(tmp_path / "one.zarr", "clean").load()
     assert found["site"].values.tolist() == ["resid_post"]
     assert "embed_rank" not in found
     assert "key_value_agreement" not in found
     measure(lens, data, tmp_path / "two.zarr", sites=["embed"], limit=5)
-    assert "rank" not in open_store(tmp_path / "two.zarr").variables
+    assert "rank" not in open_group(tmp_path / "two.zarr", "clean").variables
 
 
 def test_many_classes_take_wider_integers(tmp_path: Path) -> None:
@@ -254,7 +255,7 @@ def test_many_classes_take_wider_integers(tmp_path: Path) -> None:
     lens = classlens.load(module, transform=lambda image: torch.zeros(3, 16, 16))
     data = folder(tmp_path / "data", 2, classes=["32999", "7"])
     measure(lens, data, tmp_path / "out.zarr", memories=True)
-    found = open_store(tmp_path / "out.zarr").load()
+    found = open_group(tmp_path / "out.zarr", "clean").load()
     assert found["rank"].dtype == found["top1"].dtype == found["label"].dtype == np.int32
     assert sorted(found["label"].values.tolist()) == [7, 32_999]
 
@@ -297,4 +298,4 @@ def test_conditions_that_a_model_does_not_have(tmp_path: Path, data: str) -> Non
     with pytest.raises(ClasslensError, match="has no random twin"):
         measure(lens, data, tmp_path / "out.zarr", conditions="random_init")
     measure(lens, data, tmp_path / "out.zarr", memories=True)
-    assert open_store(tmp_path / "out.zarr", "parameters")["weights"].values.tolist() == ["model"]
+    assert open_group(tmp_path / "out.zarr", "parameters")["weights"].values.tolist() == ["model"]

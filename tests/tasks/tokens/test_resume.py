@@ -19,10 +19,11 @@ import torch
 import zarr
 
 import classlens
-from classlens import ClasslensError, measure, open_store
-from classlens.engine.work import Progress
+from classlens import ClasslensError, measure
+from classlens.engine.progress import Progress
 from classlens.store import store as stores
 from classlens.store.lock import only_writer
+from classlens.store.open_store import open_group
 from classlens.store.store import Store
 from tests.data.pictures import assert_same, folder
 
@@ -115,9 +116,9 @@ def test_interrupted_and_gone_on_with(data: str, whole: Path, tmp_path: Path) ->
     out = tmp_path / "run.zarr"
     with pytest.raises(Stopped):
         measure(MODEL, data, out, conditions=CONDITIONS, memories=True, report=stop_after(64))
-    partly = open_store(out)["measured"].values
+    partly = open_group(out, "clean")["measured"].values
     assert partly.tolist() == [1] * 64 + [0] * 136
-    assert (open_store(out)["rank"].values[64:] == -1).all()
+    assert (open_group(out, "clean")["rank"].values[64:] == -1).all()
     seen: list[Progress] = []
     outcome = measure(MODEL, data, out, conditions=CONDITIONS, memories=True, report=seen.append)
     assert outcome.before == 64
@@ -142,7 +143,7 @@ def test_batches_are_kept(data: str, tmp_path: Path) -> None:
     with pytest.raises(ClasslensError, match="was begun with batch size '10', not '32'"):
         measure(MODEL, data, out, batch_size=32)
     measure(MODEL, data, tmp_path / "large.zarr", batch_size=128)
-    found, large = (open_store(path).load() for path in (out, tmp_path / "large.zarr"))
+    found, large = (open_group(path, "clean").load() for path in (out, tmp_path / "large.zarr"))
     np.testing.assert_allclose(found["logit"], large["logit"], atol=1e-3)
     assert (large["measured"] == 1).all()
 
@@ -204,7 +205,7 @@ def test_what_is_no_store_is_left_alone(data: str, tmp_path: Path) -> None:
             measure(MODEL, data, path)
     assert (folder_of_mine / "work.txt").read_text() == file.read_text() == "dear"
     with pytest.raises(ClasslensError, match="does not exist"):
-        open_store(tmp_path / "nowhere.zarr")
+        open_group(tmp_path / "nowhere.zarr", "clean")
     with pytest.raises(ClasslensError, match="cannot be (made|locked)"):
         measure(MODEL, data, file / "below" / "run.zarr", limit=3)
 
@@ -221,13 +222,13 @@ def test_an_image_that_cannot_be_read(data: str, tmp_path: Path) -> None:
         measure(MODEL, mine, out)
     assert bad.name in str(error.value)
     assert "--skip-bad" in str(error.value)
-    found, expected = open_store(out).load(), open_store(reference).load()
+    found, expected = open_group(out, "clean").load(), open_group(reference, "clean").load()
     assert found["measured"].values.tolist() == [1] * 70 + [0] * 30, "everything before it is saved"
     np.testing.assert_array_equal(found["rank"][:70], expected["rank"][:70])
     outcome = measure(MODEL, mine, out, skip_bad=True)
     name = found["image"].values[70]
     assert list(outcome.skipped) == [name]
-    found = open_store(out).load()
+    found = open_group(out, "clean").load()
     assert found["measured"].values.tolist() == [1] * 70 + [2] + [1] * 29
     assert bad.name in str(found["problem"].values[70])
     others = np.arange(100) != 70
@@ -255,8 +256,8 @@ def test_a_full_disk(data: str, whole: Path, tmp_path: Path, monkeypatch: pytest
         patch.setattr(zarr.Array, "__setitem__", full)
         with pytest.raises(ClasslensError, match=r"No space left on device.*make room"):
             measure(MODEL, data, out, conditions=CONDITIONS, memories=True)
-    assert open_store(out)["measured"].values[:64].all()
-    assert not open_store(out)["measured"].values[64:].any()
+    assert open_group(out, "clean")["measured"].values[:64].all()
+    assert not open_group(out, "clean")["measured"].values[64:].any()
     measure(MODEL, data, out, conditions=CONDITIONS, memories=True)
     assert_same(out, whole)
 
@@ -273,7 +274,7 @@ def test_a_file_that_may_not_grow(data: str, tmp_path: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert "cannot be written (" in done.stderr
     assert done.stderr.count("\n") == 1
-    assert not open_store(out)["measured"].values.any()
+    assert not open_group(out, "clean")["measured"].values.any()
 
 
 def test_two_writers(data: str, tmp_path: Path) -> None:

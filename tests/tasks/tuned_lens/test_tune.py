@@ -18,16 +18,16 @@ from torch.nn import functional as F
 
 import classlens
 from classlens import Lens, tune
-from classlens.data.registry import open_dataset
-from classlens.engine.work import Progress
-from classlens.lens.tuned_lens import TunedLens, write_tuned_lens
+from classlens.data.open_dataset import open_dataset
+from classlens.engine.progress import Progress
+from classlens.lens.tuned_lens import TunedLens
 from classlens.models.transforms import paper_transform
 from tests import zoo
 from tests.data.pictures import folder
 from tests.lens.test_readouts import _made as two_readouts
 from tests.models.tiny_timm import SIZE_32, SMALL
 from tests.refusals import refused
-from tests.tasks.tiny import NAMES, SEEN, lens_of, states_of
+from tests.tasks.tiny import DATA_CLASSES, NAMES, lens_of, states_of
 
 IMAGES, HELD = 40, 10
 GIVEN: dict[str, Any] = {"workers": 0, "held_out": HELD / IMAGES, "batch_size": 64, "seed": 3}
@@ -36,7 +36,7 @@ ORDER = np.random.default_rng(3).permutation(IMAGES)
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return folder(tmp_path_factory.mktemp("data") / "images", IMAGES, SEEN)
+    return folder(tmp_path_factory.mktemp("data") / "images", IMAGES, DATA_CLASSES)
 
 
 def divergence(wanted: Tensor, found: Tensor) -> Tensor:
@@ -172,7 +172,7 @@ def test_one_answer_for_all_images(trained: classlens.TuneResult, data: str) -> 
 
 def test_matching_other_images_outputs_tells_nothing_of_one_s_own(tmp_path: Path) -> None:
     """All that can be learned is one answer for all; the last block, which says all there is to say, loses it."""
-    spec = folder(tmp_path / "images", 120, SEEN)
+    spec = folder(tmp_path / "images", 120, DATA_CLASSES)
     given = {**GIVEN, "batch_size": 30, "learning_rate": 1e-2, "epochs": 80, "patience": 80}
     own = tune(lens_of(), spec, tmp_path / "own.safetensors", **given)
     control = tune(lens_of(), spec, tmp_path / "control.safetensors", control=True, **given)
@@ -222,7 +222,7 @@ def assert_same_lens(one: Path, other: Path) -> None:
         assert torch.equal(first.get_tensor("bias"), second.get_tensor("bias"))
         notes = []
         for about in (dict(first.metadata()), dict(second.metadata())):
-            note = json.loads(about.pop("found"))
+            note = json.loads(about.pop("result"))
             del note["seconds"]
             notes.append((about, note))
         assert notes[0] == notes[1]
@@ -275,7 +275,7 @@ def test_a_finished_one_is_read_again(data: str, short: Path) -> None:
     assert short.stat().st_mtime_ns == before
     with safe_open(short, framework="pt") as opened:
         assert torch.equal(found.tuned_lens.weight, opened.get_tensor("weight"))
-        note = json.loads(opened.metadata()["found"])
+        note = json.loads(opened.metadata()["result"])
     assert (found.blocks, found.constant, found.epochs) == (note["blocks"], note["constant"], 4)
     assert (found.images, found.held_out, found.seconds) == (IMAGES - HELD, HELD, note["seconds"])
 
@@ -308,7 +308,7 @@ def test_other_settings_do_not_go_on(data: str, short: Path, tmp_path: Path, cha
 
 
 def test_states_in_memory_and_made_anew(data: str, short: Path, tmp_path: Path) -> None:
-    found = tune(lens_of(), data, tmp_path / "lens.safetensors", **SHORT, memory=1)
+    found = tune(lens_of(), data, tmp_path / "lens.safetensors", **SHORT, ram=1)
     with safe_open(short, framework="pt") as opened:
         # Twelve steps of at most 1e-3 in float32, of images in other batches.
         torch.testing.assert_close(found.tuned_lens.weight, opened.get_tensor("weight"), rtol=0, atol=1e-5)
@@ -404,7 +404,7 @@ def test_every_kind_of_head(data: str, tmp_path: Path, model: str, which: Any) -
         ({"learning_rate": float("nan")}, ("learning rate nan",)),
         ({"held_out": 1.0}, ("held_out 1.0",)),
         ({"held_out": 0.0}, ("held_out 0.0",)),
-        ({"memory": "lots"}, ("memory 'lots'",)),
+        ({"ram": "lots"}, ("ram 'lots'",)),
         ({"limit": 1}, ("1 images: give at least 2",)),
         ({"out": "lens.pt"}, ("'lens.pt'", "ending in .safetensors")),
         ({"data": "folder:/nowhere"}, ("is not a folder",)),
@@ -423,33 +423,33 @@ def test_what_lies_there_already(data: str, tmp_path: Path, short: Path) -> None
     (tmp_path / "text.safetensors").write_text("dear")
     refused(lambda: tune(lens_of(), data, tmp_path / "text.safetensors", **SHORT), "cannot be read")
     (tmp_path / "a.safetensors.training").write_text("dear")
-    refused(lambda: tune(lens_of(), data, tmp_path / "a.safetensors", **SHORT), "cannot be gone on with", "remove it")
+    refused(lambda: tune(lens_of(), data, tmp_path / "a.safetensors", **SHORT), "cannot be resumed", "remove it")
     other = classlens.load(zoo.build("cls", seed=7), class_names=list(NAMES), transform=paper_transform((16, 16)))
     refused(lambda: tune(other, data, short, **SHORT), "other weights")
     by_hand = tmp_path / "by_hand.safetensors"
-    write_tuned_lens(by_hand, TunedLens.identity(lens_of().view), lens_of().view, {})
+    TunedLens.identity(lens_of().view).save(by_hand, lens_of().view, {})
     refused(lambda: tune(lens_of(), data, by_hand, **SHORT), "other images or settings")
 
 
 def test_a_lens_that_is_tuned_already(data: str, short: Path, tmp_path: Path) -> None:
     lens = lens_of().with_tuned_lens(short)
-    refused(lambda: tune(lens, data, tmp_path / "lens.safetensors", **SHORT), "has tuned_lens already")
+    refused(lambda: tune(lens, data, tmp_path / "lens.safetensors", **SHORT), "has a tuned lens already")
 
 
 def test_images_that_cannot_be_read(tmp_path: Path) -> None:
-    spec = folder(tmp_path / "images", IMAGES, SEEN)
+    spec = folder(tmp_path / "images", IMAGES, DATA_CLASSES)
     names = open_dataset(spec).names
     for image in (ORDER[0], ORDER[HELD]):
         (tmp_path / "images" / names[image]).write_bytes(b"no image")
     refused(lambda: tune(lens_of(), spec, tmp_path / "no.safetensors", **SHORT), "--skip-bad")
-    some = [folder(tmp_path / name, IMAGES, SEEN) for name in ("held", "train")]
-    for spec_of, places, says in zip(some, (ORDER[:HELD], ORDER[HELD:]), ("held out", "train on"), strict=True):
+    some = [folder(tmp_path / name, IMAGES, DATA_CLASSES) for name in ("held", "train")]
+    for spec_of, places, says in zip(some, (ORDER[:HELD], ORDER[HELD:]), ("held-out", "train on"), strict=True):
         for image in places:
             (Path(spec_of.removeprefix("folder:")) / names[image]).write_bytes(b"no image")
         none = partial(tune, lens_of(), spec_of, tmp_path / "none.safetensors", **SHORT, skip_bad=True)
         refused(none, says)
-    for memory in ("8GB", 1):
-        found = tune(lens_of(), spec, tmp_path / f"{memory}.safetensors", **SHORT, memory=memory, skip_bad=True)
+    for ram in ("8GB", 1):
+        found = tune(lens_of(), spec, tmp_path / f"{ram}.safetensors", **SHORT, ram=ram, skip_bad=True)
         assert all(np.isfinite(row["tuned"]) for row in found.blocks)
         assert found.blocks[0]["epoch"] > 0
 

@@ -5,33 +5,35 @@ from __future__ import annotations
 import pandas as pd
 
 from classlens.analysis.charts import Lines
-from classlens.analysis.experiment import TWIN, Array, Experiment, Found, Key, averages, conditions
-from classlens.analysis.store_reader import Need, Part, StoreReader
+from classlens.analysis.experiment import TWIN, Array, Experiment, Key, Reduction, averages, model_and_twin
+from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
 from classlens.core.stats import Statistics
 
 KEYS = ("condition", "tokens")
 
 
-def update(part: Part) -> Found:
+def update(batch: ImageBatch) -> Reduction:
+    """Share of tokens whose logit rises in a block, by condition and tokens."""
     values: dict[Key, Array] = {}
-    for condition in conditions(part.store):
-        rises = part.leaving("logit", "resid_post", condition) > part.entering("logit", condition)
-        for tokens in part.store.token_groups:
-            values[condition, tokens] = part.mean(rises, tokens, condition)
-    return Found(values)
+    for condition in model_and_twin(batch.store):
+        rises = batch.block_site("logit", "resid_post", condition) > batch.block_input("logit", condition)
+        for tokens in batch.store.token_groups:
+            values[condition, tokens] = batch.token_mean(rises, tokens, condition)
+    return Reduction(values)
 
 
-def compute(store: StoreReader, found: Found, how: Statistics) -> pd.DataFrame:
-    return averages(KEYS, found.values, how, blocks=range(store.first_block, store.blocks))
+def compute(store: MeasuredStore, reduction: Reduction, statistics: Statistics) -> pd.DataFrame:
+    return averages(KEYS, reduction.values, statistics, blocks=range(store.first_block, store.blocks))
 
 
 EXPERIMENT = Experiment(
     name="change_rate",
-    title="Class similarity change rate between blocks",
-    about="Share of tokens whose logit of the class rises from one block's output to the next one's; at the first "
-    "block, from the embeddings.",
+    label="Class similarity change rate between blocks",
+    about="how often a block raises a token's class logit",
+    definition="Share of tokens whose logit of the class rises from one block's output to the next one's; at the "
+    "first block, from the embeddings.",
     keys=KEYS,
-    needs=(Need(sites=("resid_post",)), TWIN, Need(sites=("embed",), optional=True)),
+    needs=(Requirement(sites=("resid_post",)), TWIN, Requirement(sites=("embed",), optional=True)),
     charts=(Lines(value="share of tokens whose class logit rises", dash="condition"),),
     update=update,
     compute=compute,

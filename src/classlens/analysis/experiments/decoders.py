@@ -1,4 +1,4 @@
-"""What could be read out of tokens, beside what the class embedding reads from them."""
+"""Class scores of other decoders (tuned lens, linear probes) beside those of the class embedding."""
 
 from __future__ import annotations
 
@@ -6,51 +6,47 @@ import numpy as np
 import pandas as pd
 
 from classlens.analysis.charts import Lines
-from classlens.analysis.experiment import Array, Experiment, Found, Key, averages, change_of
-from classlens.analysis.store_reader import CLEAN, Need, Part, StoreReader
+from classlens.analysis.experiment import Array, Experiment, Key, Reduction, averages, change_of
+from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
 from classlens.core.stats import Statistics
-from classlens.tasks.tokens.conditions import READINGS
+from classlens.tasks.tokens.conditions.registry import CLEAN, decoder_conditions
 
 KEYS = ("condition", "site", "tokens", "measure")
 _SITES = ("attn_out", "mlp_out", "resid_post")
+_CHANGE = ["change", "change_low", "change_high", "p"]
 
 
-def update(part: Part) -> Found:
-    """Of each image: share of tokens with the class on top, and mean identifiability; NaN where nothing reads them."""
-    store = part.store
+def update(batch: ImageBatch) -> Reduction:
+    """Share of an image's tokens with the class on top, and their mean identifiability; NaN without decoded tokens."""
+    store = batch.store
     values: dict[Key, Array] = {}
-    for condition in (CLEAN, *READINGS):
-        if not store.has(condition):
-            continue
+    for condition in filter(store.has, (CLEAN, *decoder_conditions())):
         for site in _SITES:
             if site not in store.attrs["sites"]:
                 continue
-            rank = part.of("rank", condition, site=site)
+            rank = batch.values("rank", condition, site=site)
             for tokens in store.token_groups:
-                own = rank[..., store.tokens(tokens)]
-                known = (own >= 0) & part.there(condition)[:, None, None]
-                count = known.sum(axis=-1)
-                for measure, fact in (("share_on_top", own == 0), ("identifiability", 1 - own / store.num_classes)):
-                    total = np.where(known, fact, 0).sum(axis=-1)
-                    values[condition, site, tokens, measure] = np.divide(
-                        total, count, out=np.full(count.shape, np.nan), where=count > 0
-                    )
-    return Found(values)
+                ranks = rank[..., store.positions(tokens)]
+                decoded = (ranks >= 0) & batch.measured(condition)[:, None, None]
+                number = decoded.sum(axis=-1)
+                for measure, fact in (("share_on_top", ranks == 0), ("identifiability", 1 - ranks / store.num_classes)):
+                    total = np.where(decoded, fact, 0).sum(axis=-1)
+                    mean = np.divide(total, number, out=np.full(number.shape, np.nan), where=number > 0)
+                    values[condition, site, tokens, measure] = mean
+    return Reduction(values)
 
 
-def compute(store: StoreReader, found: Found, how: Statistics) -> pd.DataFrame:
-    table = averages(KEYS, found.values, how, blocks=range(store.blocks))
+def compute(store: MeasuredStore, reduction: Reduction, statistics: Statistics) -> pd.DataFrame:
+    table = averages(KEYS, reduction.values, statistics, blocks=range(store.blocks))
     table["chance"] = np.where(table["measure"] == "share_on_top", 1 / store.num_classes, np.nan)
     changes = []
-    for (condition, *rest), values in found.values.items():
+    for (condition, *key), values in reduction.values.items():
+        baseline = reduction.values[CLEAN, *key]
         for block in range(store.blocks):
-            own = slice(block, block + 1)
-            more = values[:, own] - found.values[(CLEAN, *rest)][:, own]
-            there = ~np.isnan(more).all()
-            changed = change_of(values[:, own], found.values[(CLEAN, *rest)][:, own], how) if there else {}
-            changes.append(changed if condition != CLEAN else {})
-    columns = ["change", "change_low", "change_high", "p"]
-    return table.join(pd.DataFrame(changes, columns=columns, index=table.index))
+            decoded, plain = values[:, block, None], baseline[:, block, None]
+            known = condition != CLEAN and not np.isnan(decoded - plain).all()
+            changes.append(change_of(decoded, plain, statistics) if known else {})
+    return table.join(pd.DataFrame(changes, columns=_CHANGE, index=table.index))
 
 
 def _chart(tokens: str, name: str) -> Lines:
@@ -65,17 +61,18 @@ def _chart(tokens: str, name: str) -> Lines:
 
 EXPERIMENT = Experiment(
     name="decoders",
-    title="What could be read out, and what the class embedding reads",
-    about="Share of tokens with the class on top, and their identifiability, by the class embedding (clean), through a "
-    "tuned lens, and by linear probes; change: against the class embedding, image by image, with a two-sided "
-    "permutation p. Probes are told the label of each training image, so they find what is there; the class "
-    "embedding is what the model has.",
+    label="Other decoders beside the class embedding",
+    about="the class in tokens by probes and a tuned lens, beside the class embedding",
+    definition="Share of tokens with the class on top, and their identifiability, by the class embedding (clean), "
+    "through a tuned lens, and by linear probes. change: decoder minus class embedding, image by image, with a "
+    "two-sided permutation p. Probes are trained with labels, so they show what tokens contain; the class embedding "
+    "shows what the model itself decodes.",
     keys=KEYS,
     needs=(
-        Need(either=READINGS),
-        Need(sites=("resid_post",), optional=True),
-        Need(sites=("attn_out", "mlp_out"), optional=True),
-        Need(cls=True, optional=True),
+        Requirement(any_condition=decoder_conditions()),
+        Requirement(sites=("resid_post",), optional=True),
+        Requirement(sites=("attn_out", "mlp_out"), optional=True),
+        Requirement(cls=True, optional=True),
     ),
     charts=(
         _chart("image", "image tokens"),

@@ -1,59 +1,69 @@
-"""Whether the memories that a token uses speak for its class."""
+"""Whether the memories that a token uses agree with its class."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
+from classlens import palette
 from classlens.analysis.charts import Lines
-from classlens.analysis.experiment import TWIN, Array, Experiment, Found, Key, averages, conditions
-from classlens.analysis.store_reader import Need, Part, StoreReader
+from classlens.analysis.experiment import TWIN, Array, Experiment, Key, Reduction, averages, model_and_twin
+from classlens.analysis.labels import Label
+from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
 from classlens.core.stats import Statistics
+from classlens.tasks.tokens.conditions.registry import CLEAN
 
 KEYS = ("condition", "by", "sublayer")
 BY = ("class", "value", "random_class")
 TARGET = ("target",)
+LABELS = {
+    "by_class": Label("memories of the class (published code)"),
+    "by_value": Label("classes of the memories (paper's text)"),
+    "by_random_class": Label("memories of a random class (control)", palette.GRAY),
+}
 
 
-def update(part: Part) -> Found:
-    """Share of all tokens of an image, ``[CLS]`` too, that agree; and the image's class."""
-    values: dict[Key, Array] = {TARGET: part.of("target")[:, None]}
-    for condition in conditions(part.store):
+def update(batch: ImageBatch) -> Reduction:
+    """Share of an image's tokens that agree, ``[CLS]`` among them; and the image's class under ``TARGET``."""
+    values: dict[Key, Array] = {TARGET: batch.values("target")[:, None]}
+    for condition in model_and_twin(batch.store):
         for by in BY:
             for sublayer in ("attn", "mlp"):
-                agrees = part.of("key_value_agreement", condition, by=by, sublayer=sublayer) == 1
-                values[condition, f"by_{by}", sublayer] = part.mean(agrees, "all", condition)
-    return Found(values)
+                agrees = batch.values("key_value_agreement", condition, by=by, sublayer=sublayer) == 1
+                values[condition, f"by_{by}", sublayer] = batch.token_mean(agrees, "all", condition)
+    return Reduction(values)
 
 
-def compute(store: StoreReader, found: Found, how: Statistics) -> pd.DataFrame:
-    rates = {key: values for key, values in found.values.items() if key != TARGET}
-    classes = found.values[TARGET][:, 0]
-    return averages(KEYS, rates, how, blocks=range(store.blocks), groups=np.asarray(classes))
+def compute(store: MeasuredStore, reduction: Reduction, statistics: Statistics) -> pd.DataFrame:
+    rates = {key: values for key, values in reduction.values.items() if key != TARGET}
+    classes = reduction.values[TARGET][:, 0]
+    return averages(KEYS, rates, statistics, blocks=range(store.blocks), groups=np.asarray(classes))
 
 
 _VALUE = "key-value agreement rate"
 
 EXPERIMENT = Experiment(
     name="key_value_agreement",
-    title="Key-value agreement rate",
-    about="Share of all tokens whose 5 memories with the largest coefficients agree with the class, within each "
-    "class and then over classes. by_class: they meet the 5 memories that score highest for the class "
-    "(published code); by_value: the class is among the 5 best of one of them (the paper's text); "
-    "by_random_class: by_class for a class drawn at random, the control.",
+    label="Key-value agreement rate",
+    about="whether the memories that a token uses agree with its class",
+    definition="Share of all tokens whose 5 memories with the largest coefficients agree with the class, within each "
+    "class and then over classes. by_class: they meet the 5 memories that score highest for the class (published "
+    "code); by_value: the class is among the 5 best of one of them (the paper's text); by_random_class: by_class "
+    "for a class drawn at random, the control.",
     keys=KEYS,
-    needs=(Need(memories=True), TWIN),
+    needs=(Requirement(memories=True), TWIN),
     charts=(
-        Lines(value=_VALUE, color="by", rows="sublayer", where={"condition": ("clean",)}),
+        Lines(value=_VALUE, color="by", rows="sublayer", where={"condition": (CLEAN,)}),
         Lines(
             value=_VALUE,
             suffix="models",
             color="model",
             rows="sublayer",
             columns=None,
-            where={"condition": ("clean",), "by": ("by_class",)},
+            where={"condition": (CLEAN,), "by": ("by_class",)},
         ),
     ),
+    value_labels=LABELS,
     update=update,
     compute=compute,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import numpy as np
 from PIL import Image
 from torchvision import datasets
 
-from classlens.data.dataset import ClassName, Dataset, dataset, folder_of, text_of
-from classlens.data.layouts import folder as folders
+from classlens.core.arrays import Array
+from classlens.data.dataset import ClassName, Dataset, data_root, read_text_file
+from classlens.data.layout import Layout
+from classlens.data.layouts import folder as image_folders
 from classlens.errors import ClasslensError
-from classlens.store.schema import Array
 
 _SIDE = 32
 _PIXELS = 3 * _SIDE * _SIDE
@@ -22,7 +24,7 @@ _PIXELS = 3 * _SIDE * _SIDE
 
 @dataclass(frozen=True)
 class _Kind:
-    """One of the two data sets. A row of its binary files is its labels, the last one of them meant, and the pixels."""
+    """Files of one of the two data sets. A row of a binary file holds labels, the last of which counts, and pixels."""
 
     binary: str
     files: Mapping[str, tuple[str, ...]]
@@ -31,22 +33,20 @@ class _Kind:
     torchvision: Any
 
 
-_KINDS = {
-    "cifar10": _Kind(
-        "cifar-10-batches-bin",
-        {"train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)), "test": ("test_batch.bin",)},
-        1,
-        "batches.meta.txt",
-        datasets.CIFAR10,
-    ),
-    "cifar100": _Kind(
-        "cifar-100-binary",
-        {"train": ("train.bin",), "test": ("test.bin",)},
-        2,
-        "fine_label_names.txt",
-        datasets.CIFAR100,
-    ),
-}
+_CIFAR10 = _Kind(
+    "cifar-10-batches-bin",
+    {"train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)), "test": ("test_batch.bin",)},
+    1,
+    "batches.meta.txt",
+    datasets.CIFAR10,
+)
+_CIFAR100 = _Kind(
+    "cifar-100-binary",
+    {"train": ("train.bin",), "test": ("test.bin",)},
+    2,
+    "fine_label_names.txt",
+    datasets.CIFAR100,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,34 +56,33 @@ class _Pixels:
     pixels: Array
     has_masks: bool = False
 
-    def picture(self, place: int) -> Image.Image:
-        return Image.fromarray(np.ascontiguousarray(self.pixels[place]))
+    def picture(self, position: int) -> Image.Image:
+        return Image.fromarray(np.ascontiguousarray(self.pixels[position]))
 
-    def mask(self, place: int) -> None:
+    def mask(self, position: int) -> None:
         return None
 
-    def ignored(self, place: int) -> None:
+    def ignored(self, position: int) -> None:
         return None
 
-    def size(self, place: int) -> int:
-        # All images have the same size: the sum of the pixels tells them apart.
-        return int(self.pixels[place].sum(dtype=np.int64))
+    def size(self, position: int) -> int:
+        # All images have the same size, so the sum of the pixels stands for it.
+        return int(self.pixels[position].sum(dtype=np.int64))
 
 
-def read(spec: str, root: str, split: str | None) -> Dataset:
-    """Whatever of the three layouts ROOT holds; ``split`` is ``test`` (when left out) or ``train``."""
-    given, chosen = folder_of(spec, root), split or "test"
-    kind = _KINDS[spec.partition(":")[0]]
+def _read(kind: _Kind, spec: str, root: str, split: str | None) -> Dataset:
+    """The binary files, torchvision's files or image folders in ROOT; ``split`` is ``test`` (default) or ``train``."""
+    folder, chosen = data_root(spec, root), split or "test"
     if chosen not in kind.files:
         raise ClasslensError(f"data {spec!r} has no split {chosen!r}: give train or test")
-    for binary in (given / kind.binary, given):
+    for binary in (folder / kind.binary, folder):
         if all((binary / file).is_file() for file in kind.files[chosen]):
             return _binary(spec, kind, binary, chosen)
     pickled = kind.torchvision.base_folder
-    if (given / pickled).is_dir() or given.name == pickled:
-        return _torchvision(spec, kind, given.parent if given.name == pickled else given, chosen)
-    if (given / chosen).is_dir():
-        return folders.read(spec, root, chosen)
+    if (folder / pickled).is_dir() or folder.name == pickled:
+        return _torchvision(spec, kind, folder.parent if folder.name == pickled else folder, chosen)
+    if (folder / chosen).is_dir():
+        return image_folders.read(spec, root, chosen)
     raise ClasslensError(
         f"data {spec!r} holds neither {kind.binary}/{kind.files[chosen][0]} nor {kind.torchvision.base_folder} nor a "
         f"folder {chosen} of images: give the folder that the published archive was unpacked in"
@@ -102,25 +101,25 @@ def _binary(spec: str, kind: _Kind, folder: Path, split: str) -> Dataset:
             )
         rows.append(data.reshape(-1, row))
     joined = np.concatenate(rows)
-    # Color by color in the file, row-major within each.
+    # Channel by channel in the file, row-major within each.
     pixels = joined[:, kind.labels :].reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
-    listed = folder / kind.names
-    if not listed.is_file():
+    name_file = folder / kind.names
+    if not name_file.is_file():
         raise ClasslensError(f"data {spec!r} lacks {kind.names}, the names of its classes: unpack the archive again")
-    names = [line.strip() for line in text_of(listed).splitlines() if line.strip()]
+    names = [line.strip() for line in read_text_file(name_file).splitlines() if line.strip()]
     return _array(spec, split, pixels, joined[:, kind.labels - 1].astype(np.int64), names)
 
 
 def _torchvision(spec: str, kind: _Kind, folder: Path, split: str) -> Dataset:
-    """Pickled files: torchvision checks that they are the published ones before it opens them."""
+    """Pickled files; torchvision compares their checksums before it opens them."""
     try:
-        found = kind.torchvision(str(folder), train=split == "train", download=False)
+        data = kind.torchvision(str(folder), train=split == "train", download=False)
     except RuntimeError:
         raise ClasslensError(
             f"data {spec!r}: files in {kind.torchvision.base_folder} are missing or not the published ones; unpack the "
             "archive again"
         ) from None
-    return _array(spec, split, found.data, np.asarray(found.targets), list(found.classes))
+    return _array(spec, split, data.data, np.asarray(data.targets), list(data.classes))
 
 
 def _array(spec: str, split: str, pixels: Array, labels: Array, names: list[str]) -> Dataset:
@@ -128,4 +127,9 @@ def _array(spec: str, split: str, pixels: Array, labels: Array, names: list[str]
         raise ClasslensError(f"data {spec!r} has a class {labels.max()}, but {len(names)} names: unpack it again")
     width = max(5, len(str(len(pixels))))
     images = [f"{split}/{index:0{width}}" for index in range(len(pixels))]
-    return dataset(spec, split, images, labels, [ClassName(name) for name in names], _Pixels(pixels))
+    return Dataset.whole(spec, split, images, labels, [ClassName(name) for name in names], _Pixels(pixels))
+
+
+_ABOUT = "the published binary files, torchvision's files, or folders of images"
+CIFAR10 = Layout("CIFAR-10", "ROOT", _ABOUT, partial(_read, _CIFAR10))
+CIFAR100 = Layout("CIFAR-100", "ROOT", _ABOUT, partial(_read, _CIFAR100))

@@ -1,4 +1,4 @@
-"""``list:FILE``: images one a line, perhaps with their classes."""
+"""``list:FILE``: one image path per line, with or without its class."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from classlens.data.dataset import ClassName, Dataset, Files, dataset
+from classlens.data.dataset import ClassName, Dataset, ImageFiles
+from classlens.data.layout import Layout
 from classlens.errors import ClasslensError
 
 
 def read(spec: str, root: str, split: str | None) -> Dataset:
-    """Lines of ``path`` or ``path, tab, class``; in a ``.csv`` the columns ``path`` and perhaps ``label``.
+    """Lines of ``path``, or ``path``, tab, class; a ``.csv`` has the column ``path`` and optionally ``label``.
 
-    Paths are relative to the folder of the file. Blank lines and those that start with ``#`` are passed over.
+    Paths are relative to the folder of the file. Blank lines and lines that start with ``#`` are skipped.
     """
     file = Path(root).expanduser()
     if split is not None:
@@ -24,24 +25,24 @@ def read(spec: str, root: str, split: str | None) -> Dataset:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ClasslensError(f"data {spec!r} cannot be read ({reason}): give a text file of image paths") from None
     names: dict[str, int] = {}
-    given: list[str | None] = []
+    line_labels: list[str | None] = []
     for line, path, label in _rows(spec, file, text):
         if not path:
             raise ClasslensError(f"data {spec!r} gives no path in line {line}: give one, or take the line away")
         if path in names:
             raise ClasslensError(f"data {spec!r} names {path!r} in line {names[path]} and in line {line}: name it once")
-        if given and (label is None) != (given[0] is None):
+        if line_labels and (label is None) != (line_labels[0] is None):
             raise ClasslensError(
                 f"data {spec!r} gives a class in some lines and none in others, first in line {line}: give one in "
                 "every line, or in none"
             )
         names[path] = line
-        given.append(label)
-    classes = sorted({label for label in given if label is not None})
+        line_labels.append(label)
+    classes = sorted({label for label in line_labels if label is not None})
     index = {label: number for number, label in enumerate(classes)}
-    labels = [-1 if label is None else index[label] for label in given]
-    kinds = [ClassName(name) for name in classes]
-    return dataset(spec, None, tuple(names), labels, kinds, Files(file.parent, tuple(names)))
+    labels = [-1 if label is None else index[label] for label in line_labels]
+    files = ImageFiles(file.parent, tuple(names))
+    return Dataset.whole(spec, None, tuple(names), labels, [ClassName(name) for name in classes], files)
 
 
 def _rows(spec: str, file: Path, text: str) -> Iterator[tuple[int, str, str | None]]:
@@ -58,3 +59,6 @@ def _rows(spec: str, file: Path, text: str) -> Iterator[tuple[int, str, str | No
         if line.strip() and not line.startswith("#"):
             path, _, label = line.partition("\t")
             yield number, path.strip(), label.strip() or None
+
+
+LAYOUT = Layout("File list", "FILE", "one image path per line, with or without its class; also .csv", read)

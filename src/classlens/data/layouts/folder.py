@@ -9,7 +9,8 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from classlens.data.dataset import ClassName, Dataset, Files, dataset, folder_of
+from classlens.data.dataset import ClassName, Dataset, ImageFiles, data_root
+from classlens.data.layout import Layout
 from classlens.errors import ClasslensError, suggestion
 
 EXTENSIONS = (*IMG_EXTENSIONS, ".gif", ".avif")
@@ -17,8 +18,8 @@ _WNID = re.compile(r"n\d{8}")
 
 
 def read(spec: str, root: str, split: str | None) -> Dataset:
-    """``ROOT/class/*.jpg``, or ``ROOT/split/class/*.jpg``; images that lie in ROOT itself have no labels."""
-    folder = folder_of(spec, root)
+    """``ROOT/class/*.jpg``, or ``ROOT/split/class/*.jpg``; images directly in ROOT have no labels."""
+    folder = data_root(spec, root)
     if split is not None:
         names = [entry.name for entry in os.scandir(folder) if entry.is_dir()]
         if split not in names:
@@ -27,36 +28,39 @@ def read(spec: str, root: str, split: str | None) -> Dataset:
             )
         folder = folder / split
     classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-    found = of_classes(spec, split, folder, classes)
-    if not found.classes:
-        loose = tuple(images_in(folder))
-        return dataset(spec, split, loose, [-1] * len(loose), (), Files(folder, loose))
-    return found
+    dataset = read_class_folders(spec, split, folder, classes)
+    if not dataset.classes:
+        paths = tuple(image_paths(folder))
+        return Dataset.whole(spec, split, paths, [-1] * len(paths), (), ImageFiles(folder, paths))
+    return dataset
 
 
-def of_classes(spec: str, split: str | None, folder: Path, classes: list[str]) -> Dataset:
-    """Class folders in the order given; classes without images are left out."""
+def read_class_folders(spec: str, split: str | None, folder: Path, classes: list[str]) -> Dataset:
+    """The images of class folders, in the order given; classes without images are left out."""
     paths: list[str] = []
     labels: list[int] = []
-    kinds: list[ClassName] = []
+    class_names: list[ClassName] = []
     for name in classes:
-        found = [f"{name}/{path}" for path in images_in(folder / name)]
-        if found:
-            labels += [len(kinds)] * len(found)
-            paths += found
-            kinds.append(ClassName(name, name if _WNID.fullmatch(name) else None))
-    return dataset(spec, split, paths, labels, kinds, Files(folder, tuple(paths)))
+        class_paths = [f"{name}/{path}" for path in image_paths(folder / name)]
+        if class_paths:
+            labels += [len(class_names)] * len(class_paths)
+            paths += class_paths
+            class_names.append(ClassName(name, name if _WNID.fullmatch(name) else None))
+    return Dataset.whole(spec, split, paths, labels, class_names, ImageFiles(folder, tuple(paths)))
 
 
-def images_in(folder: Path) -> Iterator[str]:
-    """Image files at any depth in order of their names, relative to the folder; hidden ones are passed over."""
-    found = []
-    for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        inside = Path(place).relative_to(folder)
-        found += [
+def image_paths(folder: Path) -> Iterator[str]:
+    """Paths of image files at any depth, sorted and relative to the folder; hidden files are left out."""
+    paths = []
+    for parent, subfolders, files in os.walk(folder, followlinks=True):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        inside = Path(parent).relative_to(folder)
+        paths += [
             (inside / name).as_posix()
             for name in files
             if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
         ]
-    yield from sorted(found)
+    yield from sorted(paths)
+
+
+LAYOUT = Layout("Image folders", "ROOT", "one folder of images per class, ROOT/class/*.jpg", read)

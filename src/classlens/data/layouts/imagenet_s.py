@@ -16,53 +16,54 @@ from jaxtyping import Bool, Int
 from PIL import Image
 from timm.data import ImageNetInfo
 
-from classlens.data.dataset import ClassName, Dataset, Files, dataset, folder_of, text_of
-from classlens.data.layouts.folder import images_in
+from classlens.data.dataset import ClassName, Dataset, ImageFiles, data_root, read_text_file
+from classlens.data.layout import Layout
+from classlens.data.layouts.folder import image_paths
 from classlens.errors import ClasslensError
 
 _FOLDER = "ImageNetS919"
 _SPLITS = ("validation", "test")
 _CATEGORIES = "data/categories/ImageNetS_categories_im919.txt"
 _IGNORED = 1000
-# Classes that the published research code leaves out.
-_LEFT_OUT = frozenset(
+# Classes that the published research code excludes.
+_EXCLUDED = frozenset(
     [
         *("n04356056", "n04355933", "n04493381", "n02808440", "n03642806"),
         *("n03832673", "n04008634", "n03773504", "n03887697", "n15075141"),
     ]
 )
-_PUBLISHED = 5
+_PUBLISHED_PER_CLASS = 5
 
 
 @dataclass(frozen=True)
 class _Images:
-    """Images with masks beside them: R + 256 · G is a class id, 0 other, 1000 to be ignored."""
+    """Images and their masks, whose R + 256 · G is a class id; 0 is any other class, 1000 is ignored."""
 
-    files: Files
+    files: ImageFiles
     masks: Path | None
     ids: dict[str, int]
     has_masks: bool
 
-    def picture(self, place: int) -> Image.Image:
-        return self.files.picture(place)
+    def picture(self, position: int) -> Image.Image:
+        return self.files.picture(position)
 
-    def size(self, place: int) -> int:
-        return self.files.size(place)
+    def size(self, position: int) -> int:
+        return self.files.size(position)
 
-    def mask(self, place: int) -> Bool[np.ndarray, "height width"] | None:
-        ids = self._seen(place)
-        return None if ids is None else ids == self.ids[self._wnid(place)]
+    def mask(self, position: int) -> Bool[np.ndarray, "height width"] | None:
+        ids = self._class_ids(position)
+        return None if ids is None else ids == self.ids[self._wnid(position)]
 
-    def ignored(self, place: int) -> Bool[np.ndarray, "height width"] | None:
-        ids = self._seen(place)
+    def ignored(self, position: int) -> Bool[np.ndarray, "height width"] | None:
+        ids = self._class_ids(position)
         return None if ids is None else ids == _IGNORED
 
-    def _wnid(self, place: int) -> str:
-        return self.files.paths[place].partition("/")[0]
+    def _wnid(self, position: int) -> str:
+        return self.files.paths[position].partition("/")[0]
 
-    def _seen(self, place: int) -> Int[np.ndarray, "height width"] | None:
+    def _class_ids(self, position: int) -> Int[np.ndarray, "height width"] | None:
         """The class id at each pixel; None without a mask."""
-        wnid, _, file = self.files.paths[place].partition("/")
+        wnid, _, file = self.files.paths[position].partition("/")
         if self.masks is None:
             return None
         path = (self.masks / wnid / file).with_suffix(".png")
@@ -79,16 +80,16 @@ class _Images:
 
 def read(spec: str, root: str, split: str | None) -> Dataset:
     """``ROOT/ImageNetS919/validation/<wnid>/*.JPEG`` with ``validation-segmentation``; ``test`` where asked for."""
-    given = folder_of(spec, root)
-    folder = given / _FOLDER if (given / _FOLDER).is_dir() else given
-    there = [name for name in _SPLITS if (folder / name).is_dir()]
-    if not there:
+    base = data_root(spec, root)
+    folder = base / _FOLDER if (base / _FOLDER).is_dir() else base
+    splits = [name for name in _SPLITS if (folder / name).is_dir()]
+    if not splits:
         raise ClasslensError(
             f"data {spec!r} has no folder {_FOLDER}/validation or {_FOLDER}/test: give the folder that holds {_FOLDER}"
         )
-    if split is not None and split not in there:
-        raise ClasslensError(f"data {spec!r} has no split {split!r}: it has {' and '.join(there)}")
-    chosen = split or there[0]
+    if split is not None and split not in splits:
+        raise ClasslensError(f"data {spec!r} has no split {split!r}: it has {' and '.join(splits)}")
+    chosen = split or splits[0]
     wnids = sorted(
         entry.name for entry in os.scandir(folder / chosen) if entry.is_dir() and not entry.name.startswith(".")
     )
@@ -96,57 +97,57 @@ def read(spec: str, root: str, split: str | None) -> Dataset:
     paths: list[str] = []
     labels: list[int] = []
     for label, wnid in enumerate(wnids):
-        found = [f"{wnid}/{path}" for path in images_in(folder / chosen / wnid)]
-        paths += found
-        labels += [label] * len(found)
+        class_paths = [f"{wnid}/{path}" for path in image_paths(folder / chosen / wnid)]
+        paths += class_paths
+        labels += [label] * len(class_paths)
     masks = folder / f"{chosen}-segmentation"
     ids = _ids(spec, folder, wnids) if masks.is_dir() else {}
-    images = _Images(Files(folder / chosen, tuple(paths)), masks if ids else None, ids, bool(ids))
+    images = _Images(ImageFiles(folder / chosen, tuple(paths)), masks if ids else None, ids, bool(ids))
     classes = [ClassName(names.get(wnid, wnid), wnid) for wnid in wnids]
-    return dataset(spec, chosen, paths, labels, classes, images)
+    return Dataset.whole(spec, chosen, paths, labels, classes, images)
 
 
-def published(found: Dataset, per_class: int) -> Dataset | None:
-    """The paper's images: those of its list where that is there; else its rule, which gives other ones."""
-    if per_class != _PUBLISHED or found.split != "validation":
+def published_sample(dataset: Dataset, per_class: int) -> Dataset | None:
+    """The paper's images: those of its published list, else those that its rule selects."""
+    if per_class != _PUBLISHED_PER_CLASS or dataset.split != "validation":
         return None
-    assert isinstance(found.source, _Images)
-    listed = found.source.files.root.parent / "validation_stim_info.csv"
-    if listed.is_file():
-        return replace(found.subset(_listed(found, listed)), note="the published sample")
+    assert isinstance(dataset.source, _Images)
+    list_file = dataset.source.files.root.parent / "validation_stim_info.csv"
+    if list_file.is_file():
+        return replace(dataset.subset(_listed_images(dataset, list_file)), note="the published sample")
     chosen = []
-    for label, kind in enumerate(found.classes):
-        images = np.flatnonzero(found.labels == label)
-        if kind.wnid not in _LEFT_OUT and len(images) >= _PUBLISHED:
-            chosen.append(images[:_PUBLISHED])
+    for label, name in enumerate(dataset.classes):
+        images = np.flatnonzero(dataset.labels == label)
+        if name.wnid not in _EXCLUDED and len(images) >= _PUBLISHED_PER_CLASS:
+            chosen.append(images[:_PUBLISHED_PER_CLASS])
     indices = np.concatenate(chosen) if chosen else np.arange(0)
-    return replace(found.subset(indices), note="not the published sample")
+    return replace(dataset.subset(indices), note="not the published sample")
 
 
-def _listed(found: Dataset, file: Path) -> list[int]:
-    place = {os.path.splitext(os.path.basename(name))[0]: index for index, name in enumerate(found.names)}
-    rows = list(csv.DictReader(text_of(file).splitlines(), restval=""))
+def _listed_images(dataset: Dataset, file: Path) -> list[int]:
+    index_of = {os.path.splitext(os.path.basename(name))[0]: index for index, name in enumerate(dataset.names)}
+    rows = list(csv.DictReader(read_text_file(file).splitlines(), restval=""))
     if not rows or "img_name" not in rows[0]:
         raise ClasslensError(f"list {str(file)!r} has no column img_name: give the published file, or take it away")
     names = [os.path.splitext(os.path.basename(row["img_name"]))[0] for row in rows]
-    missing = [name for name in names if name not in place]
+    missing = [name for name in names if name not in index_of]
     if missing:
         raise ClasslensError(
             f"image {missing[0]!r} of the list {str(file)!r} is not in the data ({len(missing)} of {len(names)} are "
             "missing): complete the data, or take the list away"
         )
-    return sorted({place[name] for name in names})
+    return sorted({index_of[name] for name in names})
 
 
 def _ids(spec: str, folder: Path, wnids: list[str]) -> dict[str, int]:
-    """Class ids of the masks: the line of each class in the published list, from 1."""
-    file = next((place / _CATEGORIES for place in (folder.parent, folder) if (place / _CATEGORIES).is_file()), None)
+    """Class ids of the masks: line numbers of the classes in the published list, from 1."""
+    file = next((path / _CATEGORIES for path in (folder.parent, folder) if (path / _CATEGORIES).is_file()), None)
     if file is None:
         raise ClasslensError(
             f"data {spec!r} has masks but not the file {_CATEGORIES}, which tells the classes of their colors: add it "
             "from https://github.com/LUSSeg/ImageNet-S"
         )
-    lines = text_of(file).split()
+    lines = read_text_file(file).split()
     ids = {wnid: number for number, wnid in enumerate(lines, start=1)}
     missing = [wnid for wnid in wnids if wnid not in ids]
     if missing or len(lines) >= _IGNORED:
@@ -161,7 +162,16 @@ def _names(folder: Path) -> dict[str, str]:
     """Names of the classes by their wnids."""
     file = folder / "LOC_synset_mapping.txt"
     if file.is_file():
-        lines = (line.partition(" ") for line in text_of(file).splitlines() if line.strip())
+        lines = (line.partition(" ") for line in read_text_file(file).splitlines() if line.strip())
         return {wnid: name.strip() for wnid, _, name in lines}
     info = ImageNetInfo("imagenet-1k")
     return {info.index_to_label_name(index): info.index_to_description(index) for index in range(info.num_classes())}
+
+
+LAYOUT = Layout(
+    "ImageNet-S",
+    "ROOT",
+    "validation or test images of ImageNet with masks of their class, as published",
+    read,
+    published_sample,
+)

@@ -1,10 +1,9 @@
-"""Logits of an edited pass in which the head pools some of the tokens alone."""
+"""Makes the head pool some of the tokens alone, for the length of a context."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -12,50 +11,48 @@ import torch
 from torch import Tensor
 
 from classlens.errors import ClasslensError
-from classlens.forward.edits.selection import Group
+from classlens.forward.edits.selection import TokenSelector
 from classlens.forward.hooks import replacing, replacing_output
 from classlens.models.view import ModelView
 
-# What contexts that nest around the same model keep: the head pools the tokens that all of them keep.
-_KEPT: WeakKeyDictionary[ModelView, list[Group]] = WeakKeyDictionary()
+# Selectors of all contexts around a model: the head pools tokens that every one of them selects.
+_SELECTORS: WeakKeyDictionary[ModelView, list[TokenSelector]] = WeakKeyDictionary()
 
 
 @contextmanager
-def pooling_kept(view: ModelView, keeps: Group) -> Iterator[None]:
-    """The head pools kept tokens alone: its output is computed anew where it would see others.
+def pooling_over(view: ModelView, tokens: TokenSelector) -> Iterator[None]:
+    """The head pools these tokens alone: logits are computed anew where it would pool others.
 
-    with pooling_kept(view, tokens_of(view, mask)):
-        logits = view.run(pixels)
+    with pooling_over(view, token_selector(view, mask)):
+        logits = run(view, pixels)
     """
-    last: dict[int, Tensor] = {}
-    number = len(view.blocks) - 1
-    groups = _KEPT.setdefault(view, [])
+    last_states: list[Tensor] = []
+    selectors = _SELECTORS.setdefault(view, [])
+
+    def keep(x: Tensor, _: slice) -> Tensor:
+        last_states[:] = [x]
+        return x
 
     def pooled(output: Any) -> Any:
-        states = last.pop(number)
-        kept = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
-        for group in groups:
-            kept = kept & group(states)
-        if all(bool(kept[:, readout.pooled].all()) for readout in view.readouts):
+        states = last_states.pop()
+        mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+        for selector in selectors:
+            mask = mask & selector(states)
+        if all(bool(mask[:, readout.pooled].all()) for readout in view.readouts):
             return output
-        old = view.logits_of(output)
-        return _with_logits(view, output, view.logits(states, kept).to(old.dtype))
+        logits = view.logits(states, mask)
+        return _with_logits(view, output, logits.to(view.logits_of(output).dtype))
 
     with ExitStack() as stack:
-        groups.append(keeps)
-        stack.callback(groups.remove, keeps)
-        stack.enter_context(replacing(view.blocks[number].points["resid_post"], partial(_seen, last, number)))
+        selectors.append(tokens)
+        stack.callback(selectors.remove, tokens)
+        stack.enter_context(replacing(view.blocks[-1].points["resid_post"], keep))
         stack.enter_context(replacing_output(view.module, pooled))
         yield
 
 
-def _seen(kept: dict[int, Tensor], number: int, x: Tensor, _: slice) -> Tensor:
-    kept[number] = x
-    return x
-
-
 def _with_logits(view: ModelView, output: Any, logits: Tensor) -> Any:
-    """What the model returns, with other logits."""
+    """The model's output with other logits."""
     if isinstance(output, Tensor):
         return logits
     if isinstance(output, tuple):

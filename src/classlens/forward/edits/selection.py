@@ -1,101 +1,129 @@
-"""Which tokens, blocks, heads and units an edit is about."""
+"""Selects the tokens, blocks, heads and units of an edit, and turns arrays into tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from classlens.errors import ClasslensError, suggestion
+from classlens.core.arguments import is_whole_number
+from classlens.errors import ClasslensError, suggestion, unknown
+from classlens.forward.agreement import SUBLAYERS
 from classlens.models.view import ModelView
 
-TokenGroup = str | int | Sequence[int] | slice | Tensor
-Blocks = int | Sequence[int] | None
-Group = Callable[[Tensor], Tensor]
-"""From what passes (``[image, token, channel]`` or attention weights) to a bool mask ``[image or 1, token]``."""
+Array = np.ndarray[Any, np.dtype[Any]]
+TokenGroup = str | int | Sequence[int] | slice | Tensor | Array
+"""``"cls"``, ``"image"``, ``"prefix"``, ``"all"``, another prefix token's name, indices, a slice, or a bool mask
+``[token]`` or ``[image, token]``."""
+Indices = int | Sequence[int] | Tensor | Array | Literal["all"]
+"""Indices of blocks, heads or units, or ``"all"``."""
+TokenSelector = Callable[[Tensor], Tensor]
+"""From a passing tensor (``[image, token, channel]`` or attention weights) to a bool mask ``[image or 1, token]``."""
 
 
-def token_selector(view: ModelView, which: TokenGroup) -> Group:
-    """A group of tokens, for whatever number of them passes; raises ClasslensError for one that does not exist."""
+def tensor_of(value: object) -> Tensor | None:
+    """A tensor, or a NumPy array as a tensor of its own; None for any other value."""
+    if isinstance(value, Tensor):
+        return value
+    try:
+        # A copy in C order: torch takes neither negative strides nor, without a warning, arrays that are read-only.
+        return torch.from_numpy(np.array(value, order="C")) if isinstance(value, np.ndarray) else None
+    except TypeError:
+        return None
 
-    def mask(x: Tensor) -> Tensor:
-        found = _mask(view, which, x.shape[-1] if x.ndim == 4 else x.shape[1])
-        if found.shape[0] not in (1, len(x)):
+
+def token_selector(view: ModelView, group: TokenGroup) -> TokenSelector:
+    """A group of tokens, for any number of passing tokens; raises ClasslensError for a token that does not exist."""
+    array = tensor_of(group)
+    if array is not None:
+        group = array if array.dtype == torch.bool else array.tolist()
+
+    def select(x: Tensor) -> Tensor:
+        mask = _mask(view, group, x.shape[-1] if x.ndim == 4 else x.shape[1])
+        if mask.shape[0] not in (1, len(x)):
             raise ClasslensError(
-                f"tokens of {found.shape[0]} images were given, but {len(x)} run at once: give one row for each"
+                f"tokens of {mask.shape[0]} images were given, but {len(x)} run at once: give one row for each"
             )
-        return found.to(x.device)
+        return mask.to(x.device)
 
     if not view.any_size:
-        _mask(view, which, view.tokens(view.input_size).count)
-    return mask
+        _mask(view, group, view.tokens(view.input_size).count)
+    return select
 
 
-def _mask(view: ModelView, which: TokenGroup, count: int) -> Tensor:
-    prefix = len(view.prefix)
-    found = torch.zeros(1, count, dtype=torch.bool)
-    if isinstance(which, Tensor) and which.dtype == torch.bool:
-        rows = which[None] if which.ndim == 1 else which
+def _mask(view: ModelView, group: TokenGroup, count: int) -> Tensor:
+    if isinstance(group, Tensor):
+        rows = group[None] if group.ndim == 1 else group
         if rows.ndim != 2 or rows.shape[1] != count:
             raise ClasslensError(
-                f"a mask of shape {list(which.shape)} was given for {count} tokens: give [token] or [image, token]"
+                f"a mask of shape {list(group.shape)} was given for {count} tokens: give [token] or [image, token]"
             )
         return rows
-    if isinstance(which, str):
-        named = {"all": slice(None), "image": slice(prefix, None), "prefix": slice(0, prefix)}
-        named |= {name: slice(place, place + 1) for place, name in enumerate(view.prefix)}
-        if which not in named:
+    mask = torch.zeros(1, count, dtype=torch.bool)
+    if isinstance(group, str):
+        prefix = len(view.prefix)
+        names = {"all": slice(None), "image": slice(prefix, None), "prefix": slice(0, prefix)}
+        names |= {name: slice(index, index + 1) for index, name in enumerate(view.prefix)}
+        if group not in names:
             raise ClasslensError(
-                f"model {view.name!r} has no tokens called {which!r}{suggestion(which, named)}; "
-                f"it has {', '.join(named)}"
+                f"model {view.name!r} has no tokens called {group!r}{suggestion(group, names)}; "
+                f"it has {', '.join(names)}"
             )
-        found[:, named[which]] = True
-        return found
-    if isinstance(which, slice):
-        found[:, which] = True
-    indices = found[0].nonzero()[:, 0].tolist() if isinstance(which, slice) else _whole(which, "tokens")
+        mask[:, names[group]] = True
+        return mask
+    indices = list(range(count))[group] if isinstance(group, slice) else _whole_numbers(group, "tokens")
     if not indices:
-        raise ClasslensError(f"{which!r} takes no token: give some of 0 to {count - 1}")
+        raise ClasslensError(f"{group!r} takes no token: give some of 0 to {count - 1}")
     wrong = [index for index in indices if not 0 <= index < count]
     if wrong:
         raise ClasslensError(f"token {wrong[0]} does not exist: the model has tokens 0 to {count - 1}")
-    found[:, indices] = True
-    return found
+    mask[:, indices] = True
+    return mask
 
 
-def block_indices(view: ModelView, blocks: Blocks) -> list[int]:
-    """Indices of blocks, all for None."""
-    return _within(list(range(len(view.blocks))) if blocks is None else blocks, len(view.blocks), view, "block")
+def block_indices(view: ModelView, blocks: Indices) -> list[int]:
+    """Indices of blocks."""
+    return _indices(view, "block", blocks, len(view.blocks))
 
 
-def head_indices(view: ModelView, heads: Sequence[int] | int | None) -> list[int]:
-    """Indices of heads, all for None."""
-    count = view.blocks[0].heads
-    return _within(list(range(count)) if heads is None else heads, count, view, "head")
+def head_indices(view: ModelView, heads: Indices) -> list[int]:
+    """Indices of heads."""
+    return _indices(view, "head", heads, view.blocks[0].heads)
 
 
-def unit_indices(view: ModelView, block: int, sublayer: str, units: Sequence[int] | int) -> list[int]:
+def unit_indices(view: ModelView, block: int, sublayer: str, units: Indices) -> list[int]:
     """Indices of hidden units of an MLP or of channels of attention."""
-    if sublayer not in ("attn", "mlp"):
-        raise ClasslensError(f"sublayer {sublayer!r} is not known: give attn or mlp")
+    check_sublayer(sublayer)
     output = view.blocks[block].attn if sublayer == "attn" else view.blocks[block].mlp
-    return _within(units, output.weight.shape[1], view, "unit")
+    return _indices(view, "unit", units, output.weight.shape[1])
 
 
-def _within(indices: Sequence[int] | int, count: int, view: ModelView, what: str) -> list[int]:
-    found = _whole(indices, f"{what}s")
-    for index in found:
+def check_sublayer(sublayer: str) -> None:
+    """Raises ClasslensError for an unknown sublayer."""
+    if sublayer not in SUBLAYERS:
+        raise unknown("sublayer", sublayer, SUBLAYERS)
+
+
+def _indices(view: ModelView, part: str, chosen: Indices, count: int) -> list[int]:
+    if isinstance(chosen, str) and chosen == "all":
+        return list(range(count))
+    indices = _whole_numbers(chosen, f"{part}s")
+    for index in indices:
         if not 0 <= index < count:
-            raise ClasslensError(f"{what} {index} does not exist: model {view.name!r} has {what}s 0 to {count - 1}")
-    if not found:
-        raise ClasslensError(f"no {what}s were given: give some of 0 to {count - 1}, or leave them out for all")
-    return found
+            raise ClasslensError(f"{part} {index} does not exist: model {view.name!r} has {part}s 0 to {count - 1}")
+    if not indices:
+        raise ClasslensError(f"no {part}s were given: give some of 0 to {count - 1}, or 'all'")
+    return indices
 
 
-def _whole(indices: object, what: str) -> list[int]:
-    items = indices.tolist() if isinstance(indices, Tensor) else indices
-    items = [items] if isinstance(items, int) else list(items) if isinstance(items, Sequence | range) else None
-    if items is None or not all(isinstance(each, int) and not isinstance(each, bool) for each in items):
-        raise ClasslensError(f"{what} were given as {indices!r}"[:80] + ": give whole numbers")
-    return items
+def _whole_numbers(chosen: object, parts: str) -> list[int]:
+    array = tensor_of(chosen)
+    numbers = chosen if array is None else array.tolist()
+    if is_whole_number(numbers):
+        numbers = [numbers]
+    if not isinstance(numbers, Sequence) or not all(map(is_whole_number, numbers)):
+        raise ClasslensError(f"{parts} were given as {chosen!r}"[:80] + ": give whole numbers")
+    return [int(number) for number in numbers]

@@ -1,4 +1,4 @@
-"""Figures of an inspection record."""
+"""Figures of an inspection record: evolution, tokens, explanation and attribution of each image."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
-from numpy.typing import NDArray
 from PIL import Image
 
+from classlens import palette
 from classlens.errors import ClasslensError
-from classlens.render.figures.style import CLS_COLOUR, IMAGE_COLOUR, MUTED, OPPOSES, SIGNED, SUPPORTS, plain, save
+from classlens.render.figures.blending import SIGNED, Floats, color_scale, faded
+from classlens.render.figures.style import interpolation, plain, save
 
-_DOT: dict[str, Any] = {"color": "#14171b", "markeredgecolor": "white", "markeredgewidth": 0.5}
-_WIDTH = 8.4  # inches that the panels of a figure share
-_SMOOTH_FROM = 97  # pictures with fewer pixels a side are shown as the squares they are
+_DOT: dict[str, Any] = {"color": palette.BLACK, "markeredgecolor": "white", "markeredgewidth": 0.5}
+_WIDTH = 8.4
+"""Width in inches that the panels of a figure share."""
 
 Record = Mapping[str, Any]
-Floats = NDArray[np.floating[Any]]
 
 
 def save_figures(record: Record, pictures: Sequence[Image.Image], folder: Path) -> list[Path]:
@@ -32,9 +32,9 @@ def save_figures(record: Record, pictures: Sequence[Image.Image], folder: Path) 
 
     ``save_figures(record, [trace.picture(0)], Path("figures"))``
 
-    Returns the paths, in the order image by image: evolution, tokens, explanation, and attribution where it is
-    defined. ``pictures[i]`` is what the model saw of ``record["images"][i]``. Raises ``ClasslensError`` where their
-    numbers differ or the folder cannot be written.
+    Returns the paths, image by image: evolution, tokens, explanation, and attribution where it is defined.
+    ``pictures[i]`` is the model's input for ``record["images"][i]``. Raises ``ClasslensError`` where their numbers
+    differ or the folder cannot be written.
     """
     if len(pictures) != len(record["images"]):
         raise ClasslensError(
@@ -66,20 +66,23 @@ def evolution(image: Record, model: Record) -> Figure:
 
     ``evolution(record["images"][0], record["model"]).savefig("evolution.png")``
 
-    Values from 0 to 1; the dotted line is chance, one token in ``num_classes``. No ``[CLS]``, no line for it.
+    Values are 0 to 1; the dotted line is chance, one token in ``num_classes``. Models without ``[CLS]`` have no line
+    for it.
     """
-    blocks = np.array([one["block"] for one in image["blocks"]]) + 1
+    blocks = np.array([block["block"] for block in image["blocks"]]) + 1
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.add_subplot()
-    share = [one["identifiable"] for one in image["blocks"]]
+    share = [block["identifiable"] for block in image["blocks"]]
     mean = _identifiability(image, model)[:, len(model["prefix"]) :].mean(axis=1)
-    axes.plot(blocks, share, "o-", color=IMAGE_COLOUR, label="image tokens: share with the class on top")
-    axes.plot(blocks, mean, ".--", color=IMAGE_COLOUR, linewidth=1.2, label="image tokens: mean identifiability")
+    axes.plot(blocks, share, "o-", color=palette.IMAGE_TOKENS, label="image tokens: share with the class on top")
+    axes.plot(
+        blocks, mean, ".--", color=palette.IMAGE_TOKENS, linewidth=1.2, label="image tokens: mean identifiability"
+    )
     if image["blocks"][0]["cls_rank"] is not None:
-        cls = [1 - one["cls_rank"] / model["num_classes"] for one in image["blocks"]]
-        axes.plot(blocks, cls, "s-", color=CLS_COLOUR, label="[CLS]: identifiability")
+        cls = [1 - block["cls_rank"] / model["num_classes"] for block in image["blocks"]]
+        axes.plot(blocks, cls, "s-", color=palette.CLS, label="[CLS]: identifiability")
     chance = 1 / model["num_classes"]
-    axes.axhline(chance, color=MUTED, linestyle=":", label=f"chance: 1 token in {model['num_classes']} on top")
+    axes.axhline(chance, color=palette.MUTED, linestyle=":", label=f"chance: 1 token in {model['num_classes']} on top")
     axes.set(xlabel="block", ylabel="share, identifiability", ylim=(-0.03, 1.03))
     axes.set_xticks(blocks[:: -(-len(blocks) // 16)])
     axes.grid(axis="y", alpha=0.25)
@@ -97,22 +100,16 @@ def tokens(image: Record, model: Record, picture: Image.Image) -> Figure:
     identifiability = _identifiability(image, model)
     figure, panels = _panels(len(identifiability), model)
     values = identifiability[:, len(model["prefix"]) :].reshape(len(identifiability), *model["grid"])
-    gray = _grey(picture)
+    gray = faded(picture)
     norm = Normalize(0, 1)
-    # About a quarter of a token, in points.
-    mark = float(np.clip(0.25 * 72 * _WIDTH / _columns(len(panels)) / max(model["grid"]), 1.5, 5))
+    # Markers are about a quarter of a token wide, in points.
+    marker_size = float(np.clip(0.25 * 72 * _WIDTH / _columns(len(panels)) / max(model["grid"]), 1.5, 5))
     for block, (axes, grid) in enumerate(zip(panels, values, strict=True)):
         _picture(axes, gray)
-        _over(axes, grid, gray, cmap="viridis", norm=norm, alpha=0.72)
+        _token_squares(axes, grid, gray, cmap="viridis", norm=norm, alpha=palette.OPACITY)
         rows, columns = np.nonzero(grid == 1)
-        height, width = np.array(gray.size[::-1]) / grid.shape
-        axes.plot(
-            (columns + 0.5) * width,
-            (rows + 0.5) * height,
-            "o",
-            markersize=mark,
-            **_DOT,
-        )
+        height, width = np.array(gray.shape) / grid.shape
+        axes.plot((columns + 0.5) * width, (rows + 0.5) * height, "o", markersize=marker_size, **_DOT)
         axes.set_title(f"block {block + 1}", fontsize=9)
     bar = figure.colorbar(ScalarMappable(norm, "viridis"), ax=panels, shrink=0.8, aspect=30, pad=0.02)
     bar.set_label(f"1 − rank ÷ {model['num_classes']} classes", fontsize=9)
@@ -123,26 +120,27 @@ def tokens(image: Record, model: Record, picture: Image.Image) -> Figure:
 
 
 def explanation(image: Record, model: Record, picture: Image.Image) -> Figure:
-    """Where attention speaks for the class: the map summed over blocks and heads, then one per block, heads summed.
+    """The explanation map summed over blocks and heads, then one map per block, summed over heads.
 
     ``explanation(record["images"][0], record["model"], trace.picture(0))``
 
-    Positive values support the class. The sum has a color scale of its own; the blocks share one.
+    Positive values support the class. The sum has its own color scale; the blocks share one.
     """
     values = np.asarray(image["explanation"]["values"], dtype=float)
     blocks = values.sum(axis=1).reshape(len(values), *model["grid"])
     figure, panels = _panels(len(blocks) + 1, model)
-    gray = _grey(picture)
-    largest = [float(abs(blocks.sum(axis=0)).max()), float(abs(blocks).max())]
-    norms = [Normalize(-(size or 1), size or 1) for size in largest]
-    for number, axes in enumerate(panels):
+    gray = faded(picture)
+    total = blocks.sum(axis=0)
+    total_limit, block_limit = (float(abs(maps).max()) or 1.0 for maps in (total, blocks))
+    maps = [("sum of all blocks", total, total_limit)]
+    maps += [(f"block {number}", grid, block_limit) for number, grid in enumerate(blocks, start=1)]
+    for axes, (title, grid, limit) in zip(panels, maps, strict=True):
         _picture(axes, gray)
-        grid, norm = (blocks.sum(axis=0), norms[0]) if number == 0 else (blocks[number - 1], norms[1])
-        _over(axes, grid, gray, cmap=SIGNED, norm=norm, alpha=0.75)
-        axes.set_title("sum of all blocks" if number == 0 else f"block {number}", fontsize=9)
+        _token_squares(axes, grid, gray, cmap=SIGNED, norm=Normalize(-limit, limit))
+        axes.set_title(title, fontsize=9)
     panels[0].title.set_fontweight("bold")
-    for norm, label in ((norms[1], "each block"), (norms[0], "sum of all blocks")):
-        bar = figure.colorbar(ScalarMappable(norm, SIGNED), ax=panels, shrink=0.8, aspect=30, pad=0.02)
+    for limit, label in ((block_limit, "each block"), (total_limit, "sum of all blocks")):
+        bar = figure.colorbar(color_scale(True, limit), ax=panels, shrink=0.8, aspect=30, pad=0.02)
         bar.set_label(label, fontsize=9)
         bar.ax.tick_params(labelsize=8)
         bar.formatter.set_powerlimits((-2, 3))  # type: ignore[attr-defined]
@@ -152,29 +150,30 @@ def explanation(image: Record, model: Record, picture: Image.Image) -> Figure:
 
 
 def attribution(image: Record) -> Figure:
-    """The logit as the sum of what each part of the model adds: embeddings, attention and MLP of each block, biases.
+    """The logit as the sum of contributions: embeddings, attention and MLP of each block, biases.
 
     ``attribution(record["images"][0])``
 
-    One bar a part, in logits, in the order in which the model computes them, from top to bottom.
+    One bar for each part, in logits, in the order in which the model computes them, from top to bottom.
     """
-    found = image["attribution"]
-    parts = [("embeddings", found["embed"])]
-    for block, (heads, mlp) in enumerate(zip(found["attention"], found["mlp"], strict=True), start=1):
+    contributions = image["attribution"]
+    parts = [("embeddings", contributions["embed"])]
+    by_block = zip(contributions["attention"], contributions["mlp"], strict=True)
+    for block, (heads, mlp) in enumerate(by_block, start=1):
         parts += [(f"block {block} attention", sum(heads)), (f"block {block} MLP", mlp)]
-    parts.append(("biases", found["bias"]))
+    parts.append(("biases", contributions["bias"]))
     names, values = [name for name, _ in parts], [float(value) for _, value in parts]
     figure = Figure(figsize=(6.4, 1.4 + 0.19 * len(parts)), layout="constrained")
     axes = figure.add_subplot()
-    colors = [SUPPORTS if value >= 0 else OPPOSES for value in values]
+    colors = [palette.SUPPORTS if value >= 0 else palette.OPPOSES for value in values]
     bars = axes.barh(range(len(parts)), values, color=colors, height=0.75)
     labels = ["0.00" if abs(value) < 0.005 else f"{value:+.2f}".replace("-", "−") for value in values]
-    axes.bar_label(bars, labels, fontsize=7, padding=3, color=MUTED)
+    axes.bar_label(bars, labels, fontsize=7, padding=3, color=palette.MUTED)
     axes.set_yticks(range(len(parts)), names, fontsize=8)
     axes.invert_yaxis()
     axes.margins(x=0.12, y=0.01)
-    axes.axvline(0, color=MUTED, linewidth=0.8)
-    axes.set_xlabel(f"added to the logit; the bars sum to {found['logit']:.2f}")
+    axes.axvline(0, color=palette.MUTED, linewidth=0.8)
+    axes.set_xlabel(f"added to the logit; the bars sum to {contributions['logit']:.2f}")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     _title(axes, f"What adds to the logit of {plain(image['target']['name'])} in {plain(image['name'])}")
@@ -182,12 +181,12 @@ def attribution(image: Record) -> Figure:
 
 
 def _identifiability(image: Record, model: Record) -> Floats:
-    """After each block: ``1 - rank / num_classes``, blocks × tokens."""
+    """``1 - rank / num_classes`` after each block, ``[block, token]``."""
     return np.asarray(1 - np.asarray(image["tokens"]["resid_post"]["rank"]) / model["num_classes"])
 
 
 def _panels(count: int, model: Record) -> tuple[Figure, list[Axes]]:
-    """A figure with ``count`` panels in rows, as wide as a page, in the shape of the picture."""
+    """A figure as wide as a page with ``count`` panels in the shape of the picture, in rows."""
     height, width = model["input_size"]
     columns = _columns(count)
     rows = -(-count // columns)
@@ -204,28 +203,16 @@ def _columns(panels: int) -> int:
     return min(panels, 6 if panels > 8 else 4)
 
 
-def _grey(picture: Image.Image) -> Image.Image:
-    """Gray, and paler, so that the color laid over it can be read."""
-    return picture.convert("L").point(lambda value: 50 + 0.72 * value)
+def _picture(axes: Axes, gray: Floats) -> AxesImage:
+    height, width = gray.shape
+    extent = (0, width, height, 0)
+    return axes.imshow(gray, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation=interpolation(max(gray.shape)))
 
 
-def _picture(axes: Axes, gray: Image.Image) -> AxesImage:
-    width, height = gray.size
-    smooth = max(gray.size) >= _SMOOTH_FROM
-    return axes.imshow(
-        np.asarray(gray),
-        cmap="gray",
-        vmin=0,
-        vmax=255,
-        extent=(0, width, height, 0),
-        interpolation="antialiased" if smooth else "nearest",
-    )
-
-
-def _over(axes: Axes, grid: Floats, gray: Image.Image, **how: Any) -> AxesImage:
-    """One square a token, stretched over the picture."""
-    width, height = gray.size
-    return axes.imshow(grid, extent=(0, width, height, 0), interpolation="nearest", **how)
+def _token_squares(axes: Axes, grid: Floats, gray: Floats, **options: Any) -> AxesImage:
+    """One square for each token, stretched over the picture."""
+    height, width = gray.shape
+    return axes.imshow(grid, extent=(0, width, height, 0), interpolation="nearest", **options)
 
 
 def _heading(figure: Figure, text: str) -> None:

@@ -1,4 +1,4 @@
-"""A page that sets the paper's published values beside measured ones, with the figures of the analysis."""
+"""A page with the paper's published values beside measured ones, and the figures of the analysis."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from string import Template
 
 import pandas as pd
 
-from classlens.analysis.analyze import Analysis
-from classlens.analysis.published import SOURCE, Compared, compare
+from classlens.analysis.analyze import AnalyzeResult
+from classlens.analysis.published import REMOVAL, SOURCE, Comparison, compare
 from classlens.analysis.registry import EXPERIMENTS
 from classlens.errors import ClasslensError, cause
-from classlens.render.analysis import figure_name
 
 
 def write_paper(
-    analysis: Analysis,
+    analysis: AnalyzeResult,
     figures: Path,
     path: Path,
     *,
@@ -29,9 +28,12 @@ def write_paper(
     problems: Mapping[str, str] | None = None,
     removal: Mapping[str, pd.DataFrame] | None = None,
 ) -> None:
-    """Write the page, one file that opens from disk and loads nothing; ``figures`` holds the analysis' figures as PNG.
+    """Write the page: one file that opens from disk and loads nothing.
 
-    write_paper(analysis, Path("analysis/figures"), Path("paper.html"), version=classlens.__version__)
+    ``write_paper(analysis, Path("analysis/figures"), Path("paper.html"), version=classlens.__version__)``
+
+    ``figures`` is the folder with the figures of the analysis as PNG. ``problems`` and ``removal`` are those of
+    ``classlens.analysis.paper.reproduce``.
     """
     template = Template(files("classlens.render.html").joinpath("paper.html").read_text(encoding="utf-8"))
     values = {
@@ -39,7 +41,7 @@ def write_paper(
         "source": html.escape(SOURCE),
         "measured": "\n".join(_measured(analysis)),
         "problems": "\n".join(
-            f"<li>{html.escape(model)}: {html.escape(why)}</li>" for model, why in (problems or {}).items()
+            f"<li>{html.escape(model)}: {html.escape(reason)}</li>" for model, reason in (problems or {}).items()
         ),
         "rows": "\n".join(_rows(compare(analysis, problems, removal))),
         "figures": "\n".join(_figures(analysis, figures)),
@@ -55,7 +57,7 @@ def write_paper(
         temporary.unlink(missing_ok=True)
 
 
-def _measured(analysis: Analysis) -> Iterator[str]:
+def _measured(analysis: AnalyzeResult) -> Iterator[str]:
     for store in analysis.stores:
         note = f" ({store['data_note']})" if store["data_note"] else ""
         data = f"{store['data']} {store['split'] or ''}".strip()
@@ -65,52 +67,54 @@ def _measured(analysis: Analysis) -> Iterator[str]:
         yield f"<li><strong>{html.escape(store['model'])}</strong>: {html.escape(images)}</li>"
 
 
-def _rows(compared: Sequence[Compared]) -> Iterator[str]:
-    alike = {one.published.model: set[str]() for one in compared}
-    for one in compared:
-        if one.published.experiment != "removal":
-            alike[one.published.model].add(one.reason)
+def _rows(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    reasons: dict[str, set[str]] = {comparison.published.model: set() for comparison in comparisons}
+    for comparison in comparisons:
+        if comparison.published.experiment != REMOVAL:
+            reasons[comparison.published.model].add(comparison.reason)
+    # A model without any value gives its reason once, in its heading.
+    shared = {model: next(iter(texts)) if len(texts) == 1 else "" for model, texts in reasons.items()}
     model = ""
-    for one in compared:
-        # A model that is missing altogether says why once.
-        (whole,) = alike[one.published.model] if len(alike[one.published.model]) == 1 else ("",)
-        if one.published.model != model:
-            model = one.published.model
-            why = f": not measured: {whole}" if whole else ""
-            yield f'<tr class="model"><th colspan="4" scope="rowgroup">{html.escape(model + why)}</th></tr>'
-        reason = "" if one.reason == whole else f": {one.reason}"
-        published = _number(one.published.value)
-        if isnan(one.value):
+    for comparison in comparisons:
+        published = comparison.published
+        if published.model != model:
+            model = published.model
+            heading = f"{model}: not measured: {shared[model]}" if shared[model] else model
+            yield f'<tr class="model"><th colspan="4" scope="rowgroup">{html.escape(heading)}</th></tr>'
+        if isnan(comparison.value):
+            reason = "" if comparison.reason == shared[model] else f": {comparison.reason}"
             measured = f'<td colspan="2" class="missing">not measured{html.escape(reason)}</td>'
         else:
-            interval = f"{_number(one.low)} to {_number(one.high)}"
-            apart = f"{100 * (one.value - one.published.value):+.2f}".replace("-", "−")
-            measured = f"<td>{_number(one.value)} <small>({interval}; n = {one.images:,})</small></td><td>{apart}</td>"
-        yield f'<tr><th scope="row">{html.escape(one.published.what)}</th><td>{published}</td>{measured}</tr>'
+            interval = f"{_percent(comparison.low)} to {_percent(comparison.high)}"
+            difference = f"{100 * (comparison.value - published.value):+.2f}".replace("-", "−")
+            value = f"{_percent(comparison.value)} <small>({interval}; n = {comparison.images:,})</small>"
+            measured = f"<td>{value}</td><td>{difference}</td>"
+        label = html.escape(published.label)
+        yield f'<tr><th scope="row">{label}</th><td>{_percent(published.value)}</td>{measured}</tr>'
 
 
-def _number(share: float) -> str:
-    """In percent, with two digits behind the point, or as many as a small share needs."""
+def _percent(share: float) -> str:
+    """A share in percent with two decimals, or three below one percent."""
     return f"{100 * share:.3f}" if share < 0.01 else f"{100 * share:.2f}"
 
 
-def _figures(analysis: Analysis, figures: Path) -> Iterator[str]:
+def _figures(analysis: AnalyzeResult, figures: Path) -> Iterator[str]:
     for experiment in EXPERIMENTS.values():
         if experiment.name not in analysis.tables:
             continue
-        paths = [figures / f"{figure_name(experiment.name, chart.suffix)}.png" for chart in experiment.charts]
+        paths = [figures / f"{chart.file_stem(experiment.name)}.png" for chart in experiment.charts]
         pictures = [
-            f'<img alt="{html.escape(experiment.title)}" src="data:image/png;base64,{_encoded(path)}">'
+            f'<img alt="{html.escape(experiment.label)}" src="data:image/png;base64,{_encoded(path)}">'
             for path in paths
             if path.is_file()
         ]
         if pictures:
-            heading = f"<h3>{html.escape(experiment.title)}</h3><p>{html.escape(experiment.about)}</p>"
+            heading = f"<h3>{html.escape(experiment.label)}</h3><p>{html.escape(experiment.definition)}</p>"
             yield f'<section class="card">{heading}<div class="pictures">{"".join(pictures)}</div></section>'
     rows = [
-        f"<li>{html.escape(one.model)}, {html.escape(one.experiment)}{'' if one.whole else ', in part'}: "
-        f"{html.escape(one.reason)}</li>"
-        for one in analysis.missing
+        f"<li>{html.escape(missing.model)}, {html.escape(missing.experiment)}{'' if missing.whole else ', in part'}: "
+        f"{html.escape(missing.reason)}</li>"
+        for missing in analysis.missing
     ]
     if rows:
         yield f'<section class="card"><h3>Not measured</h3><ul>{"".join(rows)}</ul></section>'

@@ -1,4 +1,4 @@
-"""Memories and their classes, for a terminal and for programs."""
+"""Memories and their classes, as a table and as a record."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ import xarray as xr
 from rich.markup import escape
 from rich.table import Table
 
-_KINDS = {"attn": "channel", "mlp": "hidden unit"}
+_UNITS = {"attn": "channel", "mlp": "hidden unit"}
 
 
-def memory_record(found: xr.Dataset) -> dict[str, Any]:
-    """What ``lens.memories`` found, as plain numbers and text: its attributes, and ``places`` with the best first."""
-    columns = {str(name): values.values.tolist() for name, values in found.data_vars.items()}
-    places = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return {**{str(key): value for key, value in found.attrs.items()}, "places": places}
+def memory_record(memories: xr.Dataset) -> dict[str, Any]:
+    """The result of ``lens.memories`` as plain numbers and text: its attributes, and ``places`` with the best first."""
+    columns = {str(name): values.values.tolist() for name, values in memories.data_vars.items()}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return {**{str(key): value for key, value in memories.attrs.items()}, "places": rows}
 
 
-def memory_table(found: xr.Dataset) -> Table:
-    """The same as a table; its title says what is shown."""
-    about = found.attrs
-    kind, where = _KINDS[about["sublayer"]], f"block {about['block']} of {about['model']}"
-    if "memory" in about:
-        table = Table(title=escape(f"Classes of {kind} {about['memory']}, {about['sublayer']}, {where}"))
+def memory_table(memories: xr.Dataset) -> Table:
+    """The result of ``lens.memories`` as a table, with its sublayer, block and model as the title."""
+    attrs = memories.attrs
+    unit, where = _UNITS[attrs["sublayer"]], f"block {attrs['block']} of {attrs['model']}"
+    if "memory" in attrs:
+        table = Table(title=escape(f"Classes of {unit} {attrs['memory']}, {attrs['sublayer']}, {where}"))
     else:
-        table = Table(title=escape(f"Memories ({kind}s), {about['sublayer']}, {where}"))
-        table.add_column(kind, justify="right")
+        table = Table(title=escape(f"Memories ({unit}s), {attrs['sublayer']}, {where}"))
+        table.add_column(unit, justify="right")
     table.add_column("class")
     table.add_column("score", justify="right")
     table.add_column("cosine", justify="right")
-    if "top" in found:
+    if "top" in memories:
         table.add_column("its top class")
-    for place in memory_record(found)["places"]:
-        cells = [place["class_name"], f"{place['score']:.3f}", f"{place['cosine']:.3f}"]
-        first = [str(place["memory"])] if "memory" in place else []
-        last = [place["top"]] if "top" in place else []
-        table.add_row(*(escape(cell) for cell in [*first, *cells, *last]))
+    for row in memory_record(memories)["places"]:
+        first = [str(row["memory"])] if "memory" in row else []
+        last = [row["top"]] if "top" in row else []
+        cells = [*first, row["class_name"], f"{row['score']:.3f}", f"{row['cosine']:.3f}", *last]
+        table.add_row(*map(escape, cells))
     return table

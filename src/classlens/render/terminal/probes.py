@@ -1,4 +1,4 @@
-"""Probes and tuned lenses in a terminal."""
+"""Probes and tuned lenses, as tables and as a record."""
 
 from __future__ import annotations
 
@@ -9,71 +9,87 @@ from collections.abc import Iterator
 import numpy as np
 from rich.table import Table
 
-from classlens.store.schema import MEASURED, Array
-from classlens.store.store import groups_of, open_store
-from classlens.tasks.tokens.conditions import CLEAN, READINGS
+from classlens.core.arrays import Array
+from classlens.store.open_store import group_names, open_group
+from classlens.store.schema import MEASURED
+from classlens.tasks.tokens.conditions.registry import CLEAN, decoder_conditions
 from classlens.tasks.tuned_lens.tune import TuneResult
 
-_KINDS = {"cls": r"\[CLS]", "image": "image tokens"}
+_TOKENS = {"cls": r"\[CLS]", "image": "image tokens"}
 
 
 def accuracy_table(store: str) -> Table:
-    """How often the class is on top at ``resid_post`` (or the last site that was probed, or ``embed``) of each block.
+    """Share of tokens with the class on top, block by block, for the class embedding and every other decoder.
 
-    Console().print(accuracy_table("probes/probes.zarr"))
+    ``Console().print(accuracy_table("probes/probes.zarr"))``
+
+    The site is ``resid_post``, or the last one that was probed, or ``embed``.
     """
-    there = groups_of(store)
-    conditions = [name for name in (CLEAN, *READINGS) if name in there]
-    found = {name: dict(_shares(store, name)) for name in conditions}
-    data = open_store(store)
+    groups = group_names(store)
+    conditions = [name for name in (CLEAN, *decoder_conditions()) if name in groups]
+    shares = {name: dict(_shares(store, name)) for name in conditions}
+    data = open_group(store, CLEAN)
     site = str(data["site"].values[-1]) if "rank" in data else "embed"
     table = Table(title=f"Share with the class on top, {site}", title_justify="left")
     table.add_column("block", justify="right")
-    kinds = list(dict.fromkeys(kind for values in found.values() for kind in values))
-    for kind in kinds:
+    columns = []
+    for tokens in dict.fromkeys(tokens for by_tokens in shares.values() for tokens in by_tokens):
         for name in conditions:
-            if kind in found[name]:
-                table.add_column(f"{name}\n{_KINDS[kind]}", justify="right")
-    shown = [found[name][kind] for kind in kinds for name in conditions if kind in found[name]]
-    for block in range(max((len(one) for one in shown), default=0)):
-        table.add_row(str(block), *("" if np.isnan(one[block]) else f"{100 * one[block]:.1f} %" for one in shown))
+            if tokens in shares[name]:
+                table.add_column(f"{name}\n{_TOKENS[tokens]}", justify="right")
+                columns.append(shares[name][tokens])
+    for block in range(max((len(column) for column in columns), default=0)):
+        table.add_row(
+            str(block), *("" if np.isnan(column[block]) else f"{100 * column[block]:.1f} %" for column in columns)
+        )
     return table
 
 
 def _shares(store: str, condition: str) -> Iterator[tuple[str, Array]]:
-    data = open_store(store, condition)
-    # The embeddings have one block, which is no dim of theirs.
+    """For each group of tokens, the share with the class on top by block."""
+    data = open_group(store, condition)
+    # Embeddings have one block, and no dim for it.
     rank = data["rank"].isel(site=-1).values if "rank" in data else data["embed_rank"].values[:, None]
     rank = rank[data["measured"].values == MEASURED]
     kinds = data["token_kind"].values.astype(object)
-    for kind in ("cls", "image"):
-        own = rank[:, :, kinds == kind]
-        known = own >= 0
-        if known.any():
-            count = known.sum(axis=(0, 2))
-            hits = (own == 0).sum(axis=(0, 2))
-            yield kind, np.divide(hits, count, out=np.full(len(hits), np.nan), where=count > 0)
+    for tokens in ("cls", "image"):
+        ranks = rank[:, :, kinds == tokens]
+        decoded = ranks >= 0
+        if decoded.any():
+            number = decoded.sum(axis=(0, 2))
+            hits = (ranks == 0).sum(axis=(0, 2))
+            yield tokens, np.divide(hits, number, out=np.full(len(hits), np.nan), where=number > 0)
 
 
-def tuned_table(found: TuneResult) -> Table:
-    """How far each block's projection is from the model's output, without and with its translator.
+def tuned_table(result: TuneResult) -> Table:
+    """KL divergence from each block's projection to the model's output, without and with the tuned lens.
 
-    Console().print(tuned_table(classlens.tune("builtin:cifar10", data, "lens.safetensors")))
+    ``Console().print(tuned_table(classlens.tune("builtin:cifar10", data, "lens.safetensors")))``
     """
     table = Table(
-        title=f"KL to the model's output, nats, {found.held_out} held-out images (one answer for all: "
-        f"{found.constant:.3f})",
+        title=f"KL to the model's output, nats, {result.held_out} held-out images (one answer for all: "
+        f"{result.constant:.3f})",
         title_justify="left",
     )
     for name in ("block", "plain", "tuned", "epoch"):
         table.add_column(name, justify="right")
-    for row in found.blocks:
+    for row in result.blocks:
         table.add_row(str(row["block"]), f"{row['plain']:.3f}", f"{row['tuned']:.3f}", str(row["epoch"]))
     return table
 
 
-def tuned_record(found: TuneResult) -> str:
-    """The same as one JSON line."""
-    record = {"event": "finished", "time": round(time.time(), 3), "file": str(found.file), "blocks": found.blocks}
-    more = {"constant": found.constant, "epochs": found.epochs, "images": found.images, "held_out": found.held_out}
-    return json.dumps({**record, **more, "seconds": found.seconds})
+def tuned_record(result: TuneResult) -> str:
+    """The result as one JSON line."""
+    return json.dumps(
+        {
+            "event": "finished",
+            "time": round(time.time(), 3),
+            "file": str(result.file),
+            "blocks": result.blocks,
+            "constant": result.constant,
+            "epochs": result.epochs,
+            "images": result.images,
+            "held_out": result.held_out,
+            "seconds": result.seconds,
+        }
+    )

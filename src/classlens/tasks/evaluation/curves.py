@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from jaxtyping import Float
 from numpy import ndarray
 
 from classlens.core.stats import Statistics, bootstrap, estimate
-from classlens.tasks.evaluation.metric import CurvePoint, Score
+from classlens.tasks.evaluation.metric import CurveAxes, CurvePoint, Score
 
 Floats = ndarray[Any, np.dtype[np.floating[Any]]]
-Area = Callable[[Float[ndarray, "draws places"]], Float[ndarray, " draws"]]
+Area = Callable[[Float[ndarray, "draw point"]], Float[ndarray, " draw"]]
 
 DIRECTIONS = ("negative", "positive")
-"""The least important go first, or the most important."""
+"""The least important tokens or pixels go first, or the most important ones."""
+ACCURACY_AXES = CurveAxes("share removed or masked", "top-1 accuracy")
 
 
 def trapezoid(x: Floats) -> Area:
@@ -30,39 +33,43 @@ def trapezoid(x: Floats) -> Area:
     return lambda curves: curves @ weights / span
 
 
-def directions(
-    correct: Float[ndarray, "image order place"], orders: list[str]
-) -> Iterator[tuple[str, Float[ndarray, "image place"]]]:
-    """Each direction with how often an image was right there; random orders count for both, averaged."""
+def directions(data: xr.Dataset) -> Iterator[tuple[str, Float[ndarray, "image point"]]]:
+    """The share of correct predictions of each image, by direction; random orders count for both directions."""
+    correct, orders = data["correct"].values.astype(np.float64), list(data["order"].values)
     for direction in DIRECTIONS:
-        chosen = [number for number, order in enumerate(orders) if order == direction or order.startswith("random")]
-        yield direction, correct[:, chosen].mean(axis=1)
+        numbers = [number for number, order in enumerate(orders) if order == direction or order not in DIRECTIONS]
+        yield direction, correct[:, numbers].mean(axis=1)
 
 
-def areas(
-    values: Float[ndarray, "image place"], how: Statistics, found: dict[str, Area], *, better: str
-) -> Iterator[Score]:
-    """Areas below the accuracy of the images, each by its name."""
+def areas(data: xr.Dataset, measures: Mapping[str, Area], statistics: Statistics) -> Iterator[Score]:
+    """Areas below the accuracy in both directions: ``auc`` becomes ``negative_auc`` and ``positive_auc``."""
+    for direction, values in directions(data):
+        estimates = bootstrap(partial(_areas, values, tuple(measures.values())), len(values), statistics)
+        for name, value, low, high in zip(measures, *estimates, strict=True):
+            better = "higher" if direction == "negative" else "lower"
+            yield Score(f"{direction}_{name}", float(value), float(low), float(high), len(values), better)
 
-    def statistic(drawn: Floats) -> Floats:
-        accuracy = drawn @ values / drawn.sum(axis=1, keepdims=True)
-        return np.stack([area(accuracy) for area in found.values()], axis=1)
 
-    value, low, high = bootstrap(statistic, len(values), how)
-    for number, name in enumerate(found):
-        yield Score(name, float(value[number]), float(low[number]), float(high[number]), len(values), better)
+def accuracies(data: xr.Dataset, x: Floats, statistics: Statistics) -> Iterator[CurvePoint]:
+    """The accuracy of the images at each ``x``, in both directions."""
+    for direction, values in directions(data):
+        for point in zip(x, *bootstrap(partial(_accuracy, values), len(values), statistics), strict=True):
+            yield CurvePoint(direction, *map(float, point))
+
+
+def _accuracy(values: Floats, drawn: Floats) -> Floats:
+    accuracy: Floats = drawn @ values / drawn.sum(axis=1, keepdims=True)
+    return accuracy
+
+
+def _areas(values: Floats, measures: tuple[Area, ...], drawn: Floats) -> Floats:
+    accuracy = _accuracy(values, drawn)
+    return np.stack([area(accuracy) for area in measures], axis=1)
 
 
 def mean(
-    name: str, values: Float[ndarray, " image"], how: Statistics, *, better: str, images: int | None = None
+    name: str, values: Float[ndarray, " image"], statistics: Statistics, *, better: str, images: int | None = None
 ) -> Score:
-    """The mean over images; NaN are images without a value."""
-    value, low, high, there = (part[0] for part in estimate(values.astype(np.float64)[:, None], how))
-    return Score(name, float(value), float(low), float(high), int(there) if images is None else images, better)
-
-
-def accuracies(name: str, x: Floats, values: Float[ndarray, "image place"], how: Statistics) -> Iterator[CurvePoint]:
-    """The accuracy of the images at each place."""
-    found = bootstrap(lambda drawn: drawn @ values / drawn.sum(axis=1, keepdims=True), len(values), how)
-    for place, value, low, high in zip(x, *found, strict=True):
-        yield CurvePoint(name, float(place), float(value), float(low), float(high))
+    """The mean over images; NaN marks an image without a value."""
+    value, low, high, count = (column[0] for column in estimate(values.astype(np.float64)[:, None], statistics))
+    return Score(name, float(value), float(low), float(high), int(count) if images is None else images, better)

@@ -1,50 +1,96 @@
-"""A batch of images as every measure of faithfulness sees it."""
+"""A batch of images for metrics; values that several metrics need are computed once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from classlens.core.arrays import Array
 from classlens.errors import ClasslensError
-from classlens.forward.hooks import evaluating
-from classlens.forward.shortening import Shortened
+from classlens.forward.run import run
+from classlens.forward.token_subsets import TokenSubsets
 from classlens.lens.lens import Lens
 from classlens.lens.trace import Trace
-from classlens.store.schema import Array
 from classlens.tasks.evaluation.cascade import Cascade
-from classlens.tasks.evaluation.method_spec import MethodSpec
+
+
+@runtime_checkable
+class Importance(Protocol):
+    """A source of importance maps: a value for each image token, higher for a more important token."""
+
+    @property
+    def text(self) -> str:
+        """Its name on the command line, in stores and in tables, such as ``class_gradient:loss=logit``."""
+        ...
+
+    @property
+    def drawn(self) -> bool:
+        """Whether its maps are random orders, independent of image and class."""
+        ...
+
+    @property
+    def live(self) -> bool:
+        """Whether it has maps for images, classes and weights beyond those of the data set."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """Whether its values are terms of a sum that equals the class logit."""
+        ...
+
+    def maps(self, batch: ImageBatch) -> Float[Tensor, "image token"]:
+        """The maps of a batch for the classes of its images."""
+        ...
+
+    def explain(self, trace: Trace, target: Int[Tensor, " image"]) -> Float[Tensor, "image token"]:
+        """The maps of the images of a trace for any classes; only for a ``live`` importance."""
+        ...
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What the measures are asked for, the same for all images."""
+class EvaluationSettings:
+    """Settings of metrics, the same for all images.
 
-    steps: int | None = None
-    """Numbers of tokens kept in token removal, spread evenly from all to one; None for every number."""
+    Args:
+        steps: numbers of tokens kept in token removal, evenly spread from all to one; ``"all"`` for every number.
+        permutations: random orders in token removal, with seeds ``seed, seed + 1, …``.
+        seed: random seed of orders, mosaics, other classes and the random twin.
+    """
+
+    steps: int | Literal["all"] = "all"
     permutations: int = 10
-    """Random orders in token removal, from seeds 0, 1, …, each for all images."""
     seed: int = 0
 
 
 @dataclass(eq=False)
-class EvaluationBatch:
-    """Some images with their classes of interest; what several measures need of them is made once."""
+class ImageBatch:
+    """Images, or mosaics of four images, with their classes of interest.
+
+    Args:
+        lens: the model.
+        settings: settings of metrics.
+        pixels: the images, or the mosaics.
+        target: class of interest of each image, or of each quarter of each mosaic.
+        shows_class: int8 ``[image, pixel]``: 1 where the mask shows the class, -1 where it is unknown.
+        first: index of the first image in the data set.
+        cascade: makes the model whose weights become random.
+        shortens: whether the model runs on shortened sequences; None to try it.
+    """
 
     lens: Lens
-    settings: Settings
+    settings: EvaluationSettings
     pixels: Float[Tensor, "image channel height width"]
-    target: Int[Tensor, " image"]
-    shows: Array
-    """int8 ``[image, pixel]``: 1 where the mask shows the class, -1 where that is not known."""
+    target: Int[Tensor, " target"]
+    shows_class: Array
     first: int
-    """The number of the first image among all."""
     cascade: Callable[[], Cascade]
-    trust: bool | None = None
+    shortens: bool | None = None
     _maps: dict[str, Float[Tensor, "image token"]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -52,43 +98,45 @@ class EvaluationBatch:
 
     @cached_property
     def trace(self) -> Trace:
+        """One forward pass over the images."""
         try:
             return self.lens.trace(self.pixels, batch_size=len(self.pixels))
         except ClasslensError as error:
             raise ClasslensError(f"images {self.first} to {self.first + len(self) - 1}: {error}") from None
 
     @cached_property
-    def shortened(self) -> Shortened:
-        return Shortened(self.lens.view, self.pixels, trust=self.trust)
+    def subsets(self) -> TokenSubsets:
+        """The model on subsets of the tokens of the images."""
+        subsets = TokenSubsets(self.lens.view, self.pixels, shorten=self.shortens)
+        self.shortens = subsets.shortens
+        return subsets
 
     @property
     def size(self) -> tuple[int, int]:
+        """Height and width of the pixels."""
         return int(self.pixels.shape[2]), int(self.pixels.shape[3])
 
     @property
     def grid(self) -> tuple[int, int]:
+        """Rows and columns of image tokens."""
         return self.trace.recording.tokens.grid
 
-    def importance(self, method: MethodSpec) -> Float[Tensor, "image token"]:
-        """The map of each image for its class, made once for all measures."""
-        if method.text not in self._maps:
-            if method.stored is None:
-                self._maps[method.text] = method.importance(self.trace, self.target)
-            else:
-                self._maps[method.text] = torch.from_numpy(method.stored[self.first : self.first + len(self)])
-        return self._maps[method.text]
+    def maps(self, importance: Importance) -> Float[Tensor, "image token"]:
+        """The importance maps for the classes of the images, computed once for all metrics."""
+        if importance.text not in self._maps:
+            self._maps[importance.text] = importance.maps(self)
+        return self._maps[importance.text]
 
     @cached_property
-    def whole(self) -> Array:
-        """int8 ``[image]``: 1 where the untouched image is right."""
+    def correct_unchanged(self) -> Array:
+        """int8 ``[image]``: 1 where the unchanged image is predicted correctly."""
         return self.correct(self.trace.recording.logits, torch.arange(len(self)))
 
-    def correct(self, logits: Float[Tensor, "row classes"], image: Int[Tensor, " row"]) -> Array:
-        """int8 for each row: 1 where its largest logit is that of the image's class."""
+    def correct(self, logits: Float[Tensor, "row category"], image: Int[Tensor, " row"]) -> Array:
+        """int8 ``[row]``: 1 where the class of the row's image has the largest logit."""
         hits: Array = (logits.argmax(dim=1).cpu() == self.target[image]).to(torch.int8).numpy()
         return hits
 
-    def run(self, pixels: Float[Tensor, "row channel height width"]) -> Float[Tensor, "row classes"]:
-        view = self.lens.view
-        with evaluating(view.module):
-            return view.run(pixels.to(view.device, view.dtype))
+    def run(self, pixels: Float[Tensor, "row channel height width"]) -> Float[Tensor, "row category"]:
+        """The model's logits for changed pixels."""
+        return run(self.lens.view, pixels)

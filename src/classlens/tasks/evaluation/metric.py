@@ -1,22 +1,26 @@
-"""What a measure of faithfulness is: one file, arrays of a store by image, and rows of two tables."""
+"""The record of a metric: its arrays by image, and its rows in the tables of scores and curves."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple
 
 import xarray as xr
 
+from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
 from classlens.lens.lens import Lens
 from classlens.models.view import Tokens
-from classlens.store.schema import Array, Variable
-from classlens.tasks.evaluation.image_batch import EvaluationBatch, Settings
-from classlens.tasks.evaluation.method_spec import MethodSpec
+from classlens.store.schema import Variable
+from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatch, Importance
 
 
 class Score(NamedTuple):
-    """One number of the table, with its interval over images."""
+    """A row of the table of scores, with its interval over images.
+
+    ``better`` is ``higher``, ``lower``, or empty where neither direction is better.
+    """
 
     measure: str
     value: float
@@ -24,11 +28,10 @@ class Score(NamedTuple):
     high: float
     images: int
     better: str
-    """``higher``, ``lower``, or nothing where neither speaks for a method."""
 
 
 class CurvePoint(NamedTuple):
-    """One point of a curve: ``x`` in 0…1, the value with its interval."""
+    """A row of the table of curves: ``x`` from 0 to 1, and the value with its interval over images."""
 
     curve: str
     x: float
@@ -37,46 +40,61 @@ class CurvePoint(NamedTuple):
     high: float
 
 
+class CurveAxes(NamedTuple):
+    """Labels of the axes of curves; metrics with equal axes share a figure.
+
+    ``unit_range`` says whether y is a share, drawn from 0 to 1.
+    """
+
+    x: str
+    y: str
+    unit_range: bool = True
+
+
 class MetricSchema(NamedTuple):
-    """The arrays that a measure writes of one method."""
+    """Arrays that a metric writes for one importance; ``sizes`` and ``coords`` are of all dims but ``image``."""
 
     variables: Mapping[str, Variable]
     sizes: Mapping[str, int]
     coords: Mapping[str, Array]
-    """Values along its own dims."""
 
 
-class Metric(Protocol):
-    """One measure. It is added by adding it to the table of ``registry.py``."""
+class Metric(ABC):
+    """A measure of faithfulness.
 
-    @property
-    def name(self) -> str: ...
+    Class attributes: ``label`` is the title of its table, ``about`` one line for help and documentation. ``measures``
+    and ``curves`` label the rows of its two tables by their names there, and ``curve_axes`` the axes of its curves.
+    ``images`` says whether it is measured on single images or on mosaics of four. ``needs_masks`` and
+    ``needs_random_twin`` say what data and model must have. ``rounding_error`` marks a metric whose scores are rounding
+    errors, shown as powers of ten.
+    """
 
-    @property
-    def mosaics(self) -> bool:
-        """Whether it is measured on mosaics of four images, in place of single ones."""
-        ...
+    label: ClassVar[str]
+    about: ClassVar[str]
+    measures: ClassVar[Mapping[str, str]]
+    curves: ClassVar[Mapping[str, str]] = {}
+    curve_axes: ClassVar[CurveAxes | None] = None
+    images: ClassVar[Literal["single", "mosaic"]] = "single"
+    needs_masks: ClassVar[bool] = False
+    needs_random_twin: ClassVar[bool] = False
+    rounding_error: ClassVar[bool] = False
 
-    def lacks(self, lens: Lens, *, masks: bool, twin: bool) -> str | None:
-        """Why it cannot be measured; None where it can."""
-        ...
+    def applies_to(self, importance: Importance) -> bool:
+        """Whether the metric is defined for an importance."""
+        return True
 
-    def takes(self, method: MethodSpec) -> bool:
-        """Whether it says anything of a method."""
-        ...
+    @abstractmethod
+    def schema(self, lens: Lens, tokens: Tokens, importance: Importance, settings: EvaluationSettings) -> MetricSchema:
+        """The arrays of the metric; the first dim of every variable is ``image``."""
 
-    def shape(self, lens: Lens, tokens: Tokens, method: MethodSpec, settings: Settings) -> MetricSchema:
-        """What is written; every variable has the dim ``image`` first."""
-        ...
+    @abstractmethod
+    def measure(self, batch: ImageBatch, importance: Importance) -> dict[str, Array]:
+        """The arrays of a batch."""
 
-    def measure(self, seen: EvaluationBatch, method: MethodSpec) -> dict[str, Array]:
-        """The arrays of some images."""
-        ...
+    @abstractmethod
+    def scores(self, data: xr.Dataset, statistics: Statistics) -> Iterator[Score]:
+        """Rows of the table of scores, from the arrays of all images that have a class."""
 
-    def scores(self, data: xr.Dataset, how: Statistics) -> Iterator[Score]:
-        """Rows of the table, from images that were measured."""
-        ...
-
-    def points(self, data: xr.Dataset, how: Statistics) -> Iterator[CurvePoint]:
-        """Rows of the curves."""
-        ...
+    def points(self, data: xr.Dataset, statistics: Statistics) -> Iterator[CurvePoint]:
+        """Rows of the table of curves, from the same arrays."""
+        yield from ()

@@ -1,9 +1,9 @@
-"""Ranks of the class at every token that a store holds, as an explanation: those of probes, or of a tuned lens."""
+"""Ranks of a store as importance: the rank of the class at every token, by any decoder."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -15,18 +15,29 @@ from classlens.errors import ClasslensError, suggestion
 from classlens.lens.labels import image_names
 from classlens.lens.lens import Lens
 from classlens.models.digest import weights_digest
+from classlens.store.open_store import group_names, open_group
 from classlens.store.schema import MEASURED
-from classlens.store.store import groups_of, open_store
-from classlens.tasks.tokens.conditions import READINGS
+from classlens.tasks.tokens.conditions.registry import decoder_conditions
 
-NAME = "stored_rank"
-OPTIONS = ("condition", "site")
+STORED_RANK = "stored_rank"
+"""Name of the method on the command line; its options are ``condition`` and ``site``."""
+_OPTIONS = ("condition", "site")
 
 
-def conditions_of(store: str | os.PathLike[str]) -> tuple[str, ...]:
-    """The conditions of a store that read tokens in another way than by the class embedding."""
-    there = groups_of(store)
-    return tuple(name for name in READINGS if name in there)
+def stored_methods(store: str | os.PathLike[str]) -> list[str]:
+    """A method for every condition of a store with another decoder than the class embedding."""
+    groups = group_names(store)
+    return [f"{STORED_RANK}:condition={name}" for name in decoder_conditions() if name in groups]
+
+
+def check_stored_options(text: str, options: Mapping[str, str | int]) -> Mapping[str, str | int]:
+    """The options of the method ``stored_rank``; raises ClasslensError for other options or a missing condition."""
+    if "condition" not in options or any(option not in _OPTIONS for option in options):
+        raise ClasslensError(
+            f"method {text!r} does not name stored ranks: write it as {STORED_RANK}:condition=probe, with "
+            ":site=attn_out for another site than resid_post"
+        )
+    return options
 
 
 def stored_importance(
@@ -40,56 +51,56 @@ def stored_importance(
 ) -> Float[ndarray, "image token"]:
     """Minus the rank of the class at each image token, summed over blocks: the lowest rank is the most important.
 
-        stored_importance("probes/probes.zarr", dataset, lens, labels, condition="probe")
-
-    Source: the paper, section 4.2 (importance by linear probes). Raises ClasslensError for a store of another model, or
-    one that lacks the condition, the site, an image, or its class.
+    Raises ClasslensError for a store of another model, and for one that lacks the condition, the site, or an image with
+    its class.
+    Source: Vilas et al., NeurIPS 2023, section 4.2 (importance by linear probes).
     """
-    there = groups_of(store)
-    if condition not in there:
+    groups = group_names(store)
+    if condition not in groups:
         raise ClasslensError(
-            f"store {os.fspath(store)!r} has no condition {condition!r}{suggestion(condition, there)}: it holds "
-            f"{', '.join(sorted(there))}"
+            f"store {os.fspath(store)!r} has no condition {condition!r}{suggestion(condition, groups)}: it holds "
+            f"{', '.join(sorted(groups))}"
         )
-    data = open_store(store, condition)
+    data = open_group(store, condition)
     if data.attrs.get("weights") != weights_digest(lens.view):
         raise ClasslensError(
             f"store {os.fspath(store)!r} is of model {data.attrs.get('model')!r} with other weights than those of "
             f"{lens.view.name!r}: give ranks of this model"
         )
-    sites = [str(one) for one in data["site"].values] if "site" in data else []
+    sites = [str(name) for name in data["site"].values] if "site" in data else []
     if site not in sites:
         raise ClasslensError(
             f"store {os.fspath(store)!r} has no site {site!r}: it holds {', '.join(sites) or 'embed'}; measure it, or "
-            f"give {NAME}:condition={condition}:site={sites[0] if sites else 'resid_post'}"
+            f"give {STORED_RANK}:condition={condition}:site={sites[0] if sites else 'resid_post'}"
         )
     rows = _rows(store, data, [str(name) for name in image_names(dataset.names)], labels)
     image = np.flatnonzero(data["token_kind"].values.astype(object) == "image")
-    rank = data["rank"].isel(site=sites.index(site)).values[rows][:, :, image]
-    if (rank[labels >= 0] < 0).any():
+    ranks = data["rank"].isel(site=sites.index(site)).values[rows][:, :, image]
+    if (ranks[labels >= 0] < 0).any():
         raise ClasslensError(
-            f"condition {condition!r} of store {os.fspath(store)!r} does not read all image tokens: train probes of all"
+            f"condition {condition!r} of store {os.fspath(store)!r} has no ranks of some image tokens: train probes "
+            "of all tokens"
         )
-    return np.asarray(-rank.sum(axis=1), dtype=np.float32)
+    return np.asarray(-ranks.sum(axis=1), dtype=np.float32)
 
 
 def _rows(
     store: str | os.PathLike[str], data: xr.Dataset, names: Sequence[str], labels: Int[ndarray, " image"]
 ) -> Int[ndarray, " image"]:
-    """Where each image stands in the store; an image without a label is not looked up."""
+    """Row of each image in the store; 0 for an image without a label."""
     measured = data["measured"].values == MEASURED
-    place = {str(name): row for row, name in enumerate(data["image"].values) if measured[row]}
-    wanted = [name for name, label in zip(names, labels, strict=True) if label >= 0]
-    lacking = [name for name in wanted if name not in place]
-    if lacking:
+    row_of = {str(name): row for row, name in enumerate(data["image"].values) if measured[row]}
+    labeled = [name for name, label in zip(names, labels, strict=True) if label >= 0]
+    missing = [name for name in labeled if name not in row_of]
+    if missing:
         raise ClasslensError(
-            f"store {os.fspath(store)!r} lacks {len(lacking)} of the images, such as {lacking[0]!r}: measure ranks of "
+            f"store {os.fspath(store)!r} lacks {len(missing)} of the images, such as {missing[0]!r}: measure ranks of "
             "the same images"
         )
-    rows = np.array([place.get(name, 0) for name in names], dtype=np.int64)
-    other = (data["target"].values[rows] != labels) & (labels >= 0)
-    if other.any():
-        first = int(np.flatnonzero(other)[0])
+    rows = np.array([row_of.get(name, 0) for name in names], dtype=np.int64)
+    differs = (data["target"].values[rows] != labels) & (labels >= 0)
+    if differs.any():
+        first = int(np.flatnonzero(differs)[0])
         raise ClasslensError(
             f"image {names[first]!r} has another class in store {os.fspath(store)!r}: measure ranks of the same images"
         )

@@ -1,4 +1,4 @@
-"""Which probes are trained, and how many of them in one pass over the images."""
+"""Plan of a training: which probes, in how many passes over the training images."""
 
 from __future__ import annotations
 
@@ -6,121 +6,137 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from classlens.engine.ram import told
+from classlens.engine.ram import format_ram
 from classlens.errors import ClasslensError, suggestion
 from classlens.lens.facts import site_blocks
 from classlens.models.view import ModelView, Tokens
-from classlens.store import schema as variables
-from classlens.store.probe_folder import Place
+from classlens.store.probe_folder import ProbeTokens
+from classlens.tasks.tokens.schema import STORED_SITES
 
-Which = Literal["all", "prefix", "image", "cls"]
-_SITES = ("embed", *variables.SITES)
-# Images whose features are put together before they are added, at most.
+TokenChoice = Literal["all", "prefix", "image", "cls"]
+_SITES = ("embed", *STORED_SITES)
+# Maximum number of images whose features are buffered before they are added to the sums.
 _BUFFER = 256
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The places of each pass, and of how many images their features are held."""
+    """Tokens whose probes are trained in each pass, and how many images' features are buffered."""
 
-    passes: tuple[tuple[Place, ...], ...]
+    passes: tuple[tuple[ProbeTokens, ...], ...]
     buffer: int
 
 
-def probe_sites(sites: str | Collection[str], view: ModelView) -> tuple[str, ...]:
-    """Sites that probes can read, in their order; raises ClasslensError for others."""
-    given = [sites] if isinstance(sites, str) else list(sites)
+def choose_sites(sites: str | Collection[str], view: ModelView) -> tuple[str, ...]:
+    """Sites with probes, in the order of the forward pass; raises ClasslensError for an unknown site."""
+    names = [sites] if isinstance(sites, str) else list(sites)
     known = [site for site in _SITES if site != "resid_mid" or view.has_mid]
-    for site in given:
+    if names == ["all"]:
+        return tuple(known)
+    for site in names:
         if site not in known:
             raise ClasslensError(
                 f"site {site!r} cannot be probed in model {view.name!r}{suggestion(str(site), known)}; give some of "
                 f"{', '.join(known)}"
             )
-    if not given:
+    if not names:
         raise ClasslensError(f"no sites were given: give some of {', '.join(known)}")
-    return tuple(site for site in known if site in given)
+    return tuple(site for site in known if site in names)
 
 
-def token_range(which: str, view: ModelView, tokens: Tokens) -> range:
-    """The places in the sequence of the tokens that get a probe; raises ClasslensError where there are none."""
+def token_range(choice: str, view: ModelView, tokens: Tokens) -> range:
+    """Positions of the tokens with probes; raises ClasslensError where the model has none of this kind."""
     prefix = len(tokens.prefix)
-    known = {"all": range(tokens.count), "prefix": range(prefix), "image": range(prefix, tokens.count)}
+    ranges = {"all": range(tokens.count), "prefix": range(prefix), "image": range(prefix, tokens.count)}
     if "cls" in tokens.prefix:
-        place = tokens.prefix.index("cls")
-        known["cls"] = range(place, place + 1)
-    if which not in known or not known[which]:
-        names = ", ".join(name for name, found in known.items() if found)
-        raise ClasslensError(f"model {view.name!r} has no tokens {which!r} to probe: give one of {names}")
-    return known[which]
+        position = tokens.prefix.index("cls")
+        ranges["cls"] = range(position, position + 1)
+    if not ranges.get(choice):
+        names = ", ".join(name for name, positions in ranges.items() if positions)
+        raise ClasslensError(f"model {view.name!r} has no tokens {choice!r} to probe: give one of {names}")
+    return ranges[choice]
 
 
-def places_of(view: ModelView, sites: Sequence[str], tokens: range) -> list[Place]:
-    """Every site and block with its tokens, in the order in which they pass."""
+def all_probe_tokens(view: ModelView, sites: Sequence[str], positions: range) -> list[ProbeTokens]:
+    """The tokens of every site and block, in the order of the forward pass."""
     return [
-        Place(site, int(block), tokens.start, tokens.stop)
+        ProbeTokens(site, int(block), positions.start, positions.stop)
         for block in range(len(view.blocks))
         for site in sites
         if block in site_blocks(view, site)
     ]
 
 
-def left_of(places: Iterable[Place], done: Collection[Place]) -> list[Place]:
-    """What is not trained yet: places less the tokens that are."""
-    found = []
-    for place in places:
-        start = place.start
-        own = sorted(one for one in done if (one.site, one.block) == (place.site, place.block))
-        for one in own:
-            if one.start > start:
-                found.append(place._replace(start=start, stop=one.start))
-            start = max(start, one.stop)
-        if start < place.stop:
-            found.append(place._replace(start=start))
-    return found
+def remaining_tokens(wanted: Iterable[ProbeTokens], trained: Collection[ProbeTokens]) -> list[ProbeTokens]:
+    """Tokens without trained probes."""
+    remaining = []
+    for tokens in wanted:
+        start = tokens.start
+        for done in sorted(done for done in trained if (done.site, done.block) == (tokens.site, tokens.block)):
+            if done.start > start:
+                remaining.append(tokens._replace(start=start, stop=done.start))
+            start = max(start, done.stop)
+        if start < tokens.stop:
+            remaining.append(tokens._replace(start=start))
+    return remaining
 
 
-def plan(
-    places: Sequence[Place], memory: int, *, each: int, features: int, least: int, pooled: bool, images: int
+def make_plan(
+    tokens: Sequence[ProbeTokens],
+    ram: int,
+    *,
+    probe_bytes: int,
+    feature_bytes: int,
+    least_images: int,
+    pooled: bool,
+    images: int,
 ) -> Plan:
-    """Share places out to as few passes as the memory allows: ``⌈need / memory⌉``, and more where no room is left for
-    the features of ``least`` images.
+    """Share tokens out to as few passes as the RAM allows.
 
-    ``each`` is the memory of one probe while it is trained, ``features`` that of the features of one image at its
-    tokens. Raises ClasslensError where not even one probe fits.
+    ``⌈need / ram⌉`` passes, or more where no room is left to buffer the features of ``least_images`` images. Raises
+    ClasslensError where not even one probe fits.
+
+    Args:
+        tokens: tokens with probes.
+        ram: bytes for sums and features of one pass.
+        probe_bytes: bytes of one probe during training.
+        feature_bytes: bytes of the features of one image for one probe.
+        least_images: least number of images to buffer, such as a batch.
+        pooled: whether all tokens of a site and block share one probe.
+        images: number of training images.
     """
-    units = sum(_units(place, pooled) for place in places)
-    wanted = min(least, images)
-    passes = max(1, -(-units * each // memory))
-    while passes <= units:
-        share = -(-units // passes)
-        room = (memory - share * each) // (share * features)
-        if room >= wanted:
-            return Plan(_split(places, share, pooled), min(_BUFFER, room))
+    probes = sum(_probes(wanted, pooled) for wanted in tokens)
+    least = min(least_images, images)
+    passes = max(1, -(-probes * probe_bytes // ram))
+    while passes <= probes:
+        share = -(-probes // passes)
+        buffer = (ram - share * probe_bytes) // (share * feature_bytes)
+        if buffer >= least:
+            return Plan(_split(tokens, share, pooled), min(_BUFFER, buffer))
         passes += 1
     raise ClasslensError(
-        f"memory of {told(memory)} is too little: one probe and the features of {wanted} images take "
-        f"{told(each + wanted * features)}; give --memory at least that"
+        f"ram of {format_ram(ram)} is too little: one probe and the features of {least} images take "
+        f"{format_ram(probe_bytes + least * feature_bytes)}; give --ram at least that"
     )
 
 
-def _units(place: Place, pooled: bool) -> int:
-    return 1 if pooled else place.stop - place.start
+def _probes(tokens: ProbeTokens, pooled: bool) -> int:
+    return 1 if pooled else tokens.stop - tokens.start
 
 
-def _split(places: Sequence[Place], share: int, pooled: bool) -> tuple[tuple[Place, ...], ...]:
-    """Passes of ``share`` probes each; the tokens of a site and block may fall into two."""
-    found: list[list[Place]] = [[]]
+def _split(tokens: Sequence[ProbeTokens], share: int, pooled: bool) -> tuple[tuple[ProbeTokens, ...], ...]:
+    """Passes of ``share`` probes each; the tokens of a site and block may fall into two passes."""
+    passes: list[list[ProbeTokens]] = [[]]
     room = share
-    for place in places:
-        rest: Place | None = place
+    for wanted in tokens:
+        rest: ProbeTokens | None = wanted
         while rest is not None:
             if room == 0:
-                found.append([])
+                passes.append([])
                 room = share
-            count = min(room, _units(rest, pooled))
+            count = min(room, _probes(rest, pooled))
             stop = rest.stop if pooled else rest.start + count
-            found[-1].append(rest._replace(stop=stop))
+            passes[-1].append(rest._replace(stop=stop))
             room -= count
             rest = None if stop == rest.stop else rest._replace(start=stop)
-    return tuple(tuple(one) for one in found if one)
+    return tuple(tuple(group) for group in passes if group)

@@ -1,4 +1,4 @@
-"""What the parameters alone say: class-value agreement and the top classes of every memory."""
+"""The group `parameters`: class-value agreement and the top classes of every memory, from weights alone."""
 
 from __future__ import annotations
 
@@ -6,36 +6,38 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from classlens.forward.streaming import SUBLAYERS, MemoryTables, Sublayer
+from classlens.core.arrays import Array
+from classlens.forward.agreement import SUBLAYERS, Sublayer
 from classlens.models.view import ModelView
-from classlens.store.schema import Array
+from classlens.tasks.tokens.schema import class_dtype
+from classlens.tasks.tokens.task import memory_tables
 
-# What an attention memory and an MLP memory are called: an input channel of W_O, a hidden unit.
+# Dims of the memories: input channels of W_O, hidden units of the MLP.
 MEMORY_DIMS: Mapping[Sublayer, str] = {"attn": "channel", "mlp": "unit"}
 
-Arrays = dict[str, tuple[tuple[str, ...], Array]]
 
+def parameter_facts(views: Mapping[str, ModelView]) -> dict[str, tuple[tuple[str, ...], Array]]:
+    """Dims and values of the arrays; ``views`` by the name of their weights, the model first.
 
-def parameter_facts(views: Mapping[str, tuple[ModelView, MemoryTables]]) -> Arrays:
-    """Arrays of the group ``parameters``; ``views`` by the name of their weights, the model's own first.
-
-    ``class_value_agreement``: the largest cosine between a class and a value vector, for every class. For a model with
-    several readouts, that of the first. ``attn_top_classes``, ``mlp_top_classes``: the classes that the model's value
-    vectors score highest, the best first.
+    ``class_value_agreement``: the largest cosine between a class and a value vector, for every class (of the first
+    readout, where a model has several). ``attn_top_classes``, ``mlp_top_classes``: the classes with the highest scores
+    of each value vector, best first.
     """
     agreement = [
         [
-            [tables.of(view.space, sublayer, block).agreement.cpu().numpy() for block in range(len(view.blocks))]
+            [memory_tables(view).of(view.space, sublayer, block).agreement.cpu().numpy() for block in range(blocks)]
             for sublayer in SUBLAYERS
         ]
-        for view, tables in views.values()
+        for view in views.values()
+        for blocks in [len(view.blocks)]
     ]
-    found: Arrays = {
-        "class_value_agreement": (("weights", "sublayer", "block", "category"), np.array(agreement, dtype=np.float32))
+    dims = ("weights", "sublayer", "block", "category")
+    arrays: dict[str, tuple[tuple[str, ...], Array]] = {
+        "class_value_agreement": (dims, np.array(agreement, dtype=np.float32))
     }
-    view, tables = next(iter(views.values()))
-    index = np.dtype("int16" if view.num_classes < 2**15 else "int32")
+    view = next(iter(views.values()))
     for sublayer, dim in MEMORY_DIMS.items():
-        top = [tables.of(view.space, sublayer, block).by_value.cpu().numpy() for block in range(len(view.blocks))]
-        found[f"{sublayer}_top_classes"] = (("block", dim, "place"), np.stack(top).astype(index))
-    return found
+        tables = [memory_tables(view).of(view.space, sublayer, block) for block in range(len(view.blocks))]
+        top = np.stack([memories.by_value.cpu().numpy() for memories in tables])
+        arrays[f"{sublayer}_top_classes"] = (("block", dim, "place"), top.astype(class_dtype(view.num_classes)))
+    return arrays

@@ -1,108 +1,83 @@
-"""The tokens after every block, of some images in any order: kept in memory where they fit, else made anew."""
+"""States after every block for the training of a tuned lens: kept in RAM where they fit, else computed each epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from classlens.core.arrays import Array
 from classlens.core.maps import compute_dtype
-from classlens.data.dataset import Dataset
-from classlens.data.loading import Reader, split
-from classlens.engine.work import reading
-from classlens.errors import ClasslensError
-from classlens.forward.states import read_states
-from classlens.lens.lens import Lens
+from classlens.engine.session import Session
+from classlens.engine.worker import BatchResult
+from classlens.store.probe_folder import ProbeTokens
+from classlens.tasks.states import STATES, StatesTask
 
 
-class States:
-    """``resid_post`` of every block.
+class TrainingStates:
+    """``resid_post`` of every block, for some images at once.
 
-        states = States(lens, dataset, shape, 16, None, skip_bad=False, memory=8 * 10**9, prefix_only=False)
-        for blocks in states.batches(order): blocks[5]      # [image, token, width], where the model is
-
-    ``prefix_only`` leaves out image tokens where the head pools none of them. Images that cannot be read are left out,
-    or raise ClasslensError.
+    Args:
+        session: model and images.
+        ram: bytes for the states of all images.
+        pooled_only: leave out image tokens where the head pools none of them.
+        report: called with the number of images as the states of all images are computed.
     """
 
     def __init__(
         self,
-        lens: Lens,
-        data: Dataset,
-        shape: tuple[int, ...],
-        batch_size: int,
-        workers: int | None,
-        skip_bad: bool,
-        memory: int,
+        session: Session,
+        ram: int,
         *,
-        prefix_only: bool,
-        report: Callable[[int], None] = lambda _: None,
+        pooled_only: bool,
+        report: Callable[[int], None] = lambda images: None,
     ) -> None:
-        """``report`` is called with the images that are done while the states of all are made."""
-        view = lens.view
-        self._lens, self._data, self._shape = lens, data, shape
-        self.batch_size, self._workers, self._skip_bad, self._report = batch_size, workers, skip_bad, report
-        tokens = view.tokens((shape[1], shape[2]))
+        view, tokens = session.lens.view, session.tokens
         prefix = len(tokens.prefix)
         pooled = [range(*readout.pooled.indices(tokens.count)) for readout in view.readouts]
-        alone = prefix_only and all(one.stop <= prefix for one in pooled)
-        self._tokens = slice(0, prefix if alone else tokens.count)
-        self._size = (len(view.blocks), self._tokens.stop, view.blocks[0].attn.weight.shape[0])
+        count = prefix if pooled_only and all(positions.stop <= prefix for positions in pooled) else tokens.count
+        self._session, self._report = session, report
+        self._tokens = tuple(ProbeTokens("resid_post", block, 0, count) for block in range(len(view.blocks)))
+        self._task = StatesTask(self._tokens)
         self._dtype = compute_dtype(view.dtype)
-        numbers = self._size[0] * self._size[1] * self._size[2]
-        self.fit = len(data) * numbers * self._dtype.itemsize <= memory
-        self._kept: list[Tensor] | None = None
-        self._there = torch.ones(len(data), dtype=torch.bool)
+        width = view.blocks[0].attn.weight.shape[0]
+        self._shape = (count, width)
+        self.batch_size = session.batch_size
+        self.fits = len(session.dataset) * len(view.blocks) * count * width * self._dtype.itemsize <= ram
+        self._blocks: list[Tensor] | None = None
+        self._readable = torch.ones(len(session.dataset), dtype=torch.bool)
 
-    def batches(self, images: Any) -> Iterator[list[Tensor]]:
-        """The states of these images, by their indices, some at once and in that order."""
-        if not self.fit:
-            yield from (blocks for _, blocks in self._made(images))
+    def batches(self, images: Array) -> Iterator[list[Tensor]]:
+        """States ``[image, token, width]`` of each block on the device of the model, in the order of ``images``."""
+        if not self.fits:
+            for result in self._session.stream(self._session.job(self._task, images=images)):
+                if result.readable.any():
+                    yield [states.to(self._session.lens.view.device) for states in self._states(result)]
             return
-        if self._kept is None:
-            self._kept = self._all()
-        # Batches as they are when states are made anew: fewer images where some cannot be read.
-        for some in torch.as_tensor(images).split(self.batch_size):
-            there = some[self._there[some]]
-            if len(there):
-                yield [block[there].to(self._lens.view.device) for block in self._kept]
+        self.load()
+        assert self._blocks is not None
+        # The batches of the other branch: they are smaller where images are unreadable.
+        for indices in torch.as_tensor(images).split(self.batch_size):
+            readable = indices[self._readable[indices]]
+            if len(readable):
+                yield [block[readable].to(self._session.lens.view.device) for block in self._blocks]
 
-    def _all(self) -> list[Tensor]:
-        blocks, tokens, width = self._size
-        kept = [torch.empty(len(self._data), tokens, width, dtype=self._dtype) for _ in range(blocks)]
-        for places, found in self._made(range(len(self._data))):
-            self._report(int(places[-1]) + 1)
-            for block, x in zip(kept, found, strict=True):
-                block[places] = x.cpu()
-            self._there[places] = True
-        return kept
+    def load(self) -> None:
+        """Compute the states of all images where they fit, once."""
+        if not self.fits or self._blocks is not None:
+            return
+        total = len(self._session.dataset)
+        blocks = [torch.empty(total, *self._shape, dtype=self._dtype) for _ in self._tokens]
+        for result in self._session.stream(self._session.job(self._task)):
+            images = np.array(result.images)
+            for block, states in zip(blocks, self._states(result), strict=True):
+                block[images[result.readable]] = states
+            self._readable[images[~result.readable]] = False
+            self._report(int(images[-1]) + 1)
+        self._blocks = blocks
 
-    def _made(self, images: Any) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """Their indices, and what passes after each block."""
-        view = self._lens.view
-        order = torch.as_tensor(list(images))
-        reader = Reader(self._data.subset(order.numpy()), self._lens.preprocessing, self._shape, (1, 1))
-        for batch in reading(reader, split(range(len(order)), self.batch_size), self.batch_size, self._workers):
-            if batch.problems and not self._skip_bad:
-                why = batch.problems[min(batch.problems)]
-                raise ClasslensError(f"{why}; --skip-bad (skip_bad=True) leaves it out")
-            good = torch.ones(len(batch.images), dtype=torch.bool)
-            good[[index - batch.images.start for index in batch.problems]] = False
-            own = order[batch.images.start : batch.images.stop]
-            self._there[own[~good]] = False
-            if not bool(good.any()):
-                continue
-            found: list[Tensor] = []
-
-            def keep(site: str, block: int, x: Tensor, found: list[Tensor] = found) -> None:
-                found.append(x[:, self._tokens].to(self._dtype))
-
-            logits = read_states(view, batch.pixels[good], ["resid_post"], keep)
-            if not bool(torch.isfinite(logits).all()):
-                raise ClasslensError(
-                    f"images of data {self._data.spec!r} give logits that are not finite: check the images and the "
-                    "checkpoint for NaN"
-                )
-            yield own[good], found
+    def _states(self, result: BatchResult) -> list[Tensor]:
+        readable = torch.as_tensor(result.readable)
+        return [torch.from_numpy(result.arrays[STATES][tokens.key])[readable] for tokens in self._tokens]

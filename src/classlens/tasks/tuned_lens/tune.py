@@ -1,46 +1,53 @@
-"""Training a tuned lens: one affine translator a block, whose projection is to match the model's output."""
+"""Training a tuned lens: an affine translator per block, whose projection matches the model's output."""
 
 from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
 
 from classlens.data.dataset import Dataset
-from classlens.data.registry import open_dataset
-from classlens.engine.batch_size import chosen_batch_size
-from classlens.engine.ram import bytes_of
-from classlens.engine.work import Progress
+from classlens.engine.model_source import Model, ModelSource
+from classlens.engine.progress import Report, Tracker, no_report
+from classlens.engine.ram import parse_ram
+from classlens.engine.ray import Cluster
+from classlens.engine.session import Engine, RunOptions, Selection, Session
 from classlens.errors import ClasslensError, cause
-from classlens.lens.lens import Lens, load
-from classlens.lens.tuned_lens import TunedLens, read_tuned_lens, write_tuned_lens
+from classlens.lens.tuned_lens import TunedLens, read_tuned_lens
 from classlens.models.view import ModelView
-from classlens.store.atomic import clear_leftovers, writing
+from classlens.store.atomic import atomic_write, clear_leftovers
 from classlens.store.lock import only_writer
-from classlens.store.provenance import identity_of, transform_pixels
-from classlens.tasks.tuned_lens.states import States
-from classlens.tasks.tuned_lens.trainer import Tuner, TunerState, Which
+from classlens.tasks.tuned_lens.states import TrainingStates
+from classlens.tasks.tuned_lens.training import TokenChoice, TrainingState, TunedLensTrainer
 
 
 @dataclass(frozen=True, eq=False)
 class TuneResult:
-    """A tuned lens, and how near it comes to the model's output: KL divergences in nats, means over held-out images."""
+    """A tuned lens and its divergences (KL, in nats) from the model's output, means over held-out images.
+
+    Args:
+        file: where it is written.
+        tuned_lens: the translators.
+        blocks: per block ``block``, ``plain`` and ``tuned``, the divergence without and with its translator, and
+            ``epoch``, the epoch of the translator (0 is the identity).
+        constant: divergence of one answer for all images, the mean output over the training images.
+        epochs: number of epochs.
+        images: number of training images.
+        held_out: number of held-out images.
+        seconds: time of the training.
+    """
 
     file: Path
     tuned_lens: TunedLens
     blocks: list[dict[str, float]]
-    """Of each block ``block, plain, tuned``: the divergence from the model's output of its projection without and with
-    its translator, and ``epoch``, from which the translator is (0: none was better than the identity)."""
     constant: float
-    """The divergence of one answer for all images: the mean output over the training images."""
     epochs: int
     images: int
     held_out: int
@@ -48,17 +55,17 @@ class TuneResult:
 
 
 def tune(
-    model: str | Path | nn.Module | ModelView | Lens,
+    model: Model,
     data: str | Dataset,
     out: str | os.PathLike[str],
     *,
-    tokens: Which = "all",
+    tokens: TokenChoice = "all",
     epochs: int = 30,
     patience: int = 4,
     learning_rate: float = 1e-3,
     held_out: float = 0.1,
     control: bool = False,
-    memory: int | str = "8GB",
+    ram: int | str = "8GB",
     split: str | None = None,
     limit: int | None = None,
     shuffle: bool = False,
@@ -66,154 +73,179 @@ def tune(
     batch_size: int | Literal["auto"] = "auto",
     workers: int | None = None,
     skip_bad: bool = False,
-    report: Callable[[Progress], None] = lambda _: None,
+    engine: Engine = "local",
+    cluster: Cluster | None = None,
+    report: Report = no_report,
     **options: Any,
 ) -> TuneResult:
-    """Train a tuned lens on unlabeled images and write it to a file that ``lens.with_tuned_lens`` reads.
-
-        found = classlens.tune("builtin:cifar10", "cifar10:/data", "lens.safetensors", split="train", limit=5000)
-        tuned = classlens.load("builtin:cifar10").with_tuned_lens("lens.safetensors")
+    """Train a tuned lens on unlabeled images and write it to a file for ``lens.with_tuned_lens``.
 
     The translator of a block, ``x -> W x + b``, begins as the identity and is trained (Adam, cosine schedule) to lower
-    ``KL(p ‖ q)``: ``p`` is what the model answers at its end, ``q`` what its own head reads from the block's tokens
-    behind the translator. Each block keeps the epoch with the least divergence on held-out images, so none gets worse
-    than the plain projection; at the last block the identity is the best there can be. Source: Belrose et al.,
-    *Eliciting Latent Predictions from Transformers with the Tuned Lens*, 2023 (for language models); design, section 6.
+    ``KL(p ‖ q)``: ``p`` is the model's output, ``q`` the output of its head on the translated tokens of the block. Each
+    block keeps the epoch with the least divergence on held-out images, so no block gets worse than the plain
+    projection; the identity is optimal for the last block.
 
     Args:
-        model: as for ``classlens.load``, or a lens.
-        data: as for ``classlens.measure``; labels are not looked at.
-        out: the file, ending in ``.safetensors``. A run that was stopped goes on after its last whole epoch.
-        tokens: ``"pooled"``: the tokens that the head pools (``[CLS]``), read as the head reads them. ``"all"``: half
-            of the objective is that, half is the mean over all tokens, of which each is to say what it says after the
-            last block.
-        epochs: at most; ``patience``: epochs without a block that gets better, after which it ends.
-        learning_rate: of Adam, at its start.
-        held_out: the share of images by which epochs are chosen.
-        control: each image is to match the output for another image; a lens that merely has room to learn would lower
-            its divergence from the model's output as well.
-        memory: for the states of all images, so that the model runs once; where they need more, it runs every epoch.
-        split, limit, shuffle, seed, batch_size, workers, skip_bad, report: as for ``classlens.measure``; ``seed`` is
-            also that of the order of images and of those held out.
+        model: as for ``classlens.load``, or a lens (``engine="local"`` only).
+        data: as for ``classlens.measure``; labels are ignored.
+        out: a file ending in ``.safetensors``. A stopped run resumes after its last complete epoch.
+        tokens: ``"pooled"``: the tokens that the head pools, decoded as the head decodes them. ``"all"``: half of the
+            objective is that, half the mean over all tokens, each of which is to match its own logits after the last
+            block.
+        epochs: maximum number of epochs.
+        patience: epochs without an improvement of any block before the training ends.
+        learning_rate: initial learning rate of Adam.
+        held_out: share of images that choose the epochs, between 0 and 1.
+        control: match the output for another image: a lens with enough capacity lowers its divergence from the model's
+            output without any information about the image.
+        ram: RAM for the states of all images, so that the model runs once; otherwise it runs every epoch.
+        split: split of the data.
+        limit: maximum number of images.
+        shuffle: draw ``limit`` images with ``seed``; the first images are taken otherwise.
+        seed: random seed of held-out images, their order and drawn samples.
+        batch_size: images per forward pass: up to 64, or a multiple of 64.
+        workers: processes that decode images (``engine="local"``).
+        skip_bad: skip unreadable images in place of stopping.
+        engine: ``"local"``, or ``"ray"`` to run the model on a cluster; the translators are trained on this machine.
+        cluster: where Ray runs.
+        report: called with a ``Progress`` as images are finished.
         options: passed to ``classlens.load``.
 
+    Returns:
+        A ``TuneResult``.
+
     Raises:
-        ClasslensError: numbers that cannot be used, too few images, a file of another run, and what
+        ClasslensError: settings out of range, too few images, a file of another run, and everything that
             ``classlens.measure`` raises for data and model.
+
+    Source: Belrose et al., *Eliciting Latent Predictions from Transformers with the Tuned Lens*, 2023.
+
+    Examples:
+        >>> import classlens
+        >>> result = classlens.tune(
+        ...     "builtin:cifar10", "cifar10:/data", "lens.safetensors", split="train", limit=5000
+        ... )  # doctest: +SKIP
+        >>> tuned = classlens.load("builtin:cifar10").with_tuned_lens("lens.safetensors")  # doctest: +SKIP
     """
     _check(tokens, epochs, patience, learning_rate, held_out)
-    room = bytes_of(memory)
+    available = parse_ram(ram)
     path = Path(out)
     if path.suffix != ".safetensors" or path.is_dir():
         raise ClasslensError(f"output {str(path)!r} is no name of a tuned lens: give a file ending in .safetensors")
-    dataset = data
-    if not isinstance(dataset, Dataset):
-        dataset = open_dataset(str(data), split=split, limit=limit, seed=seed if shuffle else None)
-    lens = model if isinstance(model, Lens) else load(model, **options)
-    pixels = transform_pixels(lens.preprocessing)
-    count = lens.view.tokens((int(pixels.shape[1]), int(pixels.shape[2]))).count
-    batch = chosen_batch_size(batch_size, None, lens.view, count)
-    identity = json.dumps(
-        {
-            **identity_of(lens, dataset, pixels, batch_size=batch, seed=seed),
-            "tokens": tokens,
-            "epochs": epochs,
-            "patience": patience,
-            "learning_rate": learning_rate,
-            "held_out": held_out,
-            "control": control,
-        },
-        sort_keys=True,
+    run = RunOptions(
+        seed=seed,
+        batch_size=batch_size,
+        workers=workers,
+        skip_bad=skip_bad,
+        engine=engine,
+        cluster=cluster or Cluster(),
+        report=report,
     )
-    started = time.perf_counter()
+    selection = Selection(split=split, limit=limit, shuffle=shuffle)
+    dataset = selection.open(data, seed)
+    session = Session(ModelSource(model, options), dataset, run, labeled=False)
+    view = session.lens.view
+    settings = session.settings(
+        tokens=tokens,
+        epochs=epochs,
+        patience=patience,
+        learning_rate=learning_rate,
+        held_out=held_out,
+        control=control,
+    )
+    key = json.dumps(settings, sort_keys=True)
+    images = len(dataset)
     with only_writer(str(path), local=True):
         clear_leftovers(path.parent, f".{path.name}.*")
-        done = _finished(path, lens.view, identity)
-        if done is not None:
-            return done
-        order = np.random.default_rng(seed).permutation(len(dataset))
-        apart = max(1, round(held_out * len(dataset)))
-        if len(dataset) - apart < 1:
-            raise ClasslensError(f"data {dataset.spec!r} has {len(dataset)} images: give at least 2, better thousands")
-
-        def running(images: int) -> None:
-            report(Progress(images, len(dataset), 0, 0, time.perf_counter() - started, "running the model"))
-
-        alone = tokens == "pooled"
-        shape = tuple(pixels.shape)
-        states = States(lens, dataset, shape, batch, workers, skip_bad, room, prefix_only=alone, report=running)
-        tuner = Tuner(lens, states, order[apart:], order[:apart], tokens, control, seed)
-        kept = path.with_name(f"{path.name}.training")
-        state = _resumed(kept, identity, lens.view) or tuner.begin()
-        total, before = epochs * len(dataset), state.epoch * len(dataset)
-        while state.epoch < epochs and state.waited < patience:
-
-            def told(images: int, epoch: int = state.epoch) -> None:
-                doing = f"epoch {epoch + 1} of at most {epochs}"
-                done = epoch * len(dataset) + images
-                report(Progress(done, total, before, 0, time.perf_counter() - started, doing))
-
-            tuner.epoch(state, epochs, learning_rate, told)
-            _keep(kept, identity, state)
-        found = TuneResult(
-            path,
-            state.best,
-            [
-                {"block": block, "plain": plain, "tuned": tuned, "epoch": epoch}
-                for block, (plain, tuned, epoch) in enumerate(zip(state.plain, state.tuned, state.chosen, strict=True))
-            ],
-            tuner.constant(),
-            state.epoch,
-            len(order) - apart,
-            apart,
-            time.perf_counter() - started,
+        finished = _finished(path, view, key)
+        if finished is not None:
+            return finished
+        order = np.random.default_rng(seed).permutation(images)
+        held_out_images = max(1, round(held_out * images))
+        if images - held_out_images < 1:
+            raise ClasslensError(f"data {dataset.spec!r} has {images} images: give at least 2, better thousands")
+        tracker = Tracker(report, images, doing="running the model")
+        states = TrainingStates(
+            session, available, pooled_only=tokens == "pooled", report=lambda done: tracker.at(done)
         )
-        about = {"blocks": found.blocks, "constant": found.constant, "epochs": found.epochs, "images": found.images}
-        note = {**about, "held_out": found.held_out, "seconds": found.seconds, "data": dataset.spec}
-        write_tuned_lens(path, state.best, lens.view, {"training": identity, "found": json.dumps(note)})
-        kept.unlink(missing_ok=True)
-        return found
+        states.load()
+        train, apart = order[held_out_images:], order[:held_out_images]
+        trainer = TunedLensTrainer(view, states, train, apart, tokens, control, seed)
+        checkpoint = path.with_name(f"{path.name}.training")
+        state = _resumed(checkpoint, key, view) or trainer.begin()
+        tracker.restart(epochs * images, state.epoch * images)
+        while state.epoch < epochs and state.epochs_without_improvement < patience:
+            begun = state.epoch * images
+            doing = f"epoch {state.epoch + 1} of at most {epochs}"
+            trainer.epoch(state, epochs, learning_rate, partial(_report_epoch, tracker, begun, doing))
+            _save(checkpoint, key, state)
+        blocks = [
+            {"block": block, "plain": plain, "tuned": tuned, "epoch": epoch}
+            for block, (plain, tuned, epoch) in enumerate(zip(state.plain, state.tuned, state.chosen, strict=True))
+        ]
+        result = TuneResult(
+            path, state.best, blocks, trainer.constant(), state.epoch, len(train), len(apart), tracker.seconds
+        )
+        fields = {name: getattr(result, name) for name in _FIELDS}
+        metadata = {"training": key, "result": json.dumps({**fields, "data": dataset.spec})}
+        try:
+            with atomic_write(path) as temporary:
+                state.best.save(temporary, view, metadata)
+        except OSError as error:
+            raise ClasslensError(
+                f"tuned lens {str(path)!r} cannot be written ({cause(error)}): give another --out"
+            ) from None
+        checkpoint.unlink(missing_ok=True)
+        return result
 
 
-def _finished(path: Path, view: ModelView, identity: str) -> TuneResult | None:
-    """The tuned lens that lies there already; raises ClasslensError for that of another run."""
+def _report_epoch(tracker: Tracker, begun: int, doing: str, done: int) -> None:
+    tracker.at(begun + done, doing)
+
+
+_FIELDS = ("blocks", "constant", "epochs", "images", "held_out", "seconds")
+
+
+def _finished(path: Path, view: ModelView, key: str) -> TuneResult | None:
+    """The result of a finished run; raises ClasslensError for that of other images or settings."""
     if not path.exists():
         return None
-    tuned_lens, about = read_tuned_lens(path, view)
-    if about.get("training") != identity:
+    tuned_lens, metadata = read_tuned_lens(path, view)
+    if metadata.get("training") != key:
         raise ClasslensError(f"tuned lens {str(path)!r} is of other images or settings: give another --out")
-    found = json.loads(about["found"])
-    found.pop("data")
-    return TuneResult(path, tuned_lens, **found)
+    fields = json.loads(metadata["result"])
+    return TuneResult(path, tuned_lens, **{name: fields[name] for name in _FIELDS})
 
 
-def _keep(file: Path, identity: str, state: TunerState) -> None:
-    """Write down where the run is, whole or not at all."""
-    record = {**vars(state), "best": [state.best.weight, state.best.bias], "identity": identity}
+def _save(checkpoint: Path, key: str, state: TrainingState) -> None:
+    """Write the state of the training, completely or not at all."""
+    record = {**vars(state), "best": [state.best.weight, state.best.bias], "settings": key}
     try:
-        with writing(file) as made:
-            torch.save(record, made)
+        with atomic_write(checkpoint) as path:
+            torch.save(record, path)
     except OSError as error:
         raise ClasslensError(
-            f"{str(file)!r} cannot be written ({cause(error)}): make room or give another --out"
+            f"{str(checkpoint)!r} cannot be written ({cause(error)}): make room or give another --out"
         ) from None
 
 
-def _resumed(file: Path, identity: str, view: ModelView) -> TunerState | None:
-    """Where a run that was stopped is; raises ClasslensError for one of other images or settings."""
-    if not file.exists():
+def _resumed(checkpoint: Path, key: str, view: ModelView) -> TrainingState | None:
+    """The state of a stopped run; raises ClasslensError for that of other images or settings."""
+    if not checkpoint.exists():
         return None
     try:
-        record: Mapping[str, Any] = torch.load(file, map_location=view.device, weights_only=True)
-        same = record["identity"] == identity
-    except Exception as error:  # what else lies there is not bounded
-        raise ClasslensError(f"{str(file)!r} cannot be gone on with ({cause(error)}): remove it") from None
+        record: Mapping[str, Any] = torch.load(checkpoint, map_location=view.device, weights_only=True)
+        same = record["settings"] == key
+    except Exception as error:  # torch does not bound what a damaged file raises
+        raise ClasslensError(f"{str(checkpoint)!r} cannot be resumed ({cause(error)}): remove it") from None
     if not same:
         raise ClasslensError(
-            f"{str(file)!r} is of a run with other images or settings: give the same to go on, or remove it"
+            f"{str(checkpoint)!r} is of a run with other images or settings: give the same to resume, or remove it"
         )
-    best = TunedLens(*(one.cpu() for one in record["best"]))
-    return TunerState(**{key: value for key, value in record.items() if key not in ("identity", "best")}, best=best)
+    best = TunedLens(*(part.cpu() for part in record["best"]))
+    return TrainingState(
+        **{name: value for name, value in record.items() if name not in ("settings", "best")}, best=best
+    )
 
 
 def _check(tokens: str, epochs: int, patience: int, learning_rate: float, held_out: float) -> None:

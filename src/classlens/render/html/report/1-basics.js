@@ -1,7 +1,7 @@
-// Small tools: elements, numbers in words, the data, and a state that redraws what depends on it.
+// Basics: elements, the data, numbers as text, and a state that redraws the parts that depend on it.
 const byId = (id) => document.getElementById(id);
 
-/** An element with attributes and children; text goes in as text, never as markup. */
+/** An element with attributes and children; strings become text, never markup. */
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -27,7 +27,7 @@ const prefixCount = model.prefix.length;
 const tokenCount = prefixCount + gridRows * gridColumns;
 const clsToken = model.prefix.indexOf("cls");
 
-// An image's numbers are parsed when it is first looked at: they may take megabytes.
+// The numbers of an image may take megabytes, so they are parsed when the image is first chosen.
 const parsed = new Map();
 function imageAt(index) {
   if (!parsed.has(index)) parsed.set(index, read(`image-${index}`));
@@ -46,7 +46,7 @@ const withMinus = (text) => text.replaceAll("-", "−");
 /** Fixed decimals, for logits. */
 const fixed = (value, digits = 2) => withMinus((Math.abs(value) < 0.5 * 10 ** -digits ? 0 : value).toFixed(digits));
 const signed = (value, digits = 2) => (Math.abs(value) < 0.5 * 10 ** -digits || value < 0 ? "" : "+") + fixed(value, digits);
-/** Three significant digits, for values whose size is not known beforehand. */
+/** Three significant digits, for values of any size. */
 function significant(value) {
   const size = Math.abs(value);
   if (size === 0) return "0";
@@ -59,7 +59,7 @@ function percent(share) {
   if (value > 99.9 && value < 100) return ">99.9%";
   return `${Number(value.toFixed(value < 10 ? 1 : 0))}%`;
 }
-/** Identifiability keeps enough digits for one rank to show. */
+/** Digits of an identifiability that show a difference of one rank. */
 const rankDigits = Math.max(2, Math.ceil(Math.log10(model.num_classes)));
 const identifiability = (rank) => 1 - rank / model.num_classes;
 const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : noun.endsWith("s") ? "es" : "s"}`;
@@ -71,7 +71,7 @@ function tokenName(token) {
   return `Row ${Math.floor(position / gridColumns) + 1}, column ${(position % gridColumns) + 1}`;
 }
 
-// The state of the page. `update` changes some of it and redraws the parts that named what changed.
+// The state of the page. `update` changes some keys and redraws the parts that depend on them.
 const state = {
   image: 0,
   block: model.blocks - 1,

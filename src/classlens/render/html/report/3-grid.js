@@ -1,4 +1,4 @@
-// A picture cut into tokens: one button a token, prefix tokens as named cells beside it.
+// A picture cut into tokens: one button for each token, with prefix tokens as named cells beside it.
 const grids = [];
 
 function tokenGrid(host, { label, prefix = false }) {
@@ -8,7 +8,7 @@ function tokenGrid(host, { label, prefix = false }) {
   const picture = make("div", { class: "picture" }, image, cells);
   const root = make("div", { class: "token-grid", role: "group", "aria-label": label }, picture);
   root.style.setProperty("--ratio", model.input_size[1] / model.input_size[0]);
-  // A cell smaller than this cannot hold a mark of its own size.
+  // Small cells get a smaller mark.
   root.classList.toggle("fine", Math.max(gridRows, gridColumns) > 16);
   const buttons = new Map();
   const cell = (token) => {
@@ -64,7 +64,7 @@ function tokenGrid(host, { label, prefix = false }) {
       image.src = source;
       image.alt = alt;
     },
-    /** `colors(token)`: a CSS color or null; `labels(token)`: words; `marked(token)`: has the class on top. */
+    /** `colors(token)`: a CSS color or null; `labels(token)`: its name for screen readers; `tip(token)`: lines of its tip. */
     paint({ colors, labels, tip, marked = () => false, gray = true }) {
       tips = tip;
       root.classList.toggle("gray", gray);
@@ -79,7 +79,7 @@ function tokenGrid(host, { label, prefix = false }) {
   return grid;
 }
 
-/** Where an arrow key leads from a token; null where it leads nowhere. */
+/** The token that an arrow key moves to; null at an edge. */
 function neighbor(token, key, buttons) {
   const position = token - prefixCount;
   const column = position % gridColumns;
@@ -97,11 +97,11 @@ function neighbor(token, key, buttons) {
   return next !== null && buttons.has(next) ? next : null;
 }
 
-// The token in the inspector is outlined in every picture, and is the one that Tab reaches.
+// The inspected token is outlined in every picture, and Tab reaches it.
 let outlined = null;
 onChange(["token", "pinned"], () => {
   for (const { buttons } of grids) {
-    const reach = buttons.has(state.token) ? state.token : prefixCount;
+    const reachable = buttons.has(state.token) ? state.token : prefixCount;
     for (const token of new Set([outlined ?? state.token, state.token, prefixCount])) {
       const button = buttons.get(token);
       if (!button) continue;
@@ -109,7 +109,7 @@ onChange(["token", "pinned"], () => {
       button.classList.toggle("shown", shown);
       button.classList.toggle("pinned", shown && state.pinned);
       button.setAttribute("aria-pressed", String(shown && state.pinned));
-      button.tabIndex = token === reach ? 0 : -1;
+      button.tabIndex = token === reachable ? 0 : -1;
     }
   }
   outlined = state.token;
@@ -120,10 +120,10 @@ function showTip(anchor, lines) {
   tip.replaceChildren(...lines.map((line, i) => make(i ? "div" : "strong", {}, line)));
   tip.hidden = false;
   const box = anchor.getBoundingClientRect();
-  const own = tip.getBoundingClientRect();
-  const room = document.documentElement.clientWidth;
-  const left = Math.min(Math.max(box.left + box.width / 2 - own.width / 2, 6), room - own.width - 6);
-  const above = box.top - own.height - 8;
+  const tipBox = tip.getBoundingClientRect();
+  const windowWidth = document.documentElement.clientWidth;
+  const left = Math.min(Math.max(box.left + box.width / 2 - tipBox.width / 2, 6), windowWidth - tipBox.width - 6);
+  const above = box.top - tipBox.height - 8;
   tip.style.left = `${left}px`;
   tip.style.top = `${above > 4 ? above : box.bottom + 8}px`;
 }

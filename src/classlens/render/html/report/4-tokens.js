@@ -1,4 +1,4 @@
-// The main panel: tokens colored by what they say, and one token in full.
+// The main panel: all tokens colored by rank or top class, and one token in full.
 const SITES = {
   embed: ["before the first block", "Before the first block"],
   attn_out: ["what attention adds", "What attention adds"],
@@ -16,9 +16,9 @@ const siteWords = () => {
     mlp_out: `In what the MLP adds in block ${number}`,
   }[state.site] ?? `After block ${number}`;
 };
-/** The block's place in the lists of the current site: the embedding has one entry. */
+/** The current block's index in the lists of the current site; the embedding has one entry. */
 const blockIndex = () => (state.site === "embed" ? 0 : state.block);
-const here = () => {
+const currentFacts = () => {
   const site = currentImage().tokens[state.site];
   return { rank: site.rank[blockIndex()], top: site.top[blockIndex()], logit: site.top_logit[blockIndex()] };
 };
@@ -88,7 +88,7 @@ function drawBlockControls() {
 }
 
 function drawTokens(grid) {
-  const { rank, top } = here();
+  const { rank, top } = currentFacts();
   const palette = categoryColors();
   const colors = {
     identifiability: (token) => viridis(identifiability(rank[token])),
@@ -110,7 +110,7 @@ function drawTokens(grid) {
   });
   drawLegend(palette, top);
   const image = rank.slice(prefixCount);
-  const onTop = image.filter((one) => one === 0).length;
+  const onTop = image.filter((tokenRank) => tokenRank === 0).length;
   byId("summary").textContent =
     `${siteWords()}, ${onTop} of ${counted(image.length, "image token")} (${percent(onTop / image.length)}) have ${target} on top` +
     (clsToken >= 0 ? `; at [CLS] it has ${rankWords(rank[clsToken])}.` : ".");
@@ -152,9 +152,9 @@ function drawLegend(palette, top) {
 }
 
 function swatch(color) {
-  const found = make("span", { class: "swatch", "aria-hidden": "true" });
-  found.style.background = color;
-  return found;
+  const element = make("span", { class: "swatch", "aria-hidden": "true" });
+  element.style.background = color;
+  return element;
 }
 
 function drawInspector() {
@@ -192,7 +192,7 @@ function drawInspector() {
   keepInView(rows[blockIndex()], head);
 }
 
-/** Scrolls the table, and only the table, until the row of the current block shows. */
+/** Scrolls the table, but not the page, until the row of the current block is visible. */
 function keepInView(row, head) {
   const scroller = byId("token-classes").parentElement;
   const above = row.offsetTop - head.offsetHeight;

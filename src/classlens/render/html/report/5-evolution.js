@@ -1,4 +1,4 @@
-// How the class builds up over the blocks: one line for image tokens, one for [CLS].
+// The line chart over blocks: share on top and mean identifiability of image tokens, identifiability at [CLS].
 function setUpEvolution() {
   const hasCls = clsToken >= 0;
   byId("evolution-legend").replaceChildren(
@@ -57,19 +57,19 @@ function drawEvolution() {
     });
   };
   line("mean", blockNumbers().map((block) => meanIdentifiability(image, block)));
-  if (clsToken >= 0) line("cls", image.blocks.map((one) => identifiability(one.cls_rank)));
-  line("image", image.blocks.map((one) => one.identifiable));
-  // Wide invisible strips take the pointer, so that no one has to hit a dot.
+  if (clsToken >= 0) line("cls", image.blocks.map((facts) => identifiability(facts.cls_rank)));
+  line("image", image.blocks.map((facts) => facts.identifiable));
+  // Wide invisible strips catch the pointer, as dots are hard to hit.
   const step = model.blocks === 1 ? size.width : x(1) - x(0);
   for (const block of blockNumbers()) {
-    const one = image.blocks[block];
+    const facts = image.blocks[block];
     const strip = makeSvg("rect", { class: "strip", "data-block": block, x: x(block) - step / 2, y: size.top, width: step, height: size.height - size.top });
     strip.addEventListener("click", () => update({ block }));
     strip.addEventListener("pointerenter", () => showTip(strip, [
       `Block ${block + 1}`,
-      `${percent(one.identifiable)} of image tokens on top`,
+      `${percent(facts.identifiable)} of image tokens on top`,
       `image tokens: mean identifiability ${fixed(meanIdentifiability(image, block), rankDigits)}`,
-      ...(one.cls_rank === null ? [] : [`[CLS]: identifiability ${fixed(identifiability(one.cls_rank), rankDigits)}, ${rankWords(one.cls_rank)}`]),
+      ...(facts.cls_rank === null ? [] : [`[CLS]: identifiability ${fixed(identifiability(facts.cls_rank), rankDigits)}, ${rankWords(facts.cls_rank)}`]),
     ]));
     strip.addEventListener("pointerleave", hideTip);
     svg.append(strip);

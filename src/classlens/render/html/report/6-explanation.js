@@ -1,4 +1,4 @@
-// The explanation: one large map, and a small one for every block and head.
+// The explanation: one large map, and a small map for every block and head.
 function setUpExplanation() {
   const large = tokenGrid(byId("map-grid"), { label: "Explanation map" });
   const blockSelect = byId("map-block");
@@ -22,7 +22,7 @@ function setUpExplanation() {
   onChange(["mapBlock", "mapHead"], markMultiple);
 }
 
-/** The map of a block and head; null sums over all of them. */
+/** The map of a block and head; null sums over all blocks or heads. */
 function mapOf(block, head) {
   const { values } = currentImage().explanation;
   if (block === null) return sumMaps(values.map(sumMaps));
@@ -33,7 +33,7 @@ function mapName(block, head) {
   return head === null ? `Block ${block + 1}, all heads` : `Block ${block + 1}, head ${head + 1}`;
 }
 
-/** Whose attention it is, in words. */
+/** The tokens whose attention is explained, in words. */
 const QUERIES = {
   cls: "[CLS]",
   "mean of pooled tokens": "the tokens that the head pools",
@@ -46,9 +46,9 @@ function drawLargeMap(grid) {
   const { mapBlock, mapHead } = state;
   const map = mapOf(mapBlock, mapHead);
   const largest = largestOf(map);
-  const reader = QUERIES[explanation.query];
+  const queries = QUERIES[explanation.query];
   byId("explanation-words").replaceChildren(
-    "Tokens learn from one another through attention. For each image token: would more attention to it from ", reader,
+    "Tokens learn from one another through attention. For each image token: would more attention to it from ", queries,
     " make ", make("strong", {}, target.name), " likelier (positive) or less likely (negative)? ",
     `The value is the negative gradient of the ${explanation.loss.replaceAll("_", " ")} loss with respect to that attention weight.`);
   byId("map-title").textContent = mapName(mapBlock, mapHead);
@@ -79,23 +79,23 @@ function buildMultiples() {
   table.replaceChildren(make("thead", {}, over, header), make("tbody", {}, ...body));
   table.style.setProperty("--heads", model.heads + 1);
   table.style.setProperty("--cells", `${gridColumns} / ${gridRows}`);
-  const where = (button) => ({
+  const mapAt = (button) => ({
     mapBlock: Number(button.dataset.block),
     mapHead: button.dataset.head === "all" ? null : Number(button.dataset.head),
   });
   table.addEventListener("click", (event) => {
     const button = event.target.closest(".mini");
-    if (button) update(where(button));
+    if (button) update(mapAt(button));
   });
-  const tell = (event) => {
+  const showMapTip = (event) => {
     const button = event.target.closest(".mini");
     if (!button) return;
-    const { mapBlock, mapHead } = where(button);
+    const { mapBlock, mapHead } = mapAt(button);
     const map = mapOf(mapBlock, mapHead);
     showTip(button, [mapName(mapBlock, mapHead), `sum ${significant(sum(map))}, largest value ${significant(largestOf(map))}`]);
   };
-  table.addEventListener("pointerover", tell);
-  table.addEventListener("focusin", tell);
+  table.addEventListener("pointerover", showMapTip);
+  table.addEventListener("focusin", showMapTip);
   table.addEventListener("pointerleave", hideTip);
   table.addEventListener("focusout", hideTip);
   table.addEventListener("keydown", (event) => {
@@ -103,7 +103,7 @@ function buildMultiples() {
     const move = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
     if (!button || !move) return;
     event.preventDefault();
-    const { mapBlock, mapHead } = where(button);
+    const { mapBlock, mapHead } = mapAt(button);
     const column = (mapHead ?? -1) + move[1];
     const next = miniAt(mapBlock + move[0], column < 0 ? (column < -1 ? undefined : null) : column);
     if (next) next.focus();
@@ -116,7 +116,7 @@ const miniAt = (block, head) =>
 function drawMultiples() {
   const image = currentImage();
   const summed = image.explanation.values.map(sumMaps);
-  // Sums over heads and single heads differ in size, so each kind has a scale of its own.
+  // Sums over heads are larger than single heads, so each kind has its own scale.
   const shared = { all: largestOf(summed.flat()), head: largestOf(image.explanation.values.flat(2)) };
   byId("multiples-words").textContent =
     "Choose a map to enlarge it. Blocks run down, heads across; “all” sums a block's heads. " +
@@ -137,8 +137,9 @@ function paintCanvas(canvas, map, largest) {
   const context = canvas.getContext("2d");
   const pixels = context.createImageData(gridColumns, gridRows);
   map.forEach((value, i) => {
-    const { rgb, alpha } = diverging(value, largest);
-    pixels.data.set([...rgb, Math.round(255 * alpha)], 4 * i);
+    // No picture lies below small maps, so their strongest color is opaque.
+    const { rgb, share } = diverging(value, largest);
+    pixels.data.set([...rgb, Math.round(255 * share)], 4 * i);
   });
   context.putImageData(pixels, 0, 0);
 }
@@ -146,9 +147,9 @@ function paintCanvas(canvas, map, largest) {
 function markMultiple() {
   const { mapBlock, mapHead } = state;
   const chosen = mapBlock === null ? null : miniAt(mapBlock, mapHead);
-  const reach = chosen ?? miniAt(0, null);
+  const reachable = chosen ?? miniAt(0, null);
   for (const button of byId("multiples").querySelectorAll(".mini")) {
     button.setAttribute("aria-pressed", String(button === chosen));
-    button.tabIndex = button === reach ? 0 : -1;
+    button.tabIndex = button === reachable ? 0 : -1;
   }
 }

@@ -1,8 +1,8 @@
-// The logit as a sum: a bar for each part, the heads of a block, and where in the picture it comes from.
+// The logit as a sum: a bar for each part, the heads of a block, and the contribution of each image token.
 function setUpAttribution() {
   if (!currentImage().attribution) {
     byId("attribution-words").textContent =
-      "This head pools its tokens by attention, which is not linear in them: the logit is no sum of what the parts of the model add.";
+      "This head pools its tokens by attention, which is not linear in them: the logit is no sum of contributions.";
     byId("attribution-parts").hidden = true;
     return;
   }
@@ -25,7 +25,7 @@ function attributionParts({ embed, attention, mlp, bias }) {
   ];
 }
 
-/** A row with a name, a bar from zero in the middle, and the value. */
+/** A row with a name, a bar that starts at zero in the middle, and the value. */
 function barRow({ id, name, value, largest, digits = 2, tag = "div", className = "", title = null, attributes = {} }) {
   const fill = make("span", { class: `fill ${value < 0 ? "against" : "for"}` });
   const width = largest > 0 ? (50 * Math.abs(value)) / largest : 0;
@@ -42,8 +42,8 @@ function drawBars() {
   const rows = attributionParts(attribution);
   const largest = largestOf(rows.map((row) => row.value));
   byId("attribution-words").replaceChildren(
-    "The logit of ", make("strong", {}, target.name), ` is ${fixed(attribution.logit)}. It is exactly the sum of what each part of the ` +
-    "model adds: embeddings, the attention and MLP of each block, and all biases (the scale of every norm is held at its value).");
+    "The logit of ", make("strong", {}, target.name), ` is ${fixed(attribution.logit)}. It is exactly the sum of the contributions ` +
+    "of the model's parts: embeddings, the attention and MLP of each block, and all biases (the scale of every norm is held at its value).");
   byId("bars").replaceChildren(...rows.map(({ id, name, value, block }) => {
     if (block === undefined) return barRow({ id: `bar-${id}`, name, value, largest });
     const row = barRow({
@@ -68,9 +68,9 @@ function drawDetail(sources) {
   const map = block === null ? sumMaps(attribution.image_tokens) : attribution.image_tokens[block];
   const total = block === null ? sum(attribution.attention.map(sum)) : sum(attribution.attention[block]);
   const fromImage = sum(map);
-  const rest = prefixCount ? `, ${signed(total - fromImage)} from ${counted(prefixCount, "other token")} (${model.prefix.map(prefixName).join(", ")})` : "";
+  const otherTokens = prefixCount ? `, ${signed(total - fromImage)} from ${counted(prefixCount, "other token")} (${model.prefix.map(prefixName).join(", ")})` : "";
   byId("detail-words").textContent =
-    `Attention adds ${signed(total)}: ${signed(fromImage)} is read from the image tokens below${rest}.` +
+    `Attention adds ${signed(total)}: ${signed(fromImage)} comes from the image tokens below${otherTokens}.` +
     (block === null ? " Choose an attention bar to see the heads of its block." : " Its heads:");
   const heads = block === null ? [] : attribution.attention[block];
   const largest = largestOf(heads);
@@ -85,5 +85,5 @@ function drawDetail(sources) {
     tip: (token) => [tokenName(token), `adds ${significant(map[token - prefixCount])} to the logit of ${target.name}`],
   });
   divergingLegend(byId("source-legend"), top,
-    `what is read here lowers the logit of ${target.name}`, `what is read here raises it`);
+    `lowers the logit of ${target.name}`, `raises it`);
 }

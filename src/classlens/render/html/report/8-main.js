@@ -1,4 +1,4 @@
-// The head of the page, the choice of an image, and the start.
+// The header, the choice of an image, and the start.
 const POOLING = {
   cls: "decides at [CLS]",
   avg: "decides at the mean of its tokens",
@@ -43,7 +43,7 @@ function drawHeader() {
     button.setAttribute("aria-pressed", String(Number(button.dataset.image) === state.image));
   }
   const [height, width] = model.input_size;
-  // Few pixels are shown as the squares they are; many are smoothed as a photo.
+  // Small pictures show their pixels, large ones are smoothed.
   document.documentElement.style.setProperty("--rendering", Math.max(height, width) <= 96 ? "pixelated" : "auto");
   byId("seen-picture").src = record.pictures[state.image];
   byId("seen-picture").alt = `What the model saw of ${image.name}`;
@@ -53,18 +53,18 @@ function drawHeader() {
   byId("target").replaceChildren("Class of interest: ", make("strong", {}, target.name),
     target.chosen === "given" ? " (given)" : " (the prediction)",
     target.index === likeliest.index ? "." : `. The model predicts ${likeliest.name} instead.`);
-  byId("predictions").replaceChildren(...image.predictions.map((one) => {
+  byId("predictions").replaceChildren(...image.predictions.map((guess) => {
     const fill = make("span", { class: "fill" });
-    fill.style.width = `${100 * one.probability}%`;
-    return make("li", { class: one.index === target.index ? "target" : null },
-      make("span", { class: "label", title: one.name }, one.name),
+    fill.style.width = `${100 * guess.probability}%`;
+    return make("li", { class: guess.index === target.index ? "target" : null },
+      make("span", { class: "label", title: guess.name }, guess.name),
       make("span", { class: "track", "aria-hidden": "true" }, fill),
-      make("span", { class: "number", title: `logit ${fixed(one.logit)}` }, percent(one.probability)));
+      make("span", { class: "number", title: `logit ${fixed(guess.logit)}` }, percent(guess.probability)));
   }));
   byId("story").replaceChildren(...story(image).map((line) => make("li", {}, line)));
 }
 
-/** What the numbers below come to, in a few sentences. */
+/** A summary of the numbers below, in a few sentences. */
 function story(image) {
   const { target, blocks, largest, attribution } = image;
   const last = blocks[blocks.length - 1];

@@ -1,4 +1,4 @@
-"""Puts an inspection record, its pictures and the page's own code into one HTML file."""
+"""Writes an inspection record, its pictures and the page's own code as one HTML file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,17 @@ from typing import Any
 
 from PIL import Image
 
+from classlens import palette
 from classlens.errors import ClasslensError
 
+_COLORS: Mapping[str, str] = {
+    "cls": palette.CLS,
+    "image": palette.IMAGE_TOKENS,
+    "supports": palette.SUPPORTS,
+    "opposes": palette.OPPOSES,
+    "opacity": str(palette.OPACITY),
+}
+"""Colors of the figures that the style sheet uses too."""
 _LOGIT_DIGITS = 4
 _MAP_DIGITS = 3
 _PART_DIGITS = 6
@@ -28,7 +37,7 @@ def write_report(record: Mapping[str, Any], pictures: Sequence[Image.Image], pat
 
     ``write_report(record, [trace.picture(0)], Path("report.html"))``
 
-    ``pictures[i]``: what the model saw of ``record["images"][i]``, RGB at ``input_size``. The file opens without a
+    ``pictures[i]`` is the model's input for ``record["images"][i]``, RGB at ``input_size``. The file opens without a
     server and loads nothing; its policy forbids every request and every script but its own. Token logits keep 4
     significant digits, explanation maps 3, attribution 6. An existing file is replaced once the new one is complete.
     Raises ``ClasslensError`` where pictures and images differ in number, or a value is not finite.
@@ -44,39 +53,43 @@ def write_report(record: Mapping[str, Any], pictures: Sequence[Image.Image], pat
 
 
 def _page(record: Mapping[str, Any], pictures: Sequence[Image.Image]) -> str:
-    style, script = _part("report.css"), _script()
+    style, script = _filled(_file_text("report.css"), _COLORS), _script()
     model = record["model"]["name"]
     images = record["images"]
-    about = images[0]["name"] if len(images) == 1 else f"{len(images)} images"
-    # Only this style and this script may act: a hostile name that slipped through as markup would still do nothing.
-    own = f"style-src '{_digest(style)}'; script-src '{_digest(script)}'"
-    policy = f"default-src 'none'; img-src data:; {own}; base-uri 'none'; form-action 'none'"
+    subject = images[0]["name"] if len(images) == 1 else f"{len(images)} images"
+    # Only this style and this script may act, so a hostile name that became markup would still do nothing.
+    sources = f"style-src '{_digest(style)}'; script-src '{_digest(script)}'"
+    policy = f"default-src 'none'; img-src data:; {sources}; base-uri 'none'; form-action 'none'"
     values = {
         "policy": html.escape(policy),
         "version": html.escape(str(record["classlens"])),
-        "title": html.escape(f"classlens: {about}, {model}"),
+        "title": html.escape(f"classlens: {subject}, {model}"),
         "style": style,
         "script": script,
         "data": "\n".join(_data(record, pictures)),
     }
-    # One pass, so that braces inside a value are left alone.
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], _part("template.html"))
+    return _filled(_file_text("template.html"), values)
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    """The text with every ``{{name}}`` replaced by its value; a value may hold braces of its own."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], text)
 
 
 def _data(record: Mapping[str, Any], pictures: Sequence[Image.Image]) -> Iterable[str]:
-    """The frame first, then one element an image, which the page parses when the image is looked at."""
-    frame = {key: record[key] for key in ("classlens", "model", "class_names", "sites", "top_k")}
-    frame["images"] = [{"name": image["name"]} for image in record["images"]]
-    frame["pictures"] = [_data_uri(picture) for picture in pictures]
-    yield _json_element("record", frame, of="the record")
+    """Shared data first, then one element for each image, which the page parses when the image is chosen."""
+    shared = {key: record[key] for key in ("classlens", "model", "class_names", "sites", "top_k")}
+    shared["images"] = [{"name": image["name"]} for image in record["images"]]
+    shared["pictures"] = [_data_uri(picture) for picture in pictures]
+    yield _json_element("record", shared, subject="the record")
     for number, image in enumerate(record["images"]):
-        yield _json_element(f"image-{number}", _compact(image), of=f"image {image['name']!r}")
+        yield _json_element(f"image-{number}", _compact(image), subject=f"image {image['name']!r}")
 
 
 def _compact(image: Mapping[str, Any]) -> dict[str, Any]:
     tokens = {
-        site: {**found, "top_logit": _rounded(found["top_logit"], _LOGIT_DIGITS)}
-        for site, found in image["tokens"].items()
+        site: {**facts, "top_logit": _rounded(facts["top_logit"], _LOGIT_DIGITS)}
+        for site, facts in image["tokens"].items()
     }
     explanation = {**image["explanation"], "values": _rounded(image["explanation"]["values"], _MAP_DIGITS)}
     attribution = image["attribution"] and _rounded(image["attribution"], _PART_DIGITS)
@@ -84,23 +97,23 @@ def _compact(image: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rounded(value: Any, digits: int) -> Any:
-    """Numbers at any depth with so many significant digits."""
+    """A number, or all numbers of a nested structure, with so many significant digits."""
     if isinstance(value, Mapping):
         return {key: _rounded(inner, digits) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [_rounded(inner, digits) for inner in value]
-    short = float(f"{value:.{digits}g}")
-    return int(short) if short.is_integer() else short
+    rounded = float(f"{value:.{digits}g}")
+    return int(rounded) if rounded.is_integer() else rounded
 
 
-def _json_element(name: str, value: Any, *, of: str) -> str:
+def _json_element(name: str, value: Any, *, subject: str) -> str:
     try:
         text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     except ValueError:
         raise ClasslensError(
-            f"{of} holds a number that is not finite: expected finite values; check model and image"
+            f"{subject} holds a number that is not finite: expected finite values; check model and image"
         ) from None
-    # Inside a script element the parser looks for "</script" and "<!--" alone; without "<" there is neither.
+    # Within a script element only "</script" and "<!--" are markup, and both need "<".
     return f'<script type="application/json" id="{name}">{text.replace("<", chr(92) + "u003c")}</script>'
 
 
@@ -110,13 +123,13 @@ def _data_uri(picture: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _part(name: str) -> str:
+def _file_text(name: str) -> str:
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _script() -> str:
-    names = sorted(one.name for one in files(__package__).iterdir() if re.fullmatch(r"\d-\w+\.js", one.name))
-    body = "\n".join(_part(name) for name in names)
+    names = sorted(file.name for file in files(__package__).iterdir() if re.fullmatch(r"\d-\w+\.js", file.name))
+    body = "\n".join(_file_text(name) for name in names)
     return f'(() => {{\n"use strict";\n{body}\n}})();'
 
 
@@ -128,7 +141,7 @@ def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A file name that is no valid text can only reach the title; it is written as a reference.
+        # A file name with invalid characters can only reach the title, where they are written as references.
         temporary.write_text(text, encoding="utf-8", errors="xmlcharrefreplace", newline="\n")
         temporary.replace(path)
     except OSError as error:

@@ -1,0 +1,226 @@
+"""A session: model, data and settings of one run, and the jobs that it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from classlens.core.arrays import Array
+from classlens.data.class_mapping import map_classes
+from classlens.data.dataset import Dataset
+from classlens.data.loading import batch_ranges
+from classlens.data.open_dataset import open_dataset
+from classlens.engine import local, ray
+from classlens.engine.batch_size import BatchSize, choose_batch_size
+from classlens.engine.model_source import Model, ModelSource
+from classlens.engine.progress import MeasureResult, Report, Tracker, no_report
+from classlens.engine.ray import Cluster
+from classlens.engine.task import Job, Task, Unit
+from classlens.engine.worker import BatchResult
+from classlens.errors import ClasslensError, unknown
+from classlens.lens.lens import Lens
+from classlens.models.view import Tokens
+from classlens.store.backend import is_local
+from classlens.store.lock import only_writer
+from classlens.store.provenance import description, provenance, require_same, transform_pixels
+from classlens.store.store import SHARD, Store, create_store, find_store, unit_ranges
+
+Engine = Literal["local", "ray"]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a run goes through a data set; every task takes these.
+
+    Args:
+        seed: random seed.
+        batch_size: images per forward pass: ``"auto"``, up to 64, or a multiple of 64.
+        workers: processes that decode images (``engine="local"``); chosen by the number of cores when None.
+        skip_bad: record and skip unreadable images in place of stopping.
+        engine: ``"local"`` or ``"ray"``.
+        cluster: where Ray runs.
+        report: called with a ``Progress`` as images are finished.
+    """
+
+    seed: int = 0
+    batch_size: BatchSize = "auto"
+    workers: int | None = None
+    skip_bad: bool = False
+    engine: Engine = "local"
+    cluster: Cluster = field(default_factory=Cluster)
+    report: Report = no_report
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise unknown("engine", self.engine, ENGINES)
+        if self.seed < 0:
+            raise ClasslensError(f"seed is {self.seed}: give at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which images of a data set a run takes; see ``open_dataset``."""
+
+    split: str | None = None
+    per_class: int | None = None
+    limit: int | None = None
+    shuffle: bool = False
+
+    def open(self, data: str | Dataset, seed: int) -> Dataset:
+        """The images; a ``Dataset`` is taken as it is."""
+        if isinstance(data, Dataset):
+            return data
+        drawn = seed if self.shuffle else None
+        return open_dataset(str(data), split=self.split, per_class=self.per_class, limit=self.limit, seed=drawn)
+
+
+class Session:
+    """One run: its model, its images with their labels, and its settings."""
+
+    def __init__(
+        self,
+        source: ModelSource,
+        dataset: Dataset,
+        options: RunOptions,
+        begun: Mapping[str, Any] | None = None,
+        *,
+        labeled: bool = True,
+    ) -> None:
+        """``begun``: settings of the resumed run, whose batch size ``"auto"`` keeps; ``labeled``: labels matter."""
+        if options.engine != "local" and not source.by_name:
+            raise ClasslensError(
+                "a loaded model was given to run on a cluster: give the model's name, which each worker loads"
+            )
+        self.source, self.dataset, self.options = source, dataset, options
+        self.labels: Array = (
+            map_classes(dataset, self.lens.classes, model_name=self.lens.view.name)
+            if labeled
+            else np.full(len(dataset), -1, dtype=np.int64)
+        )
+        self.pixels: Tensor = transform_pixels(self.lens.preprocessing)
+        self.shape = tuple(self.pixels.shape)
+        self.tokens: Tokens = self.lens.view.tokens((self.shape[1], self.shape[2]))
+        self.batch_size = choose_batch_size(options.batch_size, begun, self.lens.view, self.tokens.count)
+
+    @classmethod
+    def start(
+        cls,
+        model: Model,
+        data: str | Dataset,
+        selection: Selection,
+        options: RunOptions,
+        load_options: Mapping[str, Any],
+        begun: Mapping[str, Any] | None = None,
+    ) -> Session:
+        """Open the data and load the model."""
+        dataset = selection.open(data, options.seed)
+        return cls(ModelSource(model, load_options), dataset, options, begun)
+
+    @property
+    def lens(self) -> Lens:
+        """The model."""
+        return self.source.lens
+
+    def require_labels(self, purpose: str) -> None:
+        """Raises ClasslensError for data without labels."""
+        if not (self.labels >= 0).any():
+            raise ClasslensError(f"data {self.dataset.spec!r} has no labels, which {purpose}: give labeled images")
+
+    def settings(self, **task: Any) -> dict[str, Any]:
+        """What a resumed run must repeat; ``task`` holds settings of the task."""
+        seed = self.options.seed
+        return {**provenance(self.lens, self.dataset, self.pixels, batch_size=self.batch_size, seed=seed), **task}
+
+    def job(
+        self,
+        task: Task,
+        *,
+        images: Array | None = None,
+        batch_size: int | None = None,
+        threads: int | None = None,
+    ) -> Job:
+        """The task over the images of the session, or over some of them in another order."""
+        return Job(
+            task=task,
+            source=self.source,
+            dataset=self.dataset if images is None else self.dataset.subset(images),
+            labels=self.labels if images is None else self.labels[images],
+            shape=self.shape,
+            batch_size=batch_size or self.batch_size,
+            threads=threads or torch.get_num_threads(),
+            skip_bad=self.options.skip_bad,
+        )
+
+    @contextmanager
+    def writable_store(
+        self, url: str, command: str, settings: Mapping[str, Any]
+    ) -> Iterator[tuple[Store, Callable[[], None]]]:
+        """The locked store of a run, new or resumed, and a function that renews the lock.
+
+        Raises ClasslensError for a store of another command or other settings, or with another writer.
+        """
+        settings = {"command": command, **settings}
+        with only_writer(url, local=is_local(url)) as renew:
+            store = find_store(url)
+            if store is None:
+                threads = {"threads": torch.get_num_threads()}
+                store = create_store(url, {**settings, **description(self.lens, self.dataset), **threads})
+            require_same(url, store.attributes, settings)
+            store.clear_leftovers()
+            yield store, renew
+
+    def fill(self, jobs: Sequence[Job], store: Store, renew: Callable[[], None], note: str = "") -> MeasureResult:
+        """Measure the pending images of each job into the store, with one progress over all jobs."""
+        pending = [_pending_units(job, store) for job in jobs]
+        images = sum(len(job.dataset) for job in jobs)
+        before = images - sum(len(unit.images) for units in pending for unit in units)
+        tracker = Tracker(self.options.report, images, before)
+        skipped: dict[str, str] = {}
+        for job, units in zip(jobs, pending, strict=True):
+            finished = (
+                ray.fill(job, units, store, self.options.cluster)
+                if self.options.engine == "ray"
+                else local.fill(job, units, store, self.options.workers)
+            )
+            with closing(finished):  # a stop ends the workers before the lock
+                for unit, problems in finished:
+                    renew()
+                    tracker.advance(len(unit.images), len(problems))
+            for group in job.task.groups:
+                skipped |= {job.dataset.names[index]: why for index, why in sorted(store.problems(group).items())}
+        return MeasureResult(store.url, images, before, skipped, tracker.seconds, jobs[0].batch_size, note)
+
+    def stream(self, job: Job, first: int = 0) -> Iterator[BatchResult]:
+        """The results of a job in order of its images, from image ``first`` on, which begins a batch.
+
+        Raises ClasslensError for an unreadable image, unless such are skipped.
+        """
+        batches = batch_ranges(range(first, len(job.dataset)), job.batch_size)
+        units = [Unit(images, job.task.groups) for images in batches]
+        if self.options.engine == "ray":
+            results = ray.stream(job, units, self.options.cluster)
+        else:
+            results = local.stream(job, units, self.options.workers)
+        with closing(results):
+            for result in results:
+                if result.problems and not job.skip_bad:
+                    reason = result.problems[min(result.problems)]
+                    raise ClasslensError(f"{reason}; --skip-bad (skip_bad=True) leaves it out")
+                yield result
+
+
+def _pending_units(job: Job, store: Store) -> list[Unit]:
+    """Whole shards with a pending image, and the groups in which it is pending."""
+    finished = {name: store.status(name) != 0 for name in job.task.groups}
+    units = []
+    for images in unit_ranges(len(job.dataset), max(SHARD, job.batch_size)):
+        groups = tuple(name for name, flags in finished.items() if not flags[images.start : images.stop].all())
+        units += [Unit(images, groups)] if groups else []
+    return units

@@ -1,0 +1,86 @@
+"""What a task declares, and the job that runs it over a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from classlens.core.arrays import Array
+from classlens.data.dataset import Dataset
+from classlens.data.loading import Batch, ImageReader
+from classlens.engine.model_source import ModelSource
+
+Arrays = Mapping[str, Mapping[str, Array]]
+"""Arrays by group and variable; the first dim is ``image``."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Consecutive images that one worker measures for some groups."""
+
+    images: range
+    groups: tuple[str, ...]
+
+
+@runtime_checkable
+class Measurer(Protocol):
+    """The state of a task in one process: models, tables, caches."""
+
+    def measure(self, batch: Batch, groups: Sequence[str]) -> Arrays:
+        """The arrays of these groups for the images of a batch."""
+        ...
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What is computed for each image of a data set. A task can be pickled."""
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Groups of arrays that the task computes."""
+        ...
+
+    @property
+    def mask_grid(self) -> tuple[int, int]:
+        """Rows and columns of the positions at which masks are sampled; (1, 1) for a task without masks."""
+        ...
+
+    @property
+    def ignore_unknown(self) -> bool:
+        """Whether positions that the mask leaves open are marked with -1."""
+        ...
+
+    def measurer(self, job: Job) -> Measurer:
+        """Load what the task needs in this process."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A task over the images of a data set. It can be pickled where the model is given by name.
+
+    Args:
+        task: what is computed.
+        source: the model.
+        dataset: the images.
+        labels: the model's class of each image; -1 for an image without a label.
+        shape: shape of the pixels of one image.
+        batch_size: images per forward pass.
+        threads: threads of torch, fixed for a store, since sums in another order differ in their last digits.
+        skip_bad: skip unreadable images in place of stopping.
+    """
+
+    task: Task
+    source: ModelSource
+    dataset: Dataset
+    labels: Array
+    shape: tuple[int, ...]
+    batch_size: int
+    threads: int
+    skip_bad: bool
+
+    def reader(self) -> ImageReader:
+        """A reader of the images."""
+        preprocessing = self.source.lens.preprocessing
+        return ImageReader(self.dataset, preprocessing, self.shape, self.task.mask_grid, self.task.ignore_unknown)

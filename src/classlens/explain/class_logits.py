@@ -1,0 +1,27 @@
+"""Class logits of recorded tokens, a few MiB at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from classlens.explain.batching import slices
+from classlens.forward.recording import Recording
+
+# Logits held at once: 4 MiB in float32, small enough to stay in the cache.
+_SCRATCH = 2**20
+
+
+def logit_groups(recording: Recording) -> Iterator[slice]:
+    """Images in groups whose logits at one block fit ``_SCRATCH``."""
+    return slices(len(recording), _SCRATCH // (recording.tokens.count * recording.view.num_classes))
+
+
+def token_logits(recording: Recording, site: str) -> Iterator[tuple[slice, int, Tensor | slice, Tensor]]:
+    """``(images, block, tokens, logits)`` of every token at a site, with logits ``[image, token, category]``."""
+    view = recording.view
+    for images in logit_groups(recording):
+        for block, states in recording.walk(site, images):
+            for space, tokens in view.spaces(recording.tokens.count):
+                yield images, block, tokens, view.space_at(space, site, block).project(states[:, tokens])

@@ -1,0 +1,54 @@
+"""The record of an explanation method."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Method:
+    """An explanation method: how it runs, and how figures, help texts and documentation present it."""
+
+    run: Callable[..., Any]
+    """``run(recording, target, **options)`` returns a tensor of ``dims``; ``target`` holds one class index per image.
+
+    Keyword-only arguments are the options of the method. An option ``against`` is a class: users give it like a target,
+    and ``run`` receives indices.
+    """
+    dims: tuple[str, ...]
+    """``image`` first and ``token`` (image tokens) last, with ``block`` and ``head`` between them where they apply."""
+    label: str
+    """Name in figures."""
+    about: str
+    """One line for help texts and documentation."""
+    source: str = ""
+    """Publication."""
+    color: str | None = None
+    """Color in figures, ``#rrggbb``; None takes the next color of a palette."""
+    signed: bool = False
+    """Whether negative values speak against the class; other maps are at least 0."""
+    of_class: bool = True
+    """Whether the map depends on the class."""
+    drawn: bool = False
+    """Whether maps are random orders, in which no image plays a part."""
+    complete: bool = False
+    """Whether the values, with the contributions of the other parts, sum to the class logit."""
+    needs: tuple[str, ...] = ()
+    """``attention weights`` or ``gradients`` of a second pass, ``linear pooling`` of the head."""
+    stream: Callable[..., Any] | None = None
+    """``stream(view, pixels, target, **options)`` returns the result of ``run`` from one pass that keeps no states."""
+    resolve: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
+    """Copies given options and adds those whose default follows from others."""
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Default value of each option."""
+        parameters = inspect.signature(self.run).parameters.values()
+        return {option.name: option.default for option in parameters if option.kind is option.KEYWORD_ONLY}
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        return tuple(self.defaults)

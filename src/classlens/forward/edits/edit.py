@@ -1,0 +1,101 @@
+"""Edits of the forward pass: their base class, and the context that applies them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from classlens.errors import ClasslensError
+from classlens.forward.edits.registry import EDITS
+from classlens.forward.hooks import Change, replacing
+from classlens.models.view import ModelView
+
+# Points that pass only within ``ModelView.exposing_coefficients``.
+_OPENED = frozenset({"attn_coefficients", "attn_joined"})
+
+
+@dataclass(frozen=True, eq=False)
+class EditStep:
+    """One change of the tensor that passes at one point of one block.
+
+    Args:
+        point: name of a block point, such as ``"attention"`` (``[image, head, query, token]``) or ``"mlp_out"``
+            (``[image, token, width]``); see ``BlockView``.
+        block: index of the block, from 0.
+        change: function of the passing tensor, and of a slice that says which of all heads or channels it holds. It
+            returns the tensor that replaces it.
+        first: apply before every other change of the point, also before those of contexts around this one.
+        last: apply after the other changes of the same ``Lens.edit``.
+
+    Examples:
+        >>> import classlens
+        >>> step = classlens.EditStep("mlp_out", 5, lambda x, _: 0.5 * x)
+    """
+
+    point: str
+    block: int
+    change: Change
+    first: bool = False
+    last: bool = False
+
+
+class Edit(ABC):
+    """A change of the forward pass, for ``Lens.edit``: a frozen dataclass that lists its steps.
+
+    ``label`` is its name in prose, ``about`` says in one line what it does.
+
+    Examples:
+        >>> import classlens, torch
+        >>> from dataclasses import dataclass
+        >>> @dataclass(frozen=True, eq=False)
+        ... class ScaleSublayer(classlens.Edit):
+        ...     label, about = "scale sublayer", "the output of an MLP is multiplied by a factor"
+        ...     block: int
+        ...     factor: float
+        ...     def steps(self, view):
+        ...         yield classlens.EditStep("mlp_out", self.block, lambda x, _: self.factor * x)
+        >>> lens, pixels = classlens.load("builtin:cifar10"), torch.zeros(1, 3, 32, 32)
+        >>> with lens.edit(ScaleSublayer(block=5, factor=0.5)):
+        ...     edited = lens.facts(pixels, "resid_post", "cat")
+    """
+
+    label: ClassVar[str]
+    about: ClassVar[str]
+
+    @abstractmethod
+    def steps(self, view: ModelView) -> Iterable[EditStep]:
+        """The changes of the edit; raises ClasslensError for a part that the model does not have."""
+
+    def contexts(self, view: ModelView) -> Iterable[AbstractContextManager[Any]]:
+        """Further contexts of the edit, entered once all steps are in place; none by default."""
+        return ()
+
+
+@contextmanager
+def editing(view: ModelView, edits: Sequence[Edit]) -> Iterator[None]:
+    """Apply edits to every pass in the body; afterwards the model is as before (law 4)."""
+    for edit in edits:
+        if not isinstance(edit, Edit):
+            raise ClasslensError(f"{repr(edit)[:80]} is not an edit: give some of {', '.join(EDITS)}, called")
+    with ExitStack() as stack:
+        steps = [step for edit in edits for step in edit.steps(view)]
+        points = {step.point for step in steps}
+        if "attention" in points:
+            stack.enter_context(view.unfused())
+        if not points.isdisjoint(_OPENED):
+            stack.enter_context(view.exposing_coefficients())
+        for step in sorted(steps, key=lambda step: step.last):
+            point = view.blocks[step.block].points.get(step.point)
+            if point is None or not point.editable:
+                raise ClasslensError(
+                    f"the blocks of model {view.name!r} {'do not show' if point is None else 'only show'} "
+                    f"{step.point}, so it cannot be edited there: edit another point, or describe the model with it"
+                )
+            stack.enter_context(replacing(point, step.change, first=step.first))
+        for edit in edits:
+            for context in edit.contexts(view):
+                stack.enter_context(context)
+        yield

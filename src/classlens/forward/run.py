@@ -1,0 +1,57 @@
+"""The one place that runs a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from classlens.forward.hooks import Receiver, watching
+from classlens.models.view import ModelView
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; on exit every submodule gets its own ``training`` flag back."""
+    flags = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, training in flags:
+            part.training = training
+
+
+def run(
+    view: ModelView,
+    pixels: Float[Tensor, "image channel height width"],
+    receivers: Mapping[str, Receiver] | None = None,
+    *,
+    unfused: bool = False,
+    exposing_coefficients: bool = False,
+    gradients: bool = False,
+) -> Float[Tensor, "image category"]:
+    """Class logits of one forward pass in evaluation mode, on the model's device and in its precision.
+
+        run(view, pixels, {"mlp_out": lambda block, tensor: ...})
+
+    Args:
+        receivers: functions of block and tensor by the name of a block point; see ``watching``.
+        unfused: compute attention in steps, so that its weights pass at ``attention``.
+        exposing_coefficients: let memory coefficients of attention pass at ``attn_coefficients``.
+        gradients: keep the autograd graph.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(evaluating(view.module))
+        if unfused:
+            stack.enter_context(view.unfused())
+        if exposing_coefficients:
+            stack.enter_context(view.exposing_coefficients())
+        stack.enter_context(watching(view, receivers or {}))
+        if gradients:
+            stack.enter_context(torch.enable_grad())
+        return view.run(pixels.to(view.device, view.dtype))

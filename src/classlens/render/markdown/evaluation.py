@@ -1,0 +1,66 @@
+"""The summary of an evaluation: a table for each metric, with the best methods in bold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from classlens.render.markdown.tables import interval_text, markdown_table
+from classlens.tasks.evaluation.evaluate import EvaluateResult
+from classlens.tasks.evaluation.registry import METRICS
+
+_ARROWS: Mapping[str, str] = {"higher": " ↑", "lower": " ↓"}
+
+
+def evaluation_title(result: EvaluateResult) -> str:
+    """Title of the summary and the figures, with the model where anything was measured."""
+    models = result.scores["model"].unique()
+    return f"How faithful explanations are: {models[0]}" if len(models) else "How faithful explanations are"
+
+
+def evaluation_summary(result: EvaluateResult) -> str:
+    """The whole of ``summary.md``: methods down, measures across, the best of each in bold.
+
+    ``print(evaluation_summary(classlens.evaluate("builtin:cifar10", data, "out")))``
+    """
+    statistics = result.statistics
+    images = int(result.scores["images"].max()) if len(result.scores) else 0
+    parts = [
+        f"# {evaluation_title(result)}\n",
+        f"Up to {images:,} images; in brackets {100 * statistics.confidence:g} % bootstrap intervals over images "
+        f"({statistics.resamples:,} resamples, seed {statistics.seed}). Arrows show which direction is better; the "
+        "best value of a column is bold, and so are those whose interval holds it.\n",
+    ]
+    for metric, rows in result.scores.groupby("metric", sort=False):
+        parts.append(f"## {str(metric).replace('_', ' ').capitalize()}\n")
+        parts.append(_table(str(metric), rows))
+    parts += [f"- Not measured: {name}: {reason}.\n" for name, reason in result.missing.items()]
+    return "\n".join(parts)
+
+
+def _table(name: str, scores: pd.DataFrame) -> str:
+    metric = METRICS[name]
+    columns = dict(list(scores.groupby("measure", sort=False)))
+    best = {measure: _best(rows) for measure, rows in columns.items()}
+    header = [metric.measures[measure] + _ARROWS.get(rows["better"].iloc[0], "") for measure, rows in columns.items()]
+    lines = []
+    for method, rows in scores.groupby("method", sort=False):
+        cells = {row["measure"]: row for _, row in rows.iterrows()}
+        line = [str(method)]
+        for measure in columns:
+            row = cells.get(measure)
+            if metric.rounding_error and row is not None:
+                line.append(f"{row['value']:.1e} ({row['low']:.1e} to {row['high']:.1e})")
+                continue
+            text = interval_text(row)
+            bold = row is not None and row["low"] <= best[measure] <= row["high"]
+            line.append(f"**{text}**" if bold else text)
+        lines.append(line)
+    return markdown_table(["method", *header], lines)
+
+
+def _best(rows: pd.DataFrame) -> float:
+    """The best value of a measure; NaN where neither direction is better."""
+    values = rows["value"].astype(float)
+    return {"lower": float(values.min()), "higher": float(values.max())}.get(rows["better"].iloc[0], float("nan"))

@@ -1,0 +1,99 @@
+"""Pixel masking: how accuracy falls as pixels are painted over in order of importance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from classlens.core.arrays import Array
+from classlens.core.stats import Statistics
+from classlens.lens.lens import Lens
+from classlens.models.view import Tokens
+from classlens.store.schema import Variable
+from classlens.tasks.evaluation.curves import ACCURACY_AXES, DIRECTIONS, accuracies, areas, trapezoid
+from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatch, Importance
+from classlens.tasks.evaluation.metric import CurvePoint, Metric, MetricSchema, Score
+
+# Masked shares of the pixels, in tenths.
+_TENTHS = range(10)
+# Bits kept when a map is rounded.
+_BITS = 20
+
+
+class Masking(Metric):
+    """Accuracy with 10 % to 90 % of the pixels masked, the least important first (``negative``) or the most important
+    first (``positive``).
+
+    The map is interpolated bilinearly to the pixels. Masked pixels get the mean color of the model's normalization, or
+    that of the image for a transform without normalization. Source: the perturbation test of Chefer, Gur and Wolf,
+    *Transformer Interpretability Beyond Attention Visualization*, CVPR 2021, section 4. Their code masks with black
+    (0 before normalization), which is further from natural images, so that their numbers are not comparable.
+    """
+
+    label = "Masking"
+    about = "accuracy as pixels are painted over in order of importance"
+    measures = {"negative_auc": "masking, least first, AUC", "positive_auc": "masking, most first, AUC"}
+    curves = {
+        "negative": "pixels masked, least important first",
+        "positive": "pixels masked, most important first",
+    }
+    curve_axes = ACCURACY_AXES
+
+    def schema(self, lens: Lens, tokens: Tokens, importance: Importance, settings: EvaluationSettings) -> MetricSchema:
+        note = "1 where the prediction is correct with this share of the pixels masked, -1 without a class"
+        correct = Variable(("image", "order", "masked"), np.dtype("int8"), -1, note)
+        masked = np.array([tenth / 10 for tenth in _TENTHS])
+        return MetricSchema(
+            {"correct": correct},
+            {"order": len(DIRECTIONS), "masked": len(masked)},
+            {"order": np.array(DIRECTIONS), "masked": masked},
+        )
+
+    def measure(self, batch: ImageBatch, importance: Importance) -> dict[str, Array]:
+        pixels = batch.pixels
+        values = upsample(batch.maps(importance), batch.grid, batch.size).flatten(1)
+        most_first = values.argsort(dim=1, descending=True, stable=True)
+        mean = torch.zeros(len(batch), pixels.shape[1], 1, dtype=pixels.dtype)
+        if batch.lens.preprocessing.mean is None:
+            mean = pixels.flatten(2).mean(dim=2, keepdim=True)
+        image = torch.arange(len(batch))
+        correct = np.empty((len(batch), len(DIRECTIONS), len(_TENTHS)), dtype=np.int8)
+        correct[:, :, 0] = batch.correct_unchanged[:, None]
+        for number, order in enumerate((most_first.flip(1), most_first)):
+            for tenth in _TENTHS[1:]:
+                indices = order[:, : order.shape[1] * tenth // 10]
+                mask = torch.zeros_like(values, dtype=torch.bool).scatter_(1, indices, True)
+                masked = torch.where(mask[:, None], mean, pixels.flatten(2)).view_as(pixels)
+                correct[:, number, tenth] = batch.correct(batch.run(masked), image)
+        return {"correct": correct}
+
+    def scores(self, data: xr.Dataset, statistics: Statistics) -> Iterator[Score]:
+        data = data.isel(masked=slice(1, None))  # unmasked images are the same for every method
+        yield from areas(data, {"auc": trapezoid(data["masked"].values)}, statistics)
+
+    def points(self, data: xr.Dataset, statistics: Statistics) -> Iterator[CurvePoint]:
+        yield from accuracies(data, data["masked"].values, statistics)
+
+
+def upsample(
+    importance: Float[Tensor, "image token"], grid: tuple[int, int], size: tuple[int, int]
+) -> Float[Tensor, "image height width"]:
+    """Maps at the resolution of the pixels, bilinear between the centers of tokens, in float64.
+
+    Values are rounded to about six digits of the largest value of their map. Pixels beyond the outermost centers, for
+    example, have equal values but for rounding, which differs between machines and would decide their order.
+    """
+    maps = importance.double().view(len(importance), 1, *grid)
+    upsampled = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)[:, 0]
+    # A power of two, so that sums of rounded values are exact.
+    unit = torch.exp2(torch.frexp(maps.abs().amax(dim=(1, 2, 3))).exponent.double() - _BITS)[:, None, None]
+    return (upsampled / unit).round() * unit
+
+
+METRIC = Masking()

@@ -1,0 +1,141 @@
+"""The task of `evaluate`: every metric of every importance, on images or on mosaics of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from classlens.core.arrays import Array
+from classlens.data.loading import Batch
+from classlens.engine.model_source import ModelSource
+from classlens.engine.task import Arrays, Job
+from classlens.lens.lens import Lens
+from classlens.store.schema import Schema, Variable
+from classlens.tasks.evaluation.cascade import Cascade
+from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatch, Importance
+from classlens.tasks.evaluation.metric import Metric
+from classlens.tasks.evaluation.mosaics import QUARTERS, mosaic
+
+_LABEL = Variable(("image",), np.dtype("int32"), -1, "class of the data set; -1 for an image without a label")
+
+
+def group_name(metric: str, text: str) -> str:
+    """The group of a store that holds a metric of a method."""
+    return f"{metric}.{text}"
+
+
+def split_group(group: str) -> tuple[str, str]:
+    """Metric and method of a group."""
+    metric, _, text = group.partition(".")
+    return metric, text
+
+
+def twin_of(source: ModelSource, seed: int) -> Lens:
+    """The random twin whose weights replace the trained ones.
+
+    Its seed differs from the run's: training may have started from the weights of that seed, and features grow along
+    the initial class embedding.
+    """
+    return source.random_twin(seed + 1)
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationTask:
+    """Metrics of importances; every group is a pair of both.
+
+    Args:
+        pairs: metric and importance of each group.
+        settings: settings of metrics.
+        shape: shape of the pixels of one image.
+        mosaics: whether every four images are measured as one mosaic.
+        doubled: whether mosaics have twice the resolution.
+    """
+
+    pairs: Mapping[str, tuple[Metric, Importance]]
+    settings: EvaluationSettings
+    shape: tuple[int, ...]
+    mosaics: bool
+    doubled: bool
+    ignore_unknown: bool = True
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        return tuple(self.pairs)
+
+    @property
+    def mask_grid(self) -> tuple[int, int]:
+        masks = any(metric.needs_masks for metric, _ in self.pairs.values())
+        return (self.shape[1], self.shape[2]) if masks else (1, 1)
+
+    def lens(self, source: ModelSource) -> Lens:
+        """The model at the resolution of the images or mosaics."""
+        doubled = source.doubled() if self.mosaics and self.doubled else None
+        return doubled or source.lens
+
+    def schema(self, group: str, lens: Lens, names: Array) -> Schema:
+        """The arrays of a group for images with these names."""
+        metric, importance = self.pairs[group]
+        times = 2 if self.mosaics and self.doubled else 1
+        tokens = lens.view.tokens((times * self.shape[1], times * self.shape[2]))
+        arrays = metric.schema(lens, tokens, importance, self.settings)
+        coords = {dim: (dim, values) for dim, values in arrays.coords.items()}
+        name, text = split_group(group)
+        attrs = {"metric": name, "method": text, "mosaics": self.mosaics, "doubled": self.doubled}
+        return Schema(
+            {"image": len(names), **arrays.sizes},
+            {"label": _LABEL, **arrays.variables},
+            frozenset(arrays.sizes),
+            {"image": ("image", names), **coords},
+            attrs,
+        )
+
+    def measurer(self, job: Job) -> EvaluationMeasurer:
+        """Load the model; the random twin is loaded when a metric first needs it."""
+        return EvaluationMeasurer(self, self.lens(job.source), job.source, job.labels)
+
+
+class EvaluationMeasurer:
+    """Measures batches of images, or of mosaics."""
+
+    def __init__(self, task: EvaluationTask, lens: Lens, source: ModelSource, labels: Array) -> None:
+        self._task, self._lens, self._source, self._labels = task, lens, source, labels
+        names = np.array([""], dtype=object)
+        self._schemas = {group: task.schema(group, lens, names) for group in task.groups}
+        self._shortens: bool | None = None
+
+    @cached_property
+    def _cascade(self) -> Cascade:
+        return Cascade(self._lens, twin_of(self._source, self._task.settings.seed))
+
+    def measure(self, batch: Batch, groups: Sequence[str]) -> Arrays:
+        """The arrays of each group; unreadable images and images without a class hold fill values."""
+        task = self._task
+        label = np.asarray(self._labels[batch.images.start : batch.images.stop], dtype=np.int32)
+        pixels = mosaic(batch.pixels, double=task.doubled) if task.mosaics else batch.pixels
+        images = ImageBatch(
+            lens=self._lens,
+            settings=task.settings,
+            pixels=pixels.to(self._lens.view.dtype),
+            target=torch.as_tensor(np.maximum(label, 0), dtype=torch.int64),
+            shows_class=batch.shows_class,
+            first=batch.images.start,
+            cascade=lambda: self._cascade,
+            shortens=self._shortens,
+        )
+        void = (label < 0) | ~batch.readable
+        if task.mosaics:  # one void quarter makes the mosaic void
+            void = void.reshape(-1, QUARTERS).any(axis=1).repeat(QUARTERS)
+        measured = {}
+        for group in groups:
+            metric, importance = task.pairs[group]
+            arrays = {"label": label.copy(), **metric.measure(images, importance)}
+            blank = self._schemas[group].blank(len(label))
+            for key, values in arrays.items():
+                values[void] = blank[key][void]
+            measured[group] = arrays
+        self._shortens = images.shortens  # tried on the first batch
+        return measured

@@ -1,0 +1,19 @@
+"""Image tokens that are dropped after position embeddings."""
+
+from __future__ import annotations
+
+from classlens.forward.edits.keep_tokens import KeepTokens
+from classlens.tasks.tokens.conditions.condition import Condition
+
+CONTEXT_REMOVED = Condition(
+    label="context removed",
+    about="image tokens that do not show the class are dropped after position embeddings",
+    edits=lambda kept: (KeepTokens(kept),),
+    keeps="class",
+)
+CLASS_REMOVED = Condition(
+    label="class removed",
+    about="image tokens that show the class are dropped after position embeddings",
+    edits=lambda kept: (KeepTokens(kept),),
+    keeps="context",
+)

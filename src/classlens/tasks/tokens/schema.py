@@ -1,0 +1,92 @@
+"""Schema of a condition: facts of every token at every site and block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from classlens.forward.agreement import BY, SUBLAYERS
+from classlens.store.schema import Coords, Schema, Variable
+
+STORED_SITES = ("attn_out", "resid_mid", "mlp_out", "resid_post")
+"""Sites along the dim ``site``; ``embed`` has one block where these have all."""
+FACTS = ("rank", "logit", "top1")
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Sizes of everything that is measured, and which sites are.
+
+    Args:
+        images, tokens, blocks, classes: sizes.
+        sites: some of ``STORED_SITES``, in that order.
+        embed: whether ``embed`` is measured.
+        memories: whether key/value memories are.
+    """
+
+    images: int
+    tokens: int
+    blocks: int
+    classes: int
+    sites: tuple[str, ...]
+    embed: bool
+    memories: bool
+
+    @property
+    def all_sites(self) -> tuple[str, ...]:
+        """The measured sites, ``embed`` last."""
+        return (*self.sites, *(["embed"] if self.embed else []))
+
+    def schema(self, coords: Coords | None = None, attrs: Mapping[str, Any] | None = None) -> Schema:
+        """The schema of a condition."""
+        sizes = {
+            "image": self.images,
+            "site": len(self.sites),
+            "block": self.blocks,
+            "token": self.tokens,
+            "by": len(BY),
+            "sublayer": len(SUBLAYERS),
+        }
+        return Schema(sizes, _variables(self), frozenset(["token"]), coords or {}, attrs or {})
+
+
+def class_dtype(classes: int) -> np.dtype[Any]:
+    """Type of ranks and class indices: int16 up to 32,767 classes, then int32."""
+    return np.dtype("int16" if classes < 2**15 else "int32")
+
+
+def _variables(axes: Axes) -> dict[str, Variable]:
+    """The arrays of a condition, in the order in which they are written."""
+    index, flag = class_dtype(axes.classes), np.dtype("int8")
+    facts: Mapping[str, tuple[np.dtype[Any], float, str]] = {
+        "rank": (index, -1, "classes with a strictly larger logit than the target; 0 is best"),
+        "logit": (np.dtype("float32"), np.nan, "logit of the target"),
+        "top1": (index, -1, "class with the largest logit"),
+    }
+    variables = {}
+    if axes.sites:
+        for name in FACTS:
+            variables[name] = Variable(("image", "site", "block", "token"), *facts[name])
+    if axes.embed:
+        for name in FACTS:
+            variables[f"embed_{name}"] = Variable(("image", "token"), *facts[name])
+    if axes.memories:
+        agreement = "1 where the token's strongest memories agree with the class, by each of the definitions"
+        variables["key_value_agreement"] = Variable(("image", "by", "sublayer", "block", "token"), flag, -1, agreement)
+        match = "1 where the sublayer's top-1 class is the top-1 class of one of the token's strongest memories"
+        variables["memory_match"] = Variable(("image", "sublayer", "block", "token"), flag, -1, match)
+    return variables | {
+        "prediction": Variable(("image",), index, -1, "class with the model's largest logit"),
+        "label": Variable(("image",), index, -1, "class of the data set; -1 for an image without a label"),
+        "target": Variable(
+            ("image",), index, -1, "class of interest: the label, else the prediction of the unedited model"
+        ),
+        "correct": Variable(("image",), flag, -1, "1 where the prediction is the label; -1 without a label"),
+        "kept": Variable(("image", "token"), flag, -1, "1 for tokens of the pass, 0 for removed ones"),
+        "class_token": Variable(
+            ("image", "token"), flag, -1, "1 where the mask shows the image's class; -1 without a mask"
+        ),
+    }

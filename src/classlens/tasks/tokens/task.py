@@ -1,0 +1,192 @@
+"""The task of `measure`: facts of every token, under every condition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from classlens.core.arrays import Array
+from classlens.core.scores import Facts
+from classlens.data.loading import Batch
+from classlens.engine.task import Arrays, Job
+from classlens.errors import ClasslensError
+from classlens.forward.agreement import BY, SUBLAYERS, Agreement, AgreementRequest, MemoryTables, Sublayer
+from classlens.forward.edits.edit import editing
+from classlens.forward.run import run
+from classlens.forward.streaming import reduce_tokens
+from classlens.lens.lens import Lens
+from classlens.models.view import ModelView, Tokens
+from classlens.store.probe_folder import ProbeFolder
+from classlens.tasks.tokens.conditions.registry import CONDITIONS
+from classlens.tasks.tokens.decoders import Decoders
+from classlens.tasks.tokens.schema import Axes
+
+_TABLES: WeakKeyDictionary[ModelView, MemoryTables] = WeakKeyDictionary()
+
+
+def memory_tables(view: ModelView) -> MemoryTables:
+    """The tables of a model's memories, made once per process."""
+    if view not in _TABLES:
+        _TABLES[view] = MemoryTables(view)
+    return _TABLES[view]
+
+
+@dataclass(frozen=True, eq=False)
+class TokenTask:
+    """Facts of every token. The groups are conditions."""
+
+    groups: tuple[str, ...]
+    axes: Axes
+    tokens: Tokens
+    decoders: Decoders
+    seed: int
+    ignore_unknown: bool = False
+
+    @property
+    def mask_grid(self) -> tuple[int, int]:
+        return self.tokens.grid
+
+    def measurer(self, job: Job) -> TokenMeasurer:
+        """Load the models and tables of the conditions."""
+        subjects = {}
+        for name in self.groups:
+            twin = CONDITIONS[name].model == "random_twin"
+            lens = job.source.random_twin(self.seed) if twin else job.source.lens
+            folder = self.decoders.probe_folder(name)
+            # A tuned lens leaves the memories as they are.
+            tables = memory_tables(lens.view) if self.axes.memories and folder is None else None
+            subjects[name] = Subject(self.decoders.lens(name, lens), tables, folder)
+        return TokenMeasurer(self, subjects, job.source.lens, job.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """The model of a condition, with its memory tables where agreement is measured, or its probes."""
+
+    lens: Lens
+    tables: MemoryTables | None = None
+    probes: ProbeFolder | None = None
+
+
+class TokenMeasurer:
+    """Measures batches under every condition."""
+
+    def __init__(self, task: TokenTask, subjects: dict[str, Subject], lens: Lens, labels: Array) -> None:
+        self._axes, self._tokens, self._subjects = task.axes, task.tokens, subjects
+        self._lens, self._labels = lens, labels
+        # Drawn for all images at once: the control class of an image does not depend on which others are measured.
+        offsets = np.random.default_rng(task.seed).integers(1, max(2, self._axes.classes), size=self._axes.images)
+        self._offsets = torch.as_tensor(offsets)
+
+    def measure(self, batch: Batch, groups: Sequence[str]) -> Arrays:
+        """The arrays of each condition; entries without a measurement hold fill values."""
+        label = torch.as_tensor(self._labels[batch.images.start : batch.images.stop])
+        target = label
+        if bool((label < 0).any()):
+            predicted = run(self._lens.view, batch.pixels).argmax(dim=1).cpu()
+            target = torch.where(label < 0, predicted, label)
+        return {name: self._measure(name, batch, label, target) for name in groups}
+
+    def _measure(self, name: str, batch: Batch, label: Tensor, target: Tensor) -> dict[str, Array]:
+        condition, subject = CONDITIONS[name], self._subjects[name]
+        view, count = subject.lens.view, len(batch.images)
+        collector = _Collector(self._axes, count, view.device)
+        control = (target + self._offsets[batch.images.start : batch.images.stop]) % self._axes.classes
+        kept = self._kept_tokens(condition.keeps, batch)
+        # A mean over no token is not defined; without a mask the kept tokens are not known.
+        void = ~kept[:, view.pooled].any(dim=1)
+        if condition.needs_masks:
+            void |= torch.as_tensor((batch.shows_class < 0).any(axis=1))
+        with editing(view, condition.edits(kept | void[:, None])):
+            try:
+                logits = self._reduce(subject, batch.pixels, target, collector, control)
+            except ClasslensError as error:
+                first, last = batch.images[0], batch.images[-1]
+                raise ClasslensError(f"images {first} to {last} under condition {name!r}: {error}") from None
+        arrays = collector.arrays()
+        prediction = logits.argmax(dim=1).cpu()
+        arrays["prediction"][:] = prediction
+        arrays["label"][:] = label
+        arrays["target"][:] = target
+        arrays["correct"][:] = torch.where(label < 0, -1, (prediction == label).long())
+        arrays["kept"][:] = kept
+        arrays["class_token"][:, self._tokens.image] = batch.shows_class
+        void |= torch.as_tensor(~batch.readable)
+        self._blank(arrays, removed=~kept.numpy(), void=void.numpy())
+        return arrays
+
+    def _reduce(
+        self, subject: Subject, pixels: Tensor, target: Tensor, collector: _Collector, control: Tensor
+    ) -> Tensor:
+        tables, probes = subject.tables, subject.probes
+        return reduce_tokens(
+            subject.lens.view,
+            pixels,
+            target,
+            self._axes.all_sites,
+            collector.put,
+            probes=None if probes is None else probes.probes,
+            agreement=None if tables is None else AgreementRequest(tables, control, collector.put_agreement),
+        )
+
+    def _kept_tokens(self, keeps: str, batch: Batch) -> Tensor:
+        kept = torch.ones(len(batch.images), self._tokens.count, dtype=torch.bool)
+        if keeps != "all":
+            shows_class = torch.as_tensor(batch.shows_class == 1)
+            kept[:, self._tokens.image] = shows_class if keeps == "class" else ~shows_class
+        return kept
+
+    def _blank(self, arrays: dict[str, Array], *, removed: Array, void: Array) -> None:
+        """Put fill values at removed tokens and void images."""
+        count = len(void)
+        blank = self._axes.schema().blank(count)
+        for key, values in arrays.items():
+            if key not in ("kept", "class_token") and values.ndim > 1 and removed.any():
+                # The token is the last dim of every array that has one.
+                where = np.broadcast_to(removed.reshape(count, *[1] * (values.ndim - 2), -1), values.shape)
+                values[where] = blank[key][where]
+            values[void] = blank[key][void]
+
+
+class _Collector:
+    """Collects the facts of a batch where the model runs, and moves them to NumPy at the end."""
+
+    def __init__(self, axes: Axes, images: int, device: torch.device) -> None:
+        self._images = images
+        self._sites = {site: number for number, site in enumerate(axes.sites)}
+        self._blank = axes.schema().blank(images)
+        self._values = {
+            name: torch.as_tensor(values, device=device)
+            for name, values in self._blank.items()
+            if values.ndim > 1 and name not in ("kept", "class_token")
+        }
+
+    def put(self, site: str, block: int, tokens: Tensor | slice, facts: Facts) -> None:
+        """Take the facts of some tokens, as rows image by image."""
+        for name, value in facts._asdict().items():
+            if site == "embed":
+                values = self._values[f"embed_{name}"]
+                values[:, tokens] = self._rows(value, values)
+            else:
+                values = self._values[name]
+                values[:, self._sites[site], block, tokens] = self._rows(value, values)
+
+    def put_agreement(self, sublayer: Sublayer, block: int, tokens: Tensor | slice, agreement: Agreement) -> None:
+        """Take what the strongest memories of some tokens say."""
+        number = SUBLAYERS.index(sublayer)
+        values, match = self._values["key_value_agreement"], self._values["memory_match"]
+        for index, by in enumerate(BY):
+            values[:, index, number, block, tokens] = self._rows(agreement.by[by], values)
+        match[:, number, block, tokens] = self._rows(agreement.match, match)
+
+    def _rows(self, value: Tensor, like: Tensor) -> Tensor:
+        return value.view(self._images, -1).to(like.dtype)
+
+    def arrays(self) -> dict[str, Array]:
+        """All arrays of the condition."""
+        return self._blank | {name: value.cpu().numpy() for name, value in self._values.items()}

@@ -1,0 +1,157 @@
+"""Tokens, blocks, heads and units as they may be given: names, indices, slices, masks, tensors and arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import classlens
+from classlens import AblateHeads, AblateNeurons, CutAttention, Edit, KeepTokens, NoCls, Patch, SelfOnly
+from classlens.forward.edits.selection import (
+    block_indices,
+    head_indices,
+    tensor_of,
+    token_selector,
+    unit_indices,
+)
+from tests import zoo
+from tests.forward.edits.by_hand import close, edited, model, pixels, refused
+
+VIEW = classlens.load(zoo.build("cls_registers")).view  # cls, reg0, reg1 and 4 image tokens
+
+
+@pytest.mark.parametrize(
+    ("group", "tokens"),
+    [
+        ("all", range(7)),
+        ("image", range(3, 7)),
+        ("prefix", range(3)),
+        ("cls", [0]),
+        ("reg1", [2]),
+        (5, [5]),
+        ([6, 0, 6], [0, 6]),
+        ((4,), [4]),
+        (range(2), [0, 1]),
+        (slice(-2, None), [5, 6]),
+        (slice(None, None, -3), [0, 3, 6]),
+        (torch.tensor([1, 4]), [1, 4]),
+        (torch.tensor(4), [4]),
+        (np.array([1, 4]), [1, 4]),
+        (np.int64(4), [4]),
+        ([np.int32(1), 4], [1, 4]),
+        (torch.arange(7) == 3, [3]),
+        (np.arange(7) == 3, [3]),
+        ((np.arange(7) < 3)[::-1], [4, 5, 6]),
+    ],
+)
+def test_groups_of_tokens(group: Any, tokens: Any) -> None:
+    expected = [[index in tokens for index in range(7)]]
+    select = token_selector(VIEW, group)
+    assert select(torch.zeros(2, 7, 24)).tolist() == expected
+    assert select(torch.zeros(2, 3, 7, 7)).tolist() == expected, "attention weights"
+
+
+@pytest.mark.parametrize("kind", [torch.as_tensor, np.asarray])
+def test_masks_by_image(kind: Callable[[Any], Any]) -> None:
+    mask = np.arange(14).reshape(2, 7) % 3 == 0
+    assert token_selector(VIEW, kind(mask))(torch.zeros(2, 7, 24)).tolist() == mask.tolist()
+
+
+def test_arrays_stay_as_they_are() -> None:
+    array = np.arange(6.0).reshape(2, 3)[:, ::-1]
+    array.flags.writeable = False
+    tensor = tensor_of(array)
+    assert isinstance(tensor, Tensor)
+    assert tensor.tolist() == array.tolist()
+    tensor += 1
+    assert array[0, 0] == 2
+    assert tensor_of(tensor) is tensor
+    for other in ("cat.png", [1.0], None, np.array(["a"]), np.array([None]), np.float64(1)):
+        assert tensor_of(other) is None
+
+
+@pytest.mark.parametrize(
+    ("chosen", "indices"),
+    [
+        ("all", [0, 1, 2]),
+        (1, [1]),
+        ([2, 0], [2, 0]),
+        (range(2), [0, 1]),
+        (torch.tensor([2, 1]), [2, 1]),
+        (np.array([2, 1]), [2, 1]),
+        (np.int64(2), [2]),
+    ],
+)
+def test_indices_of_parts(chosen: Any, indices: list[int]) -> None:
+    assert block_indices(VIEW, chosen) == indices
+    assert head_indices(VIEW, chosen) == indices
+    if not isinstance(chosen, str):
+        assert unit_indices(VIEW, 0, "mlp", chosen) == indices
+    assert unit_indices(VIEW, 0, "attn", "all") == list(range(24))
+    assert unit_indices(VIEW, 0, "mlp", "all") == list(range(48))
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (SelfOnly(blocks=3), "block 3 does not exist: model 'VisionTransformer' has blocks 0 to 2"),
+        (SelfOnly(blocks=[0, -1]), "block -1 does not exist"),
+        (SelfOnly(blocks=[]), "no blocks were given: give some of 0 to 2, or 'all'"),
+        (SelfOnly(blocks="every"), "blocks were given as 'every': give whole numbers"),  # type: ignore[arg-type]
+        (SelfOnly(blocks=None), "blocks were given as None: give whole numbers"),  # type: ignore[arg-type]
+        (SelfOnly(blocks=[True]), "blocks were given as [True]: give whole numbers"),
+        (NoCls(heads=[3]), "head 3 does not exist: model 'VisionTransformer' has heads 0 to 2"),
+        (AblateHeads([]), "no heads were given"),
+        (AblateHeads(np.array([0.5])), "heads were given as array([0.5]): give whole numbers"),
+        (AblateNeurons([48]), "unit 48 does not exist: model 'VisionTransformer' has units 0 to 47"),
+        (AblateNeurons([24], sublayer="attn"), "unit 24 does not exist"),
+        (CutAttention("dist", "image"), "no tokens called 'dist'"),
+        (CutAttention("image", "clss"), "no tokens called 'clss'; did you mean 'cls'?"),
+        (CutAttention([5], "image"), "token 5 does not exist: the model has tokens 0 to 4"),
+        (CutAttention(-1, "image"), "token -1 does not exist"),
+        (CutAttention([], "image"), "[] takes no token: give some of 0 to 4"),
+        (AblateHeads([0], tokens=slice(5, 9)), "slice(5, 9, None) takes no token: give some of 0 to 4"),
+        (CutAttention("image", [0.5]), "tokens were given as [0.5]: give whole numbers"),  # type: ignore[list-item]
+        (CutAttention(np.array(["cls"]), "image"), "tokens were given as array(['cls']"),
+        (CutAttention("image", torch.ones(4, dtype=torch.bool)), "a mask of shape [4] was given for 5 tokens"),
+        (CutAttention("image", np.ones((1, 2, 5), dtype=bool)), "a mask of shape [1, 2, 5] was given for 5 tokens"),
+    ],
+)
+def test_parts_that_do_not_exist(edit: Edit, message: str) -> None:
+    refused(edit, message)
+
+
+def test_a_mask_of_other_images() -> None:
+    mask = np.ones((2, 5), dtype=bool)
+    for edit in (CutAttention("image", mask), AblateHeads([0], tokens=mask), Patch("mlp_out", pixels(1), tokens=mask)):
+        refused(edit, "tokens of 2 images were given, but 3 run at once: give one row for each", entered=True)
+
+
+MASK = np.array([[1, 0, 1, 1, 0], [1, 1, 0, 0, 1], [1, 1, 1, 1, 0]], dtype=bool)
+VALUES = np.random.default_rng(0).normal(size=(3, 5, 24))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda kind: KeepTokens(kind(MASK)),
+        lambda kind: CutAttention(kind(MASK), kind(~MASK), blocks=kind(np.array([0, 2])), heads=kind(np.array([1]))),
+        lambda kind: SelfOnly(blocks=kind(np.array([0, 2])), heads=kind(np.array([1]))),
+        lambda kind: AblateHeads(kind(np.array([2])), tokens=kind(MASK), to=kind(VALUES[..., :8])),
+        lambda kind: AblateNeurons(kind(np.array([9, 3])), tokens=kind(MASK), to=kind(VALUES[..., :2])),
+        lambda kind: classlens.AblateSublayer("attn", tokens=kind(MASK), to=kind(VALUES)),
+        lambda kind: Patch("mlp_out", kind(pixels(3, seed=4).numpy()), blocks=kind(np.array([1])), tokens=kind(MASK)),
+        lambda kind: Patch("heads", kind(pixels(1, seed=4).numpy()), heads=kind(np.array([0, 2]))),
+    ],
+)
+def test_every_argument_takes_arrays_and_tensors(make: Callable[[Callable[[Any], Any]], Edit]) -> None:
+    vit, x = model(), pixels()
+    logits = edited(vit, x, make(np.asarray))
+    close(logits, edited(vit, x, make(torch.as_tensor)))
+    with torch.no_grad():
+        assert not torch.allclose(logits, vit(x))
