@@ -1,10 +1,10 @@
-"""What token removal costs, as ratios to the bare forward pass of the same batch in the same run.
+"""Cost of token removal, as ratios to the bare forward pass of the same batch in the same run.
 
     python benchmarks/removal_cost.py --model vit_base_patch32_224 --batch-size 16 --steps 13 --repeats 3
 
-Prints JSON: the time of both directions over all numbers of tokens for one map that is there already, in bare passes,
-with sequences that are truly shorter and with removed tokens masked (what a model does that knows positions), and the
-number of passes if work were in proportion to tokens. Weights are random, as cost does not depend on them.
+Prints JSON: the time of both directions over all numbers of tokens for one given map, in bare passes, with shortened
+sequences and with removed tokens masked (for models whose attention knows positions), and the number of passes if the
+cost were proportional to tokens. Weights are random, since the cost does not depend on them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 import classlens
 from classlens.tasks.evaluation.cascade import Cascade
 from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatch
-from classlens.tasks.evaluation.importance import parse_methods
+from classlens.tasks.evaluation.importance import StoredImportance
 from classlens.tasks.evaluation.metrics.removal import Removal, numbers_kept
 
 
@@ -36,8 +36,8 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def no_twin() -> Cascade:
-    raise AssertionError("removal makes no weights random")
+def no_cascade() -> Cascade:
+    raise AssertionError("removal needs no random twin")
 
 
 def main() -> None:
@@ -46,50 +46,51 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--steps", type=int, default=13)
     parser.add_argument("--repeats", type=int, default=3)
-    given = parser.parse_args()
-    module: Any = timm.create_model(given.model).eval()
+    args = parser.parse_args()
+    module: Any = timm.create_model(args.model).eval()
     torch.nn.init.trunc_normal_(module.head.weight, std=0.02)
     lens = classlens.load(module)
-    pixels = torch.randn(given.batch_size, 3, *lens.view.input_size)
-    (method,) = parse_methods("class_rank")
+    pixels = torch.randn(args.batch_size, 3, *lens.view.input_size)
     tokens = lens.view.tokens(lens.view.input_size)
     count = tokens.grid[0] * tokens.grid[1]
+    importance = StoredImportance("random maps", {}, np.random.default_rng(0).normal(size=(args.batch_size, count)))
 
     def bare() -> None:
         with torch.inference_mode():
             module(pixels)
 
-    def removal(trust: bool) -> None:
-        target = torch.zeros(given.batch_size, dtype=torch.int64)
-        seen = ImageBatch(
-            lens, EvaluationSettings(steps=given.steps), pixels, target, np.empty((0, 0)), 0, no_twin, trust
-        )
-        seen.__dict__["trace"] = trace
-        seen._maps[method.text] = torch.randn(given.batch_size, count)
-        Removal().measure(seen, method)
+    def batch_of(shortens: bool) -> ImageBatch:
+        settings, target = EvaluationSettings(steps=args.steps), torch.zeros(args.batch_size, dtype=torch.int64)
+        batch = ImageBatch(lens, settings, pixels, target, np.empty((0, 0)), 0, no_cascade, shortens)
+        batch.trace  # noqa: B018, outside the timed part
+        return batch
 
-    trace = lens.trace(pixels, batch_size=given.batch_size)
     bare()
-    found: dict[str, list[float]] = {"shorter": [], "masked": []}
-    last = seconds(bare)
-    for _ in range(given.repeats):
-        for name, trust in (("shorter", True), ("masked", False)):
-            own = seconds(lambda trust=trust: removal(trust))  # type: ignore[misc]
+    ratios: dict[str, list[float]] = {"shorter": [], "masked": []}
+    before = seconds(bare)
+    for _ in range(args.repeats):
+        for name, shortens in (("shorter", True), ("masked", False)):
+            batch = batch_of(shortens)
+            removal = seconds(lambda batch=batch: Removal().measure(batch, importance))  # type: ignore[misc]
             after = seconds(bare)
-            found[name].append(2 * own / (last + after))
-            last = after
-    numbers = numbers_kept(count, given.steps)[1:]
+            ratios[name].append(2 * removal / (before + after))
+            before = after
+    numbers = numbers_kept(count, args.steps)[1:]
     share = (numbers + len(tokens.prefix)) / tokens.count
     result = {
-        "model": given.model,
-        "batch_size": given.batch_size,
+        "model": args.model,
+        "batch_size": args.batch_size,
         "numbers_of_tokens": len(numbers),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "machine": platform.machine(),
         **{
-            name: {"passes": round(statistics.median(each), 2), "low": round(min(each), 2), "high": round(max(each), 2)}
-            for name, each in found.items()
+            name: {
+                "passes": round(statistics.median(values), 2),
+                "low": round(min(values), 2),
+                "high": round(max(values), 2),
+            }
+            for name, values in ratios.items()
         },
         "passes_in_proportion_to_tokens": round(2 * float(share.sum()), 2),
         "passes_without_shortening": 2 * len(numbers),

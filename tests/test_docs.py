@@ -111,6 +111,11 @@ def test_python_code_uses_public_names(page: str) -> None:
                 assert {alias.name for alias in node.names} <= set(classlens.__all__)
 
 
+def test_the_page_of_the_api_lists_every_public_name() -> None:
+    listed = re.findall(r"^::: classlens\.(\w+)$", TEXTS["docs/api.md"], flags=re.MULTILINE)
+    assert sorted(listed) == sorted(classlens.__all__)
+
+
 @pytest.mark.parametrize("page", TEXTS)
 def test_source_files_exist(page: str) -> None:
     folders = "|".join(path.name for path in SOURCE.iterdir() if path.is_dir())

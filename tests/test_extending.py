@@ -136,7 +136,7 @@ def test_a_metric(example: Callable[[str], Any], registries: dict[str, Registry[
     names = example("metric")
     curves = names["result"].curves.query("method == 'random'")
     assert list(curves["x"].round(2)) == [round(0.1 * tenth, 2) for tenth in range(11)]
-    assert "insertion, AUC" in (folder / "faithful/results/summary.md").read_text(encoding="utf-8")
+    assert "insertion, AUC" in (folder / "faithfulness/results/summary.md").read_text(encoding="utf-8")
     check_known(registries["metrics"], "metrics", "insertion")
 
 

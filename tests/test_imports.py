@@ -49,7 +49,7 @@ def _trees(root: Path) -> Iterator[tuple[str, ast.Module]]:
 def _door_fault(path: str, node: ast.expr) -> str:
     code = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
     names = {".".join(code.split(".")[-parts:]) for parts in (1, 2)}
-    names |= {node.value} if isinstance(node, ast.Constant) else set()
+    names |= {node.value} if isinstance(node, ast.Constant) and isinstance(node.value, str) else set()
     faults = [f"only {DOORS[name]} uses {name}" for name in names & DOORS.keys() if path != DOORS[name]]
     return "".join(faults)
 

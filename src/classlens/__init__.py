@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from classlens.errors import ClasslensError
+from classlens.forward.edits.registry import EDITS
 
 if TYPE_CHECKING:
     from classlens.analysis.analyze import AnalyzeResult, Missing, analyze
@@ -90,14 +91,7 @@ _MODULES = {
     "lens.trace": "Trace",
     "lens.tuned_lens": "TunedLens",
     "explain.registry": "METHODS",
-    "forward.edits.ablate_heads": "AblateHeads",
-    "forward.edits.ablate_neurons": "AblateNeurons",
-    "forward.edits.ablate_sublayer": "AblateSublayer",
-    "forward.edits.cut_attention": "CutAttention NoCls",
     "forward.edits.edit": "Edit EditStep",
-    "forward.edits.keep_tokens": "KeepTokens",
-    "forward.edits.patch": "Patch",
-    "forward.edits.self_only": "SelfOnly",
     "models.view": "BlockView ModelView Point Readout",
     "core.space": "ClassSpace",
     "core.maps": "Norm",
@@ -117,7 +111,7 @@ _MODULES = {
     "render.folders.figures": "figures",
 }
 _HOMES = {name: f"classlens.{module}" for module, names in _MODULES.items() for name in names.split()}
-__all__ = ["ClasslensError", "__version__", *_HOMES]
+__all__ = ["ClasslensError", "__version__", *_HOMES, *EDITS]
 
 
 def __getattr__(name: str) -> Any:
@@ -125,6 +119,8 @@ def __getattr__(name: str) -> Any:
         from importlib import import_module
 
         return getattr(import_module(_HOMES[name]), name)
+    if name in EDITS:
+        return EDITS[name]
     raise AttributeError(f"module 'classlens' has no attribute {name!r}")
 
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from classlens.analysis.experiment import Array, Key, Reduction, add_holm, averages, change_of, model_and_twin
+from classlens.analysis.experiment import Key, Reduction, add_holm, averages, change_of, model_and_twin
 from classlens.analysis.measured_store import ImageBatch, MeasuredStore
 from classlens.analysis.registry import EXPERIMENTS
+from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
 from tests.analysis.stores import StoreSpec, write_store
 

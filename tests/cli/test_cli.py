@@ -43,11 +43,11 @@ def record_of(folder: Path) -> dict[str, Any]:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below a folder, hidden ones too, with what it holds; folders end in a slash."""
-    found = {}
+    files = {}
     for path in folder.rglob("*"):
         name = str(path.relative_to(folder))
-        found[name if path.is_file() else f"{name}/"] = path.read_bytes() if path.is_file() else b""
-    return found
+        files[name if path.is_file() else f"{name}/"] = path.read_bytes() if path.is_file() else b""
+    return files
 
 
 def small_cat(height: int = 48) -> Image.Image:
@@ -82,15 +82,15 @@ def trained(num_classes: int = 4) -> Any:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     out = tmp_path_factory.mktemp("whole") / "some" / "report"
     result = run(CAT, COFFEE, "--out", out)
     assert result.exit_code == 0, result.stderr
     return out, result
 
 
-def test_everything_is_in_the_folder(whole: tuple[Path, Result]) -> None:
-    out, _ = whole
+def test_everything_is_in_the_folder(report: tuple[Path, Result]) -> None:
+    out, _ = report
     figures = {f"{number}-{kind}.png" for number in ("01", "02") for kind in FIGURES}
     assert set(os.listdir(out)) == {"report.html", "inspect.json", *figures}
     assert os.listdir(out.parent) == ["report"]
@@ -105,8 +105,8 @@ def test_everything_is_in_the_folder(whole: tuple[Path, Result]) -> None:
     assert "coffee.png" in page
 
 
-def test_the_record_is_whole(whole: tuple[Path, Result]) -> None:
-    record = record_of(whole[0])
+def test_the_record_is_whole(report: tuple[Path, Result]) -> None:
+    record = record_of(report[0])
     assert_form(record)
     model = record["model"]
     assert {key: model[key] for key in ("name", "blocks", "heads", "num_classes", "pooling", "prefix", "grid")} == {
@@ -122,26 +122,26 @@ def test_the_record_is_whole(whole: tuple[Path, Result]) -> None:
     assert record["images"][0]["target"] == {"index": 3, "name": "cat", "chosen": "predicted"}
 
 
-def test_its_numbers_are_those_of_the_module_alone(whole: tuple[Path, Result]) -> None:
+def test_its_numbers_are_those_of_the_module_alone(report: tuple[Path, Result]) -> None:
     # Pixels by hand: the shorter side to 32, the middle, CIFAR-10's mean and standard deviation.
     with Image.open(CAT) as image:
         middle = image.convert("RGB").resize((48, 32), Image.Resampling.BICUBIC).crop((8, 0, 40, 32))
     normalized = (np.asarray(middle) / 255 - [0.4914, 0.4822, 0.4465]) / [0.2470, 0.2435, 0.2616]
     pixels = torch.from_numpy(normalized).permute(2, 0, 1)[None]
     module = builtin.load("cifar10").double()
-    image = record_of(whole[0])["images"][0]
+    image = record_of(report[0])["images"][0]
     assert_numbers(image, module, pixels, pooled=(0,), prefix=("cls",))
 
 
-def test_the_table_says_the_same(whole: tuple[Path, Result]) -> None:
-    out, result = whole
+def test_the_table_says_the_same(report: tuple[Path, Result]) -> None:
+    out, result = report
     assert result.stderr == ""
     text = result.stdout
     # Where a line of predictions is broken depends on how long the path of the image is.
     unbroken = " ".join(text.split())
     for image in record_of(out)["images"]:
-        for one in image["predictions"]:
-            assert f"{one['name']} {100 * one['probability']:.1f}%" in unbroken
+        for prediction in image["predictions"]:
+            assert f"{prediction['name']} {100 * prediction['probability']:.1f}%" in unbroken
         assert f"How the class {image['target']['name']!r} is built" in text
     assert text.count("│     6 │") == 2
     assert text.splitlines()[-1] == f"Report: {out / 'report.html'}"
@@ -200,8 +200,8 @@ def test_weights_of_the_users_own(kind: str, here: Path) -> None:
         pixels = np.asarray(image.resize((160, 160), Image.Resampling.BILINEAR)) / 127.5 - 1
     with torch.no_grad():
         logits = model.eval()(torch.from_numpy(pixels).permute(2, 0, 1)[None].float())[0]
-    found = {one["name"]: one["logit"] for one in printed["images"][0]["predictions"]}
-    assert found == {
+    logits_by_name = {prediction["name"]: prediction["logit"] for prediction in printed["images"][0]["predictions"]}
+    assert logits_by_name == {
         name: pytest.approx(float(logit), abs=1e-3)
         for name, logit in zip(("ant", "bee", "cat", "dog"), logits, strict=True)
     }
@@ -234,13 +234,13 @@ def test_pictures_of_all_kinds(here: Path) -> None:
     images = record["images"]
     assert [image["name"] for image in images] == names, "more than one batch, in order"
     for first in range(0, 8, 2):
-        one, other = images[first], images[first + 1]
+        pictured, twin = images[first], images[first + 1]
         np.testing.assert_allclose(
-            [prediction["logit"] for prediction in one["predictions"]],
-            [prediction["logit"] for prediction in other["predictions"]],
+            [prediction["logit"] for prediction in pictured["predictions"]],
+            [prediction["logit"] for prediction in twin["predictions"]],
             atol=1e-4,
         )
-        assert one["blocks"] == other["blocks"]
+        assert pictured["blocks"] == twin["blocks"]
     assert images[8]["predictions"][0]["logit"] == pytest.approx(images[9]["predictions"][0]["logit"], abs=0.3)
 
 

@@ -33,19 +33,19 @@ def test_all_methods_of_two_photos(photos: list[Path], tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert f"{photos[1]}: ship: {tmp_path / 'out' / '02-methods.png'}" in result.stdout
     by_block = {name for name, method in METHODS.items() if "block" in method.dims}
-    wanted = {f"{number}-{name}.png" for number in ("01", "02") for name in (*METHODS, "methods")}
-    wanted |= {f"{number}-{name}.webp" for number in ("01", "02") for name in by_block} | {"explain.json"}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == wanted
+    names = {f"{number}-{name}.png" for number in ("01", "02") for name in (*METHODS, "methods")}
+    names |= {f"{number}-{name}.webp" for number in ("01", "02") for name in by_block} | {"explain.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
     record = json.loads((tmp_path / "out" / "explain.json").read_text())
     trace = classlens.load("builtin:cifar10").trace(photos)
-    for image, one in enumerate(record["images"]):
-        assert one["target"] == "ship"
+    for image, result in enumerate(record["images"]):
+        assert result["target"] == "ship"
         for name in METHODS:
             # Rounded to six digits.
-            np.testing.assert_allclose(one["maps"][name], trace.map("ship", method=name)[image], rtol=1e-5)
-        assert one["target_index"] == 8
-        assert one["options"]["class_gradient"] == {"loss": "cross_entropy"}
-        assert one["options"]["random"] == {"seed": 0}
+            np.testing.assert_allclose(result["maps"][name], trace.map("ship", method=name)[image], rtol=1e-5)
+        assert result["target_index"] == 8
+        assert result["options"]["class_gradient"] == {"loss": "cross_entropy"}
+        assert result["options"]["random"] == {"seed": 0}
     assert record["checkpoint"] is None
     assert record["transform"].startswith("Compose(")
     assert record["dtype"] == "float32"
@@ -57,12 +57,12 @@ def test_all_methods_of_two_photos(photos: list[Path], tmp_path: Path) -> None:
 def test_one_class_against_another(photos: list[Path], tmp_path: Path) -> None:
     result = run(photos[0], "--class", "cat", "--against", "dog", "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    found = json.loads((tmp_path / "out" / "explain.json").read_text())["images"][0]["maps"]["class_gradient"]
+    map_ = json.loads((tmp_path / "out" / "explain.json").read_text())["images"][0]["maps"]["class_gradient"]
     trace = classlens.load("builtin:cifar10").trace(photos[:1])
-    np.testing.assert_allclose(found, trace.map("cat", against="dog")[0], rtol=1e-5)
+    np.testing.assert_allclose(map_, trace.map("cat", against="dog")[0], rtol=1e-5)
     pixels = np.asarray(Image.open(tmp_path / "out" / "01-class_gradient.png")).astype(int)
     bluer = pixels[..., 2] - pixels[..., 0]
-    assert np.min(found) < 0 < np.max(found)
+    assert np.min(map_) < 0 < np.max(map_)
     assert bluer.min() < -20, "orange for the one"
     assert bluer.max() > 20, "blue for the other"
     again = run(photos[0], "--out", tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Amounts of memory as people write them."""
+"""Amounts of RAM as people write them."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from tests.refusals import refused
         (1024, 1024),
     ],
 )
-def test_sizes(text: Any, count: int) -> None:
+def test_amounts(text: Any, count: int) -> None:
     assert parse_ram(text) == count
 
 
 @pytest.mark.parametrize("text", ["", "much", "8G", "-1GB", "1,5GB", "GB", "8GB of it", True, None])
-def test_what_is_no_size(text: Any) -> None:
+def test_anything_else_is_refused(text: Any) -> None:
     refused(lambda: parse_ram(text), repr(text), "8GB")
 
 
-def test_sizes_are_told() -> None:
+def test_amounts_in_messages() -> None:
     assert [format_ram(count) for count in (1_500_000_000, 12_000_000, 999_999_999, 10**9, 40)] == [
         "1.5 GB",
         "12.0 MB",

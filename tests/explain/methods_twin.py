@@ -41,8 +41,8 @@ def written_out(model: Any, pixels: Tensor) -> Pass:
     return Pass(model.forward_head(model.norm(x)), attention, before, after)
 
 
-def product(one: Matrix, other: Matrix) -> Matrix:
-    return [[sum(a * other[k][j] for k, a in enumerate(row)) for j in range(len(other[0]))] for row in one]
+def product(left: Matrix, right: Matrix) -> Matrix:
+    return [[sum(a * right[k][j] for k, a in enumerate(row)) for j in range(len(right[0]))] for row in left]
 
 
 def identity(size: int) -> Matrix:
@@ -53,22 +53,22 @@ def pooled_row(matrix: Matrix, pooled: tuple[int, ...], image: list[int]) -> lis
     return [sum(matrix[query][token] for query in pooled) / len(pooled) for token in image]
 
 
-def attention(model: Any, made: Pass, target: int, pooled: tuple[int, ...], image: list[int]) -> list[float]:
-    weights = made.attention[-1][0].tolist()
+def attention(model: Any, record: Pass, target: int, pooled: tuple[int, ...], image: list[int]) -> list[float]:
+    weights = record.attention[-1][0].tolist()
     heads = len(weights)
     size = len(weights[0])
     mean = [[sum(head[i][j] for head in weights) / heads for j in range(size)] for i in range(size)]
     return pooled_row(mean, pooled, image)
 
 
-def rollout(model: Any, made: Pass, target: int, pooled: tuple[int, ...], image: list[int]) -> list[float]:
+def rollout(model: Any, record: Pass, target: int, pooled: tuple[int, ...], image: list[int]) -> list[float]:
     """Abnar and Zuidema: attention and the residual connection, half each, multiplied over layers."""
     rolled: Matrix | None = None
-    for weights in made.attention:
-        each = weights[0].tolist()
-        size = len(each[0])
+    for weights in record.attention:
+        heads = weights[0].tolist()
+        size = len(heads[0])
         mixed = [
-            [0.5 * sum(head[i][j] for head in each) / len(each) + 0.5 * (i == j) for j in range(size)]
+            [0.5 * sum(head[i][j] for head in heads) / len(heads) + 0.5 * (i == j) for j in range(size)]
             for i in range(size)
         ]
         rolled = mixed if rolled is None else product(mixed, rolled)
@@ -76,12 +76,12 @@ def rollout(model: Any, made: Pass, target: int, pooled: tuple[int, ...], image:
     return pooled_row(rolled, pooled, image)
 
 
-def chefer(model: Any, made: Pass, target: int, pooled: tuple[int, ...], image: list[int]) -> list[float]:
+def chefer(model: Any, record: Pass, target: int, pooled: tuple[int, ...], image: list[int]) -> list[float]:
     """Chefer, Gur and Wolf 2021: R ← R + Ā R with Ā the mean over heads of the positive part of gradient ×
     attention."""
     relevance: Matrix | None = None
-    for weights in made.attention:
-        (gradient,) = torch.autograd.grad(made.logits[0, target], weights, retain_graph=True)
+    for weights in record.attention:
+        (gradient,) = torch.autograd.grad(record.logits[0, target], weights, retain_graph=True)
         a, g = weights[0].tolist(), gradient[0].tolist()
         size = len(a[0])
         relevance = relevance or identity(size)
@@ -95,33 +95,33 @@ def chefer(model: Any, made: Pass, target: int, pooled: tuple[int, ...], image: 
     return pooled_row(relevance, pooled, image)
 
 
-def grad_cam(model: Any, made: Pass, target: int, pooled: tuple[int, ...], image: list[int]) -> list[float]:
+def grad_cam(model: Any, record: Pass, target: int, pooled: tuple[int, ...], image: list[int]) -> list[float]:
     """Selvaraju et al. 2017 on the tokens that enter the last block."""
-    x = made.before[-1]
-    (gradient,) = torch.autograd.grad(made.logits[0, target], x, retain_graph=True)
+    x = record.before[-1]
+    (gradient,) = torch.autograd.grad(record.logits[0, target], x, retain_graph=True)
     channels = range(x.shape[-1])
     alpha = [sum(float(gradient[0, token, k]) for token in image) / len(image) for k in channels]
     return [max(0.0, sum(alpha[k] * float(x[0, token, k].detach()) for k in channels)) for token in image]
 
 
-def legrad(model: Any, made: Pass, target: int, pooled: tuple[int, ...], image: list[int]) -> list[float]:
+def legrad(model: Any, record: Pass, target: int, pooled: tuple[int, ...], image: list[int]) -> list[float]:
     """Bousselham et al. 2025: the mean over layers, heads and queries of the positive gradient of each layer's
     logit, which is that of the mean over all its tokens."""
-    return _legrad(made, target, image, lambda x: model.head(model.fc_norm(model.norm(x.mean(dim=1)))))
+    return _legrad(record, target, image, lambda x: model.head(model.fc_norm(model.norm(x.mean(dim=1)))))
 
 
-def legrad_by_head(model: Any, made: Pass, target: int, pooled: tuple[int, ...], image: list[int]) -> list[float]:
+def legrad_by_head(model: Any, record: Pass, target: int, pooled: tuple[int, ...], image: list[int]) -> list[float]:
     """The same with the logit of a layer as the model's own head makes it."""
-    return _legrad(made, target, image, lambda x: model.forward_head(model.norm(x)))
+    return _legrad(record, target, image, lambda x: model.forward_head(model.norm(x)))
 
 
-def _legrad(made: Pass, target: int, image: list[int], logits: Callable[[Tensor], Tensor]) -> list[float]:
+def _legrad(record: Pass, target: int, image: list[int], logits: Callable[[Tensor], Tensor]) -> list[float]:
     total = [0.0] * len(image)
-    for weights, x in zip(made.attention, made.after, strict=True):
-        own = logits(x)[0, target]
-        (gradient,) = torch.autograd.grad(own, weights, retain_graph=True)
+    for weights, x in zip(record.attention, record.after, strict=True):
+        logit = logits(x)[0, target]
+        (gradient,) = torch.autograd.grad(logit, weights, retain_graph=True)
         g = gradient[0].tolist()
-        for place, token in enumerate(image):
+        for position, token in enumerate(image):
             positive = sum(max(0.0, row[token]) for head in g for row in head)
-            total[place] += positive / (len(g) * len(g[0])) / len(made.attention)
+            total[position] += positive / (len(g) * len(g[0])) / len(record.attention)
     return total

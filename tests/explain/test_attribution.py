@@ -31,12 +31,12 @@ def test_the_parts_are_those_of_the_frozen_model_and_add_up(name: str) -> None:
     for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
         model, pixels = zoo.build(name, dtype), zoo.pixels(name, dtype=dtype)
         parts = classlens.load(model).trace(pixels).attribution(zoo.targets())
-        own = _own_logit(model, pixels)
-        assert np.abs(own).max() > 1
-        np.testing.assert_allclose(parts.logit, own, rtol=0, atol=tolerance)
+        model_logit = _own_logit(model, pixels)
+        assert np.abs(model_logit).max() > 1
+        np.testing.assert_allclose(parts.logit, model_logit, rtol=0, atol=tolerance)
         assert {str(variable.dtype) for variable in parts.data_vars.values()} == {str(dtype).removeprefix("torch.")}
         summed = parts.embed + parts.attention.sum(("block", "head")) + parts.mlp.sum("block") + parts.bias
-        np.testing.assert_allclose(summed, own, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(summed, model_logit, rtol=0, atol=tolerance)
         by_token = parts.attention_token.sum("token")
         np.testing.assert_allclose(by_token, parts.attention, rtol=0, atol=tolerance)
         for part, value in expected.items():
@@ -83,19 +83,21 @@ def test_log_odds_are_the_attribution_of_the_class_less_that_of_its_rivals(name:
     with torch.no_grad():
         logits = model(pixels)
     classes = [
-        literal.attribution(model, pixels, torch.full((3,), each), pooled=zoo.VARIANTS[name].pooled)["attention_token"]
-        for each in range(zoo.CLASSES)
+        literal.attribution(model, pixels, torch.full((3,), category), pooled=zoo.VARIANTS[name].pooled)[
+            "attention_token"
+        ]
+        for category in range(zoo.CLASSES)
     ]
-    found = classlens.load(model).trace(pixels).explain(target, method="log_odds").values
+    maps = classlens.load(model).trace(pixels).explain(target, method="log_odds").values
     for image in range(3):
-        own = int(target[image])
-        total = sum(float(logits[image, each].exp()) for each in range(zoo.CLASSES) if each != own)
-        expected = classes[own][image].clone()
-        for each in range(zoo.CLASSES):
-            if each != own:
-                expected -= float(logits[image, each].exp()) / total * classes[each][image]
+        label = int(target[image])
+        total = sum(float(logits[image, category].exp()) for category in range(zoo.CLASSES) if category != label)
+        expected = classes[label][image].clone()
+        for category in range(zoo.CLASSES):
+            if category != label:
+                expected -= float(logits[image, category].exp()) / total * classes[category][image]
         image_tokens = expected[..., len(zoo.VARIANTS[name].prefix) if "avg" not in name else 1 :]
-        np.testing.assert_allclose(found[image], image_tokens.numpy(), rtol=0, atol=1e-9)
+        np.testing.assert_allclose(maps[image], image_tokens.numpy(), rtol=0, atol=1e-9)
 
 
 def test_log_odds_weights_are_their_slopes() -> None:
@@ -111,5 +113,5 @@ def test_a_model_of_one_class_has_no_rivals() -> None:
     model = zoo.build("cls")
     model.head = torch.nn.Linear(24, 1).double()
     trace = classlens.load(model).trace(zoo.pixels("cls"))
-    found, own = (trace.explain(0, method=method).values for method in ("log_odds", "logit_attribution"))
-    np.testing.assert_array_equal(found, own)
+    odds, logits = (trace.explain(0, method=method).values for method in ("log_odds", "logit_attribution"))
+    np.testing.assert_array_equal(odds, logits)

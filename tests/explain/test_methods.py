@@ -41,8 +41,8 @@ def test_the_map_is_its_twin_s(name: str, monkeypatch: pytest.MonkeyPatch) -> No
     for text, twin in TWINS.items():
         method, options = parse_method(text)
         rows = [
-            twin(model, made, int(target), variant.pooled, image_tokens)
-            for made, target in zip(passes, zoo.targets(), strict=True)
+            twin(model, record, int(target), variant.pooled, image_tokens)
+            for record, target in zip(passes, zoo.targets(), strict=True)
         ]
         expected = np.array(rows).reshape(3, *variant.grid)
         assert np.abs(expected).max() > 1e-3, text
@@ -188,22 +188,22 @@ def test_two_heads_weigh_their_own_rows() -> None:
             hooks.enter_context(block.register_forward_hook(lambda _, __, out: after.append(out)))
         logits = module(pixels.requires_grad_())[:, target].sum()
     rolled = relevance = torch.eye(6, dtype=torch.float64)
-    for one, gradient in zip(weights, torch.autograd.grad(logits, weights, retain_graph=True), strict=True):
-        rolled = (one.mean(dim=1) + torch.eye(6)) / 2 @ rolled
-        relevance = relevance + (one * gradient).clamp_min(0).mean(dim=1) @ relevance
+    for pattern, gradient in zip(weights, torch.autograd.grad(logits, weights, retain_graph=True), strict=True):
+        rolled = (pattern.mean(dim=1) + torch.eye(6)) / 2 @ rolled
+        relevance = relevance + (pattern * gradient).clamp_min(0).mean(dim=1) @ relevance
     for method, matrix in (("attention", weights[-1].mean(dim=1)), ("rollout", rolled), ("chefer", relevance)):
-        wanted = (0.5 * matrix[:, 0, 2:] + 0.5 * matrix[:, 1, 2:]).detach()
-        np.testing.assert_allclose(trace.explain(target, method=method), wanted, atol=1e-12)
+        expected = (0.5 * matrix[:, 0, 2:] + 0.5 * matrix[:, 1, 2:]).detach()
+        np.testing.assert_allclose(trace.explain(target, method=method), expected, atol=1e-12)
         assert (matrix[:, 0, 2:] - matrix[:, 1, 2:]).abs().max() > 1e-2
         dist = trace.explain(target, method=method, query="dist")
         np.testing.assert_allclose(dist, matrix[:, 1, 2:].detach(), atol=1e-12)
-    found = trace.explain(target, method="legrad")
-    for number, (one, x) in enumerate(zip(weights, after, strict=True)):
+    maps = trace.explain(target, method="legrad")
+    for number, (pattern, x) in enumerate(zip(weights, after, strict=True)):
         mean = module.norm(x.mean(dim=1))
-        own = (module.head(mean) + module.head_dist(mean))[:, target].sum() / 2
-        (gradient,) = torch.autograd.grad(own, one, retain_graph=True)
+        logit = (module.head(mean) + module.head_dist(mean))[:, target].sum() / 2
+        (gradient,) = torch.autograd.grad(logit, pattern, retain_graph=True)
         # Three heads, two blocks.
-        np.testing.assert_allclose(found[:, number], gradient.clamp_min(0).mean(dim=2)[..., 2:] / 6, atol=1e-12)
+        np.testing.assert_allclose(maps[:, number], gradient.clamp_min(0).mean(dim=2)[..., 2:] / 6, atol=1e-12)
 
 
 @pytest.mark.parametrize("pool", ["mean", "head"])
@@ -215,17 +215,17 @@ def test_legrad_reads_blocks_through_the_translators_of_a_tuned_lens(pool: str) 
     weight = torch.eye(width) + 0.3 * torch.randn(3, width, width, generator=generator)
     bias = torch.randn(3, width, generator=generator)
     lens = plain.with_tuned_lens(TunedLens(weight.double(), bias.double()))
-    found = lens.trace(pixels).explain(zoo.targets(), method="legrad", pool=pool)
+    maps = lens.trace(pixels).explain(zoo.targets(), method="legrad", pool=pool)
     for image, target in enumerate(zoo.targets().tolist()):
-        made = twins.written_out(model, pixels[image : image + 1])
-        for block, (weights, x) in enumerate(zip(made.attention, made.after, strict=True)):
+        record = twins.written_out(model, pixels[image : image + 1])
+        for block, (weights, x) in enumerate(zip(record.attention, record.after, strict=True)):
             translated = x @ weight[block].double().T + bias[block].double()
             token = translated.mean(dim=1) if pool == "mean" else translated[:, 0]
             (gradient,) = torch.autograd.grad(model.head(model.norm(token))[0, target], weights, retain_graph=True)
             heads, queries = gradient.shape[1:3]
-            wanted = gradient[0].clamp_min(0).sum(dim=1)[:, 1:] / (3 * heads * queries)
-            np.testing.assert_allclose(found[image, block], wanted, atol=1e-10)
-    assert float(found.max()) > 1e-3
+            expected = gradient[0].clamp_min(0).sum(dim=1)[:, 1:] / (3 * heads * queries)
+            np.testing.assert_allclose(maps[image, block], expected, atol=1e-10)
+    assert float(maps.max()) > 1e-3
 
 
 def test_random_is_one_order_for_all_images() -> None:
@@ -240,11 +240,11 @@ def test_random_is_one_order_for_all_images() -> None:
 
 def test_class_rank_counts_classes_ahead() -> None:
     trace = classlens.load(zoo.build("avg_includes_prefix")).trace(zoo.pixels("avg_includes_prefix"))
-    found = trace.explain(zoo.targets(), method="class_rank")
-    logits = trace.logits("resid_post").sel(token=found.token)
+    maps = trace.explain(zoo.targets(), method="class_rank")
+    logits = trace.logits("resid_post").sel(token=maps.token)
     for image, target in enumerate(zoo.targets().tolist()):
         ahead = (logits[image] > logits[image].sel(category=target)).sum("category")
-        np.testing.assert_allclose(found[image], 1 - ahead / zoo.CLASSES)
+        np.testing.assert_allclose(maps[image], 1 - ahead / zoo.CLASSES)
 
 
 @pytest.mark.parametrize(

@@ -51,11 +51,11 @@ def torchcam() -> Any:
     return pytest.importorskip("torchcam.methods", reason="torchcam comes with the extra compare")
 
 
-def same(found: Any, wanted: NDArray[np.float64]) -> None:
+def same(maps: Any, expected: NDArray[np.float64]) -> None:
     """The same up to rounding: in float64 a few thousand operations, of which differences up to 2e-14 were seen."""
-    assert wanted.dtype == np.float64
-    assert wanted.max() > 1e-3
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-10 * wanted.max())
+    assert expected.dtype == np.float64
+    assert expected.max() > 1e-3
+    np.testing.assert_allclose(maps, expected, rtol=0, atol=1e-10 * expected.max())
 
 
 def as_grid(prefix: int, grid: tuple[int, int]) -> Reshape:
@@ -107,7 +107,7 @@ def test_grad_cam_of_the_built_in_model_for_every_class() -> None:
     reshape = as_grid(1, (8, 8))
     # Image by image, where classlens takes them in one batch.
     single = [slice(image, image + 1) for image in range(10)]
-    maps = [grad_cam(model, pixels[one], targets[one], before_blocks(model), reshape) for one in single]
+    maps = [grad_cam(model, pixels[image], targets[image], before_blocks(model), reshape) for image in single]
     for block in range(len(model.blocks)):
         expected = np.concatenate([blocks[block] for blocks in maps])
         same(trace.map(targets, method="grad_cam", block=block), expected)
@@ -117,12 +117,12 @@ def test_grad_cam_of_the_built_in_model_for_every_class() -> None:
 def test_pictures_are_those_of_pytorch_grad_cam(name: str) -> None:
     pixels, targets, model = zoo.pixels(name), zoo.targets(), zoo.build(name)
     with pytorch_grad_cam.GradCAM(model, [before_blocks(model)[-1]], reshape_of(name)) as cam:
-        wanted = cam(pixels, outputs_of(targets))
-    found = classlens.load(zoo.build(name)).trace(pixels).map(targets, method="grad_cam")
+        expected = cam(pixels, outputs_of(targets))
+    maps = classlens.load(zoo.build(name)).trace(pixels).map(targets, method="grad_cam")
     height, width = zoo.VARIANTS[name].size
-    assert wanted.std() > 0.1
+    assert expected.std() > 0.1
     # The package resizes and scales in float32.
-    np.testing.assert_allclose(scale_cam_image(scale_cam_image(found.values, (width, height))), wanted, atol=1e-5)
+    np.testing.assert_allclose(scale_cam_image(scale_cam_image(maps.values, (width, height))), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -130,9 +130,9 @@ def test_grad_cam_is_that_of_torchcam(name: str, torchcam: Any) -> None:
     pixels, targets, model = zoo.pixels(name), zoo.targets(), zoo.build(name)
     trace = classlens.load(zoo.build(name)).trace(pixels)
     with torchcam.GradCAM(model, before_blocks(model), reshape_transform=reshape_of(name)) as cam:
-        wanted = cam(targets.tolist(), model(pixels), normalized=False)
-    for block, one in enumerate(wanted):
-        same(trace.map(targets, method="grad_cam", block=block), one.numpy())
+        expected = cam(targets.tolist(), model(pixels), normalized=False)
+    for block, layer_map in enumerate(expected):
+        same(trace.map(targets, method="grad_cam", block=block), layer_map.numpy())
 
 
 @pytest.mark.parametrize(("name", "seed"), SEEDED)
@@ -150,11 +150,11 @@ def test_chefer_from_the_positive_gradient_times_attention_of_pytorch_grad_cam(n
             for layer, weights, gradient in zip(layers, states.activations, states.gradients, strict=True)
         ]
     relevance = np.eye(positive[0].shape[-1])
-    for one in positive:
-        relevance = relevance + one @ relevance
-    wanted = relevance[:, list(variant.pooled), len(variant.prefix) :].mean(axis=1)
+    for weighted in positive:
+        relevance = relevance + weighted @ relevance
+    expected = relevance[:, list(variant.pooled), len(variant.prefix) :].mean(axis=1)
     trace = classlens.load(zoo.build(name, seed=seed)).trace(pixels)
-    same(trace.explain(targets, method="chefer"), wanted)
+    same(trace.explain(targets, method="chefer"), expected)
 
 
 TORCHVISION: dict[str, int] = {"num_layers": 3, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 32, "num_classes": 7}
@@ -167,8 +167,8 @@ def torchvision_model(seed: int) -> Any:
 
 
 def cls_logits(model: Any, tokens: Tensor) -> Tensor:
-    made: Tensor = model.heads(model.encoder.ln(tokens)[:, 0])
-    return made
+    logits: Tensor = model.heads(model.encoder.ln(tokens)[:, 0])
+    return logits
 
 
 @pytest.mark.parametrize(("pool", "seed"), [("mean", 0), ("mean", 1), ("head", 2), ("head", 3)])
@@ -177,17 +177,17 @@ def test_legrad_is_that_of_torchcam(pool: str, seed: int, torchcam: Any) -> None
     # A logit of [CLS] depends on one row of its block's attention, one of all tokens on every row.
     project = partial(cls_logits, model) if pool == "head" else None
     trace = classlens.load(torchvision_model(seed)).trace(pixels)
-    own = {} if pool == "mean" else {"pool": pool}
+    options = {} if pool == "mean" else {"pool": pool}
 
     def legrad(blocks: list[nn.Module]) -> NDArray[np.float64]:
         with torchcam.LeGrad(model, blocks, score_projection=project) as cam:
             model(pixels)
-            made: NDArray[np.float64] = cam(targets.tolist(), normalized=False)[0].numpy()
-        return made
+            maps: NDArray[np.float64] = cam(targets.tolist(), normalized=False)[0].numpy()
+        return maps
 
     blocks = list(model.encoder.layers)
-    same(trace.map(targets, method="legrad", **own), legrad(blocks))
-    by_block = trace.explain(targets, method="legrad", **own).sum("head") * len(blocks)
+    same(trace.map(targets, method="legrad", **options), legrad(blocks))
+    by_block = trace.explain(targets, method="legrad", **options).sum("head") * len(blocks)
     for number, block in enumerate(blocks):
         same(by_block.sel(block=number), legrad([block]).reshape(3, 9))
 
@@ -198,6 +198,6 @@ def test_grad_cam_of_torchvision_s_models_is_that_of_torchcam(seed: int, torchca
     trace = classlens.load(torchvision_model(seed)).trace(pixels)
     layers = [model.encoder.dropout, *model.encoder.layers[:-1]]
     with torchcam.GradCAM(model, layers, reshape_transform=as_grid(1, (3, 3))) as cam:
-        wanted = cam(targets.tolist(), model(pixels), normalized=False)
-    for block, one in enumerate(wanted):
-        same(trace.map(targets, method="grad_cam", block=block), one.numpy())
+        expected = cam(targets.tolist(), model(pixels), normalized=False)
+    for block, layer_map in enumerate(expected):
+        same(trace.map(targets, method="grad_cam", block=block), layer_map.numpy())

@@ -39,8 +39,8 @@ def expected(lens: classlens.Lens, *pictures: Image.Image) -> Tensor:
     transform = lens.preprocessing.transform
     assert transform is not None
     with torch.no_grad():
-        found: Tensor = lens.view.module.eval()(torch.stack([transform(picture) for picture in pictures]))
-    return found
+        model_logits: Tensor = lens.view.module.eval()(torch.stack([transform(picture) for picture in pictures]))
+    return model_logits
 
 
 def test_a_path(lens: classlens.Lens, tmp_path: Path) -> None:
@@ -78,8 +78,8 @@ def test_preprocessed_pixels_are_not_touched(lens: classlens.Lens) -> None:
     pixels = 5 * torch.randn(3, 3, 32, 32)
     before = pixels.clone()
     with torch.no_grad():
-        own = lens.view.module.eval()(pixels)
-    torch.testing.assert_close(logits(lens, pixels), own)
+        expected_logits = lens.view.module.eval()(pixels)
+    torch.testing.assert_close(logits(lens, pixels), expected_logits)
     assert torch.equal(pixels, before)
 
 
@@ -104,9 +104,9 @@ def test_pixels_that_are_not_contiguous_or_want_gradients(lens: classlens.Lens) 
     pixels = torch.randn(1, 3, 32, 32)
     turned = pixels.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     torch.testing.assert_close(logits(lens, turned), logits(lens, pixels))
-    wanted = pixels.clone().requires_grad_()
-    torch.testing.assert_close(logits(lens, wanted), logits(lens, pixels))
-    assert wanted.grad is None
+    differentiable = pixels.clone().requires_grad_()
+    torch.testing.assert_close(logits(lens, differentiable), logits(lens, pixels))
+    assert differentiable.grad is None
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
@@ -117,9 +117,9 @@ def test_batches_do_not_matter(lens: classlens.Lens, batch_size: int) -> None:
 
 def test_what_the_model_saw_can_be_looked_at(lens: classlens.Lens) -> None:
     trace = lens.trace([photo(64, 64), photo(96, 64)])
-    seen = np.asarray(trace.picture(1)).astype(int)
+    shown = np.asarray(trace.picture(1)).astype(int)
     middle = np.asarray(photo(96, 64).resize((48, 32), Image.Resampling.BICUBIC).crop((8, 0, 40, 32))).astype(int)
-    assert np.abs(seen - middle).max() <= 1
+    assert np.abs(shown - middle).max() <= 1
 
 
 # What is refused

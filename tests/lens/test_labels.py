@@ -36,12 +36,14 @@ def test_image_tokens_keep_their_own_index() -> None:
 
 def test_an_array_is_labeled_without_a_copy() -> None:
     values = torch.zeros(2, 3)
-    made = array(values, ("image", "block"), {"image": ["a", "b"], "head": [0], "row": ("token", [1])}, name="x", k="v")
-    assert set(made.coords) == {"image"}
-    assert made.name == "x"
-    assert made.attrs == {"k": "v"}
+    labeled = array(
+        values, ("image", "block"), {"image": ["a", "b"], "head": [0], "row": ("token", [1])}, name="x", k="v"
+    )
+    assert set(labeled.coords) == {"image"}
+    assert labeled.name == "x"
+    assert labeled.attrs == {"k": "v"}
     values[1, 2] = 5
-    assert made.sel(image="b").values[2] == 5
+    assert labeled.sel(image="b").values[2] == 5
 
 
 def test_attributes_name_a_method_and_leave_its_options_alone() -> None:
@@ -95,8 +97,8 @@ def test_coordinates_name_every_axis(name: str) -> None:
 def test_selection_by_name_is_indexing() -> None:
     trace = _trace("cls_registers")
     logits = trace.logits("resid_post")
-    one = logits.sel(image="image 1", block=2, category=NAMES.index("kind d"))
-    np.testing.assert_array_equal(one, logits.values[1, 2, :, 3])
+    selected = logits.sel(image="image 1", block=2, category=NAMES.index("kind d"))
+    np.testing.assert_array_equal(selected, logits.values[1, 2, :, 3])
     np.testing.assert_array_equal(
         logits.swap_dims(category="class_name").sel(class_name="kind d"), logits.values[..., 3]
     )

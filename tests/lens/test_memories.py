@@ -41,41 +41,41 @@ def vectors(lens: Lens, sublayer: Sublayer, block: int) -> tuple[np.ndarray[Any,
 @pytest.mark.parametrize("block", [0, 1])
 def test_the_classes_of_a_memory(scaled: Lens, sublayer: Sublayer, block: int) -> None:
     prototypes, values = vectors(scaled, sublayer, block)
-    found = memory_classes(scaled, sublayer, block, unit=5, k=4)
+    classes = memory_classes(scaled, sublayer, block, unit=5, k=4)
     scores = prototypes @ values[5]
     best = np.argsort(-scores)[:4]
-    assert found.category.values.tolist() == best.tolist()
-    assert found.attrs["unit"] == 5
-    assert found.class_name.values.tolist() == [f"kind {number}" for number in best]
+    assert classes.category.values.tolist() == best.tolist()
+    assert classes.attrs["unit"] == 5
+    assert classes.class_name.values.tolist() == [f"kind {number}" for number in best]
     # float32 sums of 12 products of order 1
-    np.testing.assert_allclose(found.score, scores[best], atol=1e-5)
+    np.testing.assert_allclose(classes.score, scores[best], atol=1e-5)
     lengths = np.linalg.norm(prototypes, axis=1) * np.linalg.norm(values[5])
-    np.testing.assert_allclose(found.cosine, (scores / lengths)[best], atol=1e-5)
+    np.testing.assert_allclose(classes.cosine, (scores / lengths)[best], atol=1e-5)
 
 
 @pytest.mark.parametrize("sublayer", ["attn", "mlp"])
 def test_the_memories_of_a_class(scaled: Lens, sublayer: Sublayer) -> None:
     prototypes, values = vectors(scaled, sublayer, 1)
-    found = class_memories(scaled, sublayer, 1, "kind 3", k=6)
+    ranked = class_memories(scaled, sublayer, 1, "kind 3", k=6)
     scores = values @ prototypes[3]
     best = np.argsort(-scores)[:6]
-    assert found.unit.values.tolist() == best.tolist()
-    np.testing.assert_allclose(found.score, scores[best], atol=1e-5)
-    assert set(found.category.values) == {3}
+    assert ranked.unit.values.tolist() == best.tolist()
+    np.testing.assert_allclose(ranked.score, scores[best], atol=1e-5)
+    assert set(ranked.category.values) == {3}
     tops = (values @ prototypes.T).argmax(axis=1)
-    assert found.top.values.tolist() == [f"kind {number}" for number in tops[best]]
+    assert ranked.top.values.tolist() == [f"kind {number}" for number in tops[best]]
 
 
 def test_the_memories_closest_to_their_class(scaled: Lens) -> None:
     prototypes, values = vectors(scaled, "mlp", 0)
-    found = class_memories(scaled, "mlp", 0, k=5)
+    ranked = class_memories(scaled, "mlp", 0, k=5)
     scores = values @ prototypes.T
     top = scores.argmax(axis=1)
     cosines = scores.max(axis=1) / np.linalg.norm(values, axis=1) / np.linalg.norm(prototypes[top], axis=1)
     best = np.argsort(-cosines)[:5]
-    assert found.unit.values.tolist() == best.tolist()
-    assert found.category.values.tolist() == top[best].tolist()
-    np.testing.assert_allclose(found.cosine, cosines[best], atol=1e-5)
+    assert ranked.unit.values.tolist() == best.tolist()
+    assert ranked.category.values.tolist() == top[best].tolist()
+    np.testing.assert_allclose(ranked.cosine, cosines[best], atol=1e-5)
 
 
 def test_more_places_than_there_are(scaled: Lens) -> None:

@@ -28,8 +28,8 @@ class _TwoHeads(VisionTransformer):
     """As a distilled DeiT: ``[CLS]`` and the second token have a head each, and the logits are their mean."""
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        own: Any = self
-        logits: Tensor = 0.3 * own.head(x[:, 0]) + 0.7 * own.second(x[:, 1])
+        model: Any = self
+        logits: Tensor = 0.3 * model.head(x[:, 0]) + 0.7 * model.second(x[:, 1])
         return logits
 
 
@@ -37,8 +37,8 @@ class _SplitHead(VisionTransformer):
     """As DINOv2's classifiers: one head on ``[CLS]`` beside the mean of the image tokens."""
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        own: Any = self
-        logits: Tensor = own.both(torch.cat([x[:, 0], x[:, 2:].mean(dim=1)], dim=1))
+        model: Any = self
+        logits: Tensor = model.both(torch.cat([x[:, 0], x[:, 2:].mean(dim=1)], dim=1))
         return logits
 
 
@@ -111,12 +111,12 @@ def test_each_token_is_projected_through_its_own_head(kind: str) -> None:
                 expected = x @ both.weight[:, :WIDTH].T + both.bias
                 expected[:, :, 1:] = x[:, :, 1:] @ both.weight[:, WIDTH:].T + both.bias
         np.testing.assert_allclose(trace.logits(site), expected, rtol=0, atol=1e-11)
-        own = torch.stack([expected[image, ..., index] for image, index in enumerate(target)])
-        rank = (expected > own[..., None]).sum(dim=-1)
+        target_logits = torch.stack([expected[image, ..., index] for image, index in enumerate(target)])
+        rank = (expected > target_logits[..., None]).sum(dim=-1)
         for facts in (trace.facts(site, target), lens.facts(PIXELS, site, target)):
             np.testing.assert_array_equal(facts["rank"].isel(site=0), rank)
             np.testing.assert_array_equal(facts["top1"].isel(site=0), expected.argmax(dim=-1))
-            np.testing.assert_allclose(facts["logit"].isel(site=0), own, rtol=0, atol=1e-11)
+            np.testing.assert_allclose(facts["logit"].isel(site=0), target_logits, rtol=0, atol=1e-11)
         np.testing.assert_array_equal(trace.top(site, 1).isel(place=0), expected.argmax(dim=-1))
 
 
@@ -124,15 +124,15 @@ def test_each_token_is_projected_through_its_own_head(kind: str) -> None:
 def test_attribution_adds_up_over_the_readouts(kind: str) -> None:
     model, lens, literals = _made(kind)
     target = zoo.targets()
-    found = lens.trace(PIXELS).attribution(target)
+    parts = lens.trace(PIXELS).attribution(target)
     with torch.no_grad():
-        own = model(PIXELS).gather(1, target[:, None])[:, 0]
-    summed = found.embed + found.attention.sum(("block", "head")) + found.mlp.sum("block") + found.bias
-    np.testing.assert_allclose(summed, own, rtol=0, atol=1e-10)
+        logits = model(PIXELS).gather(1, target[:, None])[:, 0]
+    summed = parts.embed + parts.attention.sum(("block", "head")) + parts.mlp.sum("block") + parts.bias
+    np.testing.assert_allclose(summed, logits, rtol=0, atol=1e-10)
     expected: dict[str, Any] = {}
     for head, pooled, weight in literals:
         model.head = head
         for part, value in literal.attribution(model, PIXELS, target, pooled=pooled).items():
             expected[part] = expected.get(part, 0) + weight * value
     for part, value in expected.items():
-        np.testing.assert_allclose(found[part], value, rtol=0, atol=1e-10, err_msg=part)
+        np.testing.assert_allclose(parts[part], value, rtol=0, atol=1e-10, err_msg=part)

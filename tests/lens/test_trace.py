@@ -40,9 +40,9 @@ def _traced(name: str, dtype: torch.dtype = torch.float64, images: int = 3, **op
 def _ranks(logits: np.ndarray[Any, Any], target: Sequence[int]) -> np.ndarray[Any, Any]:
     """Where the class of interest first stands when every row is sorted from the largest down."""
     falling = -np.sort(-logits, axis=-1)
-    own = np.stack([logits[image, ..., index] for image, index in enumerate(target)])
-    place: np.ndarray[Any, Any] = (falling == own[..., None]).argmax(axis=-1)
-    return place
+    target_logits = np.stack([logits[image, ..., index] for image, index in enumerate(target)])
+    ranks: np.ndarray[Any, Any] = (falling == target_logits[..., None]).argmax(axis=-1)
+    return ranks
 
 
 @pytest.mark.parametrize("name", zoo.VARIANTS)
@@ -79,11 +79,11 @@ def test_half_precision_states_are_projected_in_float32(name: str) -> None:
     trace = classlens.load(model).trace(pixels)
     exact = copy.deepcopy(model).double()
     for site in SITES:
-        found = trace.logits(site)
+        logits = trace.logits(site)
         with torch.no_grad():
             expected = torch.stack([literal.class_logits(exact, state.double()) for state in states[site]], dim=1)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+        assert logits.dtype == np.float32
+        np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", zoo.VARIANTS)
@@ -95,15 +95,15 @@ def test_both_laws_in_every_precision(name: str) -> None:
         lens = classlens.load(model)
         trace = lens.trace(pixels)
         with torch.no_grad():
-            own = model(pixels)
-        assert own.abs().max() > 4
-        np.testing.assert_array_equal(trace.model_logits, own)
-        np.testing.assert_array_equal(trace.predictions, own.argmax(dim=1))
+            model_logits = model(pixels)
+        assert model_logits.abs().max() > 4
+        np.testing.assert_array_equal(trace.model_logits, model_logits)
+        np.testing.assert_array_equal(trace.predictions, model_logits.argmax(dim=1))
         if isinstance(model.fc_norm, torch.nn.Identity) or len(variant.pooled) == 1:
             last = trace.logits("resid_post").isel(block=-1, token=list(variant.pooled)).mean("token")
-            np.testing.assert_allclose(last, own, rtol=0, atol=tolerance)
+            np.testing.assert_allclose(last, model_logits, rtol=0, atol=tolerance)
         state = trace.recording.state("resid_post", 2, slice(0, 3))
-        np.testing.assert_allclose(lens.view.logits(state), own, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(lens.view.logits(state), model_logits, rtol=0, atol=tolerance)
         for checks in (lens.checks, lens.check(pixels)):
             assert checks.law1 == 0, "the parts are added in the model's own order"
             assert checks.law2 <= min(tolerance, checks.law2_tolerance)
@@ -128,8 +128,8 @@ def test_facts_are_those_of_the_sorted_logits(name: str) -> None:
         assert len(np.unique(expected)) > 2
         np.testing.assert_array_equal(facts["rank"].sel(site=site), expected)
         np.testing.assert_array_equal(facts.top1.sel(site=site), logits.argmax(axis=-1))
-        own = np.stack([logits[image, ..., index] for image, index in enumerate(target)])
-        np.testing.assert_allclose(facts.logit.sel(site=site), own, rtol=0, atol=1e-11)
+        target_logits = np.stack([logits[image, ..., index] for image, index in enumerate(target)])
+        np.testing.assert_allclose(facts.logit.sel(site=site), target_logits, rtol=0, atol=1e-11)
         rank = trace.rank(site, target)
         assert rank.dims == ("image", "block", "token")
         np.testing.assert_array_equal(rank, expected)
@@ -161,28 +161,30 @@ def test_facts_do_not_depend_on_which_sites_are_asked_for_together(name: str) ->
     trace = lens.trace(zoo.pixels(name))
     alone: dict[str, xr.Dataset] = {site: trace.facts(site, target).isel(site=0) for site in BLOCK_SITES}
     for sites in SUBSETS:
-        for found in (trace.facts(sites, target), lens.facts(zoo.pixels(name), sites, target)):
-            assert found.site.values.tolist() == list(sites)
+        for facts in (trace.facts(sites, target), lens.facts(zoo.pixels(name), sites, target)):
+            assert facts.site.values.tolist() == list(sites)
             for site in sites:
-                one = found.sel(site=site)
+                site_facts = facts.sel(site=site)
                 for fact in ("rank", "top1"):
-                    np.testing.assert_array_equal(one[fact], alone[site][fact], err_msg=f"{fact} of {site} in {sites}")
-                np.testing.assert_allclose(one.logit, alone[site].logit, rtol=0, atol=1e-11)
+                    np.testing.assert_array_equal(
+                        site_facts[fact], alone[site][fact], err_msg=f"{fact} of {site} in {sites}"
+                    )
+                np.testing.assert_allclose(site_facts.logit, alone[site].logit, rtol=0, atol=1e-11)
 
 
 def test_sites_come_back_in_the_order_asked_for() -> None:
     trace = _traced("cls")
-    found = trace.facts(("resid_post", "attn_out"), 0)
-    assert found.site.values.tolist() == ["resid_post", "attn_out"]
-    np.testing.assert_array_equal(found["rank"].sel(site="attn_out"), trace.rank("attn_out", 0))
-    np.testing.assert_array_equal(found["rank"].isel(site=0), trace.rank("resid_post", 0))
+    facts = trace.facts(("resid_post", "attn_out"), 0)
+    assert facts.site.values.tolist() == ["resid_post", "attn_out"]
+    np.testing.assert_array_equal(facts["rank"].sel(site="attn_out"), trace.rank("attn_out", 0))
+    np.testing.assert_array_equal(facts["rank"].isel(site=0), trace.rank("resid_post", 0))
 
 
 def test_a_site_asked_for_twice_is_answered_once() -> None:
     lens, pixels = classlens.load(zoo.build("cls")), zoo.pixels("cls")
     expected = lens.trace(pixels).facts("mlp_out", 0)
-    for found in (lens.trace(pixels).facts(["mlp_out", "mlp_out"], 0), lens.facts(pixels, ["mlp_out", "mlp_out"], 0)):
-        xr.testing.assert_allclose(found, expected, rtol=0, atol=1e-11)
+    for facts in (lens.trace(pixels).facts(["mlp_out", "mlp_out"], 0), lens.facts(pixels, ["mlp_out", "mlp_out"], 0)):
+        xr.testing.assert_allclose(facts, expected, rtol=0, atol=1e-11)
 
 
 def test_float32_sums_of_products_are_products_of_sums() -> None:
@@ -204,9 +206,9 @@ def test_equal_logits_do_not_count_against_a_class() -> None:
         model.head.weight.zero_()
         model.head.bias.zero_()
     lens = classlens.load(model)
-    for made in (lens.trace(zoo.pixels("cls")).facts(BLOCK_SITES, 7), lens.facts(zoo.pixels("cls"), BLOCK_SITES, 7)):
-        assert not made["rank"].any()
-        assert not made.top1.any(), "the lowest index of those that tie"
+    for facts in (lens.trace(zoo.pixels("cls")).facts(BLOCK_SITES, 7), lens.facts(zoo.pixels("cls"), BLOCK_SITES, 7)):
+        assert not facts["rank"].any()
+        assert not facts.top1.any(), "the lowest index of those that tie"
     with torch.no_grad():
         model.head.bias[[2, 7]] = 1.0
         model.head.bias[5] = 2.0
@@ -219,9 +221,9 @@ def test_equal_logits_do_not_count_against_a_class() -> None:
 def test_results_do_not_depend_on_batches_or_groups(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     images = 5
     lens, pixels, target = classlens.load(zoo.build(name)), zoo.pixels(name, images), zoo.targets(images)
-    whole = lens.trace(pixels)
-    logits, facts, top = whole.logits("mlp_out"), whole.facts(BLOCK_SITES, target), whole.top("attn_out", 3)
-    one_image = whole.recording.tokens.count * zoo.CLASSES
+    reference = lens.trace(pixels)
+    logits, facts, top = reference.logits("mlp_out"), reference.facts(BLOCK_SITES, target), reference.top("attn_out", 3)
+    one_image = reference.recording.tokens.count * zoo.CLASSES
     for scratch, batch_size in ((1, 1), (1, 32), (2 * one_image, 2), (2**20, 1), (2**20, 32)):
         monkeypatch.setattr(class_logits, "_SCRATCH", scratch)
         monkeypatch.setattr(scores, "_SCRATCH", scratch)
@@ -230,10 +232,10 @@ def test_results_do_not_depend_on_batches_or_groups(name: str, monkeypatch: pyte
         np.testing.assert_allclose(trace.logits("mlp_out"), logits, rtol=0, atol=1e-12)
         np.testing.assert_array_equal(trace.top("attn_out", 3), top)
         reduced = lens.facts(pixels, BLOCK_SITES, target, batch_size=batch_size)
-        for found in (trace.facts(BLOCK_SITES, target), reduced):
-            np.testing.assert_allclose(found.logit, facts.logit, rtol=0, atol=1e-12)
-            np.testing.assert_array_equal(found["rank"], facts["rank"])
-            np.testing.assert_array_equal(found.top1, facts.top1)
+        for regrouped in (trace.facts(BLOCK_SITES, target), reduced):
+            np.testing.assert_allclose(regrouped.logit, facts.logit, rtol=0, atol=1e-12)
+            np.testing.assert_array_equal(regrouped["rank"], facts["rank"])
+            np.testing.assert_array_equal(regrouped.top1, facts.top1)
 
 
 @pytest.mark.parametrize("name", zoo.KINDS)

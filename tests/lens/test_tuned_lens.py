@@ -34,21 +34,22 @@ def drawn(dtype: torch.dtype = torch.float32, seed: int = 4) -> TunedLens:
     return TunedLens((torch.eye(WIDTH) + noise).to(dtype), bias.to(dtype))
 
 
-def translated(made: TunedLens, site: str, block: int, x: Tensor) -> Tensor:
+def translated(tuned_lens: TunedLens, site: str, block: int, x: Tensor) -> Tensor:
     """What leaves block b passes translator b, what enters it translator b-1, the embeddings none."""
     number = -1 if site == "embed" else block - 1 if site == "resid_pre" else block
     if number < 0:
         return x
-    weight, bias = made.weight[number].to(x.dtype), made.bias[number].to(x.dtype)
+    weight, bias = tuned_lens.weight[number].to(x.dtype), tuned_lens.bias[number].to(x.dtype)
     return torch.stack([torch.stack([weight @ token + bias for token in image]) for image in x])
 
 
-def by_hand(name: str, made: TunedLens, site: str) -> Tensor:
+def by_hand(name: str, tuned_lens: TunedLens, site: str) -> Tensor:
     model = zoo.build(name)
     states = literal.states(model, zoo.pixels(name))[site]
     with torch.no_grad():
         return torch.stack(
-            [literal.class_logits(model, translated(made, site, block, x)) for block, x in enumerate(states)], dim=1
+            [literal.class_logits(model, translated(tuned_lens, site, block, x)) for block, x in enumerate(states)],
+            dim=1,
         )
 
 
@@ -56,41 +57,43 @@ def by_hand(name: str, made: TunedLens, site: str) -> Tensor:
 def test_identity_translators_change_nothing(name: str) -> None:
     lens, pixels, target = classlens.load(zoo.build(name)), zoo.pixels(name), zoo.targets()
     tuned = lens.with_tuned_lens(TunedLens.identity(lens.view))
-    one, other = lens.trace(pixels), tuned.trace(pixels)
+    plain, identity = lens.trace(pixels), tuned.trace(pixels)
     near: dict[str, Any] = {"rtol": 0, "atol": 1e-10}
     for site in SITES:
-        np.testing.assert_allclose(other.logits(site), one.logits(site), **near)
-        np.testing.assert_array_equal(other.rank(site, target), one.rank(site, target))
-        np.testing.assert_array_equal(other.top(site, 3), one.top(site, 3))
+        np.testing.assert_allclose(identity.logits(site), plain.logits(site), **near)
+        np.testing.assert_array_equal(identity.rank(site, target), plain.rank(site, target))
+        np.testing.assert_array_equal(identity.top(site, 3), plain.top(site, 3))
     for sites in (SUMS, ("attn_out", "mlp_out", "resid_post")):
-        for found in (other.facts(sites, target), tuned.facts(pixels, sites, target)):
-            expected = one.facts(sites, target)
-            np.testing.assert_array_equal(found["rank"], expected["rank"])
-            np.testing.assert_array_equal(found["top1"], expected["top1"])
-            np.testing.assert_allclose(found["logit"], expected["logit"], **near)
+        for facts in (identity.facts(sites, target), tuned.facts(pixels, sites, target)):
+            expected = plain.facts(sites, target)
+            np.testing.assert_array_equal(facts["rank"], expected["rank"])
+            np.testing.assert_array_equal(facts["top1"], expected["top1"])
+            np.testing.assert_allclose(facts["logit"], expected["logit"], **near)
     for method in ("class_gradient", "class_rank", "legrad", "chefer", "logit_attribution"):
         np.testing.assert_allclose(
-            other.explain(target, method=method), one.explain(target, method=method), err_msg=method, **near
+            identity.explain(target, method=method), plain.explain(target, method=method), err_msg=method, **near
         )
     for loss in ("logit", "cross_entropy"):
-        np.testing.assert_allclose(other.explain_every_class(loss=loss), one.explain_every_class(loss=loss), **near)
+        np.testing.assert_allclose(
+            identity.explain_every_class(loss=loss), plain.explain_every_class(loss=loss), **near
+        )
     np.testing.assert_allclose(tuned.explain(pixels, target), lens.explain(pixels, target), **near)
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_tokens_pass_the_translator_of_their_block(name: str) -> None:
-    lens, pixels, target, made = classlens.load(zoo.build(name)), zoo.pixels(name), zoo.targets(), drawn()
-    tuned, untuned = lens.with_tuned_lens(made), lens.trace(pixels)
+    lens, pixels, target, tuned_lens = classlens.load(zoo.build(name)), zoo.pixels(name), zoo.targets(), drawn()
+    tuned, untuned = lens.with_tuned_lens(tuned_lens), lens.trace(pixels)
     trace = tuned.trace(pixels)
     for site in SITES:
-        expected = by_hand(name, made, site).numpy()
+        expected = by_hand(name, tuned_lens, site).numpy()
         np.testing.assert_allclose(trace.logits(site), expected, rtol=0, atol=1e-10, err_msg=site)
-        own = np.stack([expected[image, ..., index] for image, index in enumerate(target.tolist())])
-        rank = (expected > own[..., None]).sum(axis=-1)
-        for found in (trace.facts(site, target), tuned.facts(pixels, site, target)):
-            np.testing.assert_array_equal(found["rank"].isel(site=0), rank)
-            np.testing.assert_array_equal(found["top1"].isel(site=0), expected.argmax(axis=-1))
-            np.testing.assert_allclose(found["logit"].isel(site=0), own, rtol=0, atol=1e-10)
+        target_logits = np.stack([expected[image, ..., index] for image, index in enumerate(target.tolist())])
+        rank = (expected > target_logits[..., None]).sum(axis=-1)
+        for facts in (trace.facts(site, target), tuned.facts(pixels, site, target)):
+            np.testing.assert_array_equal(facts["rank"].isel(site=0), rank)
+            np.testing.assert_array_equal(facts["top1"].isel(site=0), expected.argmax(axis=-1))
+            np.testing.assert_allclose(facts["logit"].isel(site=0), target_logits, rtol=0, atol=1e-10)
         np.testing.assert_array_equal(trace.rank(site, target), rank)
         top = trace.top(site, 1)
         np.testing.assert_array_equal(top.isel(place=0), expected.argmax(axis=-1))
@@ -105,21 +108,21 @@ def test_sites_that_are_asked_for_together(name: str) -> None:
     lens, pixels, target = classlens.load(zoo.build(name)), zoo.pixels(name), zoo.targets()
     tuned = lens.with_tuned_lens(drawn())
     trace = tuned.trace(pixels)
-    for found in (trace.facts(SUMS, target), tuned.facts(pixels, SUMS, target, batch_size=2)):
+    for facts in (trace.facts(SUMS, target), tuned.facts(pixels, SUMS, target, batch_size=2)):
         for site in SUMS:
             alone = trace.facts(site, target).isel(site=0)
-            np.testing.assert_array_equal(found["rank"].sel(site=site), alone["rank"])
-            np.testing.assert_allclose(found["logit"].sel(site=site), alone["logit"], rtol=0, atol=1e-10)
+            np.testing.assert_array_equal(facts["rank"].sel(site=site), alone["rank"])
+            np.testing.assert_allclose(facts["logit"].sel(site=site), alone["logit"], rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("kind", ["two heads", "split head"])
 def test_models_of_two_readouts(kind: str) -> None:
     model, lens, _ = two_readouts(kind)
-    made, pixels = drawn(), zoo.pixels("cls")
+    tuned_lens, pixels = drawn(), zoo.pixels("cls")
     states = literal.states(model, pixels)
-    trace = lens.with_tuned_lens(made).trace(pixels)
+    trace = lens.with_tuned_lens(tuned_lens).trace(pixels)
     for site in SITES:
-        x = torch.stack([translated(made, site, block, one) for block, one in enumerate(states[site])], dim=1)
+        x = torch.stack([translated(tuned_lens, site, block, state) for block, state in enumerate(states[site])], dim=1)
         with torch.no_grad():
             x = model.norm(x)
             if kind == "two heads":
@@ -133,16 +136,16 @@ def test_models_of_two_readouts(kind: str) -> None:
 
 @pytest.mark.parametrize(("name", "loss"), [*((name, "cross_entropy") for name in KINDS), ("avg_two_norms", "logit")])
 def test_the_class_gradient_is_autograd_s_through_the_translator(name: str, loss: Any) -> None:
-    model, pixels, target, made = zoo.build(name), zoo.pixels(name), zoo.targets(), drawn()
+    model, pixels, target, tuned_lens = zoo.build(name), zoo.pixels(name), zoo.targets(), drawn()
     variant = zoo.VARIANTS[name]
     prefix = len(variant.prefix)
-    tuned = classlens.load(model).with_tuned_lens(made)
-    found = tuned.trace(pixels).explain(target, loss=loss)
-    np.testing.assert_allclose(tuned.explain(pixels, target, loss=loss), found, rtol=0, atol=1e-12)
+    tuned = classlens.load(model).with_tuned_lens(tuned_lens)
+    maps = tuned.trace(pixels).explain(target, loss=loss)
+    np.testing.assert_allclose(tuned.explain(pixels, target, loss=loss), maps, rtol=0, atol=1e-12)
     states = literal.states(model, pixels)["resid_pre"]
     for block, x in enumerate(states):
         layer: Any = model.blocks[block]
-        weight, bias = made.weight[block].double(), made.bias[block].double()
+        weight, bias = tuned_lens.weight[block].double(), tuned_lens.bias[block].double()
         with literal.unfused(model), torch.enable_grad():
             weights, values = literal.attention_parts(layer, x)
             weights = weights.detach().requires_grad_()
@@ -155,37 +158,37 @@ def test_the_class_gradient_is_autograd_s_through_the_translator(name: str, loss
                 (gradient,) = torch.autograd.grad(value, weights, retain_graph=True)
                 total[:, :, query] -= gradient[:, :, query]
         expected = total[:, :, list(variant.pooled), prefix:].mean(dim=2)
-        np.testing.assert_allclose(found.isel(block=block), expected, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(maps.isel(block=block), expected, rtol=0, atol=1e-10)
     every = tuned.trace(pixels).explain_every_class(loss=loss).values
-    own = np.stack([every[image, index] for image, index in enumerate(target.tolist())])
-    np.testing.assert_allclose(own, found.sum(("block", "head")), rtol=0, atol=1e-10)
+    target_maps = np.stack([every[image, index] for image, index in enumerate(target.tolist())])
+    np.testing.assert_allclose(target_maps, maps.sum(("block", "head")), rtol=0, atol=1e-10)
     streamed = list(tuned.trace(pixels).explain_classes(5, loss=loss))
-    whole = np.concatenate([one.values for one in streamed], axis=1)
-    own = np.stack([whole[image, index] for image, index in enumerate(target.tolist())])
-    np.testing.assert_allclose(own, found, rtol=0, atol=1e-10)
+    classes = np.concatenate([part.values for part in streamed], axis=1)
+    target_maps = np.stack([classes[image, index] for image, index in enumerate(target.tolist())])
+    np.testing.assert_allclose(target_maps, maps, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_class_rank_and_legrad_read_translated_tokens(name: str) -> None:
-    model, pixels, target, made = zoo.build(name), zoo.pixels(name), zoo.targets(), drawn()
+    model, pixels, target, tuned_lens = zoo.build(name), zoo.pixels(name), zoo.targets(), drawn()
     variant = zoo.VARIANTS[name]
     prefix = len(variant.prefix)
-    trace = classlens.load(model).with_tuned_lens(made).trace(pixels)
-    logits = by_hand(name, made, "resid_post")[:, :, prefix:]
-    own = torch.stack([logits[image, ..., int(index)] for image, index in enumerate(target)])
-    share = 1 - (logits > own[..., None]).sum(dim=-1) / zoo.CLASSES
+    trace = classlens.load(model).with_tuned_lens(tuned_lens).trace(pixels)
+    logits = by_hand(name, tuned_lens, "resid_post")[:, :, prefix:]
+    target_logits = torch.stack([logits[image, ..., int(index)] for image, index in enumerate(target)])
+    share = 1 - (logits > target_logits[..., None]).sum(dim=-1) / zoo.CLASSES
     np.testing.assert_allclose(trace.explain(target, method="class_rank"), share, rtol=0, atol=1e-6)
-    found = trace.explain(target, method="legrad", pool="head")
+    maps = trace.explain(target, method="legrad", pool="head")
     mean = trace.explain(target, method="legrad")
     heads = 3
     for image in range(len(pixels)):
         passed = written_out(model, pixels[image : image + 1])
         for block, (weights, x) in enumerate(zip(passed.attention, passed.after, strict=True)):
-            moved = x @ made.weight[block].double().T + made.bias[block].double()
+            moved = x @ tuned_lens.weight[block].double().T + tuned_lens.bias[block].double()
             logit = model.forward_head(model.norm(moved))[0, int(target[image])]
             (gradient,) = torch.autograd.grad(logit, weights, retain_graph=True)
             expected = gradient[0].clamp_min(0).mean(dim=1)[:, prefix:] / (heads * BLOCKS)
-            np.testing.assert_allclose(found.isel(image=image, block=block), expected, rtol=0, atol=1e-10)
+            np.testing.assert_allclose(maps.isel(image=image, block=block), expected, rtol=0, atol=1e-10)
             # All tokens are pooled before the norms.
             pooled = model.fc_norm(model.norm(moved.mean(dim=1)))
             (gradient,) = torch.autograd.grad(model.head(pooled)[0, int(target[image])], weights, retain_graph=True)
@@ -197,15 +200,15 @@ def test_class_rank_and_legrad_read_translated_tokens(name: str) -> None:
 def test_what_the_model_says_stays_the_model_s(name: str) -> None:
     model, pixels, target = zoo.build(name), zoo.pixels(name), zoo.targets()
     lens = classlens.load(model)
-    one, other = lens.trace(pixels), lens.with_tuned_lens(drawn()).trace(pixels)
-    np.testing.assert_array_equal(other.model_logits, one.model_logits)
-    np.testing.assert_array_equal(other.predictions, one.predictions)
-    plain, tuned = one.attribution(target), other.attribution(target)
-    for part in plain:
-        np.testing.assert_array_equal(tuned[part], plain[part], err_msg=str(part))
+    plain, translated_trace = lens.trace(pixels), lens.with_tuned_lens(drawn()).trace(pixels)
+    np.testing.assert_array_equal(translated_trace.model_logits, plain.model_logits)
+    np.testing.assert_array_equal(translated_trace.predictions, plain.predictions)
+    parts, tuned_parts = plain.attribution(target), translated_trace.attribution(target)
+    for part in parts:
+        np.testing.assert_array_equal(tuned_parts[part], parts[part], err_msg=str(part))
     for method in ("attention", "rollout", "chefer", "grad_cam", "logit_attribution", "random"):
         np.testing.assert_array_equal(
-            other.explain(target, method=method), one.explain(target, method=method), err_msg=method
+            translated_trace.explain(target, method=method), plain.explain(target, method=method), err_msg=method
         )
     checked = lens.with_tuned_lens(drawn()).check(pixels)
     assert (checked.law1, checked.law2) == (lens.check(pixels).law1, lens.check(pixels).law2)
@@ -224,7 +227,7 @@ def test_the_lens_itself_is_untouched() -> None:
     assert zoo.snapshot(model) == state
     np.testing.assert_array_equal(lens.trace(pixels).logits("resid_mid"), before)
     # Another tuned lens takes the place of the first; they are not joined.
-    again, once = (one.with_tuned_lens(drawn(seed=9)) for one in (tuned, lens))
+    again, once = (base.with_tuned_lens(drawn(seed=9)) for base in (tuned, lens))
     np.testing.assert_array_equal(again.trace(pixels).logits("mlp_out"), once.trace(pixels).logits("mlp_out"))
 
 
@@ -233,11 +236,11 @@ def test_edits_reach_a_tuned_lens() -> None:
     tuned = lens.with_tuned_lens(drawn())
     edit = classlens.AblateSublayer("mlp", blocks=[1])
     with lens.edit(edit):
-        one = tuned.trace(pixels).logits("resid_post")
+        outer = tuned.trace(pixels).logits("resid_post")
     with tuned.edit(edit):
-        other = tuned.trace(pixels).logits("resid_post")
-    np.testing.assert_array_equal(one, other)
-    assert (one != tuned.trace(pixels).logits("resid_post")).any()
+        inner = tuned.trace(pixels).logits("resid_post")
+    np.testing.assert_array_equal(outer, inner)
+    assert (outer != tuned.trace(pixels).logits("resid_post")).any()
 
 
 def lens_of(dtype: torch.dtype = torch.float64, seed: int = 0) -> Lens:
@@ -249,46 +252,48 @@ def view_of() -> ModelView:
 
 
 def test_there_and_back(tmp_path: Path) -> None:
-    made, view = drawn(), view_of()
+    tuned_lens, view = drawn(), view_of()
     file = tmp_path / "new" / "lens.safetensors"
     file.parent.mkdir()
-    made.save(file, view, {"how": "by hand"})
-    found, about = read_tuned_lens(file, view)
-    assert torch.equal(found.weight, made.weight)
-    assert torch.equal(found.bias, made.bias)
-    assert about["how"] == "by hand"
-    assert about["model"] == view.name
-    assert found.digest == made.digest
+    tuned_lens.save(file, view, {"how": "by hand"})
+    loaded, metadata = read_tuned_lens(file, view)
+    assert torch.equal(loaded.weight, tuned_lens.weight)
+    assert torch.equal(loaded.bias, tuned_lens.bias)
+    assert metadata["how"] == "by hand"
+    assert metadata["model"] == view.name
+    assert loaded.digest == tuned_lens.digest
     pixels = zoo.pixels("cls")
     lens = lens_of()
     for given in (file, str(file)):
-        one, other = lens.with_tuned_lens(given), lens.with_tuned_lens(made)
-        np.testing.assert_array_equal(one.trace(pixels).logits("mlp_out"), other.trace(pixels).logits("mlp_out"))
+        from_file, in_ram = lens.with_tuned_lens(given), lens.with_tuned_lens(tuned_lens)
+        np.testing.assert_array_equal(from_file.trace(pixels).logits("mlp_out"), in_ram.trace(pixels).logits("mlp_out"))
 
 
 def test_a_digest_tells_translators_apart() -> None:
-    made = drawn()
-    same = TunedLens(made.weight.clone(), made.bias.clone())
-    assert made.digest == same.digest
+    tuned_lens = drawn()
+    same = TunedLens(tuned_lens.weight.clone(), tuned_lens.bias.clone())
+    assert tuned_lens.digest == same.digest
     same.bias[2, 23] += 1
-    assert made.digest != same.digest
-    same = TunedLens(made.weight.clone(), made.bias.clone())
+    assert tuned_lens.digest != same.digest
+    same = TunedLens(tuned_lens.weight.clone(), tuned_lens.bias.clone())
     same.weight[0, 0, 0] += 1
-    assert made.digest != same.digest
+    assert tuned_lens.digest != same.digest
 
 
 def test_translators_that_do_not_fit(tmp_path: Path) -> None:
-    lens, made = lens_of(), drawn()
-    refused(lambda: lens.with_tuned_lens(TunedLens(made.weight[:2], made.bias)), "[2, 24, 24]", "3 blocks", "24")
-    refused(lambda: lens.with_tuned_lens(TunedLens(made.weight, made.bias[:, :5])), "3 blocks of width 24")
-    refused(lambda: lens.with_tuned_lens(TunedLens(made.weight[..., :5], made.bias)), "[3, 24, 5]")
+    lens, tuned_lens = lens_of(), drawn()
+    refused(
+        lambda: lens.with_tuned_lens(TunedLens(tuned_lens.weight[:2], tuned_lens.bias)), "[2, 24, 24]", "3 blocks", "24"
+    )
+    refused(lambda: lens.with_tuned_lens(TunedLens(tuned_lens.weight, tuned_lens.bias[:, :5])), "3 blocks of width 24")
+    refused(lambda: lens.with_tuned_lens(TunedLens(tuned_lens.weight[..., :5], tuned_lens.bias)), "[3, 24, 5]")
     for value in (float("nan"), float("inf")):
         for part in ("weight", "bias"):
-            wrong = {"weight": made.weight.clone(), "bias": made.bias.clone()}
+            wrong = {"weight": tuned_lens.weight.clone(), "bias": tuned_lens.bias.clone()}
             wrong[part][1] = value
             refused(partial(lens.with_tuned_lens, TunedLens(**wrong)), "not finite", "tune it again")
     file = tmp_path / "lens.safetensors"
-    made.save(file, lens.view)
+    tuned_lens.save(file, lens.view)
     refused(lambda: lens_of(seed=5).with_tuned_lens(file), "other weights", "tune one for this model")
     refused(lambda: lens_of(torch.float32).with_tuned_lens(file), "other weights")
     refused(lambda: lens.with_tuned_lens(tmp_path / "none.safetensors"), "none.safetensors", "cannot be read")
@@ -296,7 +301,7 @@ def test_translators_that_do_not_fit(tmp_path: Path) -> None:
     refused(lambda: lens.with_tuned_lens(tmp_path / "bare.safetensors"), "is no tuned lens of classlens")
     (tmp_path / "half.safetensors").write_bytes(file.read_bytes()[:200])
     refused(lambda: lens.with_tuned_lens(tmp_path / "half.safetensors"), "cannot be read")
-    save_file({"weight": made.weight}, tmp_path / "less.safetensors", {"classlens": "tuned lens"})
+    save_file({"weight": tuned_lens.weight}, tmp_path / "less.safetensors", {"classlens": "tuned lens"})
     refused(lambda: lens.with_tuned_lens(tmp_path / "less.safetensors"), "cannot be read")
     with pytest.raises(OSError, match="none"):
-        made.save(tmp_path / "none" / "a.safetensors", lens.view)
+        tuned_lens.save(tmp_path / "none" / "a.safetensors", lens.view)

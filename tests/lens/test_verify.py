@@ -17,9 +17,9 @@ LAWS = ("residual stream", "class space", "attribution", "no trace", "attention 
 
 
 def laws_of(model: Any) -> dict[str, Law]:
-    found = {law.name: law for law in verify(timm_family.describe(model, "model"))}
-    assert set(found) == set(LAWS)
-    return {str(name): law for name, law in found.items()}
+    laws = {law.name: law for law in verify(timm_family.describe(model, "model"))}
+    assert set(laws) == set(LAWS)
+    return {str(name): law for name, law in laws.items()}
 
 
 @pytest.mark.parametrize("name", zoo.VARIANTS)
@@ -27,8 +27,8 @@ def test_every_law_holds(name: str) -> None:
     """In float64 up to rounding, and in one of the other precisions within its own tolerance."""
     exact = laws_of(zoo.build(name))
     assert all(law.holds and law.error is not None and law.error < 1e-11 for law in exact.values())
-    other = (torch.float32, torch.bfloat16)[list(zoo.VARIANTS).index(name) % 2]
-    assert [law for law in laws_of(zoo.build(name, other)).values() if not law.holds] == []
+    dtype = (torch.float32, torch.bfloat16)[list(zoo.VARIANTS).index(name) % 2]
+    assert [law for law in laws_of(zoo.build(name, dtype)).values() if not law.holds] == []
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -23,7 +23,7 @@ MODELS: dict[str, TinyModel] = {
 }
 # One model for each description that an adapter gives: for the contract.
 CASES: dict[str, TinyModel] = {
-    **_prefixed("timm", tiny_timm.FAMILIES),
+    **_prefixed("timm", {k: tiny for k, tiny in tiny_timm.FAMILIES.items() if k not in tiny_timm.REPEATED}),
     **_prefixed("timm", tiny_timm.STEMS),
     **_prefixed("timm", {name: tiny_timm.ZOO[name] for name in tiny_timm.OWN}),
     **_prefixed("torchvision", tiny_torchvision.MODELS),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -245,8 +246,14 @@ def test_a_module_without_a_description() -> None:
         ADAPTERS["file"].describe(nn.Linear(2, 2), "m")
 
 
-def test_names_are_known_without_a_library() -> None:
-    code = (
-        "import sys; from classlens.models.families import ADAPTERS; list(ADAPTERS); assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_names_are_known_and_resolved_without_heavy_libraries() -> None:
+    program = """
+import sys
+from classlens.models.families import ADAPTERS
+assert list(ADAPTERS) and "torch" not in sys.modules
+from classlens.models.adapter import adapter_of_name
+assert adapter_of_name("a/b").label == "transformers"
+assert "transformers" not in sys.modules and "open_clip" not in sys.modules
+"""
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, **path})

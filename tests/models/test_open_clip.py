@@ -40,7 +40,7 @@ from tests.models.tiny_open_clip import (  # noqa: E402
 TARGET = torch.tensor([2, 4, 0])
 
 
-@pytest.mark.parametrize("name", ["cls", "avg_norm_after_pool", "logit_bias", "scale_of_one", "own_text_tower"])
+@pytest.mark.parametrize("name", ["cls", "avg_norm_after_pool", "logit_bias", "scale_of_one", "not_square"])
 def test_one_prompt_a_class_gives_get_logits(name: str) -> None:
     model, x = build(name), pixels(3, VARIANTS[name].size)
     prompts = [f"a photo of a {word}." for word in NAMES]

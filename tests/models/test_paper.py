@@ -150,13 +150,6 @@ def test_a_checkpoint_for_a_model_of_timm(tmp_path: Path) -> None:
     assert torch.equal(lens.view.module(pixels), model(pixels))
 
 
-@pytest.mark.slow
-def test_a_whole_model() -> None:
-    lens = classlens.load("paper:vit-b-32", pretrained=False)
-    assert lens.view.input_size == (224, 224)
-    assert lens.view.tokens((224, 224)).grid == (7, 7)
-
-
 def test_the_file_that_is_needed() -> None:
     refused(CIFAR, "vit_base_patch16_224-CIFAR100.pt", "github.com/martinagvilas/vit-cls_emb", "checkpoint=FILE")
     refused(REFINEMENT, "/releases/download/v0/deit_base_trm.pth", "--checkpoint FILE")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import classlens
 from classlens.errors import ClasslensError
+from classlens.lens.verify import verify
 from classlens.models import timm as timm_family
 from classlens.models.self_check import Checks, measure_laws, require_laws
 from classlens.models.view import ModelView
@@ -147,7 +148,7 @@ def test_a_model_that_computes_something_else(kind: str) -> None:
     change(model)
     with pytest.raises(ClasslensError, match=reason) as caught:
         classlens.load(model)
-    assert "'VisionTransformer' is not read correctly" in str(caught.value)
+    assert "the description of model 'VisionTransformer' is wrong" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -216,3 +217,12 @@ def test_law_2_in_half_precision_sees_a_head_that_is_wrong_by_a_tenth(dtype: tor
     model.head.register_forward_hook(lambda _, __, output: 1.1 * output)
     with pytest.raises(ClasslensError, match="misses the model's logits"):
         classlens.load(model)
+
+
+def test_another_projection_is_noticed() -> None:
+    """By the law of memories, which is measured on demand."""
+    model: Any = tiny()
+    lens = classlens.load(model)
+    model.blocks[1].mlp.fc2.register_forward_hook(lambda _, __, out: 1.01 * out)
+    laws = {law.name: law for law in verify(lens.view)}
+    assert not laws["memories"].holds

@@ -126,7 +126,7 @@ def test_a_head_that_does_not_fit(kind: str, tmp_path: Path) -> None:
 
 def test_a_head_in_the_place_of_two() -> None:
     module = timm.create_model("deit_tiny_distilled_patch16_224", img_size=32, **SMALL)
-    with pytest.raises(ClasslensError, match="has two heads, for which one head= cannot stand"):
+    with pytest.raises(ClasslensError, match="has two heads, which one head= cannot replace"):
         classlens.load(module, head=nn.Linear(24, 5))
 
 

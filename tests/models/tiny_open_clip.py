@@ -36,18 +36,13 @@ class Variant:
 
 VARIANTS = {
     "cls": Variant(),
-    "layer_scale": Variant({"ls_init_value": 0.1}),
-    "no_ln_pre": Variant({"no_ln_pre": True}),
-    "odd_heads": Variant({"width": 24}),
-    "wide_eps": Variant({"norm_kwargs": {"eps": 0.3}}),
-    "not_square": Variant({"image_size": (24, 16)}, grid=(3, 2)),
-    "quick_gelu": Variant(model={"quick_gelu": True}),
-    "avg": Variant({"pool_type": "avg"}),
+    "layer_scale": Variant({"ls_init_value": 0.1, "norm_kwargs": {"eps": 0.3}}, {"quick_gelu": True}),
+    "odd_heads": Variant({"width": 24, "no_ln_pre": True}),
+    "not_square": Variant({"image_size": (24, 16)}, grid=(3, 2), kind="CustomTextCLIP"),
+    "avg": Variant({"pool_type": "avg", "patch_dropout": 0.5}),
     "avg_norm_after_pool": Variant({"pool_type": "avg", "final_ln_after_pool": True}),
-    "patch_dropout": Variant({"patch_dropout": 0.5}),
     "logit_bias": Variant(model={"init_logit_bias": -10.0}),
     "scale_of_one": Variant(model={"init_logit_bias": -10.0, "nonscalar_logit_scale": True}),
-    "own_text_tower": Variant(kind="CustomTextCLIP"),
     "tokens_first": Variant({"ls_init_value": 0.1}, tokens_first=True),
 }
 

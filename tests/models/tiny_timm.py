@@ -169,9 +169,8 @@ STEMS: dict[str, TinyModel] = {
         named("vit_medium_patch16_reg4_gap_256"), prefix=REGISTERS, pooling="avg", queries=(4, 5, 6, 7)
     ),
     "one register": of_timm(
-        named("test_vit2", {"num_classes": 7, "img_size": 32}),
+        named("test_vit2", {"num_classes": 7, "img_size": 32, "depth": 2}),
         prefix=("reg0",),
-        depth=8,
         heads=2,
         **AVG,
     ),
@@ -198,6 +197,8 @@ def of_zoo(name: str) -> TinyModel:
 
 
 ZOO: dict[str, TinyModel] = {name: of_zoo(name) for name in zoo.VARIANTS}
+# Models whose description is that of another one but for its numbers.
+REPEATED = ("BEiTv2", "EVA-02", "parallel branches (18x2)", "relative position, [CLS]", "flexivit")
 # Hand-built models that differ from all others in their description.
 OWN = (
     "cls_registers",

@@ -27,10 +27,13 @@ SMALL: dict[str, Any] = {
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "odd heads": {"num_heads": 3, "hidden_dim": 24},  # torch's fast path needs an even number
-    "wide eps": {"norm_layer": partial(nn.LayerNorm, eps=0.3)},
-    "dropout": {"dropout": 0.3, "attention_dropout": 0.3},
-    "convolutional stem": {"conv_stem_configs": [ConvStemConfig(8, 3, 2), ConvStemConfig(8, 3, 4)]},
+    # torch's fast path needs an even number of heads
+    "odd heads": {"num_heads": 3, "hidden_dim": 24, "norm_layer": partial(nn.LayerNorm, eps=0.3)},
+    "stem": {
+        "dropout": 0.3,
+        "attention_dropout": 0.3,
+        "conv_stem_configs": [ConvStemConfig(8, 3, 2), ConvStemConfig(8, 3, 4)],
+    },
 }
 
 

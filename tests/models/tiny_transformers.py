@@ -79,7 +79,6 @@ TEACHER: dict[str, Any] = {
     "reader": lambda token: int(token == 1),
 }
 RELATIVE = {"use_relative_position_bias": True}
-ABSOLUTE = {"use_absolute_position_embeddings": True}
 OTHER_SIZE: dict[str, Any] = {"size": (16, 24), "grid": (2, 3)}
 
 VARIANTS: dict[str, Variant] = {
@@ -93,21 +92,23 @@ VARIANTS: dict[str, Variant] = {
         "Dinov2WithRegisters", {**DINO, "num_register_tokens": 2}, {**halves(3), "prefix": ("cls", "reg0", "reg1")}
     ),
     "SiglipForImageClassification": Variant("Siglip", VIT, NO_PREFIX),
-    "ViT, no bias": Variant("ViT", {**VIT, "qkv_bias": False}),
-    "ViT, not square": Variant("ViT", {**VIT, "image_size": [24, 16]}, {"size": (24, 16), "grid": (3, 2)}),
-    "ViT, one channel": Variant("ViT", {**VIT, "num_channels": 1}, {"channels": 1}),
-    "BEiT, shared bias": Variant("Beit", {**VIT, **ABSOLUTE, "use_shared_relative_position_bias": True}, PATCHES),
+    "ViT, no bias, one channel, not square": Variant(
+        "ViT",
+        {**VIT, "qkv_bias": False, "num_channels": 1, "image_size": [24, 16]},
+        {"channels": 1, "size": (24, 16), "grid": (3, 2)},
+    ),
     "BEiT, [CLS] head": Variant("Beit", {**VIT, **RELATIVE, "use_mean_pooling": False}),
     "BEiT, no scale": Variant("Beit", {**VIT, "layer_scale_init_value": 0.0}, PATCHES),
+    "BEiT, shared bias": Variant("Beit", {**VIT, "use_shared_relative_position_bias": True}, PATCHES),
     "BEiT, another size": Variant(
-        "Beit", {**VIT, **RELATIVE, **ABSOLUTE}, {**OTHER_SIZE, "pooling": "avg", "queries": (tuple(range(1, 7)),)}
+        "Beit",
+        {**VIT, **RELATIVE, "use_absolute_position_embeddings": True},
+        {**OTHER_SIZE, "pooling": "avg", "queries": (tuple(range(1, 7)),)},
     ),
-    "DINOv2, SwiGLU": Variant("Dinov2", {**DINO, "use_swiglu_ffn": True}, halves(1)),
-    "DINOv2, another size": Variant("Dinov2", DINO, {**OTHER_SIZE, **halves(1, 6)}),
-    "DINOv2, registers, SwiGLU": Variant(
+    "DINOv2, registers, SwiGLU, another size": Variant(
         "Dinov2WithRegisters",
         {**DINO, "num_register_tokens": 1, "use_swiglu_ffn": True},
-        {**halves(2), "prefix": ("cls", "reg0")},
+        {**OTHER_SIZE, **halves(2, 6), "prefix": ("cls", "reg0")},
     ),
     "SigLIP, no pooling head": Variant("Siglip", {**VIT, "vision_use_head": False}, NO_PREFIX),
 }

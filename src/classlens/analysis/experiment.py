@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy import ndarray
 
 from classlens.analysis.charts import Chart
 from classlens.analysis.labels import LABELS, Label
 from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
+from classlens.core.arrays import Array
 from classlens.core.stats import Statistics, estimate, flip_signs, holm
 from classlens.tasks.tokens.conditions.registry import CLEAN
 
 Key = tuple[str, ...]
-Array = ndarray[Any, Any]
 RANDOM_INIT = "random_init"
 """The condition of the random twin."""
 TWIN = Requirement(RANDOM_INIT, optional=True)

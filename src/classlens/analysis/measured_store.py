@@ -13,6 +13,7 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
+from classlens.core.arrays import Array
 from classlens.errors import ClasslensError
 from classlens.store.backend import as_url
 from classlens.store.open_store import group_names, open_group
@@ -182,9 +183,9 @@ class ImageBatch:
         self.store = store
         self.images = len(chosen)
         self._slice, self._chosen = slice(start, start + count), chosen
-        self._arrays: dict[tuple[str, str], ndarray[Any, Any]] = {}
+        self._arrays: dict[tuple[str, str], Array] = {}
 
-    def values(self, name: str, condition: str = CLEAN, **coords: str) -> ndarray[Any, Any]:
+    def values(self, name: str, condition: str = CLEAN, **coords: str) -> Array:
         """A variable of these images, such as ``values("rank", site="resid_post")``: image, then block, then token."""
         group = self.store.group(condition)
         if group is None:
@@ -199,14 +200,14 @@ class ImageBatch:
             dims.remove(dim)
         return values
 
-    def block_input(self, name: str, condition: str = CLEAN) -> ndarray[Any, Any]:
+    def block_input(self, name: str, condition: str = CLEAN) -> Array:
         """A fact of the residual stream that enters each block, from block ``store.first_block`` on."""
         before = self.values(name, condition, site="resid_post")[:, :-1]
         if self.store.first_block:
             return before
         return np.concatenate([self.values(f"embed_{name}", condition)[:, None], before], axis=1)
 
-    def block_site(self, name: str, site: str, condition: str = CLEAN) -> ndarray[Any, Any]:
+    def block_site(self, name: str, site: str, condition: str = CLEAN) -> Array:
         """A fact of a site, for the same blocks as ``block_input``."""
         return self.values(name, condition, site=site)[:, self.store.first_block :]
 
@@ -216,7 +217,7 @@ class ImageBatch:
 
     def token_mean(
         self,
-        values: ndarray[Any, Any],
+        values: Array,
         tokens: TokenGroup | Int[ndarray, " tokens"] = "image",
         condition: str = CLEAN,
     ) -> Float[ndarray, "images blocks"]:

@@ -25,6 +25,7 @@ _REGISTRIES = {
     "conditions": "classlens.tasks.tokens.conditions.registry:CONDITIONS",
     "experiments": "classlens.analysis.registry:EXPERIMENTS",
     "edits": "classlens.forward.edits.registry:EDITS",
+    "libraries": "classlens.models.families:ADAPTERS",
 }
 
 
@@ -76,10 +77,11 @@ def reporting(command: Callable[_P, None]) -> Callable[_P, None]:
     return run
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         print(f"classlens {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

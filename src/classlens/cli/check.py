@@ -11,7 +11,6 @@ import typer
 from rich.console import Console
 
 from classlens.cli.app import app, reporting
-from classlens.models.families import ADAPTERS
 
 
 @app.command()
@@ -19,7 +18,7 @@ from classlens.models.families import ADAPTERS
 def check(
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help=f"Name of a model of {', '.join(ADAPTERS)}; see `classlens models`."),
+        typer.Argument(metavar="MODEL", help="Name of a model of {libraries}; see `classlens models`."),
     ],
     checkpoint: Annotated[Path | None, typer.Option(help="File of weights: safetensors or a state dict.")] = None,
     num_classes: Annotated[int | None, typer.Option(help="Number of classes, for a model without a head.")] = None,

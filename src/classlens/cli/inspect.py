@@ -30,7 +30,7 @@ def inspect(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files.")],
     weights: ModelOptions,
     model: Annotated[
-        str, typer.Option(help="builtin:cifar10, or a model name of timm, torchvision, transformers or OpenCLIP.")
+        str, typer.Option(help="Name of a model of {libraries}; see `classlens models`.")
     ] = "builtin:cifar10",
     class_: Annotated[str, typer.Option("--class", help="Class of interest: a name or an index.")] = "predicted",
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("classlens-report"),

@@ -6,14 +6,12 @@ import os
 from collections.abc import Generator, Iterator, Sequence
 
 from classlens.data.loading import Batch, batch_ranges, load_batches
-from classlens.engine.task import Job, Unit
+from classlens.engine.task import FinishedUnits, Job, Unit
 from classlens.engine.worker import BatchResult, Worker
 from classlens.store.store import Store
 
 
-def fill(
-    job: Job, units: Sequence[Unit], store: Store, workers: int | None
-) -> Generator[tuple[Unit, dict[int, str]], None, None]:
+def fill(job: Job, units: Sequence[Unit], store: Store, workers: int | None) -> FinishedUnits:
     """Measure and write units; yields each with the problems of its skipped images."""
     if units:
         batches = _load_ahead(job, units, workers)  # before the worker, whose tables take seconds

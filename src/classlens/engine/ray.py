@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from classlens.engine.task import Job, Unit
+from classlens.engine.task import FinishedUnits, Job, Unit
 from classlens.engine.worker import BatchResult, Worker
 from classlens.errors import ClasslensError, cause
 from classlens.store.store import Store
@@ -32,9 +32,7 @@ class Cluster:
     gpus: float | None = None
 
 
-def fill(
-    job: Job, units: Sequence[Unit], store: Store, cluster: Cluster
-) -> Generator[tuple[Unit, dict[int, str]], None, None]:
+def fill(job: Job, units: Sequence[Unit], store: Store, cluster: Cluster) -> FinishedUnits:
     """Measure and write units in any order; yields each with the problems of its skipped images.
 
     An actor that dies is restarted and its unit measured again; a unit has the same values whoever writes it.
@@ -48,21 +46,13 @@ def stream(job: Job, units: Sequence[Unit], cluster: Cluster) -> Generator[Batch
         yield from results
 
 
-def _run(
-    job: Job, units: Sequence[Unit], cluster: Cluster, store: str | None
-) -> Generator[tuple[Unit, Any], None, None]:
+@contextmanager
+def connected(cluster: Cluster) -> Iterator[Any]:
+    """The library ``ray``, connected to the cluster; disconnected at the end unless it was connected before."""
     try:
         import ray
     except ImportError:
         raise ClasslensError("the engine ray needs Ray, which is not installed: pip install 'classlens[ray]'") from None
-    if not units:
-        return
-    with _connected(ray, cluster):
-        yield from _results(ray, job, units, cluster, store)
-
-
-@contextmanager
-def _connected(ray: Any, cluster: Cluster) -> Iterator[None]:
     starts = not ray.is_initialized()
     if starts:
         try:
@@ -73,10 +63,18 @@ def _connected(ray: Any, cluster: Cluster) -> Iterator[None]:
                 "its address and that it runs the same Ray"
             ) from None
     try:
-        yield
+        yield ray
     finally:
         if starts:
             ray.shutdown()
+
+
+def _run(
+    job: Job, units: Sequence[Unit], cluster: Cluster, store: str | None
+) -> Generator[tuple[Unit, Any], None, None]:
+    if units:
+        with connected(cluster) as ray:
+            yield from _results(ray, job, units, cluster, store)
 
 
 def _results(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -127,6 +127,12 @@ class Session:
     def lens(self) -> Lens:
         """The model."""
         return self.source.lens
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        """Keep the connection to the cluster, if the engine has one, for several jobs."""
+        with ray.connected(self.options.cluster) if self.options.engine == "ray" else nullcontext():
+            yield
 
     def require_labels(self, purpose: str) -> None:
         """Raises ClasslensError for data without labels."""

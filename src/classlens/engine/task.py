@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -21,6 +21,10 @@ class Unit:
 
     images: range
     groups: tuple[str, ...]
+
+
+FinishedUnits = Generator[tuple[Unit, dict[int, str]], None, None]
+"""Units as they are written, each with the problems of its skipped images."""
 
 
 @runtime_checkable

@@ -15,7 +15,7 @@ from classlens.models.view import ModelView
 
 
 class TokenSubsets:
-    """Class logits of images of which some tokens are kept, with their position embeddings.
+    """Class logits of images reduced to some of their tokens, which keep their position embeddings.
 
         subsets = TokenSubsets(view, pixels)
         subsets.logits(image, tokens)     # row r keeps the tokens tokens[r] of image[r]

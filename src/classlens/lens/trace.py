@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from classlens.core.arguments import whole_number
+from classlens.core.arrays import Array
 from classlens.core.attention import Loss
 from classlens.core.maps import compute_dtype
 from classlens.core.scores import identifiability
@@ -376,7 +377,7 @@ class Trace:
             return self.recording.logits.argmax(dim=1).cpu()
         return class_indices(self.classes, target, len(self))
 
-    def _state_coords(self, blocks: np.ndarray, *, image_only: bool = False) -> Coordinates:
+    def _state_coords(self, blocks: Array, *, image_only: bool = False) -> Coordinates:
         recording = self.recording
         return state_coords(recording.view, recording.tokens, self.names, blocks, image_only=image_only)
 

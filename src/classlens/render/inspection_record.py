@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from classlens.core.arrays import Array
 from classlens.core.scores import Share
 from classlens.lens.lens import Lens
 from classlens.lens.target import Target
@@ -201,11 +202,11 @@ def _largest(attribution: xr.Dataset) -> Record:
     return {"block": block, "sublayer": sublayer, "value": float(parts[sublayer][block])}
 
 
-def _rounded(values: np.ndarray[Any, Any], digits: int) -> Any:
+def _rounded(values: Array, digits: int) -> Any:
     return np.round(values.astype(float), digits).tolist()
 
 
-def _significant(values: np.ndarray[Any, Any]) -> Any:
+def _significant(values: Array) -> Any:
     """Values rounded to a millionth of the largest, too little to show in a picture."""
     largest = float(np.abs(values).max()) if values.size else 0.0
     digits = 6 - int(np.floor(np.log10(largest))) if largest > 0 else 0

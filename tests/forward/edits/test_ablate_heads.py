@@ -48,6 +48,7 @@ def test_the_mean_of_one_image_is_none(edit: Edit) -> None:
         (np.array(["zero"]), "to=array(['zero']"),
     ],
 )
+@pytest.mark.wrong_types
 def test_no_replacement(to: object, message: str) -> None:
     for edit in (
         AblateHeads([0], to=to),  # type: ignore[arg-type]

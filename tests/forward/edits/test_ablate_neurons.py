@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -34,5 +35,6 @@ def test_channels_of_attention() -> None:
     close(edited(vit, x, AblateNeurons(10, sublayer="attn")), by_hand(vit, x, heads=some))
 
 
+@pytest.mark.wrong_types
 def test_an_unknown_sublayer() -> None:
     refused(AblateNeurons([0], sublayer="mlps"), "sublayer 'mlps' is not known; did you mean 'mlp'?")  # type: ignore[arg-type]

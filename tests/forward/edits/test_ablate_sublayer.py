@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from classlens import AblateSublayer
 from tests.forward.edits.by_hand import by_hand, close, edited, model, pixels, refused
 
@@ -12,6 +14,7 @@ def test_ablated_sublayers() -> None:
     close(edited(vit, x, AblateSublayer("mlp", blocks=0)), nothing)
 
 
+@pytest.mark.wrong_types
 def test_an_unknown_sublayer() -> None:
     message = "sublayer 'norm' is not known; give one of attn, mlp"
     refused(AblateSublayer("norm"), message)  # type: ignore[arg-type]

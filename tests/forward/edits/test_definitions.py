@@ -213,7 +213,7 @@ CASES: dict[str, Case] = {
     "neurons": neurons,
     "channels": channels,
     "sublayers": sublayers,
-    "patch embed": lambda made: patch(made, "embed", "embed", 0, None),
+    "patch embed": lambda made: patch(made, "embed", "embed", 0, "all"),
     "patch resid_pre 0": lambda made: patch(made, "resid_pre", "embed", 0, 0),
     "patch resid_pre 2": lambda made: patch(made, "resid_pre", "resid_post", 1, 2),
     "patch attn_out": lambda made: patch(made, "attn_out", "attn_out", 1, 1),

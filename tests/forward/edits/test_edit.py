@@ -114,10 +114,11 @@ def test_a_point_that_blocks_do_not_show() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["no_cls", NoCls, None, lambda: NoCls()])
+@pytest.mark.wrong_types
 def test_what_is_no_edit(wrong: Any) -> None:
     vit = zoo.build("cls")
     before = zoo.snapshot(vit)
-    with pytest.raises(ClasslensError, match="is not an edit: give some of CutAttention, NoCls, ") as caught:
+    with pytest.raises(ClasslensError, match="is not an edit: give an instance of CutAttention, NoCls, ") as caught:
         with editing(classlens.load(vit).view, [SelfOnly(), wrong]):
             pytest.fail("entered")
     assert all(name in str(caught.value) for name in EDITS)

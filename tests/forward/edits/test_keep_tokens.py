@@ -67,6 +67,7 @@ def test_an_image_that_keeps_no_pooled_token_has_no_logits() -> None:
         (torch.tensor(True), "a mask of shape [] was given for 5 tokens"),
     ],
 )
+@pytest.mark.wrong_types
 def test_no_mask(mask: Any, message: str) -> None:
     refused(KeepTokens(mask), message)
 

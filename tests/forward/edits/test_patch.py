@@ -95,6 +95,7 @@ def test_the_source_runs_once() -> None:
     ],
 )
 @pytest.mark.parametrize("site", ["resid_post", "heads"])
+@pytest.mark.wrong_types
 def test_no_source(site: str, source: Any, message: str) -> None:
     refused(Patch(site, source, heads=[0] if site == "heads" else None), message)
 

@@ -97,33 +97,37 @@ def test_indices_of_parts(chosen: Any, indices: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("edit", "message"),
+    ("make", "message"),
     [
-        (SelfOnly(blocks=3), "block 3 does not exist: model 'VisionTransformer' has blocks 0 to 2"),
-        (SelfOnly(blocks=[0, -1]), "block -1 does not exist"),
-        (SelfOnly(blocks=[]), "no blocks were given: give some of 0 to 2, or 'all'"),
-        (SelfOnly(blocks="every"), "blocks were given as 'every': give whole numbers"),  # type: ignore[arg-type]
-        (SelfOnly(blocks=None), "blocks were given as None: give whole numbers"),  # type: ignore[arg-type]
-        (SelfOnly(blocks=[True]), "blocks were given as [True]: give whole numbers"),
-        (NoCls(heads=[3]), "head 3 does not exist: model 'VisionTransformer' has heads 0 to 2"),
-        (AblateHeads([]), "no heads were given"),
-        (AblateHeads(np.array([0.5])), "heads were given as array([0.5]): give whole numbers"),
-        (AblateNeurons([48]), "unit 48 does not exist: model 'VisionTransformer' has units 0 to 47"),
-        (AblateNeurons([24], sublayer="attn"), "unit 24 does not exist"),
-        (CutAttention("dist", "image"), "no tokens called 'dist'"),
-        (CutAttention("image", "clss"), "no tokens called 'clss'; did you mean 'cls'?"),
-        (CutAttention([5], "image"), "token 5 does not exist: the model has tokens 0 to 4"),
-        (CutAttention(-1, "image"), "token -1 does not exist"),
-        (CutAttention([], "image"), "[] takes no token: give some of 0 to 4"),
-        (AblateHeads([0], tokens=slice(5, 9)), "slice(5, 9, None) takes no token: give some of 0 to 4"),
-        (CutAttention("image", [0.5]), "tokens were given as [0.5]: give whole numbers"),  # type: ignore[list-item]
-        (CutAttention(np.array(["cls"]), "image"), "tokens were given as array(['cls']"),
-        (CutAttention("image", torch.ones(4, dtype=torch.bool)), "a mask of shape [4] was given for 5 tokens"),
-        (CutAttention("image", np.ones((1, 2, 5), dtype=bool)), "a mask of shape [1, 2, 5] was given for 5 tokens"),
+        (lambda: SelfOnly(blocks=3), "block 3 does not exist: model 'VisionTransformer' has blocks 0 to 2"),
+        (lambda: SelfOnly(blocks=[0, -1]), "block -1 does not exist"),
+        (lambda: SelfOnly(blocks=[]), "no blocks were given: give some of 0 to 2, or 'all'"),
+        (lambda: SelfOnly(blocks="every"), "blocks were given as 'every': give whole numbers"),  # type: ignore[arg-type]
+        (lambda: SelfOnly(blocks=None), "blocks were given as None: give whole numbers"),  # type: ignore[arg-type]
+        (lambda: SelfOnly(blocks=[True]), "blocks were given as [True]: give whole numbers"),
+        (lambda: NoCls(heads=[3]), "head 3 does not exist: model 'VisionTransformer' has heads 0 to 2"),
+        (lambda: AblateHeads([]), "no heads were given"),
+        (lambda: AblateHeads(np.array([0.5])), "heads were given as array([0.5]): give whole numbers"),
+        (lambda: AblateNeurons([48]), "unit 48 does not exist: model 'VisionTransformer' has units 0 to 47"),
+        (lambda: AblateNeurons([24], sublayer="attn"), "unit 24 does not exist"),
+        (lambda: CutAttention("dist", "image"), "no tokens called 'dist'"),
+        (lambda: CutAttention("image", "clss"), "no tokens called 'clss'; did you mean 'cls'?"),
+        (lambda: CutAttention([5], "image"), "token 5 does not exist: the model has tokens 0 to 4"),
+        (lambda: CutAttention(-1, "image"), "token -1 does not exist"),
+        (lambda: CutAttention([], "image"), "[] takes no token: give some of 0 to 4"),
+        (lambda: AblateHeads([0], tokens=slice(5, 9)), "slice(5, 9, None) takes no token: give some of 0 to 4"),
+        (lambda: CutAttention("image", [0.5]), "tokens were given as [0.5]: give whole numbers"),  # type: ignore[list-item]
+        (lambda: CutAttention(np.array(["cls"]), "image"), "tokens were given as array(['cls']"),
+        (lambda: CutAttention("image", torch.ones(4, dtype=torch.bool)), "a mask of shape [4] was given for 5 tokens"),
+        (
+            lambda: CutAttention("image", np.ones((1, 2, 5), dtype=bool)),
+            "a mask of shape [1, 2, 5] was given for 5 tokens",
+        ),
     ],
 )
-def test_parts_that_do_not_exist(edit: Edit, message: str) -> None:
-    refused(edit, message)
+@pytest.mark.wrong_types
+def test_parts_that_do_not_exist(make: Callable[[], Edit], message: str) -> None:
+    refused(make(), message)
 
 
 def test_a_mask_of_other_images() -> None:

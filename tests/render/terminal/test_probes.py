@@ -84,8 +84,8 @@ def tuned() -> TuneResult:
         {"block": 0, "plain": 2.5, "tuned": 0.12345, "epoch": 7},
         {"block": 1, "plain": 0.0, "tuned": 0.0, "epoch": 0},
     ]
-    spec = TunedLens(torch.eye(3).repeat(2, 1, 1), torch.zeros(2, 3))
-    return TuneResult(Path("a.safetensors"), spec, blocks, 1.75, 9, 900, 100, 12.5)
+    lens = TunedLens(torch.eye(3).repeat(2, 1, 1), torch.zeros(2, 3))
+    return TuneResult(Path("a.safetensors"), lens, blocks, 1.75, 9, 900, 100, 12.5)
 
 
 def test_a_tuned_lens() -> None:

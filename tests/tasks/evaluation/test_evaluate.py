@@ -14,7 +14,6 @@ import torch
 import classlens
 from classlens import Cluster, Lens, Progress, Statistics, evaluate
 from classlens.data.open_dataset import open_dataset
-from classlens.engine.session import RunOptions
 from classlens.store.open_store import open_group
 from classlens.tasks.evaluation.evaluate import STORE
 from classlens.tasks.evaluation.metrics.masking import Masking
@@ -131,9 +130,20 @@ def test_wrong_options(lens: Lens, data: str, tmp_path: Path, options: dict[str,
     assert not (tmp_path / "run").exists()
 
 
-def test_an_unknown_engine() -> None:
-    wrong: Any = "dask"
-    refused(lambda: RunOptions(engine=wrong), "engine 'dask' is not known", "local, ray")
+@pytest.mark.wrong_types
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({"steps": "many"}, ("steps is many", "or all")),
+        ({"steps": None}, ("steps is None", "or all")),
+        ({"engine": "dask"}, ("engine 'dask' is not known", "local, ray")),
+    ],
+)
+def test_options_of_wrong_types(
+    lens: Lens, data: str, tmp_path: Path, options: dict[str, Any], names: tuple[str, ...]
+) -> None:
+    refused(lambda: evaluate(lens, data, tmp_path / "run", **{**SETTINGS, **options}), *names)
+    assert not (tmp_path / "run").exists()
 
 
 def test_unlabeled_and_unreadable_images(lens: Lens, tmp_path: Path) -> None:
@@ -193,17 +203,12 @@ def test_the_random_map_is_that_of_the_seed(data: str, lens: Lens, tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_cluster_writes_the_same_values(data: str, tmp_path: Path) -> None:
-    ray = pytest.importorskip("ray")
     options = {**SETTINGS, "methods": ["class_gradient", "random"], "metrics": ["removal", "pointing"]}
     local = evaluate("builtin:cifar10", data, tmp_path / "local", **options)
-    environment = {"env_vars": {"OMP_NUM_THREADS": str(torch.get_num_threads())}}
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
-    try:
-        cluster = Cluster(actors=2)
-        result = evaluate("builtin:cifar10", data, tmp_path / "run", **options, engine="ray", cluster=cluster)
-    finally:
-        ray.shutdown()
+    cluster = Cluster(actors=2)
+    result = evaluate("builtin:cifar10", data, tmp_path / "run", **options, engine="ray", cluster=cluster)
     assert_same(tmp_path / "run" / STORE, tmp_path / "local" / STORE)
     pd.testing.assert_frame_equal(result.scores, local.scores)
 

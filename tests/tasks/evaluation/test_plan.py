@@ -68,7 +68,7 @@ def test_methods_that_a_model_does_not_allow(tmp_path: Path) -> None:
     result = evaluate(lens, spec, tmp_path / "run", **options)
     assert "logit_attribution" in result.missing
     for method in ("attention", "rollout", "chefer"):
-        assert "weighs its tokens by an attention of its own" in result.missing[method]
+        assert "pools tokens by an attention of its own" in result.missing[method]
         assert method not in set(result.scores["method"])
         refused(lambda method=method: evaluate(lens, spec, tmp_path / "no", methods=[method], **options), "query=")  # type: ignore[misc]
     assert "class_gradient" in set(result.scores["method"])

@@ -127,12 +127,12 @@ def test_probes_read_what_they_are_trained_to(store: Path, probes: Path, data: D
         np.testing.assert_array_equal(found[name], clean[name])
 
 
-def test_what_is_read_by_something_else_does_not_meet_in_one_store(
-    store: Path, data: Data, given: dict[str, Any], tmp_path: Path
-) -> None:
+def test_one_store_holds_values_of_one_decoder(store: Path, data: Data, given: dict[str, Any], tmp_path: Path) -> None:
     lens = lens_of()
     refused(
-        lambda: measure(lens, data.test, store, **{**given, "tuned_lens": drawn(5)}), "'tuned'", "another tuned lens"
+        lambda: measure(lens, data.test, store, **{**given, "tuned_lens": drawn(5)}),
+        "'tuned_lens'",
+        "another tuned lens",
     )
     probe(lens, *data, tmp_path, sites=("embed", *SITES), alpha=3.0, test_limit=1, **ALONE)
     refused(
@@ -140,7 +140,7 @@ def test_what_is_read_by_something_else_does_not_meet_in_one_store(
         "'probe'",
         "other probes",
     )
-    # The same tuned_lens from a file are the same.
+    # The same tuned lens from a file.
     drawn().save(tmp_path / "lens.safetensors", lens.view, {})
     again = measure(lens, data.test, store, **{**given, "tuned_lens": tmp_path / "lens.safetensors"})
     assert again.before == TEST
@@ -256,11 +256,12 @@ def test_memories_through_a_tuned_lens(data: Data, tmp_path: Path) -> None:
     assert (open_group(out, "probe")["memory_match"] == -1).all()
 
 
-def test_a_lens_with_translators_is_not_taken_for_the_model(data: Data, tmp_path: Path) -> None:
-    """Its readings under ``clean`` could not be told from the model's own."""
+def test_a_tuned_lens_is_not_taken_for_the_model(data: Data, tmp_path: Path) -> None:
+    """Its values under ``clean`` could not be told from the model's own."""
     tuned = lens_of().with_tuned_lens(drawn())
-    refused(lambda: measure(tuned, data.test, tmp_path / "run.zarr", **ALONE), "has tuned_lens", "condition 'tuned'")
-    refused(lambda: probe(tuned, *data, tmp_path / "probes", **ALONE), "has tuned_lens")
+    out = tmp_path / "run.zarr"
+    refused(lambda: measure(tuned, data.test, out, **ALONE), "has a tuned lens", "condition 'tuned_lens'")
+    refused(lambda: probe(tuned, *data, tmp_path / "probes", **ALONE), "has a tuned lens")
     assert not any(tmp_path.iterdir())
 
 

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 
 from classlens.analysis.charts import Lines
-from classlens.analysis.experiment import Array, Experiment, Key, Reduction, add_holm, averages
+from classlens.analysis.experiment import Experiment, Key, Reduction, add_holm, averages
 from classlens.analysis.experiments.key_value_agreement import LABELS
 from classlens.analysis.labels import Label
 from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
+from classlens.core.arrays import Array
 from classlens.core.stats import Statistics, shuffle_labels
 
 KEYS = ("by", "sublayer", "images_are")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from classlens.analysis.charts import Lines
-from classlens.analysis.experiment import TWIN, Array, Experiment, Key, Reduction, averages, model_and_twin
+from classlens.analysis.experiment import TWIN, Experiment, Key, Reduction, averages, model_and_twin
 from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
+from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
 
 KEYS = ("condition", "tokens")

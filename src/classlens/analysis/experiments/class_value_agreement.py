@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from classlens.analysis.charts import Lines
-from classlens.analysis.experiment import RANDOM_INIT, Array, Experiment, Key, Reduction, add_holm, averages
+from classlens.analysis.experiment import RANDOM_INIT, Experiment, Key, Reduction, add_holm, averages
 from classlens.analysis.measured_store import MeasuredStore, Requirement
+from classlens.core.arrays import Array
 from classlens.core.stats import Statistics, wilcoxon
 from classlens.tasks.tokens.conditions.registry import CLEAN
 

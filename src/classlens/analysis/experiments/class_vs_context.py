@@ -9,10 +9,11 @@ import pandas as pd
 
 from classlens import palette
 from classlens.analysis.charts import Lines
-from classlens.analysis.experiment import Array, Experiment, Key, Reduction, add_holm, averages
+from classlens.analysis.experiment import Experiment, Key, Reduction, add_holm, averages
 from classlens.analysis.experiments.building import rises
 from classlens.analysis.labels import Label
 from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
+from classlens.core.arrays import Array
 from classlens.core.stats import Statistics, estimate, flip_signs, shuffle_labels
 
 KEYS = ("quantity", "labeled")

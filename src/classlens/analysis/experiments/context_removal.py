@@ -7,10 +7,11 @@ import pandas as pd
 
 from classlens import palette
 from classlens.analysis.charts import Dots
-from classlens.analysis.experiment import Array, Experiment, Key, Reduction, averages, change_of
+from classlens.analysis.experiment import Experiment, Key, Reduction, averages, change_of
 from classlens.analysis.experiments.identifiability import LABELS, accuracy
 from classlens.analysis.labels import Label
 from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
+from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
 from classlens.tasks.tokens.conditions.registry import CLEAN
 

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from classlens.analysis.charts import Lines
-from classlens.analysis.experiment import Array, Experiment, Key, Reduction, averages, change_of
+from classlens.analysis.experiment import Experiment, Key, Reduction, averages, change_of
 from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
+from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
 from classlens.tasks.tokens.conditions.registry import CLEAN, decoder_conditions
 

@@ -9,7 +9,6 @@ from classlens.analysis.charts import Lines
 from classlens.analysis.experiment import (
     RANDOM_INIT,
     TWIN,
-    Array,
     Experiment,
     Key,
     Reduction,
@@ -18,6 +17,7 @@ from classlens.analysis.experiment import (
     model_and_twin,
 )
 from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
+from classlens.core.arrays import Array
 from classlens.core.stats import Statistics, wilcoxon, wilcoxon_of_counts
 from classlens.tasks.tokens.conditions.registry import CLEAN
 

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from classlens.core.arrays import Array
 from classlens.errors import ClasslensError
-from classlens.forward.edits.selection import Array, TokenSelector, tensor_of
+from classlens.forward.edits.selection import TokenSelector, tensor_of
 from classlens.models.view import ModelView
 
 Replacement = Literal["zero", "mean"] | Tensor | Array

@@ -14,7 +14,7 @@ from classlens.forward.hooks import Change, replacing
 from classlens.models.view import ModelView
 
 # Points that pass only within ``ModelView.exposing_coefficients``.
-_OPENED = frozenset({"attn_coefficients", "attn_joined"})
+_EXPOSED = frozenset({"attn_coefficients", "attn_joined"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,13 +79,13 @@ def editing(view: ModelView, edits: Sequence[Edit]) -> Iterator[None]:
     """Apply edits to every pass in the body; afterwards the model is as before (law 4)."""
     for edit in edits:
         if not isinstance(edit, Edit):
-            raise ClasslensError(f"{repr(edit)[:80]} is not an edit: give some of {', '.join(EDITS)}, called")
+            raise ClasslensError(f"{repr(edit)[:80]} is not an edit: give an instance of {', '.join(EDITS)}")
     with ExitStack() as stack:
         steps = [step for edit in edits for step in edit.steps(view)]
         points = {step.point for step in steps}
         if "attention" in points:
             stack.enter_context(view.unfused())
-        if not points.isdisjoint(_OPENED):
+        if not points.isdisjoint(_EXPOSED):
             stack.enter_context(view.exposing_coefficients())
         for step in sorted(steps, key=lambda step: step.last):
             point = view.blocks[step.block].points.get(step.point)

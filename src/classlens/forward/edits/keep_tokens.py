@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from classlens.core.arrays import Array
 from classlens.errors import ClasslensError
 from classlens.forward.edits.attention_rows import attention_steps, renormalized
 from classlens.forward.edits.edit import Edit, EditStep
 from classlens.forward.edits.pooling import pooling_over
-from classlens.forward.edits.selection import Array, tensor_of, token_selector
+from classlens.forward.edits.selection import tensor_of, token_selector
 from classlens.models.view import ModelView
 
 
@@ -25,8 +26,8 @@ class KeepTokens(Edit):
     Dropped tokens get no attention from others, the rows of the others sum to one again, and the head pools kept tokens
     alone. For the kept tokens and the logits that equals dropping the others, in every model, also where attention
     knows positions. Hidden states of dropped tokens are still computed and mean nothing. The edit acts before all
-    others, as dropping would. Of several, a token is kept that all of them keep. Where the head finds none of its
-    tokens, logits are NaN.
+    others, as dropping would. With several such edits, a token stays only if all of them keep it. An image that keeps
+    no token the head pools has NaN logits.
 
     Args:
         mask: bool tensor or array, ``[token]`` or ``[image, token]``; True keeps a token. Prefix tokens come first.

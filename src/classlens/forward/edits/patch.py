@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from classlens.core.arrays import Array
 from classlens.errors import ClasslensError, suggestion
 from classlens.forward.edits.columns import head_columns, joined_heads, replace_columns
 from classlens.forward.edits.edit import Edit, EditStep
 from classlens.forward.edits.selection import (
-    Array,
     Indices,
     TokenGroup,
     TokenSelector,

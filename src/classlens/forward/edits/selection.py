@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from classlens.core.arguments import is_whole_number
+from classlens.core.arrays import Array
 from classlens.errors import ClasslensError, suggestion, unknown
 from classlens.forward.agreement import SUBLAYERS
 from classlens.models.view import ModelView
 
-Array = np.ndarray[Any, np.dtype[Any]]
-TokenGroup = str | int | Sequence[int] | slice | Tensor | Array
+TokenGroup = str | int | np.integer | Sequence[int] | slice | Tensor | Array
 """``"cls"``, ``"image"``, ``"prefix"``, ``"all"``, another prefix token's name, indices, a slice, or a bool mask
 ``[token]`` or ``[image, token]``."""
-Indices = int | Sequence[int] | Tensor | Array | Literal["all"]
+Indices = int | np.integer | Sequence[int] | Tensor | Array | Literal["all"]
 """Indices of blocks, heads or units, or ``"all"``."""
 TokenSelector = Callable[[Tensor], Tensor]
 """From a passing tensor (``[image, token, channel]`` or attention weights) to a bool mask ``[image or 1, token]``."""

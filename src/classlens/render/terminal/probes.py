@@ -80,16 +80,5 @@ def tuned_table(result: TuneResult) -> Table:
 
 def tuned_record(result: TuneResult) -> str:
     """The result as one JSON line."""
-    return json.dumps(
-        {
-            "event": "finished",
-            "time": round(time.time(), 3),
-            "file": str(result.file),
-            "blocks": result.blocks,
-            "constant": result.constant,
-            "epochs": result.epochs,
-            "images": result.images,
-            "held_out": result.held_out,
-            "seconds": result.seconds,
-        }
-    )
+    facts = {name: getattr(result, name) for name in ("blocks", "constant", "epochs", "images", "held_out", "seconds")}
+    return json.dumps({"event": "finished", "time": round(time.time(), 3), "file": str(result.file), **facts})

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -21,15 +21,9 @@ if TYPE_CHECKING:
     Finished = Callable[[MeasureResult], None]
 
 
-class UpdateBar(Protocol):
-    """Moves a bar: what is being done, how many items are done and how many there are, and a note beside them."""
-
-    def __call__(self, text: str, done: int, total: int, note: str = "") -> None: ...
-
-
 @contextmanager
-def progress_bar(text: str) -> Iterator[UpdateBar]:
-    """A bar on stderr during the body; no output where stderr is no terminal."""
+def progress_bar(text: str) -> Iterator[Callable[..., None]]:
+    """A bar on stderr during the body, moved by ``update(text, done, total, note="")``; none without a terminal."""
     terminal = Console(stderr=True, highlight=False, emoji=False)
     bar = RichProgress(
         TextColumn("{task.description}"),

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 
@@ -23,6 +23,7 @@ Stage = Literal["sums", "errors"]
 """Sweep of a pass: sums (or features) of all images, then the leave-one-out errors of every alpha."""
 
 
+@runtime_checkable
 class _Stateful(Protocol):
     def state(self) -> dict[str, Any]: ...
 

@@ -88,7 +88,8 @@ def probe(
 
     Args:
         model: as for ``classlens.load``, or a lens (``engine="local"`` only).
-        train, test: data as for ``classlens.measure``; training images need labels.
+        train: training images, as for ``classlens.measure``; they need labels.
+        test: test images, likewise.
         out: a folder; each kind of probes has a folder of its own in it, float32, 4 × width × classes bytes per probe.
         sites: some of ``embed, attn_out, resid_mid, mlp_out, resid_post``, or ``"all"``.
         kind: ``"ridge"``, one probe per token (the paper's); ``"pooled"``, one for all image tokens of a site and
@@ -99,9 +100,12 @@ def probe(
             tokens.
         ram: RAM for the sums and features of one pass, such as ``"8GB"``, beside the model.
         tuned_lens: file of ``classlens tune``, measured as well.
-        train_split, test_split: splits of the data.
-        train_per_class, test_per_class: maximum number of images per class; the paper trains on ten.
-        train_limit, test_limit: maximum number of images.
+        train_split: split of the training data.
+        train_per_class: maximum number of training images per class; ten in the paper.
+        train_limit: maximum number of training images.
+        test_split: split of the test data.
+        test_per_class: maximum number of test images per class.
+        test_limit: maximum number of test images.
         shuffle: draw images with ``seed``; the first images are taken otherwise.
         seed: random seed of drawn samples.
         batch_size: images per forward pass: up to 64, or a multiple of 64.

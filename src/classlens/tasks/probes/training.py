@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -77,9 +78,10 @@ class ProbeTrainer:
     def train(self, plan: Plan, tracker: Tracker) -> None:
         """Train the remaining probes of a plan and write them."""
         passes = self.passes(plan)
-        for number, planned in enumerate(passes, start=1):
-            doing = f"pass {number} of {len(passes)}" if len(passes) > 1 else "training images"
-            self._train_pass(planned, _Sweep(self._session, self._pooled, plan.buffer, tracker, doing))
+        with self._session.connected() if passes else nullcontext():
+            for number, planned in enumerate(passes, start=1):
+                doing = f"pass {number} of {len(passes)}" if len(passes) > 1 else "training images"
+                self._train_pass(planned, _Sweep(self._session, self._pooled, plan.buffer, tracker, doing))
         remove_checkpoint(self._folder)  # also one that was left between its last probes and the end of the run
 
     def _train_pass(self, planned: Sequence[ProbeTokens], sweep: _Sweep) -> None:

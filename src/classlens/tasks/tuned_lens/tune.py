@@ -172,20 +172,20 @@ def tune(
         train, apart = order[held_out_images:], order[:held_out_images]
         trainer = TunedLensTrainer(view, states, train, apart, tokens, control, seed)
         checkpoint = path.with_name(f"{path.name}.training")
-        state = _resumed(checkpoint, key, view) or trainer.begin()
-        tracker.restart(epochs * images, state.epoch * images)
-        while state.epoch < epochs and state.epochs_without_improvement < patience:
-            begun = state.epoch * images
-            doing = f"epoch {state.epoch + 1} of at most {epochs}"
-            trainer.epoch(state, epochs, learning_rate, partial(_report_epoch, tracker, begun, doing))
-            _save(checkpoint, key, state)
+        with session.connected():
+            state = _resumed(checkpoint, key, view) or trainer.begin()
+            tracker.restart(epochs * images, state.epoch * images)
+            while state.epoch < epochs and state.epochs_without_improvement < patience:
+                begun = state.epoch * images
+                doing = f"epoch {state.epoch + 1} of at most {epochs}"
+                trainer.epoch(state, epochs, learning_rate, partial(_report_epoch, tracker, begun, doing))
+                _save(checkpoint, key, state)
+            constant = trainer.constant()
         blocks = [
             {"block": block, "plain": plain, "tuned": tuned, "epoch": epoch}
             for block, (plain, tuned, epoch) in enumerate(zip(state.plain, state.tuned, state.chosen, strict=True))
         ]
-        result = TuneResult(
-            path, state.best, blocks, trainer.constant(), state.epoch, len(train), len(apart), tracker.seconds
-        )
+        result = TuneResult(path, state.best, blocks, constant, state.epoch, len(train), len(apart), tracker.seconds)
         fields = {name: getattr(result, name) for name in _FIELDS}
         metadata = {"training": key, "result": json.dumps({**fields, "data": dataset.spec})}
         try:
@@ -223,9 +223,10 @@ def _save(checkpoint: Path, key: str, state: TrainingState) -> None:
     try:
         with atomic_write(checkpoint) as path:
             torch.save(record, path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # torch raises the latter on a full disk, without the reason
+        reason = cause(error) if isinstance(error, OSError) else "no space left on the device"
         raise ClasslensError(
-            f"{str(checkpoint)!r} cannot be written ({cause(error)}): make room or give another --out"
+            f"{str(checkpoint)!r} cannot be written ({reason}): make room or give another --out"
         ) from None
 
 
