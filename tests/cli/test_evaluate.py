@@ -79,6 +79,7 @@ def test_metrics_without_curves_have_no_figures(data: str, tmp_path: Path) -> No
         pytest.param(("--batch-size", "many"), "batch size 'many' cannot be used", marks=pytest.mark.wrong_types),
     ],
 )
+@pytest.mark.wrong_types
 def test_errors(data: str, tmp_path: Path, options: tuple[str, ...], message: str) -> None:
     result = run(*MODEL, "--data", data, "--out", tmp_path / "out", *QUICK, *options)
     assert result.exit_code == 2

@@ -129,6 +129,7 @@ def test_another_query_and_another_precision(
         (("--format", "gif"), "--format gif goes with --animate"),
     ],
 )
+@pytest.mark.wrong_types
 def test_mistakes(photos: list[Path], tmp_path: Path, args: tuple[str, ...], says: str) -> None:
     result = run(photos[0], *args, "--out", tmp_path / "out")
     assert result.exit_code == 2

@@ -74,6 +74,7 @@ def test_lines_for_machines(data: str, tmp_path: Path) -> None:
         (("--split", "validation"), "has no split 'validation'"),
     ],
 )
+@pytest.mark.wrong_types
 def test_mistakes_are_one_line_and_exit_with_2(data: str, tmp_path: Path, more: tuple[str, str], says: str) -> None:
     result = run(*MODEL, "--data", data, "--out", tmp_path / "run.zarr", *more)
     assert result.exit_code == 2

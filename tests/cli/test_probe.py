@@ -124,6 +124,7 @@ def test_passes_of_little_memory(train: str, test: str, tmp_path: Path) -> None:
         (("--train-limit", "0"), "limit is 0"),
     ],
 )
+@pytest.mark.wrong_types
 def test_mistakes_are_one_line_and_exit_with_2(
     train: str, test: str, tmp_path: Path, more: tuple[str, ...], says: str
 ) -> None:
@@ -210,6 +211,7 @@ def test_a_tuned_lens_from_a_command(train: str, test: str, lens: Path, tmp_path
         (("--limit", "1"), "give at least 2"),
     ],
 )
+@pytest.mark.wrong_types
 def test_mistakes_of_tuning(train: str, tmp_path: Path, more: tuple[str, ...], says: str) -> None:
     result = run("tune", *MODEL, "--data", train, "--out", tmp_path / "lens.safetensors", *more)
     assert result.exit_code == 2

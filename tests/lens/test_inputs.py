@@ -151,6 +151,7 @@ ZEROS = torch.zeros(1, 3, 32, 32)
         ("missing.png", ["'missing.png'", "does not exist"]),
     ],
 )
+@pytest.mark.wrong_types
 def test_what_is_no_image(lens: classlens.Lens, images: Any, parts: list[str]) -> None:
     with pytest.raises(ClasslensError) as caught:
         lens.trace(images)

@@ -37,10 +37,10 @@ class Reduction:
         """The reduction of the images of all of them, in order."""
         if not reductions:
             return cls()
-        first, *others = reductions
+        first = reductions[0]
         return cls(
             {key: np.concatenate([reduction.values[key] for reduction in reductions]) for key in first.values},
-            {key: sum((reduction.counts[key] for reduction in others), first.counts[key]) for key in first.counts},
+            {key: np.asarray(sum(reduction.counts[key] for reduction in reductions)) for key in first.counts},
         )
 
 

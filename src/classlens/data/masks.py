@@ -58,10 +58,10 @@ def _crop(side: Array, start: int, size: int) -> Array:
     return np.pad(inside, (max(-start, 0), size - len(inside) - max(-start, 0)), constant_values=-1)
 
 
-def _transformed(mask: Bool[np.ndarray, "height width"], transform: Transform) -> Bool[np.ndarray, "height width"]:
+def _transformed(mask: Bool[np.ndarray, "height width"], transform: Transform) -> Bool[np.ndarray, "rows columns"]:
     """The mask after the transform of its image."""
     black, gray, white = (_pixels(transform, picture) for picture in (np.zeros_like(mask), mask, np.ones_like(mask)))
-    transformed: Bool[np.ndarray, "height width"] = ((gray - black).abs() > (white - gray).abs()).numpy()
+    transformed: Bool[np.ndarray, "rows columns"] = ((gray - black).abs() > (white - gray).abs()).numpy()
     return transformed
 
 

@@ -34,7 +34,7 @@ def run(
     unfused: bool = False,
     exposing_coefficients: bool = False,
     gradients: bool = False,
-) -> Float[Tensor, "image category"]:
+) -> Float[Tensor, "row category"]:
     """Class logits of one forward pass in evaluation mode, on the model's device and in its precision.
 
         run(view, pixels, {"mlp_out": lambda block, tensor: ...})

@@ -256,8 +256,8 @@ class ModelView:
         """The precision of the model's first parameter."""
         return next(self.module.parameters()).dtype
 
-    def run(self, pixels: Float[Tensor, "image channel height width"]) -> Float[Tensor, "image category"]:
-        """The model's own logits."""
+    def run(self, pixels: Float[Tensor, "image channel height width"]) -> Float[Tensor, "row category"]:
+        """The model's own logits; a hook may put rows of other images in the place of the embeddings."""
         return self.logits_of(self.module(pixels))
 
     def space_at(self, space: ClassSpace, site: str, block: int) -> ClassSpace:

@@ -44,6 +44,7 @@ def test_the_last_block_and_a_class() -> None:
         (("--sublayer", "ffn"), "sublayer 'ffn' is not known"),
     ],
 )
+@pytest.mark.wrong_types
 def test_mistakes(args: tuple[str, ...], says: str) -> None:
     result = run(*args)
     assert result.exit_code == 2

@@ -29,7 +29,7 @@ def update(batch: ImageBatch) -> Reduction:
         if not store.has(condition):
             continue
         measured = batch.measured(condition)
-        counts[(condition,)] = measured.sum()
+        counts[(condition,)] = np.asarray(measured.sum())
         kept = (batch.values("kept", condition) == 1) & measured[:, None]
         for tokens_are, ranked_under in (("edited", condition), ("unedited", CLEAN)):
             on_top = (batch.values("rank", ranked_under, site="resid_post")[:, -1] == 0) & kept

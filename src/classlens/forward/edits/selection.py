@@ -15,10 +15,10 @@ from classlens.errors import ClasslensError, suggestion, unknown
 from classlens.forward.agreement import SUBLAYERS
 from classlens.models.view import ModelView
 
-TokenGroup = str | int | np.integer | Sequence[int] | slice | Tensor | Array
+TokenGroup = str | int | np.integer | Sequence[int | np.integer] | slice | Tensor | Array
 """``"cls"``, ``"image"``, ``"prefix"``, ``"all"``, another prefix token's name, indices, a slice, or a bool mask
 ``[token]`` or ``[image, token]``."""
-Indices = int | np.integer | Sequence[int] | Tensor | Array | Literal["all"]
+Indices = int | np.integer | Sequence[int | np.integer] | Tensor | Array | Literal["all"]
 """Indices of blocks, heads or units, or ``"all"``."""
 TokenSelector = Callable[[Tensor], Tensor]
 """From a passing tensor (``[image, token, channel]`` or attention weights) to a bool mask ``[image or 1, token]``."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from io import TextIOBase
 from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
@@ -45,7 +46,7 @@ def progress_bar(text: str) -> Iterator[Callable[..., None]]:
 
 
 @contextmanager
-def watched(lines: TextIO | None, store: str) -> Iterator[tuple[Report, Finished]]:
+def watched(lines: TextIO | TextIOBase | None, store: str) -> Iterator[tuple[Report, Finished]]:
     """Functions to call with each ``Progress`` and the ``MeasureResult``: a bar on stderr, or JSON lines in ``lines``.
 
     After an interrupt one line says what is saved, and how to continue.
@@ -55,14 +56,14 @@ def watched(lines: TextIO | None, store: str) -> Iterator[tuple[Report, Finished
 
 
 @contextmanager
-def watched_steps(lines: TextIO | None, store: str) -> Iterator[Report]:
+def watched_steps(lines: TextIO | TextIOBase | None, store: str) -> Iterator[Report]:
     """``watched`` for a run that does not end with a ``MeasureResult``."""
     with watched(lines, store) as (report, _):
         yield report
 
 
 @contextmanager
-def _json_lines(lines: TextIO) -> Iterator[tuple[Report, Finished]]:
+def _json_lines(lines: TextIO | TextIOBase) -> Iterator[tuple[Report, Finished]]:
     def write(event: str, **values: object) -> None:
         print(json.dumps({"event": event, "time": round(time.time(), 3), **values}), file=lines, flush=True)
 
