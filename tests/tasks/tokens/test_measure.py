@@ -274,6 +274,7 @@ def test_many_classes_take_wider_integers(tmp_path: Path) -> None:
         ({"limit": 0}, "limit is 0"),
     ],
 )
+@pytest.mark.wrong_types
 def test_mistakes(tmp_path: Path, data: str, lens: Lens, changes: dict[str, Any], says: str) -> None:
     with pytest.raises(ClasslensError) as error:
         measure(lens, data, tmp_path / "out.zarr", **changes)
