@@ -63,7 +63,7 @@ test-lowest: $(call env,test,dev) ## run the tests on the lowest versions that p
 
 mutants: $(call env,dev,) ## change core/ in small ways and count the changes that its tests notice; takes an hour
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[mutation]'
-	@$(BIN)/mutmut run $(ARGS)
+	@JAXTYPING_DISABLE=1 $(BIN)/mutmut run $(ARGS)
 	@$(BIN)/mutmut results
 
 lint: $(call env,dev,) ## check style and what may import what

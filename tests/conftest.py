@@ -26,6 +26,11 @@ import torch
 from filelock import FileLock
 from hypothesis import settings
 
+from tests import checked_annotations
+
+if not jaxtyping.config.jaxtyping_disable:  # JAXTYPING_DISABLE=1
+    checked_annotations.install()
+
 torch.set_num_threads(1)
 
 # A slow machine is no failure, and the same examples come on every run.
