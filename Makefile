@@ -9,7 +9,7 @@ PARALLEL = -n logical --maxprocesses 8 --dist loadfile
 EXTRAS = tests/models/test_transformers.py tests/models/test_transformers_models.py tests/models/test_open_clip.py
 # Left out on the lowest versions: slow tests, pages in a browser, checks of annotations, and tests of mathematics in torch
 # (which is the same version there) or of the repository itself.
-SAME = core/test_attention core/test_maps core/test_memories core/test_probes core/test_scores core/test_space \
+SAME = core/test_attention core/test_steps core/test_memories core/test_probes core/test_scores core/test_space \
 	explain/test_all_classes explain/test_attribution explain/test_class_gradient explain/test_other_tools \
 	test_conftest test_imports
 LOWEST = JAXTYPING_DISABLE=1 $(VENV)-lowest$(1)/bin/python -m pytest -p no:cacheprovider $(PARALLEL) \

@@ -33,9 +33,9 @@ from classlens.data.loading import Batch
 from classlens.engine.model_source import ModelSource
 from classlens.engine.progress import Tracker, no_report
 from classlens.engine.ram import parse_ram
+from classlens.engine.runner import BatchResult
 from classlens.engine.session import RunOptions, Session
 from classlens.engine.task import Job
-from classlens.engine.worker import BatchResult
 from classlens.forward.streaming import reduce_tokens
 from classlens.store.probe_folder import ProbeFolder
 from classlens.tasks.probes import training

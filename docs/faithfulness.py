@@ -23,7 +23,7 @@ from torch import Tensor
 import classlens
 from classlens.explain.method import Method
 from classlens.explain.registry import METHODS
-from classlens.forward.attention import attention_weights
+from classlens.forward.differentiable import attention_weights
 from classlens.forward.recording import Recording
 from classlens.render.folders.evaluation import write_evaluation
 from classlens.tasks.evaluation.registry import METRICS

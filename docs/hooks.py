@@ -104,7 +104,7 @@ REGISTRIES: Mapping[str, tuple[str, Columns]] = {
     ),
     "edits": ("classlens.forward.edits.registry:EDITS", {"edit": code_name, "effect": about}),
     "families": (
-        "classlens.models.families:ADAPTERS",
+        "classlens.models.registry:ADAPTERS",
         {
             "library": lambda _, adapter: adapter.label,
             "models": about,

@@ -20,9 +20,9 @@ import torch
 
 from classlens.lens.verify import verify
 from classlens.models.adapter import list_models
-from classlens.models.families import ADAPTERS
 from classlens.models.load import load_model
 from classlens.models.redraw import redraw_heads
+from classlens.models.registry import ADAPTERS
 from classlens.models.view import ModelView
 from classlens.render.terminal.verification import verification
 

@@ -60,13 +60,13 @@ def _with_types(function: Callable[..., Any], typechecker: Callable[..., Any]) -
 
 
 def _has_shape(function: Callable[..., Any]) -> bool:
-    """Whether an annotation has a shape, or a name that is not bound yet, which jaxtyping takes for ``Any``."""
+    """Whether an annotation has a shape, or cannot be evaluated yet, which jaxtyping takes for ``Any``."""
     try:
         hints = [
             eval(hint, function.__globals__) if isinstance(hint, str) else hint
             for hint in function.__annotations__.values()
         ]
-    except NameError:
+    except Exception:
         return True
     return any(map(_is_shape, hints))
 

@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from classlens.analysis.analyze import AnalyzeResult, Missing, analyze
     from classlens.analysis.registry import EXPERIMENTS
     from classlens.core.attention import Output
-    from classlens.core.maps import Norm
     from classlens.core.space import ClassSpace
     from classlens.core.stats import Statistics
+    from classlens.core.steps import Norm
     from classlens.data.dataset import ClassName, Dataset
     from classlens.data.open_dataset import open_dataset
     from classlens.engine.progress import MeasureResult, Progress
@@ -94,7 +94,7 @@ _MODULES = {
     "forward.edits.edit": "Edit EditStep",
     "models.view": "BlockView ModelView Point Readout",
     "core.space": "ClassSpace",
-    "core.maps": "Norm",
+    "core.steps": "Norm",
     "core.attention": "Output",
     "core.stats": "Statistics",
     "data.dataset": "ClassName Dataset",

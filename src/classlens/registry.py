@@ -14,7 +14,7 @@ Record = TypeVar("Record")
 class Registry(Mapping[str, Record], Generic[Record]):
     """Records by name, in the order in which they are shown.
 
-        METHODS: Registry[Method] = Registry("method", {"chefer": "classlens.explain.chefer:METHOD"})
+        METHODS: Registry[Method] = Registry("method", {"chefer": "classlens.explain.chefer:CHEFER"})
         METHODS["chefer"]                 # imports the module, returns its METHOD
         METHODS.select("all")             # ("chefer",)
 

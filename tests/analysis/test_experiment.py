@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from classlens.analysis.experiment import Key, Reduction, add_holm, averages, change_of, model_and_twin
-from classlens.analysis.measured_store import ImageBatch, MeasuredStore
+from classlens.analysis.measured_store import MeasuredStore, StoredBatch
 from classlens.analysis.registry import EXPERIMENTS
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
@@ -35,8 +35,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> MeasuredStore:
     return store
 
 
-def batch_of(store: MeasuredStore, start: int, stop: int) -> ImageBatch:
-    return ImageBatch(store, start, stop - start, np.arange(stop - start))
+def batch_of(store: MeasuredStore, start: int, stop: int) -> StoredBatch:
+    return StoredBatch(store, start, stop - start, np.arange(stop - start))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from classlens.core.attention import LOSSES, Functional, Loss, Output, class_gradient, head_contributions, loss_gradient
-from classlens.core.maps import Map, Norm, Pool, Projection, UnitLength
 from classlens.core.space import ClassSpace
+from classlens.core.steps import Norm, Pool, Projection, Step, UnitLength
 from tests import literal
 
 IMAGES, HEADS, TOKENS, CHANNELS, WIDTH, CLASSES = 2, 3, 5, 4, 7, 6
@@ -100,7 +100,7 @@ def _made(output: str, space: str, generator: torch.Generator) -> Made:
         inner=norm("layer", inner) if "inner" in output else None,
     )
     mix = random(WIDTH, WIDTH)
-    steps: dict[str, tuple[Map, ...]] = {
+    steps: dict[str, tuple[Step, ...]] = {
         "layer": (norm("layer", WIDTH),),
         "rms": (norm("rms", WIDTH),),
         "none": (),

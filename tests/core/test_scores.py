@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from classlens.core import scores
-from classlens.core.maps import Map, Norm, UnitLength
 from classlens.core.scores import BlockFacts, Facts, Share, facts, identifiability
 from classlens.core.space import ClassSpace
+from classlens.core.steps import Norm, Step, UnitLength
 from classlens.errors import ClasslensError
 
 SITES = ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
@@ -114,7 +114,12 @@ def _space(kind: str, width: int, classes: int, generator: torch.Generator) -> C
 
     layer = Norm("layer", random(width), random(width), 1e-6)
     rms = Norm("rms", random(width), random(width), 1e-6)
-    steps: dict[str, tuple[Map, ...]] = {"layer": (layer,), "rms": (rms,), "two": (layer, rms), "unit": (UnitLength(),)}
+    steps: dict[str, tuple[Step, ...]] = {
+        "layer": (layer,),
+        "rms": (rms,),
+        "two": (layer, rms),
+        "unit": (UnitLength(),),
+    }
     return ClassSpace(steps.get(kind, ()), (), random(classes, width), random(classes))
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from classlens.core.maps import Map, Norm, Pool, Projection, UnitLength
 from classlens.core.space import ClassSpace
+from classlens.core.steps import Norm, Pool, Projection, Step, UnitLength
 from classlens.errors import ClasslensError
 
 KINDS = ("layer", "rms", "projection", "unit")
@@ -39,7 +39,7 @@ class Case:
         return F.linear(x, self.space.weight, self.space.bias)
 
 
-def _literal(step: Map, x: Tensor) -> Tensor:
+def _literal(step: Step, x: Tensor) -> Tensor:
     if isinstance(step, Norm) and step.kind == "layer":
         return F.layer_norm(x, x.shape[-1:], step.weight, step.bias, step.eps)
     if isinstance(step, Norm):
@@ -59,7 +59,7 @@ def cases(draw: st.DrawFn, most: int = 2, kinds: tuple[str, ...] = KINDS) -> Cas
     def random(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64) + 0.3
 
-    def step(kind: str) -> Map:
+    def step(kind: str) -> Step:
         affine, biased = draw(st.booleans()), draw(st.booleans())
         if kind == "projection":
             return Projection(random(width, width), random(width) if biased else None)
@@ -133,7 +133,7 @@ def test_folding_and_finishing_is_projecting(case: Case) -> None:
 
 @given(cases())
 def test_only_one_norm_or_none_is_folded(case: Case) -> None:
-    steps = case.space.maps
+    steps = case.space.steps
     assert (case.space.fold() is not None) == (not steps or (len(steps) == 1 and isinstance(steps[0], Norm)))
 
 

@@ -25,7 +25,7 @@ from classlens.engine.session import RunOptions, Session
 from classlens.lens.tuned_lens import TunedLens
 from classlens.store.open_store import open_group
 from classlens.store.store import Store
-from classlens.tasks.tuned_lens.states import TrainingStates
+from classlens.tasks.tuned_lens.state_cache import TrainingStates
 from tests.data.pictures import assert_same, folder, picture
 from tests.refusals import refused
 

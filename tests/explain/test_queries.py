@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import classlens
-from classlens.forward.attention import attention_weights
+from classlens.forward.differentiable import attention_weights
 from tests import literal, zoo
 from tests.models.tiny_timm import FAMILIES
 from tests.refusals import refused

@@ -33,7 +33,7 @@ from classlens.models.adapter import (
     adapter_of_name,
     list_models,
 )
-from classlens.models.families import ADAPTERS
+from classlens.models.registry import ADAPTERS
 from tests.refusals import refused
 
 ROOT = Path(__file__).parents[2]
@@ -249,7 +249,7 @@ def test_a_module_without_a_description() -> None:
 def test_names_are_known_and_resolved_without_heavy_libraries() -> None:
     program = """
 import sys
-from classlens.models.families import ADAPTERS
+from classlens.models.registry import ADAPTERS
 assert list(ADAPTERS) and "torch" not in sys.modules
 from classlens.models.adapter import adapter_of_name
 assert adapter_of_name("a/b").label == "transformers"

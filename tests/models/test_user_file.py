@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from PIL import Image
 
@@ -90,6 +91,9 @@ def test_a_module_of_a_known_library(tmp_path: Path) -> None:
     lens = classlens.load(f"{path}:make")
     assert len(lens.classes) == 4
     assert lens.view.name == f"{path}:make"
+    module = classlens.load(timm.create_model("test_vit", num_classes=4, pretrained=False))
+    photo = Image.new("RGB", (99, 77), "teal")
+    assert torch.equal(lens.preprocessing.transform(photo), module.preprocessing.transform(photo))
 
 
 BAD = {

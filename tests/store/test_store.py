@@ -13,7 +13,7 @@ import xarray as xr
 import zarr
 
 from classlens.errors import ClasslensError
-from classlens.store.store import SHARD, Store, create_store, find_store, unit_ranges
+from classlens.store.store import SHARD, Store, create_store, find_store, partition_ranges
 from tests.refusals import refused
 from tests.store.small import IMAGES, part, schema, values
 
@@ -160,6 +160,6 @@ def test_a_store_that_is_gone(tmp_path: Path) -> None:
 
 
 def test_units_are_whole_shards() -> None:
-    assert unit_ranges(130, 64) == [range(64), range(64, 128), range(128, 130)]
-    assert unit_ranges(128, 128) == [range(128)]
-    assert unit_ranges(0, 64) == []
+    assert partition_ranges(130, 64) == [range(64), range(64, 128), range(128, 130)]
+    assert partition_ranges(128, 128) == [range(128)]
+    assert partition_ranges(0, 64) == []

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from classlens.analysis.experiment import Experiment, Reduction
-from classlens.analysis.measured_store import ImageBatch, MeasuredStore, open_measured_stores
+from classlens.analysis.measured_store import MeasuredStore, StoredBatch, open_measured_stores
 from classlens.analysis.registry import EXPERIMENTS
 from classlens.core.stats import Statistics, check_statistics
 from classlens.errors import require_extra
@@ -136,7 +136,7 @@ def _tables(
     report: Callable[[str, int, int], None],
 ) -> dict[str, pd.DataFrame]:
     # Experiments with the same update share its reductions.
-    reductions: dict[Callable[[ImageBatch], Reduction], list[Reduction]] = {
+    reductions: dict[Callable[[StoredBatch], Reduction], list[Reduction]] = {
         experiment.update: [] for experiment in experiments
     }
     done = 0

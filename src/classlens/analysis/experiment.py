@@ -10,7 +10,7 @@ import pandas as pd
 
 from classlens.analysis.charts import Chart
 from classlens.analysis.labels import LABELS, Label
-from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
+from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics, estimate, flip_signs, holm
 from classlens.tasks.tokens.conditions.registry import CLEAN
@@ -64,7 +64,7 @@ class Experiment:
     needs: tuple[Requirement, ...]
     charts: tuple[Chart, ...]
     compute: Callable[[MeasuredStore, Reduction, Statistics], pd.DataFrame]
-    update: Callable[[ImageBatch], Reduction] = lambda _: Reduction()
+    update: Callable[[StoredBatch], Reduction] = lambda _: Reduction()
     value_labels: Mapping[str, Label] = field(default_factory=dict)
     """Labels of values that only this experiment has."""
     min_stores: int = 1

@@ -165,7 +165,7 @@ class MeasuredStore:
             for start in range(0, self.total_images, SHARD)
         )
 
-    def batches(self) -> Iterator[ImageBatch]:
+    def batches(self) -> Iterator[StoredBatch]:
         """The measured images, in order, in batches of whole shards."""
         clean = self._groups[CLEAN]
         values_per_image = int(np.prod([clean.sizes.get(dim, 1) for dim in ("site", "block", "token")]))
@@ -173,10 +173,10 @@ class MeasuredStore:
         for start in range(0, self.total_images, step):
             images = self._measured[(self._measured >= start) & (self._measured < start + step)]
             if len(images):
-                yield ImageBatch(self, start, min(step, self.total_images - start), images - start)
+                yield StoredBatch(self, start, min(step, self.total_images - start), images - start)
 
 
-class ImageBatch:
+class StoredBatch:
     """Measured images among ``count`` consecutive ones of a store; each variable is read once, at its first use."""
 
     def __init__(self, store: MeasuredStore, start: int, count: int, chosen: Int[ndarray, " images"]) -> None:

@@ -53,7 +53,7 @@ _RATES: Mapping[str, tuple[float, float, float]] = {
 _TWIN_RATES: Mapping[str, tuple[float, float]] = {"paper:vit-b-32": (0.066, 1.27), "paper:vit-b-16": (0.056, 2.18)}
 _MEASURES = ("tokens_identifiable", "images_identifiable", "accuracy")
 _B32 = "paper:vit-b-32"
-_EDITS: Mapping[str, float] = {"self_only": 0.126, "no_cls": 60.71}
+_CUTS: Mapping[str, float] = {"self_only": 0.126, "no_cls": 60.71}
 # Kept tokens identifiable when the other tokens are removed, and the same tokens when nothing is.
 _REMOVED: Mapping[str, tuple[float, float]] = {"context_removed": (44.70, 71.92), "class_removed": (38.68, 56.24)}
 # Area under the curve of token removal, by method: negative, positive.
@@ -87,7 +87,7 @@ def published() -> Iterator[PublishedValue]:
             yield PublishedValue(model, label, percent / 100, "identifiability", row)
     counted = {"counting": "reference", "measure": "tokens_identifiable"}
     rate = LABELS["tokens_identifiable"].text
-    for condition, percent in _EDITS.items():
+    for condition, percent in _CUTS.items():
         label = f"{CONDITIONS[condition].label}: {rate}"
         yield PublishedValue(_B32, label, percent / 100, "attention_edits", {"condition": condition, **counted})
     for condition, percents in _REMOVED.items():

@@ -25,7 +25,7 @@ _REGISTRIES = {
     "conditions": "classlens.tasks.tokens.conditions.registry:CONDITIONS",
     "experiments": "classlens.analysis.registry:EXPERIMENTS",
     "edits": "classlens.forward.edits.registry:EDITS",
-    "libraries": "classlens.models.families:ADAPTERS",
+    "libraries": "classlens.models.registry:ADAPTERS",
 }
 
 

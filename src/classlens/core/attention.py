@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from classlens.core.maps import Norm, compute_dtype, detached
 from classlens.core.space import ClassSpace
+from classlens.core.steps import Norm, compute_dtype, detached
 
 Loss = Literal["cross_entropy", "logit", "double_softmax"]
 LOSSES: tuple[Loss, ...] = get_args(Loss)

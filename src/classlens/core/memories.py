@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from classlens.core.attention import Output
-from classlens.core.maps import compute_dtype
+from classlens.core.steps import compute_dtype
 
 STRONGEST = 5
 """Number of memories of a token, a class or a value vector that count (the paper, section 5)."""

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from classlens.core.maps import compute_dtype
 from classlens.core.scores import Facts, facts
+from classlens.core.steps import compute_dtype
 
 # Scores held at once while they are reduced: 16 MiB in float32.
 _SCRATCH = 2**22

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from classlens.core.maps import compute_dtype
 from classlens.core.space import ClassSpace
+from classlens.core.steps import compute_dtype
 from classlens.errors import not_finite
 
 # Logits held at once while they are reduced: 4 MiB in float32, which fits into the CPU's cache.

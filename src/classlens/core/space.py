@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from classlens.core.maps import Map, Norm, Pool, Projection, compute_dtype
+from classlens.core.steps import Norm, Pool, Projection, Step, compute_dtype
 
 ClassOrWeights = Int[Tensor, " image"] | Float[Tensor, "image classes"]
 """A class for each image, or a weight for each class, such as 1 and -1 for a difference of two logits."""
@@ -24,8 +24,8 @@ class ClassSpace:
     "Analyzing Vision Transformers for Image Classification in Class Embedding Space" (NeurIPS 2023).
 
     Args:
-        before: maps of the tokens, before pooling.
-        after: maps of the pooled vector, such as timm's ``fc_norm``.
+        before: steps of the tokens, before pooling.
+        after: steps of the pooled vector, such as timm's ``fc_norm``.
         weight: the class embedding ``E``, ``[classes, width]``.
         bias: ``[classes]``, or None.
         pool: pooling of the tokens; None for their mean.
@@ -36,15 +36,15 @@ class ClassSpace:
         tensor([[3., 8.]])
     """
 
-    before: tuple[Map, ...]
-    after: tuple[Map, ...]
+    before: tuple[Step, ...]
+    after: tuple[Step, ...]
     weight: Float[Tensor, "classes width"]
     bias: Float[Tensor, " classes"] | None
     pool: Pool | None = None
 
     @property
-    def maps(self) -> tuple[Map, ...]:
-        """The maps of a single token before the class embedding, in their order."""
+    def steps(self) -> tuple[Step, ...]:
+        """The steps of a single token before the class embedding, in their order."""
         return (*self.before, *(() if self.pool is None else (self.pool,)), *self.after)
 
     @property
@@ -56,13 +56,13 @@ class ClassSpace:
     def embedding(self) -> Float[Tensor, "classes width"]:
         """The class embedding in the width of the tokens: ``E``, or ``E @ W`` where a projection ``W`` comes first."""
         weight = self.weight
-        for step in reversed(self.maps):
+        for step in reversed(self.steps):
             if isinstance(step, Projection):
                 weight = weight @ step.weight.to(weight.dtype)
         return weight
 
-    def behind(self, step: Map) -> ClassSpace:
-        """The same space with one more map before all others."""
+    def behind(self, step: Step) -> ClassSpace:
+        """The same space with one more step before all others."""
         return replace(self, before=(step, *self.before))
 
     def _head(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
@@ -85,7 +85,7 @@ class ClassSpace:
     def normalize(self, tokens: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows outer"]:
         """The input of the head for each token, ``[..., width]``."""
         x = tokens.to(compute_dtype(tokens.dtype))
-        for step in self.maps:
+        for step in self.steps:
             x = step(x)
         return x
 
@@ -105,11 +105,11 @@ class ClassSpace:
     ) -> Float[Tensor, "*rows width"]:
         """The gradient with respect to ``tokens``, from a gradient with respect to their logits."""
         inputs, x = [], tokens.to(compute_dtype(tokens.dtype))
-        for step in self.maps:
+        for step in self.steps:
             inputs.append(x)
             x = step(x)
         pulled: Tensor = gradient @ self.weight.to(gradient.dtype)
-        for step, x in zip(reversed(self.maps), reversed(inputs), strict=True):
+        for step, x in zip(reversed(self.steps), reversed(inputs), strict=True):
             pulled = step.vjp(x, pulled)
         return pulled
 
@@ -164,9 +164,9 @@ class ClassSpace:
         It is computed in float64 on the CPU, which is cheap, and not cached, so that it follows weights changed in
         place.
         """
-        maps = self.maps
-        norm = maps[0] if maps else None
-        if len(maps) > 1 or not isinstance(norm, Norm | None):
+        steps = self.steps
+        norm = steps[0] if steps else None
+        if len(steps) > 1 or not isinstance(norm, Norm | None):
             return None
         weight = _exact(self.weight)
         offset = weight.new_zeros(len(weight)) if self.bias is None else _exact(self.bias)
@@ -211,7 +211,7 @@ def _exact(parameter: Tensor) -> Tensor:
     return parameter.detach().cpu().double()
 
 
-def _dot_bias(direction: Float[Tensor, "image width"], step: Map) -> Float[Tensor, " image"]:
+def _dot_bias(direction: Float[Tensor, "image width"], step: Step) -> Float[Tensor, " image"]:
     if step.bias is None:
         return direction.new_zeros(len(direction))
     return direction @ step.bias.to(direction.dtype)

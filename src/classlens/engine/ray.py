@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from classlens.engine.task import FinishedUnits, Job, Unit
-from classlens.engine.worker import BatchResult, Worker
+from classlens.engine.runner import BatchResult, Runner
+from classlens.engine.task import FinishedPartitions, Job, Partition
 from classlens.errors import ClasslensError, cause
 from classlens.store.store import Store
 
@@ -32,17 +32,17 @@ class Cluster:
     gpus: float | None = None
 
 
-def fill(job: Job, units: Sequence[Unit], store: Store, cluster: Cluster) -> FinishedUnits:
-    """Measure and write units in any order; yields each with the problems of its skipped images.
+def fill(job: Job, partitions: Sequence[Partition], store: Store, cluster: Cluster) -> FinishedPartitions:
+    """Measure and write partitions in any order; yields each with the problems of its skipped images.
 
-    An actor that dies is restarted and its unit measured again; a unit has the same values whoever writes it.
+    An actor that dies is restarted and its partition measured again; a partition has the same values whoever writes it.
     """
-    yield from _run(job, units, cluster, store.url)
+    yield from _run(job, partitions, cluster, store.url)
 
 
-def stream(job: Job, units: Sequence[Unit], cluster: Cluster) -> Generator[BatchResult, None, None]:
-    """The results of units in order."""
-    for _, results in _run(job, units, cluster, None):
+def stream(job: Job, partitions: Sequence[Partition], cluster: Cluster) -> Generator[BatchResult, None, None]:
+    """The results of partitions in order."""
+    for _, results in _run(job, partitions, cluster, None):
         yield from results
 
 
@@ -70,30 +70,32 @@ def connected(cluster: Cluster) -> Iterator[Any]:
 
 
 def _run(
-    job: Job, units: Sequence[Unit], cluster: Cluster, store: str | None
-) -> Generator[tuple[Unit, Any], None, None]:
-    if units:
+    job: Job, partitions: Sequence[Partition], cluster: Cluster, store: str | None
+) -> Generator[tuple[Partition, Any], None, None]:
+    if partitions:
         with connected(cluster) as ray:
-            yield from _results(ray, job, units, cluster, store)
+            yield from _results(ray, job, partitions, cluster, store)
 
 
 def _results(
-    ray: Any, job: Job, units: Sequence[Unit], cluster: Cluster, store: str | None
-) -> Generator[tuple[Unit, Any], None, None]:
+    ray: Any, job: Job, partitions: Sequence[Partition], cluster: Cluster, store: str | None
+) -> Generator[tuple[Partition, Any], None, None]:
     from ray.data import ActorPoolStrategy
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     actors, gpus = pool_size(cluster, ray.cluster_resources())
     shared = ray.put(job)
-    # One row per block makes each unit a task of its own; Ray Data restarts actors that die, and their tasks.
-    rows = ray.data.from_items([{"unit": pickle.dumps(unit)} for unit in units], override_num_blocks=len(units))
+    # One row per block makes each partition a task of its own; Ray Data restarts actors that die, and their tasks.
+    rows = ray.data.from_items(
+        [{"partition": pickle.dumps(partition)} for partition in partitions], override_num_blocks=len(partitions)
+    )
     rows.context.enable_progress_bars = False
     rows.context.execution_options.preserve_order = store is None
     outcomes = rows.map_batches(
         _Actor,
         fn_constructor_args=([shared], store),
         batch_size=1,
-        compute=ActorPoolStrategy(size=min(actors, len(units))),
+        compute=ActorPoolStrategy(size=min(actors, len(partitions))),
         num_gpus=gpus or None,
         num_cpus=None if gpus else 1,
     ).iter_rows()
@@ -101,7 +103,7 @@ def _results(
         for outcome in outcomes:
             if outcome["error"]:
                 raise ClasslensError(outcome["error"])
-            yield pickle.loads(outcome["unit"]), pickle.loads(outcome["result"])
+            yield pickle.loads(outcome["partition"]), pickle.loads(outcome["result"])
     except ray.exceptions.RayError as error:
         raise ClasslensError(f"the cluster stopped ({cause(error)}): run the same command again to resume") from error
 
@@ -118,7 +120,7 @@ def pool_size(cluster: Cluster, resources: Mapping[str, float]) -> tuple[int, fl
 
 
 class _Actor:
-    """One copy of the model, which fills a store or returns the results of its units."""
+    """One copy of the model, which fills a store or returns the results of its partitions."""
 
     def __init__(self, job: list[Any], store: str | None) -> None:
         import ray
@@ -127,8 +129,8 @@ class _Actor:
         self._url = store
 
     @cached_property
-    def _worker(self) -> Worker:
-        return Worker(self._job)
+    def _runner(self) -> Runner:
+        return Runner(self._job)
 
     @cached_property
     def _store(self) -> Store | None:
@@ -137,13 +139,13 @@ class _Actor:
     def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
         error, result = "", None
         try:
-            result = self._measure(pickle.loads(rows["unit"][0]))
+            result = self._measure(pickle.loads(rows["partition"][0]))
         except ClasslensError as failure:  # an input error, which a retry does not change
             error = str(failure)
-        return {"unit": rows["unit"], "result": [pickle.dumps(result)], "error": [error]}
+        return {"partition": rows["partition"], "result": [pickle.dumps(result)], "error": [error]}
 
-    def _measure(self, unit: Unit) -> Any:
-        batches = self._worker.read(unit)
+    def _measure(self, partition: Partition) -> Any:
+        batches = self._runner.read(partition)
         if self._store is not None:
-            return self._worker.fill(unit, batches, self._store)
-        return list(self._worker.measure(unit, batches))
+            return self._runner.fill(partition, batches, self._store)
+        return list(self._runner.measure(partition, batches))

@@ -21,15 +21,15 @@ from classlens.engine.batch_size import BatchSize, choose_batch_size
 from classlens.engine.model_source import Model, ModelSource
 from classlens.engine.progress import MeasureResult, Report, Tracker, no_report
 from classlens.engine.ray import Cluster
-from classlens.engine.task import Job, Task, Unit
-from classlens.engine.worker import BatchResult
+from classlens.engine.runner import BatchResult
+from classlens.engine.task import Job, Partition, Task
 from classlens.errors import ClasslensError, unknown
 from classlens.lens.lens import Lens
 from classlens.models.view import Tokens
 from classlens.store.backend import is_local
 from classlens.store.lock import only_writer
 from classlens.store.provenance import description, provenance, require_same, transform_pixels
-from classlens.store.store import SHARD, Store, create_store, find_store, unit_ranges
+from classlens.store.store import SHARD, Store, create_store, find_store, partition_ranges
 
 Engine = Literal["local", "ray"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
@@ -184,21 +184,21 @@ class Session:
 
     def fill(self, jobs: Sequence[Job], store: Store, renew: Callable[[], None], note: str = "") -> MeasureResult:
         """Measure the pending images of each job into the store, with one progress over all jobs."""
-        pending = [_pending_units(job, store) for job in jobs]
+        pending = [_pending_partitions(job, store) for job in jobs]
         images = sum(len(job.dataset) for job in jobs)
-        before = images - sum(len(unit.images) for units in pending for unit in units)
+        before = images - sum(len(partition.images) for partitions in pending for partition in partitions)
         tracker = Tracker(self.options.report, images, before)
         skipped: dict[str, str] = {}
-        for job, units in zip(jobs, pending, strict=True):
+        for job, partitions in zip(jobs, pending, strict=True):
             finished = (
-                ray.fill(job, units, store, self.options.cluster)
+                ray.fill(job, partitions, store, self.options.cluster)
                 if self.options.engine == "ray"
-                else local.fill(job, units, store, self.options.workers)
+                else local.fill(job, partitions, store, self.options.workers)
             )
             with closing(finished):  # a stop ends the workers before the lock
-                for unit, problems in finished:
+                for partition, problems in finished:
                     renew()
-                    tracker.advance(len(unit.images), len(problems))
+                    tracker.advance(len(partition.images), len(problems))
             for group in job.task.groups:
                 skipped |= {job.dataset.names[index]: why for index, why in sorted(store.problems(group).items())}
         return MeasureResult(store.url, images, before, skipped, tracker.seconds, jobs[0].batch_size, note)
@@ -209,11 +209,11 @@ class Session:
         Raises ClasslensError for an unreadable image, unless such are skipped.
         """
         batches = batch_ranges(range(first, len(job.dataset)), job.batch_size)
-        units = [Unit(images, job.task.groups) for images in batches]
+        partitions = [Partition(images, job.task.groups) for images in batches]
         if self.options.engine == "ray":
-            results = ray.stream(job, units, self.options.cluster)
+            results = ray.stream(job, partitions, self.options.cluster)
         else:
-            results = local.stream(job, units, self.options.workers)
+            results = local.stream(job, partitions, self.options.workers)
         with closing(results):
             for result in results:
                 if result.problems and not job.skip_bad:
@@ -222,11 +222,11 @@ class Session:
                 yield result
 
 
-def _pending_units(job: Job, store: Store) -> list[Unit]:
+def _pending_partitions(job: Job, store: Store) -> list[Partition]:
     """Whole shards with a pending image, and the groups in which it is pending."""
     finished = {name: store.status(name) != 0 for name in job.task.groups}
-    units = []
-    for images in unit_ranges(len(job.dataset), max(SHARD, job.batch_size)):
+    partitions = []
+    for images in partition_ranges(len(job.dataset), max(SHARD, job.batch_size)):
         groups = tuple(name for name, flags in finished.items() if not flags[images.start : images.stop].all())
-        units += [Unit(images, groups)] if groups else []
-    return units
+        partitions += [Partition(images, groups)] if groups else []
+    return partitions

@@ -16,15 +16,15 @@ Arrays = Mapping[str, Mapping[str, Array]]
 
 
 @dataclass(frozen=True)
-class Unit:
+class Partition:
     """Consecutive images that one worker measures for some groups."""
 
     images: range
     groups: tuple[str, ...]
 
 
-FinishedUnits = Generator[tuple[Unit, dict[int, str]], None, None]
-"""Units as they are written, each with the problems of its skipped images."""
+FinishedPartitions = Generator[tuple[Partition, dict[int, str]], None, None]
+"""Partitions as they are written, each with the problems of its skipped images."""
 
 
 @runtime_checkable

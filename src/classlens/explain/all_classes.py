@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from classlens.core.attention import Loss, Output, gradient_of_heads, loss_gradient
-from classlens.core.maps import Norm, compute_dtype
 from classlens.core.space import ClassSpace
+from classlens.core.steps import Norm, compute_dtype
 from classlens.errors import ClasslensError
 from classlens.explain.batching import slices
 from classlens.explain.class_gradient import gradient_of_block, image_groups, resolved_loss
@@ -42,9 +42,9 @@ class FoldedBlock:
     @classmethod
     def of(cls, space: ClassSpace, output: Output, classes: slice) -> FoldedBlock | None:
         """The fold for some classes; None where more than one norm, or one after the projection, precedes E."""
-        maps = space.maps
-        norm = maps[0] if maps else None
-        if len(maps) > 1 or not isinstance(norm, Norm | None) or output.norm is not None or output.inner is not None:
+        steps = space.steps
+        norm = steps[0] if steps else None
+        if len(steps) > 1 or not isinstance(norm, Norm | None) or output.norm is not None or output.inner is not None:
             return None
         dtype = compute_dtype(space.weight.dtype)
         rows = space.weight[classes].detach().to(dtype)

@@ -9,7 +9,7 @@ from torch import Tensor
 from classlens.explain.batching import explain_in_groups
 from classlens.explain.method import Method
 from classlens.explain.queries import Query, check_query, query_rows
-from classlens.forward.attention import attention_weights
+from classlens.forward.differentiable import attention_weights
 from classlens.forward.recording import Recording
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from classlens.core.attention import Functional, head_contributions
-from classlens.core.maps import compute_dtype
 from classlens.core.space import ClassOrWeights, select_classes
+from classlens.core.steps import compute_dtype
 from classlens.explain.batching import slices
 from classlens.explain.method import Method
 from classlens.forward.recording import Recording

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from classlens.core.maps import compute_dtype
+from classlens.core.steps import compute_dtype
 from classlens.forward.streaming import stream
 from classlens.models.view import ModelView, Tokens
 

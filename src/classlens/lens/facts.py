@@ -16,7 +16,7 @@ from classlens.core.scores import BlockFacts, Facts
 from classlens.errors import ClasslensError, unknown
 from classlens.explain.class_logits import logit_groups
 from classlens.forward.recording import Recording
-from classlens.lens.labels import array, state_coords, target_coords
+from classlens.lens.coords import array, state_coords, target_coords
 from classlens.models.classes import Classes
 from classlens.models.view import SITES, ModelView, Site, Tokens
 

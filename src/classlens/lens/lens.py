@@ -22,9 +22,9 @@ from classlens.explain.registry import method_of
 from classlens.forward.edits.edit import Edit, editing
 from classlens.forward.recording import Recording, record
 from classlens.forward.streaming import reduce_tokens
+from classlens.lens.coords import array, method_attrs, state_coords, target_coords
 from classlens.lens.facts import FactsTable, check_sites, site_blocks
 from classlens.lens.images import Images, prepare_images
-from classlens.lens.labels import array, method_attrs, state_coords, target_coords
 from classlens.lens.target import Target, class_indices, is_predicted
 from classlens.lens.trace import Trace
 from classlens.lens.tuned_lens import TunedLens, read_tuned_lens
@@ -320,7 +320,7 @@ class Lens:
         if not isinstance(tuned_lens, TunedLens):
             tuned_lens, _ = read_tuned_lens(tuned_lens, self.view)
         tuned = copy(self)
-        tuned.view = replace(self.view, tuned_lens=tuned_lens.maps(self.view))
+        tuned.view = replace(self.view, tuned_lens=tuned_lens.projections(self.view))
         return tuned
 
     def _check_parameters(self) -> None:

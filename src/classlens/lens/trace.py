@@ -15,8 +15,8 @@ from torch import Tensor
 from classlens.core.arguments import whole_number
 from classlens.core.arrays import Array
 from classlens.core.attention import Loss
-from classlens.core.maps import compute_dtype
 from classlens.core.scores import identifiability
+from classlens.core.steps import compute_dtype
 from classlens.errors import ClasslensError, not_finite
 from classlens.explain.all_classes import explain_classes, explain_every_class
 from classlens.explain.attribution import attribute
@@ -25,8 +25,7 @@ from classlens.explain.class_logits import token_logits
 from classlens.explain.queries import Query
 from classlens.explain.registry import method_of
 from classlens.forward.recording import Recording
-from classlens.lens.facts import check_sites, recorded_facts, site_blocks
-from classlens.lens.labels import (
+from classlens.lens.coords import (
     Coordinates,
     array,
     class_coords,
@@ -35,6 +34,7 @@ from classlens.lens.labels import (
     state_coords,
     target_coords,
 )
+from classlens.lens.facts import check_sites, recorded_facts, site_blocks
 from classlens.lens.target import Target, class_indices, is_predicted
 from classlens.models.classes import Classes
 from classlens.models.geometry import Window, input_window

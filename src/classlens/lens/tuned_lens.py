@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from classlens.core.maps import Projection
+from classlens.core.steps import Projection
 from classlens.errors import ClasslensError, cause
 from classlens.models.digest import weights_digest
 from classlens.models.view import ModelView
@@ -58,7 +58,7 @@ class TunedLens:
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def maps(self, view: ModelView) -> tuple[Projection, ...]:
+    def projections(self, view: ModelView) -> tuple[Projection, ...]:
         """The translator of each block, on the model's device.
 
         Raises:

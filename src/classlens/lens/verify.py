@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from classlens.core.attention import Output
-from classlens.core.maps import compute_dtype
+from classlens.core.steps import compute_dtype
 from classlens.explain.attribution import attribute
 from classlens.forward.agreement import COEFFICIENTS, SUBLAYERS
 from classlens.forward.recording import record

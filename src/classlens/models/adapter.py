@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch import nn
 
 from classlens.errors import ClasslensError, suggestion
-from classlens.models.families import ADAPTERS
+from classlens.models.registry import ADAPTERS
 from classlens.models.transforms import Transform
 from classlens.models.view import ModelView
 
@@ -136,3 +136,10 @@ def adapter_of_module(module: nn.Module, name: str) -> Adapter:
         f"model {name!r} is no class of {', '.join(labels)}: give a Vision Transformer of one of them, or describe "
         "yours with a ModelView, as the documentation's page on own models shows"
     )
+
+
+def from_user(model: nn.Module | ModelView) -> LibraryModel:
+    """A model that the user holds, with what its library or its description knows about it."""
+    if isinstance(model, ModelView):
+        return LibraryModel(model.module, model.class_names, model.transform, view=model)
+    return adapter_of_module(model, type(model).__name__).from_module(model)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from classlens.errors import ClasslensError
-from classlens.models.adapter import LibraryModel, ModelRequest, adapter_of_module, adapter_of_name
+from classlens.models.adapter import LibraryModel, ModelRequest, adapter_of_module, adapter_of_name, from_user
 from classlens.models.classes import Classes, make_classes
 from classlens.models.transforms import Preprocessing, Transform, make_preprocessing, paper_transform
 from classlens.models.view import ModelView
@@ -53,7 +53,7 @@ def load_model(
                 "checkpoint, num_classes and model options go with a model name: a module is used as it is; load its "
                 "weights before handing it over"
             )
-        library_model = _from_user(model)
+        library_model = from_user(model)
         name = model.name if isinstance(model, ModelView) else type(model).__name__
     else:
         name = model
@@ -75,13 +75,6 @@ def load_model(
     return LoadedModel(
         view, make_preprocessing(library_model.transform, transform, paper=paper), make_classes(view.num_classes, names)
     )
-
-
-def _from_user(model: nn.Module | ModelView) -> LibraryModel:
-    """A model that the user holds, with what its library or its description knows about it."""
-    if isinstance(model, ModelView):
-        return LibraryModel(model.module, model.class_names, model.transform, view=model)
-    return adapter_of_module(model, type(model).__name__).from_module(model)
 
 
 def _move(model: LibraryModel, name: str, device: str | torch.device | None, dtype: str | torch.dtype | None) -> None:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from classlens.core.attention import Output
-from classlens.core.maps import Projection, UnitLength, compute_dtype, detached
 from classlens.core.space import ClassSpace
+from classlens.core.steps import Projection, UnitLength, compute_dtype, detached
 from classlens.errors import ClasslensError, cause, suggestion
 from classlens.models.adapter import Adapter, LibraryModel, ModelRequest
 from classlens.models.checkpoint import read_state

@@ -9,7 +9,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from classlens.core.maps import compute_dtype
+from classlens.core.steps import compute_dtype
 from classlens.errors import ClasslensError
 from classlens.models.view import ModelView, Tokens
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from classlens.core.attention import Branches, Output
-from classlens.core.maps import Norm, detached
+from classlens.core.steps import Norm, detached
 from classlens.models.torch_layers import Refuse, norm_maps
 from classlens.models.view import BlockView, Point
 
@@ -29,7 +29,7 @@ def describe_block(block: nn.Module, refuse: Refuse) -> BlockView:
 
 
 def timm_norm_maps(module: nn.Module, refuse: Refuse) -> tuple[Norm, ...]:
-    """A norm of torch or timm as the maps of a class space; none for an identity."""
+    """A norm of torch or timm as the steps of a class space; none for an identity."""
     if isinstance(module, RmsNorm):  # not a subclass of torch's RMSNorm
         return (Norm("rms", detached(module.weight), None, module.eps),)
     return norm_maps(module, refuse, (nn.LayerNorm, nn.RMSNorm))

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from classlens.core.maps import detached
 from classlens.core.space import ClassSpace
+from classlens.core.steps import detached
 from classlens.errors import ClasslensError
 from classlens.models.adapter import LibraryModel
 from classlens.models.checkpoint import read_state

@@ -14,8 +14,8 @@ from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from classlens.core.maps import Pool, detached
 from classlens.core.space import ClassSpace
+from classlens.core.steps import Pool, detached
 from classlens.errors import ClasslensError
 from classlens.models.timm_blocks import describe_block, timm_norm_maps
 from classlens.models.torch_layers import Refuse

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from classlens.core.attention import Output
-from classlens.core.maps import Norm, detached
+from classlens.core.steps import Norm, detached
 from classlens.errors import ClasslensError
 from classlens.models.view import Point
 
@@ -22,7 +22,7 @@ Refuse = Callable[[str], NoReturn]
 def norm_maps(
     module: nn.Module, refuse: Refuse, supported: tuple[type[nn.Module], ...] = (nn.LayerNorm,)
 ) -> tuple[Norm, ...]:
-    """A norm as the maps of a class space; none for an identity."""
+    """A norm as the steps of a class space; none for an identity."""
     if isinstance(module, nn.Identity):
         return ()
     if isinstance(module, supported):

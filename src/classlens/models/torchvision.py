@@ -16,8 +16,8 @@ from torchvision.models.vision_transformer import EncoderBlock, MLPBlock
 from torchvision.transforms import Compose
 
 from classlens.core.attention import Output
-from classlens.core.maps import detached
 from classlens.core.space import ClassSpace
+from classlens.core.steps import detached
 from classlens.errors import ClasslensError, cause, suggestion
 from classlens.models.adapter import Adapter, LibraryModel, ModelEntry, ModelRequest
 from classlens.models.checkpoint import State, apply_state, read_state

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from classlens.core.attention import Output
-from classlens.core.maps import Norm, compute_dtype, detached
 from classlens.core.space import ClassSpace
+from classlens.core.steps import Norm, compute_dtype, detached
 from classlens.errors import ClasslensError
 from classlens.models.torch_layers import Refuse, norm_maps
 from classlens.models.view import BlockView, ModelView, Point, Readout

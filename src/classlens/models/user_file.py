@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from classlens.errors import ClasslensError, cause, suggestion
-from classlens.models.adapter import Adapter, LibraryModel, ModelRequest
+from classlens.models.adapter import Adapter, LibraryModel, ModelRequest, from_user
 from classlens.models.view import ModelView
 
 
@@ -30,10 +30,8 @@ def create(name: str, request: ModelRequest) -> LibraryModel:
         callables = [key for key, value in namespace.items() if callable(value) and not key.startswith("_")]
         raise ClasslensError(f"model {name!r}: {path!r} has no function {function!r}{suggestion(function, callables)}")
     model: object = _run(name, make)
-    if isinstance(model, ModelView):
-        return LibraryModel(model.module, model.class_names, model.transform, view=model)
-    if isinstance(model, nn.Module):
-        return LibraryModel(model)
+    if isinstance(model, nn.Module | ModelView):
+        return from_user(model)
     raise ClasslensError(
         f"model {name!r}: {function}() returned a {type(model).__name__}; expected a ModelView, or "
         "a module of a library that classlens supports"

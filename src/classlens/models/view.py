@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from classlens.core.attention import Output
-from classlens.core.maps import Map
 from classlens.core.space import ClassSpace
+from classlens.core.steps import Step
 from classlens.errors import ClasslensError
 
 Site = Literal["embed", "resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"]
@@ -229,7 +229,7 @@ class ModelView:
     class_names: Sequence[str] | None = None
     transform: Callable[[Any], Tensor] | None = field(default=None, repr=False)
     size_option: str | None = None
-    tuned_lens: tuple[Map, ...] | None = field(default=None, repr=False)
+    tuned_lens: tuple[Step, ...] | None = field(default=None, repr=False)
 
     @property
     def space(self) -> ClassSpace:

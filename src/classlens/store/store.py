@@ -136,9 +136,9 @@ def find_store(url: str) -> Store | None:
     return None if find_root(url) is None else Store(url)
 
 
-def unit_ranges(images: int, unit: int) -> list[range]:
-    """The images of each unit of work: whole shards; the last unit may be short."""
-    return [range(start, min(start + unit, images)) for start in range(0, images, unit)]
+def partition_ranges(images: int, partition: int) -> list[range]:
+    """The images of each partition of work: whole shards; the last partition may be short."""
+    return [range(start, min(start + partition, images)) for start in range(0, images, partition)]
 
 
 def _create_group(root: zarr.Group, name: str, schema: Schema) -> None:

@@ -9,14 +9,14 @@ from classlens.analysis.charts import Lines
 from classlens.analysis.experiment import Experiment, Key, Reduction, add_holm, averages
 from classlens.analysis.experiments.key_value_agreement import LABELS
 from classlens.analysis.labels import Label
-from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
+from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics, shuffle_labels
 
 KEYS = ("by", "sublayer", "images_are")
 
 
-def update(batch: ImageBatch) -> Reduction:
+def update(batch: StoredBatch) -> Reduction:
     """Whether ``[CLS]`` agrees in each correct image (NaN in the others), and in each wrong one."""
     correct = batch.values("correct")
     values: dict[Key, Array] = {}

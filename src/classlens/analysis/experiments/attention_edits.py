@@ -8,18 +8,18 @@ import pandas as pd
 from classlens.analysis.charts import Dots
 from classlens.analysis.experiment import Experiment, Key, Reduction, averages, change_of
 from classlens.analysis.experiments.identifiability import KEYS, LABELS, rates
-from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
+from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
 from classlens.tasks.tokens.conditions.registry import CLEAN
 
-EDITS = ("self_only", "no_cls")
+CUTS = ("self_only", "no_cls")
 
 
-def update(batch: ImageBatch) -> Reduction:
+def update(batch: StoredBatch) -> Reduction:
     """The rates of the model, and those under each edit."""
     values: dict[Key, Array] = rates(batch, CLEAN)
-    for condition in EDITS:
+    for condition in CUTS:
         if batch.store.has(condition):
             values |= rates(batch, condition)
             # Published edited values count `[CLS]`, unedited ones do not.
@@ -49,7 +49,7 @@ EXPERIMENT = Experiment(
     "include [CLS].",
     keys=KEYS,
     needs=(
-        Requirement(sites=("resid_post",), any_condition=EDITS),
+        Requirement(sites=("resid_post",), any_condition=CUTS),
         Requirement("self_only", optional=True),
         Requirement("no_cls", optional=True),
         Requirement(labels=True, optional=True),

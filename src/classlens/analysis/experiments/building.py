@@ -8,7 +8,7 @@ import pandas as pd
 from classlens.analysis.charts import Lines
 from classlens.analysis.experiment import TWIN, Experiment, Key, Reduction, averages, model_and_twin
 from classlens.analysis.labels import Label
-from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
+from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
 from classlens.tasks.tokens.conditions.registry import CLEAN
@@ -16,7 +16,7 @@ from classlens.tasks.tokens.conditions.registry import CLEAN
 KEYS = ("condition", "relative_to", "sublayer", "tokens")
 
 
-def rises(batch: ImageBatch, sublayer: str, relative_to: str, condition: str = CLEAN) -> Array:
+def rises(batch: StoredBatch, sublayer: str, relative_to: str, condition: str = CLEAN) -> Array:
     """Whether the logit of the class is larger in a sublayer's output than in its input: image, block, token.
 
     ``block_input`` takes the block's input for both sublayers, as the published figures do. ``layer_input`` takes the
@@ -30,7 +30,7 @@ def rises(batch: ImageBatch, sublayer: str, relative_to: str, condition: str = C
     return np.asarray(batch.block_site("logit", f"{sublayer}_out", condition) > before)
 
 
-def update(batch: ImageBatch) -> Reduction:
+def update(batch: StoredBatch) -> Reduction:
     """Share of tokens whose logit rises, by condition, input, sublayer and tokens."""
     store, values = batch.store, dict[Key, Array]()
     inputs = ("block_input", "layer_input") if "resid_mid" in store.attrs["sites"] else ("block_input",)

@@ -6,14 +6,14 @@ import pandas as pd
 
 from classlens.analysis.charts import Lines
 from classlens.analysis.experiment import TWIN, Experiment, Key, Reduction, averages, model_and_twin
-from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
+from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
 
 KEYS = ("condition", "tokens")
 
 
-def update(batch: ImageBatch) -> Reduction:
+def update(batch: StoredBatch) -> Reduction:
     """Share of tokens whose logit rises in a block, by condition and tokens."""
     values: dict[Key, Array] = {}
     for condition in model_and_twin(batch.store):

@@ -12,7 +12,7 @@ from classlens.analysis.charts import Lines
 from classlens.analysis.experiment import Experiment, Key, Reduction, add_holm, averages
 from classlens.analysis.experiments.building import rises
 from classlens.analysis.labels import Label
-from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
+from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics, estimate, flip_signs, shuffle_labels
 
@@ -21,7 +21,7 @@ LABELED = ("class", "context")
 _SITES = {"attn_rise": "attn_out", "mlp_rise": "mlp_out"}
 
 
-def update(batch: ImageBatch) -> Reduction:
+def update(batch: StoredBatch) -> Reduction:
     """Means of each image over its tokens of a label, and how often tokens of a label have each value."""
     store, values, counts = batch.store, dict[Key, Array](), dict[Key, Array]()
     image = store.positions("image")
@@ -42,7 +42,7 @@ def update(batch: ImageBatch) -> Reduction:
     return Reduction(values, counts)
 
 
-def _quantities(batch: ImageBatch) -> Iterator[tuple[str, Array, int]]:
+def _quantities(batch: StoredBatch) -> Iterator[tuple[str, Array, int]]:
     """Each quantity by token, and its number of distinct values: ranks for identifiability, else 0 or 1."""
     yield "identifiability", batch.values("rank", site="resid_post"), batch.store.num_classes
     for quantity, site in _SITES.items():

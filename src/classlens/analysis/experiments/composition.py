@@ -8,7 +8,7 @@ from classlens import palette
 from classlens.analysis.charts import Lines
 from classlens.analysis.experiment import TWIN, Experiment, Key, Reduction, averages, model_and_twin
 from classlens.analysis.labels import Label
-from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
+from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
 from classlens.tasks.tokens.conditions.registry import CLEAN
@@ -16,7 +16,7 @@ from classlens.tasks.tokens.conditions.registry import CLEAN
 KEYS = ("condition", "tokens", "source")
 
 
-def update(batch: ImageBatch) -> Reduction:
+def update(batch: StoredBatch) -> Reduction:
     """Share of tokens whose top-1 class is that of each source, by condition, tokens and source."""
     values: dict[Key, Array] = {}
     for condition in model_and_twin(batch.store):

@@ -10,7 +10,7 @@ from classlens.analysis.charts import Dots
 from classlens.analysis.experiment import Experiment, Key, Reduction, averages, change_of
 from classlens.analysis.experiments.identifiability import LABELS, accuracy
 from classlens.analysis.labels import Label
-from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
+from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
 from classlens.tasks.tokens.conditions.registry import CLEAN
@@ -20,7 +20,7 @@ REMOVED = ("context_removed", "class_removed")
 _WEIGHT = "weight"
 
 
-def update(batch: ImageBatch) -> Reduction:
+def update(batch: StoredBatch) -> Reduction:
     """Share of an image's kept tokens with the class on top, when the other tokens are dropped and when not."""
     store = batch.store
     image, cls = store.positions("image"), store.positions("cls")

@@ -7,7 +7,7 @@ import pandas as pd
 
 from classlens.analysis.charts import Lines
 from classlens.analysis.experiment import Experiment, Key, Reduction, averages, change_of
-from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
+from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
 from classlens.tasks.tokens.conditions.registry import CLEAN, decoder_conditions
@@ -17,7 +17,7 @@ _SITES = ("attn_out", "mlp_out", "resid_post")
 _CHANGE = ["change", "change_low", "change_high", "p"]
 
 
-def update(batch: ImageBatch) -> Reduction:
+def update(batch: StoredBatch) -> Reduction:
     """Share of an image's tokens with the class on top, and their mean identifiability; NaN without decoded tokens."""
     store = batch.store
     values: dict[Key, Array] = {}

@@ -16,7 +16,7 @@ from classlens.analysis.experiment import (
     averages,
     model_and_twin,
 )
-from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
+from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics, wilcoxon, wilcoxon_of_counts
 from classlens.tasks.tokens.conditions.registry import CLEAN
@@ -25,7 +25,7 @@ KEYS = ("condition", "tokens", "measure")
 _TESTS = ["p", "effect", "p_tokens", "effect_tokens"]
 
 
-def update(batch: ImageBatch) -> Reduction:
+def update(batch: StoredBatch) -> Reduction:
     """Mean identifiability and share on top of each image; how often each difference to the twin's rank occurs."""
     store = batch.store
     values: dict[Key, Array] = {}

@@ -8,7 +8,7 @@ import pandas as pd
 from classlens.analysis.charts import Dots
 from classlens.analysis.experiment import TWIN, Experiment, Key, Reduction, averages, model_and_twin
 from classlens.analysis.labels import Label
-from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
+from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
 
@@ -23,7 +23,7 @@ LABELS = {
 }
 
 
-def update(batch: ImageBatch) -> Reduction:
+def update(batch: StoredBatch) -> Reduction:
     """The rates of the model and its twin."""
     values: dict[Key, Array] = {}
     for condition in model_and_twin(batch.store):
@@ -31,7 +31,7 @@ def update(batch: ImageBatch) -> Reduction:
     return Reduction(values)
 
 
-def rates(batch: ImageBatch, condition: str) -> dict[Key, Array]:
+def rates(batch: StoredBatch, condition: str) -> dict[Key, Array]:
     """Rates of each image at the last block, ``[image, 1]``, by condition, counting and measure.
 
     The published code leaves the first token out, which is an image token where the model has no ``[CLS]``.
@@ -51,7 +51,7 @@ def rates(batch: ImageBatch, condition: str) -> dict[Key, Array]:
     return values
 
 
-def accuracy(batch: ImageBatch, condition: str) -> Array:
+def accuracy(batch: StoredBatch, condition: str) -> Array:
     """1 for each image whose prediction is its label, else 0, ``[image, 1]``; NaN without a label."""
     correct = batch.values("correct", condition).astype(np.float64)
     return np.where(batch.measured(condition) & (correct >= 0), correct, np.nan)[:, None]

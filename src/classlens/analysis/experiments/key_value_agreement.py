@@ -9,7 +9,7 @@ from classlens import palette
 from classlens.analysis.charts import Lines
 from classlens.analysis.experiment import TWIN, Experiment, Key, Reduction, averages, model_and_twin
 from classlens.analysis.labels import Label
-from classlens.analysis.measured_store import ImageBatch, MeasuredStore, Requirement
+from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
 from classlens.tasks.tokens.conditions.registry import CLEAN
@@ -24,7 +24,7 @@ LABELS = {
 }
 
 
-def update(batch: ImageBatch) -> Reduction:
+def update(batch: StoredBatch) -> Reduction:
     """Share of an image's tokens that agree, ``[CLS]`` among them; and the image's class under ``TARGET``."""
     values: dict[Key, Array] = {TARGET: batch.values("target")[:, None]}
     for condition in model_and_twin(batch.store):

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from classlens.errors import ClasslensError, suggestion
 from classlens.models.adapter import ModelEntry
-from classlens.models.families import ADAPTERS
+from classlens.models.registry import ADAPTERS
 
 
 def filter_models(entries: Iterable[ModelEntry], family: str | None, search: str | None) -> list[ModelEntry]:

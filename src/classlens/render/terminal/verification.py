@@ -10,12 +10,12 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from classlens.core.maps import Map, Norm, Projection, UnitLength
+from classlens.core.steps import Norm, Projection, Step, UnitLength
 from classlens.lens.verify import Law
 from classlens.models.view import ModelView, Readout
 
 Record = dict[str, Any]
-_MAPS: dict[type[Map], str] = {Projection: "projection", UnitLength: "unit length"}
+_STEPS: dict[type[Step], str] = {Projection: "projection", UnitLength: "unit length"}
 
 
 def verification(view: ModelView, laws: Sequence[Law]) -> Record:
@@ -104,7 +104,7 @@ def _class_space(readout: Readout, kinds: Sequence[str]) -> str:
     return f"{weight}head({text}) of {tokens}{bias}{'' if readout.counts_bias else ', its bias counted once'}"
 
 
-def _name(step: Map) -> str:
+def _name(step: Step) -> str:
     if isinstance(step, Norm):
         return {"layer": "LayerNorm", "rms": "RMSNorm"}[step.kind]
-    return _MAPS[type(step)]
+    return _STEPS[type(step)]

@@ -17,7 +17,7 @@ from classlens.engine.progress import MeasureResult, Report, no_report
 from classlens.engine.ray import Cluster
 from classlens.engine.session import Engine, RunOptions, Selection, Session
 from classlens.errors import ClasslensError, require_extra
-from classlens.lens.labels import image_names
+from classlens.lens.coords import image_names
 from classlens.lens.lens import Lens
 from classlens.store.open_store import group_names
 from classlens.store.store import Store, find_store

@@ -12,7 +12,7 @@ from numpy import ndarray
 
 from classlens.data.dataset import Dataset
 from classlens.errors import ClasslensError, suggestion
-from classlens.lens.labels import image_names
+from classlens.lens.coords import image_names
 from classlens.lens.lens import Lens
 from classlens.models.digest import weights_digest
 from classlens.store.open_store import group_names, open_group

@@ -18,7 +18,7 @@ from classlens.tasks.probes.checkpoint import Checkpoint, Saved, Stage, remove_c
 from classlens.tasks.probes.logistic import LogisticFeatures
 from classlens.tasks.probes.plan import Plan, make_plan, remaining_tokens
 from classlens.tasks.probes.ridge import LeaveOneOut, RidgeSums
-from classlens.tasks.states import STATES, StatesTask
+from classlens.tasks.states_task import STATES, StatesTask
 
 Kind = Literal["ridge", "pooled", "logistic"]
 ALPHAS = (0.01, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4)

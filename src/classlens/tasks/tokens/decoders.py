@@ -31,7 +31,7 @@ class Decoders:
         if tuned_lens is not None and not isinstance(tuned_lens, TunedLens):
             tuned_lens, _ = read_tuned_lens(tuned_lens, lens.view)
         if tuned_lens is not None:
-            tuned_lens.maps(lens.view)
+            tuned_lens.projections(lens.view)
         return cls(tuned_lens, None if probes is None else Path(probes).absolute())
 
     @property

@@ -17,7 +17,7 @@ from classlens.engine.ray import Cluster
 from classlens.engine.session import Engine, RunOptions, Selection, Session
 from classlens.errors import ClasslensError, suggestion
 from classlens.forward.agreement import BY, SUBLAYERS
-from classlens.lens.labels import image_names, token_coords
+from classlens.lens.coords import image_names, token_coords
 from classlens.lens.lens import Lens
 from classlens.lens.tuned_lens import TunedLens
 from classlens.store.backend import as_url

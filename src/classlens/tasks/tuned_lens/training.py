@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from classlens.core.arrays import Array
-from classlens.core.maps import Projection
+from classlens.core.steps import Projection
 from classlens.errors import ClasslensError
 from classlens.forward.run import evaluating
 from classlens.lens.tuned_lens import TunedLens
 from classlens.models.view import ModelView
-from classlens.tasks.tuned_lens.states import TrainingStates
+from classlens.tasks.tuned_lens.state_cache import TrainingStates
 
 TokenChoice = Literal["all", "pooled"]
 # Relative decrease of an objective that counts as an improvement.

@@ -24,7 +24,7 @@ from classlens.lens.tuned_lens import TunedLens, read_tuned_lens
 from classlens.models.view import ModelView
 from classlens.store.atomic import atomic_write, clear_leftovers
 from classlens.store.lock import only_writer
-from classlens.tasks.tuned_lens.states import TrainingStates
+from classlens.tasks.tuned_lens.state_cache import TrainingStates
 from classlens.tasks.tuned_lens.training import TokenChoice, TrainingState, TunedLensTrainer
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from classlens.core.arrays import Array
-from classlens.core.maps import compute_dtype
+from classlens.core.steps import compute_dtype
 from classlens.data.loading import Batch
 from classlens.engine.task import Arrays, Job
 from classlens.errors import ClasslensError

@@ -6,7 +6,8 @@ from contextlib import ExitStack
 from functools import partial
 from typing import NamedTuple
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from classlens.errors import ClasslensError
@@ -24,6 +25,14 @@ class DifferentiablePass(NamedTuple):
     logits: Float[Tensor, "image category"]
     attention: list[list[Float[Tensor, "image head query token"]]]
     activations: dict[str, list[Float[Tensor, "image token width"]]]
+
+    def logit(self, target: Int[Tensor, " image"]) -> Float[Tensor, ""]:
+        """Sum of the images' class logits; its gradient at one image is that of the image's own logit."""
+        return self.logits.gather(1, target[:, None].to(self.logits.device)).sum()
+
+    def gradients(self, value: Float[Tensor, ""], inputs: list[Tensor]) -> list[Tensor]:
+        """Gradients of ``value`` by tensors of this pass; the graph is kept."""
+        return list(torch.autograd.grad(value, inputs, retain_graph=True))
 
 
 def attention_weights(

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from classlens.core.maps import Map, Norm, Pool, Projection, UnitLength, compute_dtype
+from classlens.core.steps import Norm, Pool, Projection, Step, UnitLength, compute_dtype
 from classlens.errors import ClasslensError
 
-Made = tuple[Map, Callable[[Tensor], Tensor]]
+Made = tuple[Step, Callable[[Tensor], Tensor]]
 
 
 def _filled(module: nn.Module, generator: torch.Generator) -> nn.Module:
@@ -134,7 +134,7 @@ def test_pull_is_linear_in_the_token(width: int, seed: int) -> None:
         gradient = torch.randn(2, 3, outer, generator=generator, dtype=torch.float64)
         scale = step.inverse_scale(x)
 
-        def frozen(part: Tensor, step: Map = step, g: Tensor = gradient, scale: Tensor = scale) -> Tensor:
+        def frozen(part: Tensor, step: Step = step, g: Tensor = gradient, scale: Tensor = scale) -> Tensor:
             return (step.pull(g) * part * scale).sum(dim=-1)
 
         part = torch.randn(x.shape, generator=generator, dtype=torch.float64)

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from classlens.core.arrays import Array
-from classlens.core.maps import compute_dtype
+from classlens.core.steps import compute_dtype
+from classlens.engine.runner import BatchResult
 from classlens.engine.session import Session
-from classlens.engine.worker import BatchResult
 from classlens.store.probe_folder import ProbeTokens
-from classlens.tasks.states import STATES, StatesTask
+from classlens.tasks.states_task import STATES, StatesTask
 
 
 class TrainingStates:

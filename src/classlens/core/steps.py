@@ -1,4 +1,4 @@
-"""Maps between a token and the class embedding, each with its exact and its frozen transposed Jacobian."""
+"""Steps between a token and the class embedding, each with its exact and its frozen transposed Jacobian."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def detached(parameter: Tensor | None) -> Tensor | None:
 
 
 @runtime_checkable
-class Map(Protocol):
+class Step(Protocol):
     """One step from a token to the class embedding: ``y = L(x) · scale(x) + bias`` with a linear ``L``."""
 
     @property

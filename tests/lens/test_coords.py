@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import classlens
-from classlens.lens.labels import array, method_attrs, token_coords
+from classlens.lens.coords import array, method_attrs, token_coords
 from classlens.models.view import Tokens
 from tests import zoo
 

@@ -14,7 +14,7 @@ from classlens import Lens
 from classlens.data.open_dataset import open_dataset
 from classlens.engine.model_source import ModelSource
 from classlens.engine.session import RunOptions, Session
-from classlens.tasks.tuned_lens.states import TrainingStates
+from classlens.tasks.tuned_lens.state_cache import TrainingStates
 from tests.data.pictures import folder
 from tests.refusals import refused
 from tests.tasks.tiny import DATA_CLASSES, lens_of, states_of

@@ -1,4 +1,4 @@
-"""One process at work on a job: it measures units of images, and writes them or hands them over."""
+"""One process at work on a job: it measures partitions of images, and writes them or hands them over."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from classlens.core.arrays import Array
 from classlens.data.loading import Batch, batch_ranges
-from classlens.engine.task import Arrays, Job, Unit
+from classlens.engine.task import Arrays, Job, Partition
 from classlens.errors import ClasslensError
 from classlens.store.store import Store
 
@@ -31,40 +31,40 @@ class BatchResult:
         return np.array([index not in self.problems for index in self.images])
 
 
-class Worker:
-    """Measures units of a job in this process."""
+class Runner:
+    """Measures partitions of a job in this process."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
         with _torch_threads(job.threads):
             self._measurer = job.task.measurer(job)
 
-    def read(self, unit: Unit) -> Iterator[Batch]:
-        """The batches of a unit, loaded by threads of this process."""
+    def read(self, partition: Partition) -> Iterator[Batch]:
+        """The batches of a partition, loaded by threads of this process."""
         reader = self.job.reader()
         with ThreadPoolExecutor() as pool:
-            yield from pool.map(reader.batch, batch_ranges(unit.images, self.job.batch_size))
+            yield from pool.map(reader.batch, batch_ranges(partition.images, self.job.batch_size))
 
-    def measure(self, unit: Unit, batches: Iterator[Batch]) -> Iterator[BatchResult]:
-        """The results of a unit, batch by batch; ends after the first unreadable image unless such are skipped."""
-        for _ in batch_ranges(unit.images, self.job.batch_size):
+    def measure(self, partition: Partition, batches: Iterator[Batch]) -> Iterator[BatchResult]:
+        """The results of a partition, batch by batch; ends after the first unreadable image unless such are skipped."""
+        for _ in batch_ranges(partition.images, self.job.batch_size):
             batch = next(batches)
             with _torch_threads(self.job.threads):
-                arrays = self._measurer.measure(batch, unit.groups)
+                arrays = self._measurer.measure(batch, partition.groups)
             yield BatchResult(batch.images, arrays, batch.problems)
             if batch.problems and not self.job.skip_bad:
                 return
 
-    def fill(self, unit: Unit, batches: Iterator[Batch], store: Store) -> dict[int, str]:
-        """Measure a unit and write it; returns the problems of skipped images.
+    def fill(self, partition: Partition, batches: Iterator[Batch], store: Store) -> dict[int, str]:
+        """Measure a partition and write it; returns the problems of skipped images.
 
         Raises ClasslensError for an unreadable image, unless such are skipped; the images before it are written first.
         """
-        results = list(self.measure(unit, batches))
+        results = list(self.measure(partition, batches))
         problems = {index: reason for result in results for index, reason in result.problems.items()}
-        first = unit.images.start
-        stop = unit.images.stop if self.job.skip_bad or not problems else min(problems)
-        for name in unit.groups if stop > first else ():
+        first = partition.images.start
+        stop = partition.images.stop if self.job.skip_bad or not problems else min(problems)
+        for name in partition.groups if stop > first else ():
             parts = [result.arrays[name] for result in results]
             values = {key: np.concatenate([part[key] for part in parts])[: stop - first] for key in parts[0]}
             store.write(name, first, values, problems if self.job.skip_bad else {})

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import classlens
-from classlens.forward.attention import attention_weights, differentiable_pass
+from classlens.forward.differentiable import attention_weights, differentiable_pass
 from classlens.forward.hooks import replacing
 from classlens.forward.run import run
 from classlens.models.view import ModelView

@@ -1,0 +1,66 @@
+"""LeGrad: gradients of each block's own class logit by its attention weights."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from classlens.errors import unknown
+from classlens.explain.batching import explain_in_groups
+from classlens.explain.method import Method
+from classlens.forward.differentiable import differentiable_pass
+from classlens.forward.recording import Recording
+from classlens.models.view import ModelView
+
+_POOLS = ("mean", "head")
+
+
+def legrad(
+    recording: Recording, target: Int[Tensor, " image"], *, pool: str = "mean"
+) -> Float[Tensor, "image block head token"]:
+    """LeGrad: the positive gradient of each block's own class logit by its attention weights, mean over queries.
+
+    ``(∂z_b/∂A_b)⁺ / (queries · heads · blocks)``, so that the sum over blocks and heads is the published mean, before
+    its scaling to 0…1. A model with several readouts has the weighted sum of their logits. Source: Bousselham et al.,
+    *LeGrad: An Explainability Method for Vision Transformers via Feature Formation Sensitivity*, ICCV 2025, section 3.
+
+    Args:
+        pool: tokens of ``resid_post[b]`` that give the logit of block ``b`` through the final norm and the head.
+            ``mean``: the mean over all tokens, prefix tokens among them, as in the authors' code, also for ``[CLS]``
+            models. ``head``: the tokens as the model's own head pools them after the last block.
+    """
+    view, image_tokens = recording.view, recording.tokens.image
+    if pool not in _POOLS:
+        raise unknown("pool", pool, _POOLS)
+    logits_after = _logits_of_mean if pool == "mean" else ModelView.logits_after
+
+    def explain(images: slice) -> Tensor:
+        graph = differentiable_pass(view, recording.pixels[images], ("resid_post",))
+        maps = []
+        for block, (weights, state) in enumerate(zip(graph.attention, graph.activations["resid_post"], strict=True)):
+            logit = logits_after(view, block, state).gather(1, target[images, None].to(state.device)).sum()
+            gradient = torch.cat(graph.gradients(logit, weights), dim=1).to(recording.dtype)
+            maps.append(gradient.clamp_min(0).mean(dim=2)[:, :, image_tokens])
+        return torch.stack(maps, dim=1) / (len(maps) * maps[0].shape[1])
+
+    return explain_in_groups(recording, explain)
+
+
+def _logits_of_mean(
+    view: ModelView, block: int, states: Float[Tensor, "image token width"]
+) -> Float[Tensor, "image category"]:
+    """Class logits of the mean over all tokens after a block."""
+    mean = states.mean(dim=1)
+    spaces = [(view.space_at(readout.space, "resid_post", block), readout.weight) for readout in view.readouts]
+    return torch.stack([weight * space.project(mean) for space, weight in spaces]).sum(dim=0)
+
+
+LEGRAD = Method(
+    legrad,
+    ("image", "block", "head", "token"),
+    label="LeGrad",
+    about="Positive gradient of each block's own class logit by its attention weights, mean over queries.",
+    source="Bousselham et al., ICCV 2025",
+    needs=("attention weights", "gradients"),
+)
