@@ -30,9 +30,10 @@ class WeightOptions:
 
     def load_options(self, model: str) -> dict[str, Any]:
         """Arguments of ``classlens.load`` beside the model."""
+        from classlens.models.adapter import adapter_of_name
         from classlens.models.classes import read_class_names
 
-        if self.templates is not None and not model.startswith("open_clip:"):
+        if self.templates is not None and not adapter_of_name(model).takes_templates:
             raise ClasslensError(f"--templates goes with an OpenCLIP model, not with {model!r}: leave it out")
         options: dict[str, Any] = {} if self.templates is None else {"templates": self.templates}
         names = None if self.classes is None else read_class_names(self.classes)

@@ -105,6 +105,8 @@ class Adapter:
     """Supported model names; nothing where the library is not installed."""
     classes_from: str = "its own"
     """Source of the classes of listed models whose number of classes is None."""
+    takes_templates: bool = False
+    """Whether classes are prompts, which ``templates`` complete."""
     takes_num_classes: bool = False
     """Whether ``create`` makes a head of any number of classes, as a random twin needs it."""
 

@@ -388,4 +388,5 @@ ADAPTER = Adapter(
     from_module=from_module,
     list_models=list_models,
     classes_from="your prompts",
+    takes_templates=True,
 )

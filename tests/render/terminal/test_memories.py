@@ -17,18 +17,18 @@ def run(*args: str) -> Result:
 def test_a_memory_in_both_ways() -> None:
     record = json.loads(run("--block", "3", "--sublayer", "attn", "--unit", "4", "--top", "2", "--json").stdout)
     assert (record["block"], record["sublayer"], record["unit"]) == (3, "attn", 4)
-    first, second = record["places"]
+    first, second = record["rows"]
     assert first["score"] > second["score"]
     shown = run("--block", "3", "--sublayer", "attn", "--unit", "4", "--top", "2").stdout
-    for place in record["places"]:
-        assert place["class_name"] in shown
-        assert f"{place['score']:.3f}" in shown
+    for row in record["rows"]:
+        assert row["class_name"] in shown
+        assert f"{row['score']:.3f}" in shown
 
 
 def test_the_last_block_and_a_class() -> None:
     last = json.loads(run("--class", "ship", "--json").stdout)
     assert last["block"] == 5
-    assert {place["class_name"] for place in last["places"]} == {"ship"}
+    assert {row["class_name"] for row in last["rows"]} == {"ship"}
     assert json.loads(run("--class", "8", "--block", "5", "--json").stdout) == last
     assert "its top class" in run("--class", "ship").stdout
 

@@ -12,10 +12,10 @@ _UNITS = {"attn": "channel", "mlp": "hidden unit"}
 
 
 def memory_record(memories: xr.Dataset) -> dict[str, Any]:
-    """The result of ``lens.memories`` as plain numbers and text: its attributes, and ``places`` with the best first."""
+    """The result of ``lens.memories`` as plain numbers and text: its attributes, and ``rows`` with the best first."""
     columns = {str(name): values.values.tolist() for name, values in memories.data_vars.items()}
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return {**{str(key): value for key, value in memories.attrs.items()}, "places": rows}
+    return {**{str(key): value for key, value in memories.attrs.items()}, "rows": rows}
 
 
 def memory_table(memories: xr.Dataset) -> Table:
@@ -32,7 +32,7 @@ def memory_table(memories: xr.Dataset) -> Table:
     table.add_column("cosine", justify="right")
     if "top" in memories:
         table.add_column("its top class")
-    for row in memory_record(memories)["places"]:
+    for row in memory_record(memories)["rows"]:
         first = [str(row["memory"])] if "memory" in row else []
         last = [row["top"]] if "top" in row else []
         cells = [*first, row["class_name"], f"{row['score']:.3f}", f"{row['cosine']:.3f}", *last]
