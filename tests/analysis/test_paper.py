@@ -101,6 +101,7 @@ def test_names_of_stores() -> None:
     assert slug("../..") == "model"
 
 
+@pytest.mark.slow
 def test_token_removal_where_the_paper_has_it(two_images: str, tmp_path: Path, removal_model: str) -> None:
     reproduction = reproduce(
         [two_images], [removal_model], tmp_path / "stores", memories=False, statistics=QUICK, removal=True

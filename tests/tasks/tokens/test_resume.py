@@ -35,7 +35,7 @@ SEED = 20261123
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return folder(tmp_path_factory.mktemp("data") / "images", 200)
+    return folder(tmp_path_factory.mktemp("data") / "images", 130)
 
 
 @pytest.fixture(scope="module")
@@ -117,15 +117,15 @@ def test_interrupted_and_gone_on_with(data: str, whole: Path, tmp_path: Path) ->
     with pytest.raises(Stopped):
         measure(MODEL, data, out, conditions=CONDITIONS, memories=True, report=stop_after(64))
     partly = open_group(out, "clean")["measured"].values
-    assert partly.tolist() == [1] * 64 + [0] * 136
+    assert partly.tolist() == [1] * 64 + [0] * 66
     assert (open_group(out, "clean")["rank"].values[64:] == -1).all()
     seen: list[Progress] = []
     outcome = measure(MODEL, data, out, conditions=CONDITIONS, memories=True, report=seen.append)
     assert outcome.before == 64
-    assert [progress.done for progress in seen] == [64, 128, 192, 200]
+    assert [progress.done for progress in seen] == [64, 128, 130]
     assert_same(out, whole)
     again = measure(MODEL, data, out, conditions=CONDITIONS, memories=True)
-    assert again.before == again.images == 200
+    assert again.before == again.images == 130
 
 
 def test_conditions_that_are_added_later(data: str, whole: Path, tmp_path: Path) -> None:
