@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from classlens.core.attention import LOSSES, Functional, Loss, Output, class_gradient, head_contributions, loss_gradient
+from classlens.core.attention import (
+    LOSSES,
+    Functional,
+    Loss,
+    Output,
+    class_gradient,
+    contrast_gradient,
+    head_contributions,
+    loss_gradient,
+)
 from classlens.core.space import ClassSpace
 from classlens.core.steps import Norm, Pool, Projection, Step, UnitLength
 from tests import literal
@@ -50,6 +60,28 @@ def test_each_image_has_its_own_target(loss: Loss, generator: torch.Generator) -
         leaf = logits[image, query][None].clone().requires_grad_()
         (expected,) = torch.autograd.grad(literal.loss_of(leaf, target[image, None], loss), leaf)
         torch.testing.assert_close(found[image, query], expected[0])
+
+
+def test_contrast_gradient_is_autograd_s(generator: torch.Generator) -> None:
+    leaf = torch.randn(3, 2, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    target, against = torch.tensor([4, 0, 2]), torch.tensor([1, 3, 0])
+    images = torch.arange(3)
+    (expected,) = torch.autograd.grad((leaf[images, :, against] - leaf[images, :, target]).sum(), leaf)
+    assert torch.equal(contrast_gradient(leaf.detach(), target, against), expected)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_an_output_is_its_layer(bias: bool, generator: torch.Generator) -> None:
+    layer = nn.Linear(4, 3, bias=bias)
+    x = torch.randn(2, 5, 4, generator=generator)
+    scale, norm = torch.randn(3, generator=generator), nn.LayerNorm(3)
+    assert torch.equal(Output.of(layer).apply(x), layer(x).detach())
+    assert torch.equal(Output.of(layer, scale=scale).apply(x), (layer(x) * scale).detach())
+    assert torch.equal(Output.of(layer, norm=Norm.of(norm)).apply(x), norm(layer(x)).detach())
+    assert not Output.of(layer).weight.requires_grad
+    half = Output.of(layer.bfloat16(), scale=scale.bfloat16())
+    exact = F.linear(x, layer.weight.float(), None if layer.bias is None else layer.bias.float()) * scale.bfloat16()
+    torch.testing.assert_close(half.apply(x), exact.detach())
 
 
 @dataclass(frozen=True)
@@ -174,6 +206,44 @@ def test_head_contributions_and_bias_rebuild_what_the_sublayer_adds(output: str,
         elif made.output.scale is not None:
             part = part * made.output.scale
         torch.testing.assert_close(found[:, head, token], functional(part), rtol=1e-9, atol=1e-9)
+
+
+def cast(value: Any, dtype: torch.dtype) -> Any:
+    """A value with all its tensors of floats in another precision."""
+    if isinstance(value, Tensor):
+        return value.to(dtype) if value.is_floating_point() else value
+    if isinstance(value, tuple):
+        return tuple(cast(part, dtype) for part in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{field.name: cast(getattr(value, field.name), dtype) for field in fields(value)})
+    return value
+
+
+@pytest.mark.parametrize("space", ["layer", "clip"])
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_a_model_in_half_precision_is_computed_in_float32(output: str, space: str, generator: torch.Generator) -> None:
+    half: Made = cast(_made(output, space, generator), torch.bfloat16)
+    tensors: dict[str, Tensor] = {
+        "added": half.added(half.attention),
+        "raw": half.raw(half.attention),
+        "joined": half.joined(half.attention),
+    }
+
+    def compute(dtype: torch.dtype) -> tuple[Tensor, ...]:
+        made, given = cast(half, dtype), {name: x.to(dtype) for name, x in tensors.items()}
+        logits = made.space.project(given["added"])
+        maps = class_gradient(
+            made.space, made.output, values=made.values, gradient=loss_gradient(logits, made.target, "logit"), **given
+        )
+        direction, weights, constant = made.space.frozen(given["added"], made.target)
+        functional, bias = Functional(direction, weights).through(made.output, given["raw"], given["joined"])
+        parts = head_contributions(functional, attention=made.attention, values=made.values)
+        return logits, maps, constant, functional.direction, functional.weights, bias, parts
+
+    for found, expected in zip(compute(torch.bfloat16), compute(torch.float64), strict=True):
+        assert found.dtype == torch.float32
+        # Sums of at most a hundred terms in float32; bfloat16 would be off by 1e-2.
+        torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
 def _frozen(norm: Norm, where: Tensor, part: Tensor) -> Tensor:

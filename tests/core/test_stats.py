@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 from itertools import combinations, product
 from typing import Any
 
@@ -16,6 +17,7 @@ from scipy import stats
 from classlens.core import stats as module
 from classlens.core.stats import (
     Statistics,
+    check_statistics,
     estimate,
     flip_signs,
     holm,
@@ -23,6 +25,7 @@ from classlens.core.stats import (
     wilcoxon,
     wilcoxon_of_counts,
 )
+from classlens.errors import ClasslensError
 
 HOW = Statistics(permutations=400, resamples=200)
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -32,7 +35,7 @@ def drawn(*shape: int, seed: int = 0) -> Array:
     return np.asarray(np.random.default_rng(seed).normal(size=shape))
 
 
-def suggestion(p: float, draws: int) -> float:
+def slack(p: float, draws: int) -> float:
     """Four standard deviations of a share of so many draws, and the one that is always added."""
     return 4 * math.sqrt(p * (1 - p) / draws) + 2 / draws
 
@@ -124,14 +127,14 @@ def test_flipped_signs_approach_their_enumeration(alternative: Any, count: int) 
         sums, observed = np.abs(sums), np.abs(observed)
     exact = (sums >= observed - 1e-12).mean(axis=0)
     for p, wanted in zip(found, exact, strict=True):
-        assert p == pytest.approx(wanted, abs=suggestion(wanted, 4000))
+        assert p == pytest.approx(wanted, abs=slack(wanted, 4000))
 
 
 def test_ties_count_against_the_effect() -> None:
     assert flip_signs(np.zeros((6, 1)), HOW)[0] == 1
     # Sums of 0.1 differ in their last digits by the order in which they are added.
     assert flip_signs(np.full((2, 1), 0.1), Statistics(permutations=4000))[0] == pytest.approx(
-        0.25, abs=suggestion(0.25, 4000)
+        0.25, abs=slack(0.25, 4000)
     )
 
 
@@ -139,7 +142,7 @@ def test_differences_that_are_not_there() -> None:
     values = np.array([[np.nan, 1.0], [np.nan, 2.0], [np.nan, np.nan]])
     p = flip_signs(values, Statistics(permutations=4000))
     assert np.isnan(p[0])
-    assert p[1] == pytest.approx(0.25, abs=suggestion(0.25, 4000))
+    assert p[1] == pytest.approx(0.25, abs=slack(0.25, 4000))
 
 
 def test_p_is_never_0() -> None:
@@ -165,7 +168,7 @@ def test_an_urn_is_the_same_as_shuffling(alternative: Any) -> None:
         expected = 4 * tokens.mean()
         sums, observed = np.abs(sums - expected), abs(observed - expected)
     exact = float((sums >= observed - 1e-9).mean())
-    assert p == pytest.approx(exact, abs=suggestion(exact, 4000))
+    assert p == pytest.approx(exact, abs=slack(exact, 4000))
 
 
 @given(st.lists(st.integers(0, 30), min_size=4, max_size=4), st.integers(0, 9))
@@ -200,7 +203,7 @@ def test_a_million_tokens_of_a_thousand_ranks() -> None:
 def test_singles_are_as_exact_as_doubles() -> None:
     """The identity is a tie of itself, also where sums of float32 would differ in their last digits."""
     values = np.random.default_rng(0).random((6, 300), dtype=np.float32)
-    assert flip_signs(values, Statistics(permutations=2000)).min() > 1 / 64 - suggestion(1 / 64, 2000) * 1.5
+    assert flip_signs(values, Statistics(permutations=2000)).min() > 1 / 64 - slack(1 / 64, 2000) * 1.5
 
 
 def test_large_counts_do_not_overflow() -> None:
@@ -319,3 +322,19 @@ def test_results_do_not_depend_on_how_much_is_drawn_at_once(scratch: int, monkey
     assert estimate(drawn(9, 2), HOW).value == pytest.approx(drawn(9, 2).mean(axis=0))
     assert flip_signs(np.ones((9, 1)), HOW)[0] < 0.02
     assert shuffle_labels(np.array([0, 9]), np.array([9, 0]), np.arange(2), HOW) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"permutations": 0}, "permutations 0 is too few"),
+        ({"resamples": 0}, "resamples 0 is too few"),
+        ({"confidence": 0.0}, "confidence 0.0 is out of range"),
+        ({"confidence": 1.0}, "confidence 1.0 is out of range"),
+        ({"seed": -1}, "seed -1 is negative"),
+    ],
+)
+def test_settings_out_of_range(change: dict[str, Any], message: str) -> None:
+    check_statistics(Statistics(permutations=1, resamples=1, confidence=0.01, seed=0))
+    with pytest.raises(ClasslensError, match=message):
+        check_statistics(replace(Statistics(), **change))

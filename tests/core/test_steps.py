@@ -171,3 +171,25 @@ def test_half_precision_is_computed_in_float32() -> None:
     expected = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.float32: torch.float32}
     assert {dtype: compute_dtype(dtype) for dtype in expected} == expected
     assert compute_dtype(torch.float64) is torch.float64
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.LayerNorm(5),
+        nn.LayerNorm(5, eps=0.1, bias=False),
+        nn.LayerNorm(5, elementwise_affine=False),
+        nn.RMSNorm(5),
+        nn.RMSNorm(5, eps=0.1),
+        nn.RMSNorm(5, dtype=torch.bfloat16),
+        nn.RMSNorm(5, elementwise_affine=False),
+    ],
+    ids=str,
+)
+def test_a_norm_is_its_layer(layer: nn.LayerNorm | nn.RMSNorm, generator: torch.Generator) -> None:
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, generator=generator)
+    x = torch.randn(3, 5, generator=generator).to(next(iter(layer.parameters()), torch.ones(())).dtype)
+    found = Norm.of(layer)
+    assert torch.equal(found(x), layer(x).detach())
+    assert found.weight is None or not found.weight.requires_grad

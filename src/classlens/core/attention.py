@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from classlens.core.space import ClassSpace
-from classlens.core.steps import Norm, compute_dtype, detached
+from classlens.core.steps import Norm, detached
 
 Loss = Literal["cross_entropy", "logit", "double_softmax"]
 LOSSES: tuple[Loss, ...] = get_args(Loss)
@@ -138,7 +138,6 @@ def class_gradient(
     (``loss_gradient``). ``∂ℓ/∂A[h, q, j] = v[h, j] · (W_O[h]ᵀ (γ ⊙ u[q]))`` with ``u[q]`` the gradient at ``added[q]``.
     Post-norm blocks need ``raw``, blocks with an inner norm need ``joined``, the heads before that norm.
     """
-    added = added.to(compute_dtype(added.dtype))
     # The product with the values is linear, so the mean over queries comes first.
     pulled = gradient_of_heads(output, space.vjp(added, gradient), raw=raw, joined=joined)
     heads = pulled.view(len(pulled), values.shape[1], -1)

@@ -46,6 +46,13 @@ class Step(Protocol):
         ...
 
 
+def _default_eps(dtype: torch.dtype) -> float:
+    """What ``F.rms_norm`` adds without ``eps``: for half precision, versions of torch differ."""
+    x = torch.full((1,), 2.0**-8, dtype=dtype)
+    epsilons = [torch.finfo(each).eps for each in (dtype, torch.float32)]
+    return next(eps for eps in epsilons if torch.equal(F.rms_norm(x, (1,), eps=eps), F.rms_norm(x, (1,))))
+
+
 @dataclass(frozen=True, eq=False)
 class Norm:
     """A LayerNorm or RMSNorm over the last axis.
@@ -83,7 +90,7 @@ class Norm:
         if isinstance(layer, nn.LayerNorm):
             return cls("layer", weight, bias, layer.eps)
         dtype = torch.get_default_dtype() if weight is None else weight.dtype
-        return cls("rms", weight, bias, torch.finfo(dtype).eps if layer.eps is None else layer.eps)
+        return cls("rms", weight, bias, _default_eps(dtype) if layer.eps is None else layer.eps)
 
     def __call__(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
         """The norm of each row, computed by torch's own function."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -165,6 +166,7 @@ def test_stopped_while_sums_are_updated(
         calls = 0
         with monkeypatch.context() as patch:
             patch.setattr(checkpoint_module, "CHECKPOINT_SECONDS", seconds)
+            patch.setattr(checkpoint_module, "CHECKPOINT_SHARE", math.inf)
             patch.setattr(learner, "update", update)
             with pytest.raises(KeyboardInterrupt):
                 probe(lens_of(), *data, out, **options)
@@ -209,6 +211,7 @@ import torch
 torch.set_num_threads(1)
 kind, saves, train, test, out = sys.argv[1:]
 checkpoint.CHECKPOINT_SECONDS = 0.0
+checkpoint.CHECKPOINT_SHARE = float("inf")
 save, saved = checkpoint.Checkpoint.save, []
 def counting(self, *args):
     save(self, *args)
@@ -328,6 +331,7 @@ def test_a_disk_without_room_for_checkpoints(
         raise error
 
     monkeypatch.setattr(checkpoint_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint_module, "CHECKPOINT_SHARE", math.inf)
     monkeypatch.setattr(torch, "save", full)
     probe(lens_of(), *data, tmp_path / "run", **ONE_PASS)
     assert_same_files(tmp_path / "run", undisturbed("ridge"))

@@ -17,7 +17,9 @@ from classlens.store.atomic import atomic_write
 from classlens.store.probe_folder import ProbeFolder, ProbeTokens
 
 CHECKPOINT_SECONDS = 60.0
-"""Least time between checkpoints; writing them takes at most a tenth of the time."""
+"""Least time between checkpoints."""
+CHECKPOINT_SHARE = 0.1
+"""Largest share of the time that is spent on writing checkpoints."""
 
 Stage = Literal["sums", "errors"]
 """Sweep of a pass: sums (or features) of all images, then the leave-one-out errors of every alpha."""
@@ -67,7 +69,7 @@ class Checkpoint:
 
     def save_if_due(self, stage: Stage, next_image: int, learners: Mapping[ProbeTokens, _Stateful]) -> None:
         """Save when enough time has passed."""
-        if time.perf_counter() - self._last >= max(CHECKPOINT_SECONDS, 10 * self._cost):
+        if time.perf_counter() - self._last >= max(CHECKPOINT_SECONDS, self._cost / CHECKPOINT_SHARE):
             self.save(stage, next_image, learners)
 
     def save(self, stage: Stage, next_image: int, learners: Mapping[ProbeTokens, _Stateful]) -> None:
