@@ -80,7 +80,7 @@ def test_an_output_is_its_layer(bias: bool, generator: torch.Generator) -> None:
     assert torch.equal(Output.of(layer, norm=Norm.of(norm)).apply(x), norm(layer(x)).detach())
     assert not Output.of(layer).weight.requires_grad
     half = Output.of(layer.bfloat16(), scale=scale.bfloat16())
-    exact = F.linear(x, layer.weight.float(), None if layer.bias is None else layer.bias.float()) * scale.bfloat16()
+    exact = layer.float()(x) * scale.bfloat16()
     torch.testing.assert_close(half.apply(x), exact.detach())
 
 

@@ -93,7 +93,7 @@ def test_a_module_of_a_known_library(tmp_path: Path) -> None:
     assert lens.view.name == f"{path}:make"
     module = classlens.load(timm.create_model("test_vit", num_classes=4, pretrained=False))
     photo = Image.new("RGB", (99, 77), "teal")
-    assert torch.equal(lens.preprocessing.transform(photo), module.preprocessing.transform(photo))
+    assert torch.equal(lens.preprocessing(photo, "photo"), module.preprocessing(photo, "photo"))
 
 
 BAD = {
