@@ -79,6 +79,7 @@ REGISTRIES: Mapping[str, tuple[str, Columns]] = {
             "explanation": about,
             "dims beside `image`, `token`": dims_beside_tokens,
             "options": lambda _, method: codes(method.options),
+            "needs": lambda _, method: ", ".join(method.needs),
             "source": lambda _, method: method.source,
         },
     ),

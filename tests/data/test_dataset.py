@@ -10,6 +10,7 @@ import pytest
 
 from classlens.data.dataset import ClassName, Dataset, ImageFiles
 from classlens.data.open_dataset import open_dataset
+from classlens.errors import ClasslensError
 from tests.data.pictures import numbered_images
 
 
@@ -70,3 +71,19 @@ def test_a_dataset_can_be_pickled(spec: str) -> None:
         assert (copy.names, copy.classes, copy.spec) == (data.names, data.classes, data.spec)
         assert copy.fingerprint == (fingerprint or data.fingerprint)
         assert copy.picture(3).tobytes() == data.picture(3).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "message"),
+    [
+        (["a", "b", "a"], [0, 0, 0], "two images of the name 'a'"),
+        (["a", "b"], [0], "2 images and 1 labels"),
+        (["a", "b"], [0, 2], "labels from 0 to 2 and 2 classes"),
+        (["a", "b"], [-2, 0], "labels from -2 to 0 and 2 classes"),
+    ],
+)
+def test_a_layout_that_does_not_fit_is_refused(names: list[str], labels: list[int], message: str) -> None:
+    files = ImageFiles(Path(), tuple(names))
+    classes = [ClassName("cat"), ClassName("dog")]
+    with pytest.raises(ClasslensError, match=message):
+        Dataset.whole("mine:x", None, names, labels, classes, files)

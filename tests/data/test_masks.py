@@ -17,6 +17,7 @@ from torchvision.models import ViT_B_16_Weights, ViT_H_14_Weights
 
 from classlens.core.arrays import Array
 from classlens.data.masks import token_mask
+from classlens.errors import ClasslensError
 from classlens.models.paper import refinement_transform
 from classlens.models.transforms import Transform, paper_transform
 
@@ -192,3 +193,11 @@ def test_known_and_unknown_steps_agree_except_at_borders() -> None:
     unknown = token_mask(mask, lambda image: chain(image), (12, 12))
     assert known.any()
     assert (known == unknown).mean() > 0.95
+
+
+@pytest.mark.wrong_types
+@pytest.mark.parametrize("mask", [np.full((5, 6), 254, np.uint8), np.ones((5, 6), np.float32), np.ones(5, bool)])
+def test_another_array_is_no_mask(mask: Any) -> None:
+    """Bits of an integer and True would be taken one by one."""
+    with pytest.raises(ClasslensError, match=r"expected bool \[height, width\]"):
+        token_mask(mask, None, (2, 3))

@@ -29,7 +29,7 @@ def numbers(names: tuple[str, ...], kind: str) -> list[int]:
 
 
 def test_an_unknown_layout() -> None:
-    message = refused(lambda: open_dataset("foldr:x"), "'foldr:x'", "did you mean 'folder'")
+    message = refused(lambda: open_dataset("foldr:x"), "'foldr:x'", "did you mean 'folder:ROOT'")
     assert "not a layout" in message
     refused(lambda: open_dataset("qqqqqqqq:x"), *(f"{name}:" for name in LAYOUTS))
 

@@ -48,7 +48,7 @@ def test_a_registered_layout_opens(pairs: str) -> None:
 @pytest.mark.usefixtures("pairs")
 def test_errors_and_help_list_a_registered_layout() -> None:
     refused(lambda: open_dataset("qqqq:x"), "pairs:")
-    refused(lambda: open_dataset("pair:x"), "did you mean 'pairs'")
+    refused(lambda: open_dataset("pair:x"), "did you mean 'pairs:ROOT'")
     for command in ("measure", "evaluate", "tune"):
         result = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
         assert result.exit_code == 0

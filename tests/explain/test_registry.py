@@ -106,6 +106,7 @@ def test_notation() -> None:
     assert parse_method("class_gradient:loss=logit:query=3") == ("class_gradient", {"loss": "logit", "query": 3})
     assert parse_method("rollout") == ("rollout", {})
     assert split_method("unheard_of:value=a=b") == ("unheard_of", {"value": "a=b"})
+    assert split_method("unheard_of:a=-2:b=1.5:c=-1e-3") == ("unheard_of", {"a": -2, "b": 1.5, "c": -0.001})
     refused(lambda: parse_method("class_gradient:loss=logit:loss=cross_entropy"), "the option 'loss' twice")
     refused(lambda: parse_method("class_gradient:loss"), "NAME:OPTION=VALUE")
     refused(lambda: parse_method("chefer:loss=logit"), "'chefer' has no option 'loss'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,27 @@ def test_an_existing_group_stays_and_an_incomplete_one_is_made_again(store: Stor
     assert read(store, "no_cls")["rank"].shape == (IMAGES, 2, 3, 5)
 
 
+@pytest.mark.parametrize(
+    ("change", "other"),
+    [
+        ({"dtype": np.dtype("int32")}, "rank"),
+        ({"note": "another definition"}, "rank"),
+        ({"dims": ("image", "token")}, "rank"),
+    ],
+)
+def test_a_group_of_another_definition_is_refused(store: Store, change: dict[str, Any], other: str) -> None:
+    variables = schema().variables
+    changed = {**variables, other: replace(variables[other], **change)}
+    refused(lambda: store.add_group("clean", replace(schema(), variables=changed)), "'clean'", f"another {other!r}")
+
+
+def test_a_group_with_other_labels_is_refused(store: Store) -> None:
+    coords = dict(schema().coords)
+    name, (dim, labels) = next(iter(coords.items()))
+    other = replace(schema(), coords={**coords, name: (dim, labels[::-1].copy())})
+    refused(lambda: store.add_group("clean", other), "'clean'", f"another {name!r}")
+
+
 def test_parameters_replace_earlier_ones(store: Store) -> None:
     assert not store.has_parameters()
     coords = {"block": ("block", np.arange(2))}
@@ -159,7 +181,7 @@ def test_a_store_that_is_gone(tmp_path: Path) -> None:
     refused(lambda: Store(str(tmp_path / "run.zarr")), "is gone")
 
 
-def test_units_are_whole_shards() -> None:
+def test_partitions_are_whole_shards() -> None:
     assert partition_ranges(130, 64) == [range(64), range(64, 128), range(128, 130)]
     assert partition_ranges(128, 128) == [range(128)]
     assert partition_ranges(0, 64) == []

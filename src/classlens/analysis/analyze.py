@@ -13,7 +13,7 @@ from classlens.analysis.experiment import Experiment, Reduction
 from classlens.analysis.measured_store import MeasuredStore, StoredBatch, open_measured_stores
 from classlens.analysis.registry import EXPERIMENTS
 from classlens.core.stats import Statistics, check_statistics
-from classlens.errors import require_extra
+from classlens.errors import ClasslensError, require_extra
 from classlens.tasks.tokens.conditions.registry import CONDITIONS
 
 
@@ -92,7 +92,7 @@ def analyze(
         >>> result.tables["evolution"].query("tokens == 'cls' and measure == 'identifiability'")["block"].tolist()
         [0, 1, 2, 3, 4, 5]
     """
-    chosen = [EXPERIMENTS[name] for name in EXPERIMENTS.select(experiments)]
+    chosen = [_experiment(name) for name in EXPERIMENTS.select(experiments)]
     statistics = statistics or Statistics()
     check_statistics(statistics)
     require_libraries()
@@ -112,6 +112,13 @@ def analyze(
         if tables[experiment.name]
     }
     return AnalyzeResult(joined, missing, [_facts(store) for store in opened], statistics)
+
+
+def _experiment(name: str) -> Experiment:
+    experiment = EXPERIMENTS[name]
+    if experiment.name != name:
+        raise ClasslensError(f"experiment {name!r} has a record of the name {experiment.name!r}: give both one name")
+    return experiment
 
 
 def _is_possible(store: MeasuredStore, experiment: Experiment, stores: int, missing: list[Missing]) -> bool:

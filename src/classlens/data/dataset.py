@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -97,8 +98,18 @@ class Dataset:
         note: str = "",
     ) -> Dataset:
         """All images of a source, in its order."""
-        positions = np.arange(len(names))
         labels = np.asarray(labels, dtype=np.int64)
+        if labels.shape != (len(names),):
+            raise ClasslensError(f"data {spec!r} has {len(names)} images and {labels.size} labels: give one each")
+        if len(set(names)) < len(names):
+            twice = next(name for name, count in Counter(names).items() if count > 1)
+            raise ClasslensError(f"data {spec!r} has two images of the name {twice!r}: give each its own")
+        if len(labels) and not -1 <= labels.min() <= labels.max() < len(classes):
+            raise ClasslensError(
+                f"data {spec!r} has labels from {labels.min()} to {labels.max()} and {len(classes)} classes: give the "
+                "index of a class, or -1 without a label"
+            )
+        positions = np.arange(len(names))
         return cls(spec, split, tuple(names), labels, tuple(classes), source, positions, note)
 
     def __len__(self) -> int:

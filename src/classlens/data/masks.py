@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from classlens.core.arrays import Array
+from classlens.errors import ClasslensError
 from classlens.models.geometry import Resized, transform_stages
 from classlens.models.transforms import Transform
 
@@ -24,6 +25,11 @@ def token_mask(
     torch, and then sampled at the token grid by the same rule. A transform with other steps than torchvision's
     ``Resize`` and ``CenterCrop`` receives the mask as a black and white picture, thresholded at one half.
     """
+    if mask.dtype != bool or mask.ndim != 2:
+        raise ClasslensError(
+            f"a mask is an array of {mask.dtype} {list(mask.shape)}: expected bool [height, width], True where the "
+            "image shows its class"
+        )
     sides = _source_indices(mask.shape, transform)
     if sides is None:
         assert transform is not None

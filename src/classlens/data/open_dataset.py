@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from difflib import get_close_matches
 
 import numpy as np
 
 from classlens.core.arrays import Array
 from classlens.data.dataset import Dataset
 from classlens.data.registry import LAYOUTS
-from classlens.errors import ClasslensError, suggestion
+from classlens.errors import ClasslensError
 
 
 def open_dataset(
@@ -43,9 +44,11 @@ def open_dataset(
     name, _, root = spec.partition(":")
     if name not in LAYOUTS or not root:
         known = ", ".join(f"{layout}:" for layout in LAYOUTS)
-        help_text = f"; did you mean 'folder:{spec}'?" if os.path.exists(spec) else suggestion(name, LAYOUTS)
+        meant = [f"folder:{spec}"] if os.path.exists(spec) else []
+        meant += [f"{close}:{LAYOUTS[close].place}" for close in get_close_matches(name, LAYOUTS)]
         raise ClasslensError(
-            f"data {spec!r} is not a layout and its place{help_text or f'; give one of {known} and where'}"
+            f"data {spec!r} is not a layout and its place; "
+            + (f"did you mean {meant[0]!r}?" if meant else f"give one of {known} and where")
         )
     for option, count in (("per_class", per_class), ("limit", limit)):
         if count is not None and count < 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from classlens.errors import ClasslensError
@@ -29,7 +30,7 @@ METHODS: Registry[Method] = Registry(
 """Every explanation method, in the order of tables and figures."""
 
 
-def parse_method(text: str) -> tuple[str, dict[str, str | int]]:
+def parse_method(text: str) -> tuple[str, dict[str, int | float | str]]:
     """Name and options of a method in the notation of the command line.
 
     Raises ClasslensError for another notation, an option given twice, and as ``method_of`` does.
@@ -43,18 +44,26 @@ def parse_method(text: str) -> tuple[str, dict[str, str | int]]:
     return name, options
 
 
-def split_method(text: str) -> tuple[str, dict[str, str | int]]:
+def split_method(text: str) -> tuple[str, dict[str, int | float | str]]:
     """``parse_method`` without a check of the name and its options."""
     name, *parts = text.split(":")
-    options: dict[str, str | int] = {}
+    options: dict[str, int | float | str] = {}
     for part in parts:
         option, equals, value = part.partition("=")
         if not (option and equals and value):
             raise ClasslensError(f"method {text!r} is not NAME:OPTION=VALUE: write it as class_gradient:loss=logit")
         if option in options:
             raise ClasslensError(f"method {text!r} has the option {option!r} twice: leave one out")
-        options[option] = int(value) if value.isdecimal() else value
+        options[option] = _number(value)
     return name, options
+
+
+def _number(text: str) -> int | float | str:
+    """A number where the text is one."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def method_of(name: str, options: Collection[str]) -> Method:

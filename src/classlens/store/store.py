@@ -63,10 +63,15 @@ class Store:
             self._array(group, "measured")[images] = status
 
     def add_group(self, name: str, schema: Schema) -> None:
-        """Make a group with all images pending; an existing group stays as it is."""
+        """Make a group with all images pending; raises ClasslensError for an existing one with other arrays."""
         if not self._has(name):
             with self._write_errors():
                 _create_group(self._root, name, schema)
+        elif other := self._other_array(name, schema):
+            raise ClasslensError(
+                f"store {self.url!r} holds {name!r} with another {other!r}: it was measured by another definition; "
+                "give another --out"
+            )
 
     def group_attributes(self, name: str) -> dict[str, Any]:
         """Attributes of a group."""
@@ -86,6 +91,19 @@ class Store:
         if is_local(self.url):
             for path in Path(self.url).rglob("*.partial"):
                 path.unlink(missing_ok=True)
+
+    def _other_array(self, group: str, schema: Schema) -> str | None:
+        """The name of an array of the schema that the group has in another form."""
+        arrays = {name: (schema.shape(v.dims), v.dtype, v.note) for name, v in schema.variables.items()}
+        for name, expected in arrays.items():
+            array: Any = self._root.get(f"{group}/{name}")
+            if array is None or (array.shape, array.dtype, array.attrs.get("note")) != expected:
+                return name
+        for name, (_, values) in schema.coords.items():
+            stored, values = np.asarray(self._array(group, name)[:]), np.asarray(values)
+            if not np.array_equal(stored, values, equal_nan=values.dtype.kind == "f"):
+                return name
+        return None
 
     def _has(self, name: str) -> bool:
         group = self._root.get(name)
@@ -137,7 +155,7 @@ def find_store(url: str) -> Store | None:
 
 
 def partition_ranges(images: int, partition: int) -> list[range]:
-    """The images of each partition of work: whole shards; the last partition may be short."""
+    """The images of each partition: whole shards; the last partition may be short."""
     return [range(start, min(start + partition, images)) for start in range(0, images, partition)]
 
 

@@ -11,15 +11,21 @@ from classlens.analysis.experiments.identifiability import KEYS, LABELS, rates
 from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
-from classlens.tasks.tokens.conditions.registry import CLEAN
+from classlens.tasks.tokens.conditions.condition import no_edits
+from classlens.tasks.tokens.conditions.registry import CLEAN, CONDITIONS
 
-CUTS = ("self_only", "no_cls")
+# Conditions that change what all tokens of the model see.
+EDITED = tuple(
+    name
+    for name, condition in CONDITIONS.items()
+    if condition.edits is not no_edits and condition.model == "model" and condition.keeps == "all"
+)
 
 
 def update(batch: StoredBatch) -> Reduction:
     """The rates of the model, and those under each edit."""
     values: dict[Key, Array] = rates(batch, CLEAN)
-    for condition in CUTS:
+    for condition in EDITED:
         if batch.store.has(condition):
             values |= rates(batch, condition)
             # Published edited values count `[CLS]`, unedited ones do not.
@@ -43,15 +49,14 @@ EXPERIMENT = Experiment(
     name="attention_edits",
     label="Cutting attention",
     about="rates and accuracy when image tokens see only themselves, or do not see `[CLS]`",
-    definition="Class identifiability rates at the last block and accuracy when image tokens attend to themselves "
-    "alone (self_only), or do not see [CLS] (no_cls), beside the unedited model. change: edited minus unedited, of the "
-    "same images, with a two-sided permutation p value (signs flipped over images). Counted as published, edited rates "
-    "include [CLS].",
+    definition="Class identifiability rates at the last block and accuracy under every condition that edits the model, "
+    "such as image tokens that attend to themselves alone (self_only) or do not see [CLS] (no_cls), beside the "
+    "unedited model. change: edited minus unedited, of the same images, with a two-sided permutation p value (signs "
+    "flipped over images). Counted as published, edited rates include [CLS].",
     keys=KEYS,
     needs=(
-        Requirement(sites=("resid_post",), any_condition=CUTS),
-        Requirement("self_only", optional=True),
-        Requirement("no_cls", optional=True),
+        Requirement(sites=("resid_post",), any_condition=EDITED),
+        *(Requirement(condition, optional=True) for condition in EDITED),
         Requirement(labels=True, optional=True),
     ),
     charts=(

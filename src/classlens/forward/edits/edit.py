@@ -82,17 +82,20 @@ def editing(view: ModelView, edits: Sequence[Edit]) -> Iterator[None]:
             raise ClasslensError(f"{repr(edit)[:80]} is not an edit: give an instance of {', '.join(EDITS)}")
     with ExitStack() as stack:
         steps = [step for edit in edits for step in edit.steps(view)]
-        points = {step.point for step in steps}
-        if "attention" in points:
+        edited = {step.point for step in steps}
+        if "attention" in edited:
             stack.enter_context(view.unfused())
-        if not points.isdisjoint(_EXPOSED):
+        if not edited.isdisjoint(_EXPOSED):
             stack.enter_context(view.exposing_coefficients())
         for step in sorted(steps, key=lambda step: step.last):
-            point = view.blocks[step.block].points.get(step.point)
+            points = view.blocks[step.block].points
+            point = points.get(step.point)
             if point is None or not point.editable:
+                editable = ", ".join(name for name, point in points.items() if point.editable)
                 raise ClasslensError(
                     f"the blocks of model {view.name!r} {'do not show' if point is None else 'only show'} "
-                    f"{step.point}, so it cannot be edited there: edit another point, or describe the model with it"
+                    f"{step.point}, so it cannot be edited there: edit one of {editable}, or describe the model with a "
+                    "Point that has write="
                 )
             stack.enter_context(replacing(point, step.change, first=step.first))
         for edit in edits:

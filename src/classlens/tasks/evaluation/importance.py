@@ -32,7 +32,7 @@ class MethodImportance:
 
     text: str
     name: str
-    options: Mapping[str, str | int]
+    options: Mapping[str, int | float | str]
 
     live = True
 
@@ -67,7 +67,7 @@ class StoredImportance:
     """Ranks of a store as importance: by probes, a tuned lens, or the class embedding."""
 
     text: str
-    options: Mapping[str, str | int]
+    options: Mapping[str, int | float | str]
     values: Float[ndarray, "image token"] | None = None
     """Values of all images of the data set; None until the store is opened."""
 

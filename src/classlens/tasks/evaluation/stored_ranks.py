@@ -30,7 +30,7 @@ def stored_methods(store: str | os.PathLike[str]) -> list[str]:
     return [f"{STORED_RANK}:condition={name}" for name in decoder_conditions() if name in groups]
 
 
-def check_stored_options(text: str, options: Mapping[str, str | int]) -> Mapping[str, str | int]:
+def check_stored_options(text: str, options: Mapping[str, int | float | str]) -> Mapping[str, int | float | str]:
     """The options of the method ``stored_rank``; raises ClasslensError for other options or a missing condition."""
     if "condition" not in options or any(option not in _OPTIONS for option in options):
         raise ClasslensError(
