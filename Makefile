@@ -3,15 +3,17 @@
 VENV ?= .venv
 ARGS ?=
 BIN = $(VENV)/bin
+# Tests and modules are compiled once, not in every process.
+unexport PYTHONDONTWRITEBYTECODE
 # One process for each core. Each takes whole files, so that costly fixtures are made once. ARGS="-n 0" is one process.
 PARALLEL = -n logical --maxprocesses 8 --dist loadfile
 # Tests of libraries that ask for newer versions than the lowest that classlens itself takes.
 EXTRAS = tests/models/test_transformers.py tests/models/test_transformers_models.py tests/models/test_open_clip.py
 # Left out on the lowest versions: slow tests, pages in a browser, checks of annotations, and tests of mathematics in torch
-# (which is the same version there) or of the repository itself.
-SAME = core/test_attention core/test_steps core/test_memories core/test_probes core/test_scores core/test_space \
-	explain/test_all_classes explain/test_attribution explain/test_class_gradient explain/test_other_tools \
-	test_conftest test_imports
+# (which is the same version there), of stopping and resuming, or of the repository itself.
+SAME = core/test_attention.py core/test_memories.py core/test_probes.py core/test_scores.py core/test_space.py \
+	core/test_steps.py explain forward tasks/evaluation/test_cascade.py tasks/probes/test_training.py \
+	tasks/tokens/test_resume.py tasks/tuned_lens test_conftest.py test_imports.py
 LOWEST = JAXTYPING_DISABLE=1 $(VENV)-lowest$(1)/bin/python -m pytest -p no:cacheprovider $(PARALLEL) \
 	-m "not slow and not browser"
 
@@ -57,7 +59,7 @@ test-slow: $(call env,full,dev) ## run the slow tests: real Ray, random kills, m
 
 test-lowest: $(call env,test,dev) ## run the tests on the lowest versions that pyproject.toml allows
 	@$(BIN)/python .ci/lowest.py $(VENV)-lowest
-	@$(call LOWEST,) $(EXTRAS:%=--ignore=%) $(SAME:%=--ignore=tests/%.py) $(ARGS)
+	@$(call LOWEST,) $(EXTRAS:%=--ignore=%) --ignore=tests/models/tiny_transformers.py $(SAME:%=--ignore=tests/%) $(ARGS)
 	@$(BIN)/python .ci/lowest.py $(VENV)-lowest-extras transformers open-clip
 	@$(call LOWEST,-extras) $(EXTRAS) tests/models/test_contract.py -k "transformers or open_clip" $(ARGS)
 
