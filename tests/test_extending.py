@@ -212,6 +212,7 @@ for command in {list(listed)}:
         assert set(names) <= set(re.findall(r"[\w-]+", text)), command
 
 
+@pytest.mark.slow
 def test_a_script_serves_as_the_command_line(folder: Path) -> None:
     (folder / "value_norm.py").write_text(page_of("method").files["value_norm.py"], encoding="utf-8")
     (script,) = page_of("index").files

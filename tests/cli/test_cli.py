@@ -535,6 +535,7 @@ def elsewhere(here: Path) -> Iterator[Path]:
     assert not [name for name in os.listdir(here) if name.startswith(".")], "a temporary folder is left"
 
 
+@pytest.mark.slow
 def test_a_run_where_the_terminal_knows_ascii_alone(elsewhere: Path) -> None:
     done = process("-m", "classlens", "inspect", "../cat.png", "--out", "report", PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
@@ -544,6 +545,7 @@ def test_a_run_where_the_terminal_knows_ascii_alone(elsewhere: Path) -> None:
     assert len(os.listdir("report")) == 2 + len(FIGURES)
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_here_cost_one_line(elsewhere: Path) -> None:
     name = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
     done = process("-m", "classlens", "inspect", "../cat.png", "--model", name, HF_HUB_OFFLINE="1")

@@ -64,7 +64,7 @@ def test_lines_for_machines(data: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (("--data", "flder:/x"), "did you mean 'folder'?"),
+        (("--data", "flder:/x"), "did you mean 'folder:ROOT'?"),
         (("--data", "folder:/nowhere"), "is not a folder"),
         (("--batch-size", "many"), "batch size 'many' cannot be used"),
         (("--transform", "mine"), "transform 'mine' is not known"),
@@ -91,6 +91,7 @@ def test_classes_that_do_not_match(tmp_path: Path) -> None:
     assert "'airplane', 'automobile', 'bird', 'cat', 'deer' …" in result.stderr
 
 
+@pytest.mark.slow
 def test_an_interrupt_tells_what_is_saved(data: str, tmp_path: Path) -> None:
     given = [*MODEL, "--data", data, "--out", str(tmp_path / "run.zarr"), "--batch-size", "2", "--workers", "0"]
     # Ctrl-C as soon as measuring begins: the handler that Python starts with.

@@ -15,6 +15,7 @@ def run(*args: str | Path) -> Result:
     return CliRunner().invoke(app, ["paper", *map(str, args)], env={"COLUMNS": "200"})
 
 
+@pytest.mark.slow
 def test_the_paper_in_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice: one of two models has no weights here, then the other alone. Figures are drawn once for each."""
     monkeypatch.setattr("classlens.render.figures.style._DPI", 40)

@@ -207,7 +207,7 @@ def test_a_tuned_lens_from_a_command(train: str, test: str, lens: Path, tmp_path
         (("--held-out", "1"), "held_out 1.0 is no share"),
         (("--learning-rate", "0"), "learning rate 0.0"),
         (("--ram", "lots"), "ram 'lots'"),
-        (("--data", "flder:/x"), "did you mean 'folder'?"),
+        (("--data", "flder:/x"), "did you mean 'folder:ROOT'?"),
         (("--limit", "1"), "give at least 2"),
     ],
 )

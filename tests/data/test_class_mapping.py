@@ -78,6 +78,14 @@ def test_by_number() -> None:
     refused(lambda: matched(["0", "3"], ["ant", "bee", "cow"]), "'3'")
 
 
+def test_numbers_that_are_names_of_classes() -> None:
+    """Folders 1 to 5 for classes "1" to "10" are the first five classes."""
+    numbers = [str(number) for number in range(1, 11)]
+    assert matched(numbers[:5], numbers) == [0, 1, 2, 3, 4]
+    assert matched(["3", "1"], ["3", "0", "1"]) == [0, 2]
+    refused(lambda: matched(["1", "0"], ["1", "2", "3"]), "'0'")  # 1 is a name, 0 would be an index
+
+
 def test_by_index_for_a_model_without_class_names() -> None:
     unnamed = make_classes(3, None)
     assert matched(["ant", "bee", "cow"], unnamed, [2, 2, 0]) == [2, 2, 0]

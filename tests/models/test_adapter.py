@@ -216,7 +216,7 @@ def test_a_library_is_one_record_and_one_row(toy: str) -> None:
 
 
 def test_lists_messages_and_tables_know_an_added_library(toy: str) -> None:
-    refused(lambda: classlens.load("toy_tiny"), "transformers or Toys", "did you mean 'toy:tiny'")
+    refused(lambda: classlens.load("toy_tiny"), " or Toys", "did you mean 'toy:tiny'")
     refused(lambda: classlens.load(nn.Linear(2, 2)), "transformers, Toys")
     result = CliRunner().invoke(app, ["models", "--family", "toy vit"])
     assert result.exit_code == 0

@@ -20,9 +20,9 @@ def map_classes(dataset: Dataset, classes: Classes, *, model_name: str) -> Array
     """The model's class of each image; -1 for an image without a label.
 
     The classes of the images are matched by wnid where the model's classes are ImageNet's, else by name (whole, or one
-    of the synonyms between commas), else by index: classes named by numbers, or a data set with as many classes as a
-    model without class names. All classes are matched in the same way. Raises ClasslensError, with the first five
-    classes of each side, where none of the ways matches them all.
+    of the synonyms between commas), else by index: classes named by numbers that no class of the model has as a name,
+    or a data set with as many classes as a model without class names. All classes are matched in the same way. Raises
+    ClasslensError, with the first five classes of each side, where none of the ways matches them all.
     """
     if not dataset.classes:
         return np.full(len(dataset), -1, dtype=np.int64)
@@ -79,21 +79,17 @@ def _plain(name: str) -> str:
 def _by_name(names: Sequence[ClassName], classes: Classes) -> list[int] | None:
     indices = []
     for name in names:
-        if name.name.strip().isdecimal():
+        spellings = (name.name, name.name.replace("_", " "), name.name.partition(",")[0])
+        index = next((found[0] for found in map(classes.of_name, spellings) if len(found) == 1), None)
+        if index is None:
             return None
-        for spelling in (name.name, name.name.replace("_", " "), name.name.partition(",")[0]):
-            try:
-                indices.append(classes.index(spelling))
-                break
-            except ClasslensError:
-                continue
-        else:
-            return None
+        indices.append(index)
     return indices
 
 
 def _by_index(names: Sequence[ClassName], dataset: Dataset, classes: Classes, used: list[int]) -> list[int] | None:
     if all(name.name.strip().isdecimal() and int(name.name) < len(classes) for name in names):
-        return [int(name.name) for name in names]
+        # Some of the numbers are names of classes: neither reading holds for all.
+        return None if any(classes.of_name(name.name) for name in names) else [int(name.name) for name in names]
     unnamed = all(_PLACEHOLDER.fullmatch(text) for text in classes.names)
     return used if unnamed and len(dataset.classes) == len(classes) else None

@@ -45,13 +45,17 @@ class Classes:
             )
         return int(target)
 
-    def _index_of_name(self, name: str) -> int:
+    def of_name(self, name: str) -> list[int]:
+        """The classes of this name, or of this synonym where no class has the whole name; a number is a name here."""
         spelling = name.strip().lower()
         matches = self._indices.get(spelling, [])
-        whole_names = [index for index in matches if self.names[index].lower() == spelling]
-        candidates = whole_names or matches
-        if len(candidates) == 1:
-            return candidates[0]
+        return [index for index in matches if self.names[index].lower() == spelling] or matches
+
+    def _index_of_name(self, name: str) -> int:
+        spelling = name.strip().lower()
+        matches = self.of_name(name)
+        if len(matches) == 1:
+            return matches[0]
         if matches:
             raise ClasslensError(
                 f"class name {name!r} belongs to several classes, indices {', '.join(map(str, matches))}: give the "

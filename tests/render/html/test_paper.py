@@ -37,6 +37,7 @@ def made(analysis: AnalyzeResult, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder / "paper.html"
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [360, 1200])
 def test_the_page(made: Path, analysis: AnalyzeResult, page: Page, width: int) -> None:
