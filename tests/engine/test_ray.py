@@ -149,23 +149,24 @@ def test_decoders_on_a_cluster(tmp_path: Path) -> None:
     ],
 )
 def test_probes_trained_on_a_cluster(tmp_path: Path, options: dict[str, Any]) -> None:
-    """Also resumed there from a checkpoint of a local run."""
+    """Also resumed there from a checkpoint of a local run, where probes have sums."""
     train, test = train_and_test(tmp_path)
     options = {"sites": ("attn_out", "resid_post"), "batch_size": 4, **options}
     cluster: dict[str, Any] = {"engine": "ray", "cluster": Cluster(actors=2)}
     expected = probe(MODEL, train, test, tmp_path / "local", **options, workers=0)
     result = probe(MODEL, train, test, tmp_path / "ray", **options, **cluster)
     assert (result.trained, result.passes) == (expected.trained, expected.passes)
+    if "kind" not in options:
 
-    def stop(now: Progress) -> None:
-        if now.done == 20:
-            raise KeyboardInterrupt
+        def stop(now: Progress) -> None:
+            if now.done == 20:
+                raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        probe(MODEL, train, test, tmp_path / "resumed", **options, workers=0, report=stop)
-    assert list((tmp_path / "resumed").rglob("training.checkpoint"))
-    probe(MODEL, train, test, tmp_path / "resumed", **options, **cluster)
-    for out in (tmp_path / "ray", tmp_path / "resumed"):
+        with pytest.raises(KeyboardInterrupt):
+            probe(MODEL, train, test, tmp_path / "resumed", **options, workers=0, report=stop)
+        assert list((tmp_path / "resumed").rglob("training.checkpoint"))
+        probe(MODEL, train, test, tmp_path / "resumed", **options, **cluster)
+    for out in (path for path in (tmp_path / "ray", tmp_path / "resumed") if path.exists()):
         folders = [path for path in (tmp_path / "local").iterdir() if path.suffix != ".zarr"]
         for file in (file for path in folders for file in path.iterdir()):
             assert (out / file.relative_to(tmp_path / "local")).read_bytes() == file.read_bytes(), file.name
