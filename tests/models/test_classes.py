@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import timm
+import torch
 
+import classlens
 from classlens.errors import ClasslensError
-from classlens.models.classes import Classes, make_classes, read_class_names
+from classlens.models.classes import Classes, make_classes, ordered_names, read_class_names
 
 # Like ImageNet's: synonyms between commas, one word for two classes (crane the bird, crane the machine).
 BIRDS = Classes(("tench, Tinca tinca", "crane", "tabby, tabby cat", "crane, hoist", "Egyptian cat", "7"))
@@ -158,3 +162,56 @@ def test_a_file_that_cannot_be_read(kind: str, tmp_path: Path) -> None:
         read_class_names(file)
     assert repr(str(file)) in str(caught.value)
     assert caught.value.__suppress_context__
+
+
+NAMES = ["ant", "bee", "cow"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [{2: "cow", 0: "ant", 1: "bee"}, {"1": "bee", "2": "cow", "0": "ant"}, tuple(NAMES)],
+    ids=["dict", "dict of text", "tuple"],
+)
+def test_names_have_the_order_of_the_rows(names: Any) -> None:
+    assert list(ordered_names(names)) == NAMES
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"ant", "bee"}, "a set, which has no order: give a list"),
+        ({"ant": 0, "bee": 1}, "a dict with the keys 'ant', 'bee'"),
+        ({0: "ant", 2: "cow"}, "a dict with the keys 0, 2"),
+        ({1: "ant", 2: "bee"}, "a dict with the keys 1, 2"),
+        ({0: "ant", "0": "bee"}, "a dict with the keys 0, '0'"),
+        ((name for name in NAMES), "a generator, which has no order"),
+    ],
+)
+@pytest.mark.wrong_types
+def test_names_without_an_order_are_refused(names: Any, message: str) -> None:
+    with pytest.raises(ClasslensError, match=message):
+        ordered_names(names)
+    with pytest.raises(ClasslensError, match=message):
+        classlens.load(timm.create_model("test_vit", num_classes=2), class_names=names)
+
+
+def timm_model(**config: Any) -> Any:
+    model: Any = timm.create_model("test_vit", num_classes=3)
+    model.pretrained_cfg = {**model.pretrained_cfg, **config}
+    return model
+
+
+@pytest.mark.parametrize("labels", [NAMES, {"2": "cow", "0": "ant", "1": "bee"}])
+def test_the_record_of_a_timm_model(labels: Any) -> None:
+    assert classlens.load(timm_model(label_names=labels)).classes.names == tuple(NAMES)
+    described = timm_model(label_names=labels, label_descriptions={name: name.upper() for name in NAMES})
+    assert classlens.load(described).classes.names == ("ANT", "BEE", "COW")
+    assert classlens.load(timm_model(label_names=NAMES[:2])).classes.names[0] == "class 0"
+
+
+def test_a_checkpoint_of_1000_classes_is_not_imagenet(tmp_path: Path) -> None:
+    """Nothing in it says so; random weights of the same names keep ImageNet's."""
+    torch.save(timm.create_model("test_vit", num_classes=1000).state_dict(), tmp_path / "mine.pt")
+    own = classlens.load("test_vit.r160_in1k", checkpoint=tmp_path / "mine.pt")
+    assert own.classes.names[0] == "class 0"
+    assert classlens.load("test_vit.r160_in1k", pretrained=False).classes.names[0] == "tench, Tinca tinca"

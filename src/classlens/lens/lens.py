@@ -29,7 +29,7 @@ from classlens.lens.target import Target, class_indices, is_predicted
 from classlens.lens.trace import Trace
 from classlens.lens.tuned_lens import TunedLens, read_tuned_lens
 from classlens.lens.verify import check_laws
-from classlens.models.classes import Classes
+from classlens.models.classes import Classes, ClassNames
 from classlens.models.load import LoadedModel, load_model
 from classlens.models.self_check import Checks, require_laws
 from classlens.models.transforms import Preprocessing, Transform
@@ -42,7 +42,7 @@ def load(
     checkpoint: str | Path | None = None,
     num_classes: int | None = None,
     head: nn.Linear | str | Path | None = None,
-    class_names: Sequence[str] | None = None,
+    class_names: ClassNames | None = None,
     transform: Transform | Literal["paper"] | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
@@ -61,7 +61,7 @@ def load(
         num_classes: rows of the head; taken from the checkpoint when left out.
         head: a linear layer, or a file with its weight and bias, for a timm backbone such as DINOv2 or DINOv3. It takes
             the backbone's pooled vector, or ``[cls ; mean(patch)]`` where it is twice as wide.
-        class_names: one name for each row of the head, in order.
+        class_names: one name for each row of the head: a list in order, or a dict from indices to names.
         transform: a function from a picture to ``[channel, height, width]`` pixels, or ``"paper"`` (resize without a
             crop, bilinear, mean = std = 0.5); the model's own eval transform when left out.
         device: device of the model, such as ``"cuda"``; unchanged when left out.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from classlens.errors import ClasslensError, suggestion
+
+ClassNames = Sequence[str] | Mapping[int, str] | Mapping[str, str]
+"""A name for each row of a head: in order, or by index."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,24 @@ class Classes:
             f": give an index from 0 to {len(self.names) - 1}, or a name such as {examples}"
         )
         raise ClasslensError(f"class {name!r} is not one of this model's {len(self.names)} classes{hint}")
+
+
+def ordered_names(names: ClassNames) -> Sequence[str]:
+    """Names in the order of the head's rows; raises ClasslensError for names without an order."""
+    if isinstance(names, Mapping):
+        try:
+            by_index = {int(index): name for index, name in names.items()}
+        except (TypeError, ValueError):
+            by_index = {}
+        if len(by_index) != len(names) or sorted(by_index) != list(range(len(names))):
+            raise ClasslensError(
+                f"class names were given as a dict with the keys {', '.join(map(repr, list(names)[:5]))}: give a list, "
+                "or a dict from the indices 0, 1 … to names"
+            )
+        return [by_index[index] for index in range(len(names))]
+    if not isinstance(names, Sequence):
+        raise ClasslensError(f"class names were given as a {type(names).__name__}, which has no order: give a list")
+    return names
 
 
 def make_classes(num_classes: int, names: Sequence[str] | None) -> Classes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,7 @@ from torch import nn
 
 from classlens.errors import ClasslensError
 from classlens.models.adapter import LibraryModel, ModelRequest, adapter_of_module, adapter_of_name, from_user
-from classlens.models.classes import Classes, make_classes
+from classlens.models.classes import Classes, ClassNames, make_classes, ordered_names
 from classlens.models.transforms import Preprocessing, Transform, make_preprocessing, paper_transform
 from classlens.models.view import ModelView
 
@@ -32,7 +31,7 @@ def load_model(
     checkpoint: str | Path | None = None,
     num_classes: int | None = None,
     head: nn.Linear | str | Path | None = None,
-    class_names: Sequence[str] | None = None,
+    class_names: ClassNames | None = None,
     transform: Transform | Literal["paper"] | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
@@ -46,6 +45,7 @@ def load_model(
         raise ClasslensError(
             f"a {type(model).__name__} was given as the model: give a model name, a folder, a module or a ModelView"
         )
+    class_names = None if class_names is None else ordered_names(class_names)
     request = ModelRequest(checkpoint, num_classes, pretrained, options, class_names)
     if isinstance(model, nn.Module | ModelView):
         if not request.is_default:

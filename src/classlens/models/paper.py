@@ -87,7 +87,8 @@ def create(name: str, request: ModelRequest) -> LibraryModel:
     module: Any = created.module
     size = tuple(module.patch_embed.img_size)
     transform = created.transform if model.transform is None else model.transform(size)
-    return replace(created, transform=transform, paper_transform=transform)
+    names = timm.imagenet_names(classes) if classes == model.classes else created.class_names
+    return replace(created, class_names=names, transform=transform, paper_transform=transform)
 
 
 def list_models() -> Iterator[ModelEntry]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
@@ -16,6 +16,7 @@ from torch import nn
 from classlens.errors import ClasslensError, cause, suggestion
 from classlens.models.adapter import Adapter, LibraryModel, ModelRequest
 from classlens.models.checkpoint import State, apply_state, read_state
+from classlens.models.classes import ordered_names
 from classlens.models.timm_linear_head import LinearHead, describe_head
 from classlens.models.timm_models import SUPPORTED, describe_model, find_spec
 from classlens.models.timm_names import MODULES, list_models
@@ -40,7 +41,8 @@ def create(name: str, request: ModelRequest, clean: Callable[[State], State] | N
     ``clean`` removes from a checkpoint's state dict parts that do not belong to the model.
     """
     if request.checkpoint is None:
-        model = from_module(_build(name, request, request.num_classes))
+        module = _build(name, request, request.num_classes)
+        model = from_module(module)
     else:
         state = read_state(request.checkpoint)
         if clean is not None:
@@ -50,23 +52,49 @@ def create(name: str, request: ModelRequest, clean: Callable[[State], State] | N
         module = _build(name, replace(request, pretrained=False), rows)
         apply_state(module, state, request.checkpoint, _convert)
         model = from_module(module)
+    if request.checkpoint is not None or _is_foreign(name):
+        model = replace(model, class_names=_recorded_names(module))  # not ImageNet's by the number of classes alone
     # The reference keeps timm's transform for the MIIL models.
     return replace(model, paper_transform=model.transform) if "_miil" in name else model
 
 
+def _is_foreign(name: str) -> bool:
+    """Whether the weights may be of another data set than those of timm."""
+    return name.startswith(("hf-hub:", "hf_hub:", "local-dir:")) and ":timm/" not in name
+
+
+def _recorded_names(module: Any) -> Sequence[str] | None:
+    """The class names in the model's own record, where they fit its head."""
+    config = getattr(module, "pretrained_cfg", None) or {}
+    labels, descriptions = config.get("label_names"), config.get("label_descriptions") or {}
+    if not labels or len(labels) != module.num_classes:
+        return None
+    return [descriptions.get(label, label) for label in ordered_names(labels)]
+
+
+def imagenet_names(classes: int) -> list[str] | None:
+    """The names of ImageNet's classes, or of its subset of so many; None for another number."""
+    subset = infer_imagenet_subset({"num_classes": classes})
+    if subset is None:
+        return None
+    info = ImageNetInfo(subset)
+    return [info.index_to_description(index) for index in range(classes)]
+
+
 def from_module(module: nn.Module) -> LibraryModel:
-    """timm's eval transform at the model's input size; ImageNet's names for an unchanged number of classes."""
+    """timm's eval transform at the model's input size, and class names.
+
+    Names are those of the model's own record, or ImageNet's for an unchanged number of classes.
+    """
     if isinstance(module, LinearHead):
         return replace(from_module(module.backbone), module=module, class_names=None)
     model: Any = module
     config = getattr(model, "pretrained_cfg", None)
     if not config:
         return LibraryModel(module)
-    names: list[str] | None = None
-    subset = infer_imagenet_subset({"num_classes": model.num_classes})
-    if subset is not None and config.get("num_classes") == model.num_classes:
-        info = ImageNetInfo(subset)
-        names = [info.index_to_description(index) for index in range(model.num_classes)]
+    names = _recorded_names(module)
+    if names is None and config.get("num_classes") == model.num_classes:
+        names = imagenet_names(model.num_classes)
     data = resolve_model_data_config(model)
     size = getattr(getattr(model, "patch_embed", None), "img_size", None) or data["input_size"][1:]
     data["input_size"] = (data["input_size"][0], *size)

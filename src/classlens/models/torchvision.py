@@ -56,7 +56,8 @@ def create(name: str, request: ModelRequest) -> LibraryModel:
     else:
         module = _build(name, architecture, options)
     categories = weights.meta["categories"]
-    names = categories if module.num_classes == len(categories) else None
+    # Nothing in a file says what its classes are.
+    names = categories if request.checkpoint is None and module.num_classes == len(categories) else None
     return LibraryModel(module, names, _transform(module, architecture, weights))
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from classlens.errors import ClasslensError, cause
 from classlens.models.adapter import Adapter, LibraryModel, ModelRequest
+from classlens.models.classes import ordered_names
 from classlens.models.transformers_models import SPECS, SUPPORTED, describe, find_part, find_spec, refuse_model
 from classlens.models.transformers_names import list_models
 from classlens.models.transforms import Transform
@@ -185,12 +186,15 @@ def _not_fetched(name: str, source: str, error: Exception) -> ClasslensError:
 
 def _class_names(module: Any) -> Sequence[str] | None:
     """The names in the config, unless they are placeholders or do not match the head."""
-    labels: dict[int, str] = getattr(module.config, "id2label", None) or {}
+    labels: dict[Any, str] = getattr(module.config, "id2label", None) or {}
     spec = find_spec(module)
     rows = None if spec is None else getattr(find_part(module, spec.heads[:1]), "out_features", None)
-    if sorted(labels) != list(range(len(labels))) or len(labels) != rows:
+    if len(labels) != rows:
         return None
-    names = [str(labels[index]) for index in range(len(labels))]
+    try:
+        names = [str(name) for name in ordered_names(labels)]
+    except ClasslensError:
+        return None
     return None if all(name == f"LABEL_{index}" for index, name in enumerate(names)) else names
 
 
