@@ -39,7 +39,8 @@ def legrad(
         graph = differentiable_pass(view, recording.pixels[images], ("resid_post",))
         maps = []
         for block, (weights, state) in enumerate(zip(graph.attention, graph.activations["resid_post"], strict=True)):
-            logit = logits_after(view, block, state).gather(1, target[images, None].to(state.device)).sum()
+            with torch.enable_grad():
+                logit = logits_after(view, block, state).gather(1, target[images, None].to(state.device)).sum()
             gradient = torch.cat(graph.gradients(logit, weights), dim=1).to(recording.dtype)
             maps.append(gradient.clamp_min(0).mean(dim=2)[:, :, image_tokens])
         return torch.stack(maps, dim=1) / (len(maps) * maps[0].shape[1])

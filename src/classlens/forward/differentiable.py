@@ -12,6 +12,7 @@ from torch import Tensor
 
 from classlens.errors import ClasslensError
 from classlens.forward.hooks import replacing
+from classlens.forward.isolation import exclusive
 from classlens.forward.run import run
 from classlens.models.view import ModelView
 
@@ -28,7 +29,8 @@ class DifferentiablePass(NamedTuple):
 
     def logit(self, target: Int[Tensor, " image"]) -> Float[Tensor, ""]:
         """Sum of the images' class logits; its gradient at one image is that of the image's own logit."""
-        return self.logits.gather(1, target[:, None].to(self.logits.device)).sum()
+        with torch.enable_grad():
+            return self.logits.gather(1, target[:, None].to(self.logits.device)).sum()
 
     def gradients(self, value: Float[Tensor, ""], inputs: list[Tensor]) -> list[Tensor]:
         """Gradients of ``value`` by tensors of this pass; the graph is kept."""
@@ -63,6 +65,7 @@ def differentiable_pass(
         return x
 
     with ExitStack() as stack:
+        stack.enter_context(exclusive(view.module))
         for number, block in enumerate(view.blocks):
             for name, tensors in [("attention", attention[number]), *activations.items()]:
                 point = block.points[name]
@@ -73,5 +76,6 @@ def differentiable_pass(
                     )
                 # A point may read a view or copy of the passing tensor. Only what is put back lies on the graph.
                 stack.enter_context(replacing(point, partial(keep, tensors)))
-        leaf = pixels.detach().to(view.device, view.dtype).requires_grad_()
+        leaf = pixels.detach().to(view.device, view.dtype)
+        leaf = (leaf.clone() if leaf.is_inference() else leaf).requires_grad_()
         return DifferentiablePass(run(view, leaf, unfused=True, gradients=True), attention, activations)

@@ -10,20 +10,36 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from classlens.forward.hooks import Receiver, watching
+from classlens.forward.isolation import exclusive, plain_torch
 from classlens.models.view import ModelView
+
+# Flags of timm and OpenCLIP, and of transformers, to compute activations again in the backward pass.
+_CHECKPOINTING = ("grad_checkpointing", "gradient_checkpointing")
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; on exit every submodule gets its own ``training`` flag back."""
-    flags = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for part, training in flags:
-            part.training = training
+    """Evaluation mode without gradients or checkpointing, for one thread at a time.
+
+    On exit every submodule gets its own flags back. Hooks would see activations twice that are computed again.
+    """
+    with exclusive(module), plain_torch():
+        flags: list[tuple[nn.Module, str, bool]] = [(part, "training", part.training) for part in module.modules()]
+        flags += [
+            (part, name, True)
+            for part in module.modules()
+            for name in _CHECKPOINTING
+            if getattr(part, name, False) is True
+        ]
+        module.eval()
+        for part, name, _ in flags:
+            setattr(part, name, False)
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            for part, name, value in flags:
+                setattr(part, name, value)
 
 
 def run(

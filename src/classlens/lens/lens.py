@@ -20,6 +20,7 @@ from classlens.errors import ClasslensError, cause
 from classlens.explain.batching import slices
 from classlens.explain.registry import method_of
 from classlens.forward.edits.edit import Edit, editing
+from classlens.forward.isolation import isolated, isolated_methods
 from classlens.forward.recording import Recording, record
 from classlens.forward.streaming import reduce_tokens
 from classlens.lens.coords import array, method_attrs, state_coords, target_coords
@@ -36,6 +37,7 @@ from classlens.models.transforms import Preprocessing, Transform
 from classlens.models.view import ModelView, Site
 
 
+@isolated
 def load(
     model: str | Path | nn.Module | ModelView,
     *,
@@ -99,6 +101,7 @@ def load(
     )
 
 
+@isolated_methods
 class Lens:
     """A model with its class embedding, classes and preprocessing, from ``classlens.load``.
 
@@ -268,6 +271,7 @@ class Lens:
                 explain = partial(chosen.run, recording)
             targets.append(indices.pop("target"))
             maps.append(explain(targets[-1], **{**options, **indices}))
+            _check_images(names[batch], maps[-1], "gives importance values")
         tokens = self.view.tokens((int(pixels.shape[2]), int(pixels.shape[3])))
         coords = state_coords(self.view, tokens, names, site_blocks(self.view, "attn_out"), image_only=True)
         coords |= target_coords(self.classes, torch.cat(targets).numpy())
@@ -337,12 +341,7 @@ class Lens:
     def _record(self, names: Sequence[str], pixels: Tensor, batch_size: int) -> Recording:
         """Run the model; raises ClasslensError for an image whose logits are not finite."""
         recording = record(self.view, pixels, batch_size=batch_size)
-        finite = torch.isfinite(recording.logits).all(dim=1)
-        if not bool(finite.all()):
-            raise ClasslensError(
-                f"image {names[int((~finite).nonzero()[0])]!r} gives logits that are not finite: expected finite "
-                "weights and pixels; check the image and the checkpoint for NaN"
-            )
+        _check_images(names, recording.logits, "gives logits")
         return recording
 
     def _inputs(self, images: Images, batch_size: int) -> tuple[list[str], Float[Tensor, "image channel height width"]]:
@@ -351,6 +350,16 @@ class Lens:
         if batch_size < 1:
             raise ClasslensError(f"batch_size is {batch_size}: expected at least 1 image")
         return prepare_images(images, self.view, self.preprocessing)
+
+
+def _check_images(names: Sequence[str], values: Tensor, what: str) -> None:
+    """Raises ClasslensError for an image with values that are not finite."""
+    finite = torch.isfinite(values).flatten(1).all(dim=1)
+    if not bool(finite.all()):
+        raise ClasslensError(
+            f"image {names[int((~finite).nonzero()[0])]!r} {what} that are not finite: expected finite weights and "
+            "pixels; check the image and the checkpoint for NaN"
+        )
 
 
 def _parameter_identities(module: nn.Module) -> dict[str, tuple[int, torch.dtype, torch.device]]:

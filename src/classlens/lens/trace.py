@@ -24,6 +24,7 @@ from classlens.explain.batching import slices
 from classlens.explain.class_logits import token_logits
 from classlens.explain.queries import Query
 from classlens.explain.registry import method_of
+from classlens.forward.isolation import isolated_methods
 from classlens.forward.recording import Recording
 from classlens.lens.coords import (
     Coordinates,
@@ -42,6 +43,7 @@ from classlens.models.transforms import Preprocessing
 from classlens.models.view import Site
 
 
+@isolated_methods
 class Trace:
     """A recorded forward pass over some images; every result is an ``xarray.DataArray`` or ``Dataset`` with labels.
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from classlens.errors import ClasslensError
 from classlens.forward.edits.registry import EDITS
 from classlens.forward.hooks import Change, replacing
+from classlens.forward.isolation import exclusive, plain_torch
 from classlens.models.view import ModelView
 
 # Points that pass only within ``ModelView.exposing_coefficients``.
@@ -76,12 +77,14 @@ class Edit(ABC):
 
 @contextmanager
 def editing(view: ModelView, edits: Sequence[Edit]) -> Iterator[None]:
-    """Apply edits to every pass in the body; afterwards the model is as before (law 4)."""
+    """Apply edits to every pass in the body; afterwards the model is as before (law 4). Other threads wait."""
     for edit in edits:
         if not isinstance(edit, Edit):
             raise ClasslensError(f"{repr(edit)[:80]} is not an edit: give an instance of {', '.join(EDITS)}")
     with ExitStack() as stack:
-        steps = [step for edit in edits for step in edit.steps(view)]
+        stack.enter_context(exclusive(view.module))
+        with plain_torch():
+            steps = [step for edit in edits for step in edit.steps(view)]
         edited = {step.point for step in steps}
         if "attention" in edited:
             stack.enter_context(view.unfused())

@@ -17,6 +17,7 @@ from classlens.engine.progress import MeasureResult, Report, no_report
 from classlens.engine.ray import Cluster
 from classlens.engine.session import Engine, RunOptions, Selection, Session
 from classlens.errors import ClasslensError, require_extra
+from classlens.forward.isolation import isolated
 from classlens.lens.coords import image_names
 from classlens.lens.lens import Lens
 from classlens.store.open_store import group_names
@@ -57,6 +58,7 @@ class EvaluateResult:
     statistics: Statistics
 
 
+@isolated
 def evaluate(
     model: Model,
     data: str | Dataset,

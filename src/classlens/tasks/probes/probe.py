@@ -15,6 +15,7 @@ from classlens.engine.ram import parse_ram
 from classlens.engine.ray import Cluster
 from classlens.engine.session import Engine, RunOptions, Selection, Session
 from classlens.errors import ClasslensError, require_extra, unknown
+from classlens.forward.isolation import isolated
 from classlens.lens.tuned_lens import TunedLens
 from classlens.store.lock import only_writer
 from classlens.store.probe_folder import ProbeFolder
@@ -52,6 +53,7 @@ class ProbeResult:
     seconds: float
 
 
+@isolated
 def probe(
     model: Model,
     train: str | Dataset,

@@ -17,6 +17,7 @@ from classlens.engine.ray import Cluster
 from classlens.engine.session import Engine, RunOptions, Selection, Session
 from classlens.errors import ClasslensError, suggestion
 from classlens.forward.agreement import BY, SUBLAYERS
+from classlens.forward.isolation import isolated
 from classlens.lens.coords import image_names, token_coords
 from classlens.lens.lens import Lens
 from classlens.lens.tuned_lens import TunedLens
@@ -31,6 +32,7 @@ from classlens.tasks.tokens.schema import STORED_SITES, Axes
 from classlens.tasks.tokens.task import TokenTask
 
 
+@isolated
 def measure(
     model: Model,
     data: str | Dataset,

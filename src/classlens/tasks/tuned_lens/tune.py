@@ -20,6 +20,7 @@ from classlens.engine.ram import parse_ram
 from classlens.engine.ray import Cluster
 from classlens.engine.session import Engine, RunOptions, Selection, Session
 from classlens.errors import ClasslensError, cause
+from classlens.forward.isolation import isolated
 from classlens.lens.tuned_lens import TunedLens, read_tuned_lens
 from classlens.models.view import ModelView
 from classlens.store.atomic import atomic_write, clear_leftovers
@@ -54,6 +55,7 @@ class TuneResult:
     seconds: float
 
 
+@isolated
 def tune(
     model: Model,
     data: str | Dataset,

@@ -1,0 +1,89 @@
+"""Passes that nothing around them changes: one at a time on a model, and outside the caller's contexts of torch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from functools import wraps
+from threading import Lock, RLock
+from typing import Any, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+P = ParamSpec("P")
+R = TypeVar("R")
+C = TypeVar("C", bound=type)
+
+_locks: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
+_guard = Lock()
+
+
+@contextmanager
+def exclusive(module: nn.Module) -> Iterator[None]:
+    """Keep other threads from running a model, so that hooks, flags and edits of a pass are its own.
+
+    Models around one backbone share its lock: the key is the first part that has parameters.
+    """
+    parts = (part for part in module.modules() if next(part.parameters(recurse=False), None) is not None)
+    with _guard:
+        lock = _locks.setdefault(next(parts, module), RLock())
+    with lock:
+        yield
+
+
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """Without the caller's autocast and inference mode, and with torch's own default dtype and device."""
+    dtype = torch.get_default_dtype()
+    with ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        for device in ("cpu", "cuda", "mps", "xpu"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        if dtype != torch.float32:
+            stack.callback(torch.set_default_dtype, dtype)
+            torch.set_default_dtype(torch.float32)
+        yield
+
+
+def isolated(function: Callable[P, R]) -> Callable[P, R]:
+    """Run a function in ``plain_torch``; a generator leaves it between two values."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        with plain_torch():
+            result: Any = function(*args, **kwargs)
+        values: Any = _isolated_values(result) if inspect.isgenerator(result) else result
+        return values  # type: ignore[no-any-return]
+
+    return call
+
+
+def _isolated_values(values: Generator[Any, Any, Any]) -> Iterator[Any]:
+    with closing(values):
+        while True:
+            with plain_torch():
+                try:
+                    value = next(values)
+                except StopIteration:
+                    return
+            yield value
+
+
+def isolated_methods(cls: C) -> C:
+    """Isolate every public method and property of a class."""
+    for name, member in list(vars(cls).items()):
+        if name.startswith("_"):
+            continue
+        if isinstance(member, property):
+            assert member.fget is not None
+            setattr(cls, name, property(isolated(member.fget), doc=member.__doc__))
+        elif inspect.isfunction(member):
+            setattr(cls, name, isolated(member))
+    return cls
