@@ -15,7 +15,7 @@ from classlens.core.space import ClassSpace
 from classlens.core.steps import Norm, compute_dtype
 from classlens.errors import ClasslensError
 from classlens.explain.batching import slices
-from classlens.explain.class_gradient import gradient_of_block, image_groups, resolved_loss
+from classlens.explain.class_gradient import check_edits, gradient_of_block, image_groups, resolved_loss
 from classlens.explain.queries import Queries, Query, queries_of
 from classlens.forward.recording import Recording
 
@@ -147,6 +147,7 @@ def _walk(
     shift: Callable[[slice, int, Tensor, float], None],
 ) -> None:
     """Call ``add`` with the gradients of some logits at the heads of a block, ``shift`` with the term they share."""
+    check_edits(recording)
     if resolved_loss(loss) == "double_softmax":
         raise ClasslensError("loss 'double_softmax' has no form for all classes at once: give logit or cross_entropy")
     view, image_tokens = recording.view, recording.tokens.image

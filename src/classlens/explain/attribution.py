@@ -12,10 +12,12 @@ from torch.nn import functional as F
 from classlens.core.attention import Functional, head_contributions
 from classlens.core.space import ClassOrWeights, select_classes
 from classlens.core.steps import compute_dtype
+from classlens.errors import ClasslensError
 from classlens.explain.batching import slices
 from classlens.explain.method import Method
 from classlens.forward.recording import Recording
 from classlens.forward.run import run
+from classlens.models.view import ModelView
 
 # Attention weights of one block held at once: 64 MiB in float32.
 _WEIGHTS = 16 * 2**20
@@ -33,6 +35,7 @@ class Attribution:
 
 def attribute(recording: Recording, target: ClassOrWeights) -> Attribution:
     """Attribute the logit of a class, or a weighted sum of logits, with the scale of every norm held at its value."""
+    recording.require_same_edits()
     heads = max(block.heads for block in recording.view.blocks)
     groups = slices(len(target), _WEIGHTS // (heads * recording.tokens.count**2))
     parts = [_attribute(recording, target[images], images) for images in groups]
@@ -57,13 +60,17 @@ def _attribute(recording: Recording, target: Tensor, images: slice) -> Attributi
         """Contributions of one block's heads while the model runs again, so that its attention weights are dropped."""
         nonlocal bias
         total: Tensor | float = 0.0
+        added: Tensor | float = 0.0
         for tokens, functional in functionals:
             inside = (recording.before_norm(name, number, images, tokens) for name in ("attn_raw", "attn_joined"))
             through, constant = functional.through(view.blocks[number].attn, *inside)
             values = recording.activation("values", number)[images]
             total = total + head_contributions(through, attention=pattern[:, :, tokens], values=values)
             bias = bias + constant
+            added = added + functional(recording.activation("attn_out", number)[images, tokens]) - constant
         assert isinstance(total, Tensor)
+        assert isinstance(added, Tensor)
+        _check_heads(view, number, total, added)
         attention.append(total)
 
     run(view, recording.pixels[images], {"attention": attend}, unfused=True)
@@ -79,6 +86,22 @@ def _attribute(recording: Recording, target: Tensor, images: slice) -> Attributi
     embed = sum(functional(recording.activation("embed", 0)[images, tokens]) for tokens, functional in functionals)
     assert isinstance(embed, Tensor)
     return Attribution(embed, torch.stack(attention, dim=1), torch.stack(mlp, dim=1), bias)
+
+
+def _check_heads(
+    view: ModelView, block: int, heads: Float[Tensor, "image head token"], added: Float[Tensor, " image"]
+) -> None:
+    """Raises ClasslensError where a block adds something else than its heads: an edit, a hook, or an adapter."""
+    error = (heads.sum(dim=(1, 2)) - added).abs()
+    # The model rounds its own sums; without an edit they differ by a few eps of the largest terms.
+    tolerance = max(1e-3, 16 * torch.finfo(view.dtype).eps) * (heads.abs().sum(dim=(1, 2)) + added.abs()) + 1e-6
+    if bool((error > tolerance).any()):
+        image = int((error - tolerance).argmax())
+        raise ClasslensError(
+            f"the heads of block {block} of model {view.name!r} contribute {float(heads[image].sum()):.3g} to the "
+            f"logit, but its attention adds {float(added[image]):.3g}: something changes it after the heads; leave out "
+            "an edit of heads or of attention's output, or the hook or adapter that does"
+        )
 
 
 def logit_attribution(recording: Recording, target: Int[Tensor, " image"]) -> Float[Tensor, "image block head token"]:

@@ -21,6 +21,7 @@ def slices(count: int, step: int) -> Iterator[slice]:
 
 def explain_in_groups(recording: Recording, explain: Callable[[slice], Tensor]) -> Tensor:
     """Maps of all images on the CPU, from a method that holds the attention weights of a group at once."""
+    recording.require_same_edits()
     heads = sum(block.heads for block in recording.view.blocks)
     groups = slices(len(recording), _WEIGHTS // (heads * recording.tokens.count**2))
     return torch.cat([explain(images).detach().cpu() for images in groups])

@@ -46,6 +46,7 @@ def class_gradient_maps(
         query: another token in the place of ``q``.
     """
     loss = resolved_loss(loss, against)
+    check_edits(recording)
     view, image_tokens = recording.view, recording.tokens.image
     shape = (len(target), len(view.blocks), view.blocks[0].heads, image_tokens.stop - image_tokens.start)
     result = torch.zeros(shape, dtype=recording.dtype)
@@ -74,6 +75,7 @@ def class_gradient_streamed(
     held: dict[tuple[str, int], Tensor] = {}
     # A recording of the one block that passes.
     passing = Recording(view, tokens, pixels.new_empty(len(pixels), 0), pixels, held)
+    check_edits(passing)
     shape = (len(pixels), len(view.blocks), view.blocks[0].heads, tokens.grid[0] * tokens.grid[1])
     result = torch.zeros(shape, dtype=passing.dtype)
     groups = queries_of(passing, query)
@@ -89,6 +91,11 @@ def class_gradient_streamed(
 
     stream(view, pixels, (*_INNER, "attn_out"), receive)
     return result
+
+
+def check_edits(recording: Recording) -> None:
+    """Raises ClasslensError where an edit changes what the closed form reads."""
+    recording.require_unchanged(("values", "attn_coefficients", "attn_joined", "attn_out"), "gradients by attention")
 
 
 def _explain_block(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from classlens.core.steps import compute_dtype
+from classlens.errors import ClasslensError
+from classlens.forward.active_edits import active_edits
 from classlens.forward.streaming import stream
 from classlens.models.view import ModelView, Tokens
 
@@ -36,6 +38,25 @@ class Recording:
         self.logits = logits
         self.pixels = pixels
         self._activations = activations
+        self._active = active_edits(view.module)
+
+    def require_same_edits(self) -> None:
+        """Raises ClasslensError where the model has other edits now: another pass would not be the recorded one."""
+        if active_edits(self.view.module).edits != self._active.edits:
+            names = ", ".join(type(edit).__name__ for edit in self._active.edits) or "no edits"
+            raise ClasslensError(
+                f"these images ran with {names}, and this explanation runs them again: call it within the same "
+                "lens.edit(…), with the same edit objects"
+            )
+
+    def require_unchanged(self, points: Collection[str], what: str) -> None:
+        """Raises ClasslensError where an edit changes one of these points."""
+        changed = [point for point in points if point in self._active.points]
+        if changed:
+            raise ClasslensError(
+                f"{what} would be those of the unedited model, as an edit changes {changed[0]}: leave that edit out, "
+                "or give a method that runs the edited model, such as chefer"
+            )
 
     def __len__(self) -> int:
         return len(self.logits)

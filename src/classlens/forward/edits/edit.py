@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from classlens.errors import ClasslensError
+from classlens.forward.active_edits import activated
 from classlens.forward.edits.registry import EDITS
 from classlens.forward.hooks import Change, replacing
 from classlens.forward.isolation import exclusive, plain_torch
@@ -104,4 +105,5 @@ def editing(view: ModelView, edits: Sequence[Edit]) -> Iterator[None]:
         for edit in edits:
             for context in edit.contexts(view):
                 stack.enter_context(context)
+        stack.enter_context(activated(view.module, tuple(edits), frozenset(edited)))
         yield
