@@ -53,6 +53,8 @@ def test_paths_with_classes(root: Path) -> None:
         'label,path,more\nzebra,"a.png",1\nant, in/c d.png ,2\n',
         "path, label\na.png, zebra\nin/c d.png, ant\n",  # spaces after commas
         "path,label\r\na.png,zebra\r\n\r\n ,\r\nin/c d.png,ant\r\n",
+        "Path,Label\na.png,zebra\nin/c d.png,ant\n",
+        "path,more, class \na.png,1,zebra\nin/c d.png,2,ant\n",
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
@@ -67,6 +69,16 @@ def test_a_table_without_classes(root: Path) -> None:
     assert data.names == ("a.png",)
     assert data.labels.tolist() == [-1]
     refused(lambda: open_dataset(listed(root, "file\na.png\n", "images.csv")), "images.csv", "no column 'path'")
+
+
+def test_labels_are_never_passed_over(root: Path) -> None:
+    """Without them the predicted class would be measured."""
+    refused(
+        lambda: open_dataset(listed(root, "path,animal\na.png,ant\n", "images.csv")), "path, animal", "name the one"
+    )
+    refused(
+        lambda: open_dataset(listed(root, "path,label,class\na.png,ant,x\n", "images.csv")), "several", "label, class"
+    )
 
 
 def test_a_repeated_image(root: Path) -> None:

@@ -152,6 +152,19 @@ def test_no_labels(hub: Hub) -> None:
     assert data.classes == ()
 
 
+@pytest.mark.parametrize(
+    ("values", "labels", "classes"),
+    [(["bee", "ant", None], [1, 0, -1], ["ant", "bee"]), ([7, -1, 3], [1, -1, 0], ["3", "7"])],
+)
+def test_labels_as_text_or_numbers(hub: Hub, values: list[Any], labels: list[int], classes: list[str]) -> None:
+    hub.tables["insects"] = table(3, Class=(Value("string"), values), caption=(Value("string"), ["x", "y", "z"]))
+    data = open_dataset("hf:insects")
+    assert data.labels.tolist() == labels
+    assert [category.name for category in data.classes] == classes
+    hub.tables["both"] = table(3, label=(Value("string"), values), target=(Value("string"), values))
+    refused(lambda: open_dataset("hf:both"), "several columns of classes (label, target)")
+
+
 def test_missing_labels(hub: Hub) -> None:
     hub.tables["insects"] = table(3, kind=(ClassLabel(["ant", "bee"]), [1, None, -1]))
     assert open_dataset("hf:insects").labels.tolist() == [1, -1, -1]

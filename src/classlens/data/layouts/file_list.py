@@ -6,13 +6,15 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
+from classlens.data.columns import NAMES, label_column
 from classlens.data.dataset import ClassName, Dataset, ImageFiles
 from classlens.data.layout import Layout
 from classlens.errors import ClasslensError
 
 
 def read(spec: str, root: str, split: str | None) -> Dataset:
-    """Lines of ``path``, or ``path``, tab, class; a ``.csv`` has the column ``path`` and optionally ``label``.
+    """Lines of ``path``, or ``path``, tab, class; a ``.csv`` has the column ``path`` and optionally ``label`` or
+    ``class``.
 
     Paths are relative to the folder of the file. Blank lines and lines that start with ``#`` are skipped.
     """
@@ -49,11 +51,19 @@ def _rows(spec: str, file: Path, text: str) -> Iterator[tuple[int, str, str | No
     """The number of each line, its path and its class."""
     if file.suffix.lower() == ".csv":
         reader = csv.DictReader(text.splitlines(), skipinitialspace=True)
-        if "path" not in (reader.fieldnames or ()):
+        columns = list(reader.fieldnames or ())
+        paths = next((column for column in columns if column.strip().lower() == "path"), None)
+        if paths is None:
             raise ClasslensError(f"data {spec!r} has no column 'path' in its first line: name its columns path,label")
+        labels = label_column(spec, columns)
+        if labels is None and len(columns) > 1:
+            raise ClasslensError(
+                f"data {spec!r} has the columns {', '.join(columns)}, none of them named {', '.join(NAMES)}: name the "
+                "one with the classes label, or keep path alone for images without labels"
+            )
         for row in reader:
             if any(row.values()):
-                yield reader.line_num, (row["path"] or "").strip(), (row.get("label") or "").strip() or None
+                yield reader.line_num, (row[paths] or "").strip(), (row.get(labels or "") or "").strip() or None
         return
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip() and not line.startswith("#"):

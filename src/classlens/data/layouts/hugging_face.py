@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from classlens.data.columns import label_column
 from classlens.data.dataset import ClassName, Dataset
 from classlens.data.layout import Layout
 from classlens.errors import ClasslensError, cause, suggestion
@@ -101,8 +102,17 @@ def _read_table(spec: str, split: str | None, table: Any, library: Any) -> Datas
         raise ClasslensError(f"data {spec!r} has several class columns ({', '.join(labels)}): keep one of them")
     width = max(6, len(str(len(table))))
     names = tuple(f"{split or 'data'}/{index:0{width}}" for index in range(len(table)))
-    classes = () if label is None else tuple(ClassName(str(name)) for name in table.features[label].names)
-    numbers = [-1] * len(table) if label is None else [-1 if value is None else int(value) for value in table[label]]
+    if label is None and (column := label_column(spec, [key for key, name in types.items() if name == "Value"])):
+        # Numbers or text: their values are the names of the classes, in order.
+        values = list(table[column])
+        distinct = sorted({value for value in values if value not in (None, -1)})
+        classes = tuple(ClassName(str(value)) for value in distinct)
+        index = {value: number for number, value in enumerate(distinct)}
+        numbers = [index.get(value, -1) for value in values]
+    else:
+        classes = () if label is None else tuple(ClassName(str(name)) for name in table.features[label].names)
+        given = [None] * len(table) if label is None else table[label]
+        numbers = [-1 if value is None else int(value) for value in given]
     # Undecoded, so that an error names the damaged image.
     undecoded = table.cast_column(images[0], library.Image(decode=False))
     version = int(hashlib.sha256(str(getattr(table, "_fingerprint", "")).encode()).hexdigest()[:12], 16)
