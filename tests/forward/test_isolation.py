@@ -127,18 +127,14 @@ def test_modes_of_the_model_change_nothing(family: str) -> None:
     expected = all_results(lens, pixels)
     module: Any = lens.view.module
     module.train()
-    parts = [part for part in module.modules() if hasattr(part, "grad_checkpointing")]
-    if hasattr(module, "gradient_checkpointing_enable"):
-        module.gradient_checkpointing_enable()
-        parts = [part for part in module.modules() if getattr(part, "gradient_checkpointing", False)]
-    for part in parts:
-        if hasattr(part, "grad_checkpointing"):
-            part.grad_checkpointing = True
-    assert parts or family == "torchvision"
+    flags = ("grad_checkpointing", "gradient_checkpointing")
+    checkpointed = [(part, flag) for part in module.modules() for flag in flags if hasattr(part, flag)]
+    for part, flag in checkpointed:
+        setattr(part, flag, True)
+    assert checkpointed or family == "torchvision"
     assert_same(all_results(lens, pixels), expected)
     assert all(part.training for part in module.modules())
-    assert all(getattr(part, "grad_checkpointing", True) for part in parts)
-    assert all(getattr(part, "gradient_checkpointing", True) for part in parts)
+    assert all(getattr(part, flag) for part, flag in checkpointed)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,9 +1,13 @@
-"""Which edits a model has at the moment, so that a later pass can tell whether it is the same model."""
+"""Which edits a model has at the moment, so that a later pass can tell whether it is the same model.
+
+They are those of the calling thread: while another thread edits the model, this one waits to run it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import local
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -17,20 +21,25 @@ class ActiveEdits(NamedTuple):
     points: frozenset[str] = frozenset()
 
 
-_active: WeakKeyDictionary[nn.Module, ActiveEdits] = WeakKeyDictionary()
+class _Active(local):
+    def __init__(self) -> None:
+        self.edits: WeakKeyDictionary[nn.Module, ActiveEdits] = WeakKeyDictionary()
+
+
+_active = _Active()
 
 
 def active_edits(module: nn.Module) -> ActiveEdits:
     """The edits of all contexts around this call."""
-    return _active.get(module, ActiveEdits())
+    return _active.edits.get(module, ActiveEdits())
 
 
 @contextmanager
 def activated(module: nn.Module, edits: tuple[object, ...], points: frozenset[str]) -> Iterator[None]:
     """Count edits as active within the body."""
     before = active_edits(module)
-    _active[module] = ActiveEdits(before.edits + edits, before.points | points)
+    _active.edits[module] = ActiveEdits(before.edits + edits, before.points | points)
     try:
         yield
     finally:
-        _active[module] = before
+        _active.edits[module] = before
