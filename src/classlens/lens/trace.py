@@ -275,7 +275,10 @@ class Trace:
             {'image': 2, 'category': 10, 'token': 64}
         """
         values = explain_every_class(self.recording, loss=loss, query=query)
-        coords, attrs = self._image_token_coords | self._class_coords, _every_class_attrs(loss, query)
+        coords, attrs = (
+            self._image_token_coords | self._class_coords,
+            method_attrs("class_gradient", {"loss": loss, "query": query}),
+        )
         return array(values, ("image", "category", "token"), coords, name="importance", **attrs)
 
     def explain_classes(self, step: int = 32, *, loss: Loss = "logit", query: Query = None) -> Iterator[xr.DataArray]:
@@ -300,7 +303,7 @@ class Trace:
         """
         step = whole_number("step", step, 1)
         dims = ("image", "category", "block", "head", "token")
-        coords, attrs = self._image_token_coords, _every_class_attrs(loss, query)
+        coords, attrs = self._image_token_coords, method_attrs("class_gradient", {"loss": loss, "query": query})
         for classes in slices(len(self.classes), step):
             values = explain_classes(self.recording, classes, loss=loss, query=query)
             yield array(values, dims, coords | class_coords(self.classes, classes), name="importance", **attrs)
@@ -390,10 +393,6 @@ class Trace:
     @property
     def _class_coords(self) -> Coordinates:
         return {"image": image_names(self.names), **class_coords(self.classes)}
-
-
-def _every_class_attrs(loss: Loss, query: Query) -> dict[str, str]:
-    return method_attrs("class_gradient", {"loss": loss, "query": query})
 
 
 def _check_finite(logits: Tensor) -> None:
