@@ -383,8 +383,7 @@ class Trace:
         return class_indices(self.classes, target, len(self))
 
     def _state_coords(self, blocks: Array, *, image_only: bool = False) -> Coordinates:
-        recording = self.recording
-        return state_coords(recording.view, recording.tokens, self.names, blocks, image_only=image_only)
+        return state_coords(self.recording.view, self.recording.tokens, self.names, blocks, image_only=image_only)
 
     @property
     def _image_token_coords(self) -> Coordinates:
