@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,32 @@ from classlens.forward.isolation import exclusive, isolated
 from classlens.models.view import Site
 from tests.models.library_models import MODELS
 
+TIMM = "timm cls_registers"
 FAMILIES = [
-    name
-    for name in ("timm cls_registers", "torchvision", "open_clip cls", "transformers ViTForImageClassification")
-    if name in MODELS
+    TIMM,
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("torchvision", "open_clip cls", "transformers ViTForImageClassification")
+        if name in MODELS
+    ),
 ]
 
 
+def model_of(name: str) -> Any:
+    """The same random model every time."""
+    torch.manual_seed(0)
+    return MODELS[name]().float()
+
+
 def lens_of(name: str) -> Lens:
-    return classlens.load(MODELS[name]().float())
+    return classlens.load(model_of(name))
+
+
+@cache
+def expected_of(name: str) -> dict[str, Any]:
+    """The results without any context."""
+    lens = lens_of(name)
+    return all_results(lens, pixels_of(lens))
 
 
 def pixels_of(lens: Lens) -> torch.Tensor:
@@ -94,8 +112,7 @@ CONTEXTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 @pytest.mark.parametrize("family", FAMILIES)
 def test_contexts_change_nothing(family: str, context: str) -> None:
     lens = lens_of(family)
-    pixels = pixels_of(lens)
-    expected = all_results(lens, pixels)
+    pixels, expected = pixels_of(lens), expected_of(family)
     with CONTEXTS[context]():
         results = all_results(lens, pixels)
         mode = (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"))
@@ -109,22 +126,20 @@ def test_contexts_change_nothing(family: str, context: str) -> None:
 
 @pytest.mark.parametrize("context", ["inference_mode", "autocast"])
 def test_a_model_that_is_loaded_in_a_context(context: str) -> None:
-    expected = lens_of(FAMILIES[0])
-    pixels = pixels_of(expected)
-    model = MODELS[FAMILIES[0]]().float()
+    pixels = pixels_of(lens_of(TIMM))
+    model = model_of(TIMM)
     with CONTEXTS[context]():
         lens = classlens.load(model)
         if context == "inference_mode":
             pixels = pixels.clone()  # a tensor that autograd refuses
         results = all_results(lens, pixels)
-    assert_same(results, all_results(expected, pixels_of(expected)))
+    assert_same(results, expected_of(TIMM))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_modes_of_the_model_change_nothing(family: str) -> None:
     lens = lens_of(family)
-    pixels = pixels_of(lens)
-    expected = all_results(lens, pixels)
+    pixels, expected = pixels_of(lens), expected_of(family)
     module: Any = lens.view.module
     module.train()
     flags = ("grad_checkpointing", "gradient_checkpointing")
@@ -142,12 +157,11 @@ def test_threads_change_nothing(family: str) -> None:
     """Two lenses on one module, each used by two threads."""
     first = lens_of(family)
     second = classlens.load(first.view.module)
-    pixels = pixels_of(first)
-    expected = all_results(first, pixels)
+    pixels, expected = pixels_of(first), expected_of(family)
     first.view.module.train()
     flags = [getattr(part, "fused_attn", None) for part in first.view.module.modules()]
     with ThreadPoolExecutor(4) as pool:
-        for results in pool.map(lambda number: all_results((first, second)[number % 2], pixels), range(8)):
+        for results in pool.map(lambda number: all_results((first, second)[number % 2], pixels), range(4)):
             assert_same(results, expected)
     assert all(part.training for part in first.view.module.modules())
     assert [getattr(part, "fused_attn", None) for part in first.view.module.modules()] == flags
@@ -155,7 +169,7 @@ def test_threads_change_nothing(family: str) -> None:
 
 
 def test_other_threads_wait_for_an_edit_to_end() -> None:
-    lens = lens_of(FAMILIES[0])
+    lens = lens_of(TIMM)
     pixels = pixels_of(lens)
     expected, results = lens.facts(pixels, "resid_post", 1), []
     thread = threading.Thread(target=lambda: results.append(lens.facts(pixels, "resid_post", 1)))
@@ -207,7 +221,7 @@ def test_a_generator_leaves_the_contexts_between_values() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_pixels_that_are_not_finite_are_refused(method: str) -> None:
-    lens = lens_of(FAMILIES[0])
+    lens = lens_of(TIMM)
     pixels = pixels_of(lens)
     pixels[1, 0, 3, 3] = np.nan
     with pytest.raises(ClasslensError, match="image 'image 1' gives .* that are not finite"):
