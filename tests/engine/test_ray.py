@@ -101,7 +101,7 @@ def test_a_run_resumes_on_another_engine_and_reports_unreadable_images(tmp_path:
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_an_input_error_of_an_actor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an actor cannot load is an error of one sentence; here a checkpoint that other machines do not have."""
+    """An actor that cannot load its model ends the run in one sentence; here a checkpoint that only this machine has."""
     (tmp_path / "images").mkdir()
     picture(0).save(tmp_path / "images" / "0.png")
     data, checkpoint = f"folder:{tmp_path / 'images'}", tmp_path / "weights.safetensors"

@@ -56,7 +56,7 @@ def pixels_of(lens: Lens) -> torch.Tensor:
 
 
 def all_results(lens: Lens, pixels: torch.Tensor) -> dict[str, Any]:
-    """What every public method returns for two images."""
+    """Results of every public method for two images."""
     trace = lens.trace(pixels)
     site: Site = "resid_post"
     results: dict[str, Any] = {

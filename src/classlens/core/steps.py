@@ -47,7 +47,7 @@ class Step(Protocol):
 
 
 def _default_eps(dtype: torch.dtype) -> float:
-    """What ``F.rms_norm`` adds without ``eps``: for half precision, versions of torch differ."""
+    """Default ``eps`` of ``F.rms_norm``: for half precision, versions of torch differ."""
     x = torch.full((1,), 2.0**-8, dtype=dtype)
     epsilons = [torch.finfo(each).eps for each in (dtype, torch.float32)]
     return next(eps for eps in epsilons if torch.equal(F.rms_norm(x, (1,), eps=eps), F.rms_norm(x, (1,))))
