@@ -101,7 +101,7 @@ def test_a_run_resumes_on_another_engine_and_reports_unreadable_images(tmp_path:
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_an_input_error_of_an_actor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An actor that cannot load its model ends the run in one sentence; here a checkpoint that only this machine has."""
+    """An actor that cannot load its model ends the run in one sentence; here, a checkpoint is on one machine only."""
     (tmp_path / "images").mkdir()
     picture(0).save(tmp_path / "images" / "0.png")
     data, checkpoint = f"folder:{tmp_path / 'images'}", tmp_path / "weights.safetensors"

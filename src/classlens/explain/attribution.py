@@ -97,7 +97,7 @@ def _check_heads(
 ) -> None:
     """Raises ClasslensError where an edit, a hook or an adapter changes what the heads add."""
     error = (heads.sum(dim=(1, 2)) - added).abs()
-    # The model rounds its own sums, in half precision and in fused kernels by up to a per mille or a few eps of the terms.
+    # Rounding of the model's own sums: up to a per mille in fused kernels, a few eps in half precision.
     tolerance = max(1e-3, 16 * torch.finfo(view.dtype).eps) * (heads.abs().sum(dim=(1, 2)) + added.abs()) + 1e-6
     if bool((error > tolerance).any()):
         image = int((error - tolerance).argmax())
