@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from classlens import measure
 from classlens.cli import app
 from classlens.engine.progress import MeasureResult, Progress
 from classlens.render.terminal.progress import speed, watched
@@ -35,7 +36,8 @@ def test_a_run_and_its_outcome(data: str, tmp_path: Path) -> None:
     some = (*MODEL, "--data", data, "--out", out, "--per-class", "2", "--memories")
     result = run(*some, "--conditions", "clean, self_only")
     assert result.exit_code == 0, result.output
-    first, last = result.stdout.splitlines()
+    first, classes, last = result.stdout.splitlines()
+    assert classes.startswith("Classes: 2 images of each of 10 (")
     assert first.startswith("Measured 20 images in ")
     assert "images/s" in first
     assert last == f"Store: {out}"
@@ -128,3 +130,34 @@ def test_lines_are_whole_json() -> None:
     first, last = map(json.loads, lines.getvalue().splitlines())
     assert first["remaining_seconds"] == 2.0
     assert last["skipped"] == {"a": "b"}
+
+
+@pytest.mark.parametrize(
+    ("classes", "unlabeled", "said"),
+    [
+        ({"ant": 2, "bee": 2}, 0, "Classes: 2 images of each of 2 (ant, bee)."),
+        ({"ant": 1, "bee": 3}, 1, "Classes: 1 to 3 images of each of 2 (ant 1, bee 3).\n1 image has no label"),
+        (
+            {str(number): 1 for number in range(12)},
+            0,
+            "Classes: 1 image of each of 12 (0, 1, 2, 3, 4, 5, 6, 7, 8, 9 an",
+        ),
+        ({}, 4, "The images have no labels: the class of interest is the one that the model predicts."),
+    ],
+)
+def test_the_outcome_says_what_was_measured(
+    classes: dict[str, int], unlabeled: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = MeasureResult("out.zarr", 4, 0, {}, 4.0, 16, classes=classes, unlabeled=unlabeled)
+    with watched(None, "out.zarr") as (_, finished):
+        finished(outcome)
+    assert said in capsys.readouterr().out
+
+
+def test_images_without_labels_are_counted(tmp_path: Path) -> None:
+    image = folder(tmp_path / "images", 2)
+    flat = [str(path) for path in Path(image.removeprefix("folder:")).rglob("*.png")]
+    (tmp_path / "list.txt").write_text("\n".join(flat))
+    outcome = measure("builtin:cifar10", f"list:{tmp_path / 'list.txt'}", tmp_path / "run.zarr", sites="embed")
+    assert (outcome.classes, outcome.unlabeled) == ({}, 2)
+    assert open_group(tmp_path / "run.zarr", "clean").attrs["unlabeled_images"] == 2

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from classlens.data.open_dataset import open_dataset
+from classlens.data.open_dataset import open_dataset, sample_images
 from classlens.data.registry import LAYOUTS
 from tests.data.pictures import numbered_images
 from tests.refusals import refused
@@ -62,13 +63,16 @@ def test_first_images_of_each_class(spec: str) -> None:
 
 
 def test_first_images(spec: str) -> None:
-    assert open_dataset(spec, limit=4).names == ("ant/0.png", "ant/1.png", "ant/2.png", "ant/3.png")
+    assert open_dataset(spec, limit=4).names == ("ant/0.png", "ant/1.png", "bee/0.png", "cow/0.png")
+    assert open_dataset(spec, limit=2).names == ("ant/0.png", "bee/0.png")
+    assert np.bincount(open_dataset(spec, limit=10).labels).tolist() == [4, 2, 4]
+    assert np.bincount(open_dataset(spec, limit=19).labels).tolist() == [9, 2, 8]
     assert len(open_dataset(spec, limit=20)) == len(open_dataset(spec, limit=10**9)) == 20
 
 
 def test_limit_applies_after_per_class(spec: str) -> None:
     data = open_dataset(spec, per_class=2, limit=3)
-    assert data.names == ("ant/0.png", "ant/1.png", "bee/0.png")
+    assert data.names == ("ant/0.png", "bee/0.png", "cow/0.png")
     assert data.classes == open_dataset(spec).classes
 
 
@@ -91,6 +95,18 @@ def test_a_seed_with_a_limit(spec: str) -> None:
     samples = [open_dataset(spec, limit=5, seed=seed).names for seed in range(30)]
     assert all(len(names) == 5 and names == tuple(sorted(names)) for names in samples)
     assert {name for names in samples for name in names} == set(open_dataset(spec).names)
+    counts = {tuple(np.bincount(open_dataset(spec, limit=5, seed=seed).labels, minlength=3)) for seed in range(30)}
+    assert counts == {(2, 2, 1), (2, 1, 2), (1, 2, 2)}  # the class that has fewer is drawn
+
+
+def test_a_limit_of_images_of_which_some_have_labels(spec: str) -> None:
+    """Images without a label count as the last class; without any label, the first are taken."""
+    data = open_dataset(spec)
+    partly = replace(data, labels=np.where(data.labels == 0, -1, data.labels))
+    taken = [sample_images(partly, per_class=None, limit=limit, seed=None).labels.tolist() for limit in (2, 3, 5)]
+    assert taken == [[1, 2], [-1, 1, 2], [-1, 1, 1, 2, 2]]
+    unlabeled = replace(data, labels=np.full(20, -1), classes=())
+    assert sample_images(unlabeled, per_class=None, limit=4, seed=None).names == data.names[:4]
 
 
 def test_a_seed_without_a_sample_keeps_all_images(spec: str) -> None:

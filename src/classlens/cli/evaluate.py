@@ -42,6 +42,7 @@ def evaluate(
         Path | None, typer.Option(help="Store of probe or measure, for methods stored_rank:condition=NAME.")
     ] = None,
     split: options.Split = None,
+    label_column: options.LabelColumn = None,
     per_class: options.PerClass = None,
     limit: options.Limit = None,
     shuffle: options.Shuffle = False,
@@ -74,6 +75,7 @@ def evaluate(
             permutations=permutations,
             ranks=ranks,
             split=split,
+            label_column=label_column,
             per_class=per_class,
             limit=limit,
             shuffle=shuffle,

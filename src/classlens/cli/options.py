@@ -93,7 +93,10 @@ Model = Annotated[str, typer.Option(help="Model name, as for inspect.")]
 Data = Annotated[str, typer.Option(help="Images as LAYOUT:PLACE, such as folder:ROOT; layouts: {layouts}.")]
 Split = Annotated[str | None, typer.Option(help="Split of the data, such as validation.")]
 PerClass = Annotated[int | None, typer.Option(help="Maximum number of images per class.")]
-Limit = Annotated[int | None, typer.Option(help="Maximum number of images.")]
+Limit = Annotated[int | None, typer.Option(help="Maximum number of images, spread evenly over classes.")]
+LabelColumn = Annotated[
+    str | None, typer.Option(help="Column of a .csv or hf: table that has the classes; none for images without labels.")
+]
 Shuffle = Annotated[bool, typer.Option("--shuffle", help="Draw images with --seed; else the first in order of names.")]
 TunedLensFile = Annotated[Path | None, typer.Option(help="File of `classlens tune`, for the condition tuned_lens.")]
 Ram = Annotated[str, typer.Option(help="RAM beside the model, such as 8GB.")]

@@ -37,10 +37,15 @@ def probe(
     train_per_class: Annotated[
         int | None, typer.Option(help="Maximum number of training images per class; 10 in the paper.")
     ] = None,
-    train_limit: Annotated[int | None, typer.Option(help="Maximum number of training images.")] = None,
+    train_limit: Annotated[
+        int | None, typer.Option(help="Maximum number of training images, spread evenly over classes.")
+    ] = None,
     test_split: Annotated[str | None, typer.Option(help="Split of --test, such as validation.")] = None,
     test_per_class: Annotated[int | None, typer.Option(help="Maximum number of test images per class.")] = None,
-    test_limit: Annotated[int | None, typer.Option(help="Maximum number of test images.")] = None,
+    test_limit: Annotated[
+        int | None, typer.Option(help="Maximum number of test images, spread evenly over classes.")
+    ] = None,
+    label_column: options.LabelColumn = None,
     shuffle: options.Shuffle = False,
     seed: Annotated[int, typer.Option(help="Random seed of samples.")] = 0,
     tuned_lens: options.TunedLensFile = None,
@@ -76,6 +81,7 @@ def probe(
             test_split=test_split,
             test_per_class=test_per_class,
             test_limit=test_limit,
+            label_column=label_column,
             shuffle=shuffle,
             seed=seed,
             report=report,

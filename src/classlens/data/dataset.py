@@ -138,6 +138,17 @@ class Dataset:
         names = tuple(self.names[index] for index in chosen)
         return replace(self, names=names, labels=self.labels[chosen], positions=self.positions[chosen])
 
+    @property
+    def class_counts(self) -> dict[str, int]:
+        """Number of images by name of their class, in order; a name that several classes have goes with the wnid."""
+        names = Counter(category.name for category in self.classes)
+        counts = np.bincount(self.labels[self.labels >= 0], minlength=len(self.classes)).tolist()
+        return {
+            category.name if names[category.name] == 1 else f"{category.name} ({category.wnid or index})": count
+            for index, (category, count) in enumerate(zip(self.classes, counts, strict=True))
+            if count
+        }
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of names, labels, classes and sizes."""

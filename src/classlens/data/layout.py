@@ -22,6 +22,8 @@ class Layout:
         about: one line for help and documentation.
         read: from spec, root and split to the whole data set, images sorted by name; raises ClasslensError.
         published_sample: the published sample of so many images per class; None where no such sample exists.
+        read_column: ``read`` with the column of the classes, or ``"none"`` for images without labels; None for a
+            layout without columns.
     """
 
     label: str
@@ -29,3 +31,4 @@ class Layout:
     about: str
     read: Callable[[str, str, str | None], Dataset]
     published_sample: Callable[[Dataset, int], Dataset | None] = _no_published_sample
+    read_column: Callable[[str, str, str | None, str | None], Dataset] | None = None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
+from collections.abc import Mapping
 from difflib import get_close_matches
 
 import numpy as np
@@ -17,6 +19,7 @@ def open_dataset(
     spec: str,
     *,
     split: str | None = None,
+    label_column: str | None = None,
     per_class: int | None = None,
     limit: int | None = None,
     seed: int | None = None,
@@ -26,8 +29,10 @@ def open_dataset(
     Args:
         spec: layout and place, such as ``folder:ROOT``; the layouts are listed in the documentation.
         split: such as ``"validation"``; each layout has its own default.
+        label_column: column of a table (``list:`` with a ``.csv``, ``hf:``) that has the classes; ``"none"`` for
+            images without labels. By default the one named ``label``, ``class``, ``category`` or ``target``.
         per_class: maximum number of images per class.
-        limit: maximum number of images, applied after ``per_class``.
+        limit: maximum number of images, spread evenly over the classes; applied after ``per_class``.
         seed: random seed of the sample; the first images in order of names when left out. The order of names is kept.
 
     Returns:
@@ -50,28 +55,67 @@ def open_dataset(
             f"data {spec!r} is not a layout and its place; "
             + (f"did you mean {meant[0]!r}?" if meant else f"give one of {known} and where")
         )
+    layout = LAYOUTS[name]
+    if label_column is not None and layout.read_column is None:
+        raise ClasslensError(f"data {spec!r} has no columns: leave out label column {label_column!r}")
+    _check_counts(per_class, limit, seed)
+    if label_column is None or layout.read_column is None:
+        dataset = layout.read(spec, root, split)
+    else:
+        dataset = layout.read_column(spec, root, split, label_column)
+    if per_class is not None and seed is None and dataset.classes:
+        published = layout.published_sample(dataset, per_class)
+        dataset, per_class = (dataset, per_class) if published is None else (published, None)
+    return sample_images(dataset, per_class=per_class, limit=limit, seed=seed)
+
+
+def sample_images(dataset: Dataset, *, per_class: int | None, limit: int | None, seed: int | None) -> Dataset:
+    """A sample of the images of a data set; see ``open_dataset``."""
+    _check_counts(per_class, limit, seed)
+    if per_class is not None:
+        if not dataset.classes:
+            raise ClasslensError(
+                f"data {dataset.spec!r} has no labels, so there are no images of each class: give limit"
+            )
+        labels = np.unique(dataset.labels[dataset.labels >= 0])
+        dataset = dataset.subset(_sample_classes(dataset.labels, dict.fromkeys(labels.tolist(), per_class), seed))
+    if limit is not None and limit < len(dataset):
+        dataset = dataset.subset(_sample_classes(dataset.labels, _quotas(dataset.labels, limit, seed), seed))
+    if not len(dataset):
+        raise ClasslensError(
+            f"data {dataset.spec!r} holds no images: give the folder that they are in, or another split"
+        )
+    return dataset
+
+
+def _check_counts(per_class: int | None, limit: int | None, seed: int | None) -> None:
     for option, count in (("per_class", per_class), ("limit", limit)):
         if count is not None and count < 1:
             raise ClasslensError(f"{option} is {count}: give at least 1")
     if seed is not None and seed < 0:
         raise ClasslensError(f"seed is {seed}: give at least 0")
-    layout = LAYOUTS[name]
-    dataset = layout.read(spec, root, split)
-    if per_class is not None:
-        if not dataset.classes:
-            raise ClasslensError(f"data {spec!r} has no labels, so there are no images of each class: give limit")
-        sample = layout.published_sample(dataset, per_class) if seed is None else None
-        dataset = dataset.subset(_sample_classes(dataset.labels, per_class, seed)) if sample is None else sample
-    if limit is not None and limit < len(dataset):
-        dataset = dataset.subset(_sample(np.arange(len(dataset)), limit, seed))
-    if not len(dataset):
-        raise ClasslensError(f"data {spec!r} holds no images: give the folder that they are in, or another split")
-    return dataset
 
 
-def _sample_classes(labels: Array, count: int, seed: int | None) -> Array:
-    """Indices of ``count`` images per class, sorted."""
-    samples = [_sample(np.flatnonzero(labels == label), count, seed) for label in np.unique(labels[labels >= 0])]
+def _quotas(labels: Array, limit: int, seed: int | None) -> dict[int, int]:
+    """Images of each class, as even as the classes allow: round after round, one of each class that has more.
+
+    The last round goes through the classes in order, or in a drawn one; images without a label count as the last class.
+    """
+    classes, sizes = np.unique(labels, return_counts=True)
+    order = np.roll(np.arange(len(classes)), -int(classes[0] < 0))
+    if seed is not None:
+        order = np.random.default_rng(seed).permutation(order)
+    # The most rounds that all classes go through within the limit.
+    rounds = bisect_right(range(limit + 1), limit, key=lambda count: int(np.minimum(sizes, count).sum())) - 1
+    quotas = np.minimum(sizes, rounds)
+    more = order[sizes[order] > rounds][: limit - quotas.sum()]
+    quotas[more] += 1
+    return dict(zip(classes.tolist(), quotas.tolist(), strict=True))
+
+
+def _sample_classes(labels: Array, quotas: Mapping[int, int], seed: int | None) -> Array:
+    """Indices of so many images of each class, sorted."""
+    samples = [_sample(np.flatnonzero(labels == label), count, seed) for label, count in quotas.items() if count]
     return np.sort(np.concatenate(samples)) if samples else np.arange(0)
 
 

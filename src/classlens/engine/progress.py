@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 MEASURING = "measuring"
 
@@ -54,6 +54,8 @@ class MeasureResult:
         seconds: time of measuring, without loading the model and listing the data.
         batch_size: images per forward pass.
         note: remark on the number of images; empty where there is none.
+        classes: number of images by class of the data, in order.
+        unlabeled: number of images without a label, for which the predicted class stands in.
     """
 
     store: str
@@ -63,6 +65,8 @@ class MeasureResult:
     seconds: float
     batch_size: int
     note: str = ""
+    classes: Mapping[str, int] = field(default_factory=dict)
+    unlabeled: int = 0
 
 
 class Tracker:

@@ -15,7 +15,7 @@ from classlens.core.arrays import Array
 from classlens.data.class_mapping import map_classes
 from classlens.data.dataset import Dataset
 from classlens.data.loading import batch_ranges
-from classlens.data.open_dataset import open_dataset
+from classlens.data.open_dataset import open_dataset, sample_images
 from classlens.engine import local, ray
 from classlens.engine.batch_size import BatchSize, choose_batch_size
 from classlens.engine.model_source import Model, ModelSource
@@ -69,16 +69,24 @@ class Selection:
     """Which images of a data set a run takes; see ``open_dataset``."""
 
     split: str | None = None
+    label_column: str | None = None
     per_class: int | None = None
     limit: int | None = None
     shuffle: bool = False
 
     def open(self, data: str | Dataset, seed: int) -> Dataset:
-        """The images; a ``Dataset`` is taken as it is."""
-        if isinstance(data, Dataset):
-            return data
-        drawn = seed if self.shuffle else None
-        return open_dataset(str(data), split=self.split, per_class=self.per_class, limit=self.limit, seed=drawn)
+        """The images; raises ClasslensError for a ``Dataset``, which is open already, with a split or a column."""
+        sample: dict[str, Any] = {
+            "per_class": self.per_class,
+            "limit": self.limit,
+            "seed": seed if self.shuffle else None,
+        }
+        if not isinstance(data, Dataset):
+            return open_dataset(str(data), split=self.split, label_column=self.label_column, **sample)
+        for name, given in (("split", self.split), ("label_column", self.label_column)):
+            if given is not None:
+                raise ClasslensError(f"{name} {given!r} goes with the name of data: give it to open_dataset")
+        return sample_images(data, **sample)
 
 
 class Session:
@@ -201,7 +209,17 @@ class Session:
                     tracker.advance(len(partition.images), len(problems))
             for group in job.task.groups:
                 skipped |= {job.dataset.names[index]: why for index, why in sorted(store.problems(group).items())}
-        return MeasureResult(store.url, images, before, skipped, tracker.seconds, jobs[0].batch_size, note)
+        return MeasureResult(
+            store.url,
+            images,
+            before,
+            skipped,
+            tracker.seconds,
+            jobs[0].batch_size,
+            note,
+            self.dataset.class_counts,
+            int((self.dataset.labels < 0).sum()),
+        )
 
     def stream(self, job: Job, first: int = 0) -> Iterator[BatchResult]:
         """The results of a job in order of its images, from image ``first`` on, which begins a batch.

@@ -57,6 +57,7 @@ def description(lens: Lens, dataset: Dataset) -> dict[str, Any]:
         "data": dataset.spec,
         "split": dataset.split,
         "data_note": dataset.note,
+        "unlabeled_images": int((dataset.labels < 0).sum()),
         "transform_text": repr(lens.preprocessing.transform)[:2000],
     }
 

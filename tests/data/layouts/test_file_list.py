@@ -74,11 +74,23 @@ def test_a_table_without_classes(root: Path) -> None:
 def test_labels_are_never_passed_over(root: Path) -> None:
     """Without them the predicted class would be measured."""
     refused(
-        lambda: open_dataset(listed(root, "path,animal\na.png,ant\n", "images.csv")), "path, animal", "name the one"
+        lambda: open_dataset(listed(root, "path,animal\na.png,ant\n", "images.csv")),
+        "the columns animal",
+        "--label-column",
     )
     refused(
         lambda: open_dataset(listed(root, "path,label,class\na.png,ant,x\n", "images.csv")), "several", "label, class"
     )
+
+
+def test_the_column_of_labels(root: Path) -> None:
+    spec = listed(root, "path,animal,Label\na.png,ant,1\nb.png,bee,2\n", "images.csv")
+    assert [category.name for category in open_dataset(spec).classes] == ["1", "2"]
+    assert [category.name for category in open_dataset(spec, label_column="animal").classes] == ["ant", "bee"]
+    assert open_dataset(spec, label_column="none").labels.tolist() == [-1, -1]
+    refused(lambda: open_dataset(spec, label_column="animals"), "mean 'animal'", "animal, Label")
+    refused(lambda: open_dataset(listed(root, "a.png\n"), label_column="animal"), "no columns")
+    refused(lambda: open_dataset(f"folder:{root}", label_column="animal"), "no columns")
 
 
 def test_a_repeated_image(root: Path) -> None:

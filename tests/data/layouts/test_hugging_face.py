@@ -146,10 +146,24 @@ def test_one_table_has_no_splits(hub: Hub) -> None:
 
 
 def test_no_labels(hub: Hub) -> None:
-    hub.tables["insects"] = table(2, caption=(Value("string"), ["x", "y"]))
+    hub.tables["insects"] = table(2)
     data = open_dataset("hf:insects")
     assert data.labels.tolist() == [-1, -1]
     assert data.classes == ()
+
+
+def test_the_column_of_labels(hub: Hub) -> None:
+    hub.tables["insects"] = table(
+        2, caption=(Value("string"), ["x", "y"]), kind=(ClassLabel(["ant", "bee"]), [1, 0]), label=(Image(), [])
+    )
+    del hub.tables["insects"].features["label"]
+    assert open_dataset("hf:insects").labels.tolist() == [1, 0]
+    data = open_dataset("hf:insects", label_column="caption")
+    assert [category.name for category in data.classes] == ["x", "y"]
+    assert open_dataset("hf:insects", label_column="none").classes == ()
+    refused(lambda: open_dataset("hf:insects", label_column="kinds"), "'kinds'", "did you mean 'kind'", "caption, kind")
+    hub.tables["captions"] = table(2, caption=(Value("string"), ["x", "y"]))
+    refused(lambda: open_dataset("hf:captions"), "the columns caption", "--label-column")
 
 
 @pytest.mark.parametrize(

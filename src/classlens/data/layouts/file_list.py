@@ -6,15 +6,14 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from classlens.data.columns import NAMES, label_column
+from classlens.data.columns import label_column
 from classlens.data.dataset import ClassName, Dataset, ImageFiles
 from classlens.data.layout import Layout
 from classlens.errors import ClasslensError
 
 
-def read(spec: str, root: str, split: str | None) -> Dataset:
-    """Lines of ``path``, or ``path``, tab, class; a ``.csv`` has the column ``path`` and optionally ``label`` or
-    ``class``.
+def read(spec: str, root: str, split: str | None, column: str | None = None) -> Dataset:
+    """Lines of ``path``, or ``path``, tab, class; a ``.csv`` has the column ``path`` and optionally one of classes.
 
     Paths are relative to the folder of the file. Blank lines and lines that start with ``#`` are skipped.
     """
@@ -26,9 +25,11 @@ def read(spec: str, root: str, split: str | None) -> Dataset:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ClasslensError(f"data {spec!r} cannot be read ({reason}): give a text file of image paths") from None
+    if column is not None and file.suffix.lower() != ".csv":
+        raise ClasslensError(f"data {spec!r} has no columns: leave out label column {column!r}, or give a .csv")
     names: dict[str, int] = {}
     line_labels: list[str | None] = []
-    for line, path, label in _rows(spec, file, text):
+    for line, path, label in _rows(spec, file, text, column):
         if not path:
             raise ClasslensError(f"data {spec!r} gives no path in line {line}: give one, or take the line away")
         if path in names:
@@ -47,7 +48,7 @@ def read(spec: str, root: str, split: str | None) -> Dataset:
     return Dataset.whole(spec, None, tuple(names), labels, [ClassName(name) for name in classes], files)
 
 
-def _rows(spec: str, file: Path, text: str) -> Iterator[tuple[int, str, str | None]]:
+def _rows(spec: str, file: Path, text: str, wanted: str | None) -> Iterator[tuple[int, str, str | None]]:
     """The number of each line, its path and its class."""
     if file.suffix.lower() == ".csv":
         reader = csv.DictReader(text.splitlines(), skipinitialspace=True)
@@ -55,12 +56,7 @@ def _rows(spec: str, file: Path, text: str) -> Iterator[tuple[int, str, str | No
         paths = next((column for column in columns if column.strip().lower() == "path"), None)
         if paths is None:
             raise ClasslensError(f"data {spec!r} has no column 'path' in its first line: name its columns path,label")
-        labels = label_column(spec, columns)
-        if labels is None and len(columns) > 1:
-            raise ClasslensError(
-                f"data {spec!r} has the columns {', '.join(columns)}, none of them named {', '.join(NAMES)}: name the "
-                "one with the classes label, or keep path alone for images without labels"
-            )
+        labels = label_column(spec, [column for column in columns if column != paths], wanted)
         for row in reader:
             if any(row.values()):
                 yield reader.line_num, (row[paths] or "").strip(), (row.get(labels or "") or "").strip() or None
@@ -71,4 +67,6 @@ def _rows(spec: str, file: Path, text: str) -> Iterator[tuple[int, str, str | No
             yield number, path.strip(), label.strip() or None
 
 
-LAYOUT = Layout("File list", "FILE", "one image path per line, with or without its class; also .csv", read)
+LAYOUT = Layout(
+    "File list", "FILE", "one image path per line, with or without its class; also .csv", read, read_column=read
+)

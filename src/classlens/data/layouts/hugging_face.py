@@ -53,7 +53,7 @@ class _Rows:
         return self.version
 
 
-def read(spec: str, root: str, split: str | None) -> Dataset:
+def read(spec: str, root: str, split: str | None, column: str | None = None) -> Dataset:
     """``hf:owner/name`` or ``hf:owner/name@config``; the default split is validation, else test, else train."""
     try:
         import datasets as library
@@ -85,10 +85,10 @@ def read(spec: str, root: str, split: str | None) -> Dataset:
         raise ClasslensError(f"data {spec!r} is one table and has no splits: leave out split {split!r}")
     else:
         table = tables
-    return _read_table(spec, chosen, table, library)
+    return _read_table(spec, chosen, table, library, column)
 
 
-def _read_table(spec: str, split: str | None, table: Any, library: Any) -> Dataset:
+def _read_table(spec: str, split: str | None, table: Any, library: Any, column: str | None) -> Dataset:
     types = {key: type(feature).__name__ for key, feature in table.features.items()}
     images = [key for key, name in types.items() if name == "Image"]
     labels = [key for key, name in types.items() if name == "ClassLabel"]
@@ -97,14 +97,15 @@ def _read_table(spec: str, split: str | None, table: Any, library: Any) -> Datas
             f"data {spec!r} has {len(images)} columns of images among {', '.join(types)}: expected one; select columns "
             "and save it to disk first"
         )
-    label = "label" if "label" in labels else labels[0] if len(labels) == 1 else None
-    if label is None and labels:
-        raise ClasslensError(f"data {spec!r} has several class columns ({', '.join(labels)}): keep one of them")
+    if column is None and labels:
+        label: str | None = labels[0] if len(labels) == 1 else label_column(spec, labels, None)
+    else:
+        label = label_column(spec, [key for key, name in types.items() if name in ("ClassLabel", "Value")], column)
     width = max(6, len(str(len(table))))
     names = tuple(f"{split or 'data'}/{index:0{width}}" for index in range(len(table)))
-    if label is None and (column := label_column(spec, [key for key, name in types.items() if name == "Value"])):
+    if label is not None and label not in labels:
         # Numbers or text: their values are the names of the classes, in order.
-        values = list(table[column])
+        values = list(table[label])
         distinct = sorted({value for value in values if value not in (None, -1)})
         classes = tuple(ClassName(str(value)) for value in distinct)
         index = {value: number for number, value in enumerate(distinct)}
@@ -119,4 +120,5 @@ def _read_table(spec: str, split: str | None, table: Any, library: Any) -> Datas
     return Dataset.whole(spec, split, names, numbers, classes, _Rows(undecoded, images[0], names, version))
 
 
-LAYOUT = Layout("Hugging Face", "NAME", "a data set of the Hugging Face hub, or a folder that save_to_disk wrote", read)
+_ABOUT = "a data set of the Hugging Face hub, or a folder that save_to_disk wrote"
+LAYOUT = Layout("Hugging Face", "NAME", _ABOUT, read, read_column=read)

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     Finished = Callable[[MeasureResult], None]
 
 
+_CLASSES = 10
+"""Classes that an outcome names."""
+
+
 @contextmanager
 def progress_bar(text: str) -> Iterator[Callable[..., None]]:
     """A bar on stderr during the body, moved by ``update(text, done, total, note="")``; none without a terminal."""
@@ -105,11 +109,32 @@ def _print_outcome(outcome: MeasureResult) -> None:
     before = f" ({outcome.before} were measured before)" if outcome.before else ""
     note = f" ({outcome.note})" if outcome.note else ""
     console.print(f"Measured {new} images{note} in {outcome.seconds:.1f} s{rate}{before}.", markup=False)
+    for line in _images(outcome):
+        console.print(line, markup=False)
     for name, reason in list(outcome.skipped.items())[:5]:
         console.print(f"Skipped {name}: {reason}", markup=False)
     if len(outcome.skipped) > 5:
         console.print(f"… and {len(outcome.skipped) - 5} more, all in the variable `problem`.", markup=False)
     console.print(f"Store: {outcome.store}", markup=False)
+
+
+def _images(outcome: MeasureResult) -> Iterator[str]:
+    """How many images of each class there are, and how many without a label."""
+    counts = outcome.classes
+    if counts:
+        shown = list(counts)[:_CLASSES]
+        more = f" and {len(counts) - _CLASSES:,} more" if len(counts) > _CLASSES else ""
+        least, most = min(counts.values()), max(counts.values())
+        if least == most:
+            each = "1 image" if most == 1 else f"{most:,} images"
+            yield f"Classes: {each} of each of {len(counts):,} ({', '.join(shown)}{more})."
+        else:
+            of_each = f"{least:,} to {most:,} images of each of {len(counts):,}"
+            yield f"Classes: {of_each} ({', '.join(f'{name} {counts[name]:,}' for name in shown)}{more})."
+    if outcome.unlabeled:
+        some = "1 image has" if outcome.unlabeled == 1 else f"{outcome.unlabeled:,} images have"
+        those = f"{some} no label" if counts else "The images have no labels"
+        yield f"{those}: the class of interest is the one that the model predicts."
 
 
 def speed(progress: Progress) -> str:

@@ -70,6 +70,7 @@ def evaluate(
     permutations: int = 10,
     ranks: str | os.PathLike[str] | None = None,
     split: str | None = None,
+    label_column: str | None = None,
     per_class: int | None = None,
     limit: int | None = None,
     shuffle: bool = False,
@@ -103,8 +104,9 @@ def evaluate(
             ``stored_rank:condition=probe``, which evaluates ranks as importance. With ``methods="all"``, the ranks of
             every probe and tuned lens are evaluated.
         split: split of the data, such as ``"validation"``.
+        label_column: column of a table that has the classes, or ``"none"`` (see ``open_dataset``).
         per_class: maximum number of images per class.
-        limit: maximum number of images.
+        limit: maximum number of images, spread evenly over the classes.
         shuffle: draw ``per_class`` and ``limit`` with ``seed``; the first images are taken otherwise.
         seed: random seed of orders, mosaics, other classes, the random twin and drawn samples.
         batch_size: images per forward pass: up to 64, or a multiple of 64. It is recorded and kept on resuming.
@@ -151,7 +153,7 @@ def evaluate(
     begun = find_store(url)
     if begun is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ClasslensError(f"output {str(folder)!r} holds other files and no {STORE}: give an empty or new --out")
-    selection = Selection(split=split, per_class=per_class, limit=limit, shuffle=shuffle)
+    selection = Selection(split=split, label_column=label_column, per_class=per_class, limit=limit, shuffle=shuffle)
     session = Session.start(model, data, selection, run, options, None if begun is None else begun.attributes)
     session.require_labels("an evaluation needs")
     chosen, missing = select_metrics(metrics, session)

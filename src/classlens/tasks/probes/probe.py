@@ -72,6 +72,7 @@ def probe(
     test_split: str | None = None,
     test_per_class: int | None = None,
     test_limit: int | None = None,
+    label_column: str | None = None,
     shuffle: bool = False,
     seed: int = 0,
     batch_size: int | Literal["auto"] = "auto",
@@ -104,10 +105,11 @@ def probe(
         tuned_lens: file of ``classlens tune``, measured as well.
         train_split: split of the training data.
         train_per_class: maximum number of training images per class; ten in the paper.
-        train_limit: maximum number of training images.
+        train_limit: maximum number of training images, spread evenly over the classes.
         test_split: split of the test data.
         test_per_class: maximum number of test images per class.
-        test_limit: maximum number of test images.
+        test_limit: maximum number of test images, likewise.
+        label_column: column of both tables that has the classes (see ``open_dataset``).
         shuffle: draw images with ``seed``; the first images are taken otherwise.
         seed: random seed of drawn samples.
         batch_size: images per forward pass: up to 64, or a multiple of 64.
@@ -149,8 +151,9 @@ def probe(
         cluster=cluster or Cluster(),
         report=report,
     )
-    learned = Selection(split=train_split, per_class=train_per_class, limit=train_limit, shuffle=shuffle)
-    tested = Selection(split=test_split, per_class=test_per_class, limit=test_limit, shuffle=shuffle)
+    both: dict[str, Any] = {"label_column": label_column, "shuffle": shuffle}
+    learned = Selection(split=train_split, per_class=train_per_class, limit=train_limit, **both)
+    tested = Selection(split=test_split, per_class=test_per_class, limit=test_limit, **both)
     train_data, test_data = learned.open(train, seed), tested.open(test, seed)
     _check_apart(train_data, test_data)
     folder = Path(out)

@@ -44,6 +44,7 @@ def measure(
     tuned_lens: str | os.PathLike[str] | TunedLens | None = None,
     probes: str | os.PathLike[str] | None = None,
     split: str | None = None,
+    label_column: str | None = None,
     per_class: int | None = None,
     limit: int | None = None,
     shuffle: bool = False,
@@ -72,8 +73,9 @@ def measure(
         tuned_lens: file of ``classlens tune``, for the condition ``tuned_lens``.
         probes: folder of ``classlens probe``, for the conditions ``probe``, ``probe_pooled`` and ``probe_logistic``.
         split: split of the data, such as ``"validation"``.
+        label_column: column of a table that has the classes, or ``"none"`` (see ``open_dataset``).
         per_class: maximum number of images per class.
-        limit: maximum number of images.
+        limit: maximum number of images, spread evenly over the classes.
         shuffle: draw ``per_class`` and ``limit`` with ``seed``; the first images are taken otherwise.
         seed: random seed of the random twin, the control class and drawn samples.
         batch_size: images per forward pass: up to 64, or a multiple of 64. It is recorded and kept on resuming.
@@ -110,7 +112,7 @@ def measure(
     )
     url = as_url(out)
     begun = find_store(url)
-    selection = Selection(split=split, per_class=per_class, limit=limit, shuffle=shuffle)
+    selection = Selection(split=split, label_column=label_column, per_class=per_class, limit=limit, shuffle=shuffle)
     session = Session.start(model, data, selection, run, options, None if begun is None else begun.attributes)
     decoders = Decoders.open(tuned_lens, probes, session.lens)
     return measure_session(session, url, conditions, sites, decoders, memories=memories)

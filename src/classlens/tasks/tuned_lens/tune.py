@@ -69,6 +69,7 @@ def tune(
     control: bool = False,
     ram: int | str = "8GB",
     split: str | None = None,
+    label_column: str | None = None,
     limit: int | None = None,
     shuffle: bool = False,
     seed: int = 0,
@@ -102,7 +103,8 @@ def tune(
             output without any information about the image.
         ram: RAM for the states of all images, so that the model runs once; otherwise it runs every epoch.
         split: split of the data.
-        limit: maximum number of images.
+        label_column: column of a table whose classes ``limit`` is spread over, or ``"none"`` (see ``open_dataset``).
+        limit: maximum number of images, spread evenly over the classes of labeled data.
         shuffle: draw ``limit`` images with ``seed``; the first images are taken otherwise.
         seed: random seed of held-out images, their order and drawn samples.
         batch_size: images per forward pass: up to 64, or a multiple of 64.
@@ -143,7 +145,7 @@ def tune(
         cluster=cluster or Cluster(),
         report=report,
     )
-    selection = Selection(split=split, limit=limit, shuffle=shuffle)
+    selection = Selection(split=split, label_column=label_column, limit=limit, shuffle=shuffle)
     dataset = selection.open(data, seed)
     session = Session(ModelSource(model, options), dataset, run, labeled=False)
     view = session.lens.view
