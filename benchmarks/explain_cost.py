@@ -49,7 +49,7 @@ def measured(name: str, method: str, batch: int, repeats: int) -> dict[str, Any]
 
     def run() -> None:
         if method == "streamed":
-            lens.explain(pixels, 7, batch_size=batch)
+            lens.explain(pixels, 7, batch_size=batch, method="class_gradient")
             return
         trace = lens.trace(pixels, batch_size=batch)
         if method == "every_class":

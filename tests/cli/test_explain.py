@@ -57,15 +57,17 @@ def test_all_methods_of_two_photos(photos: list[Path], tmp_path: Path) -> None:
 def test_one_class_against_another(photos: list[Path], tmp_path: Path) -> None:
     result = run(photos[0], "--class", "cat", "--against", "dog", "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    map_ = json.loads((tmp_path / "out" / "explain.json").read_text())["images"][0]["maps"]["class_gradient"]
+    map_ = json.loads((tmp_path / "out" / "explain.json").read_text())["images"][0]["maps"]["log_odds"]
     trace = classlens.load("builtin:cifar10").trace(photos[:1])
     np.testing.assert_allclose(map_, trace.map("cat", against="dog")[0], rtol=1e-5)
-    pixels = np.asarray(Image.open(tmp_path / "out" / "01-class_gradient.png")).astype(int)
+    pixels = np.asarray(Image.open(tmp_path / "out" / "01-log_odds.png")).astype(int)
     bluer = pixels[..., 2] - pixels[..., 0]
     assert np.min(map_) < 0 < np.max(map_)
     assert bluer.min() < -20, "orange for the one"
     assert bluer.max() > 20, "blue for the other"
-    again = run(photos[0], "--out", tmp_path / "out")
+    assert result.stderr == ""
+    again = run(photos[0], "--method", "chefer,rollout", "--against", "dog", "--out", tmp_path / "out")
+    assert again.stderr == "Note: method 'rollout' is the same for every class; --against does not change it.\n"
     assert again.exit_code == 0, "an earlier result is replaced"
     (tmp_path / "out" / "mine.txt").write_text("mine")
     assert run(photos[0], "--out", tmp_path / "out").exit_code == 2
@@ -113,13 +115,14 @@ def test_another_query_and_another_precision(
     [
         (("--method", "gradcam"), "did you mean 'grad_cam'"),
         (("--method", ""), "no method was given"),
-        (("--method", "rollout", "--against", "dog"), "--against goes with class_gradient, not with rollout"),
+        (("--method", "rollout", "--against", "dog"), "--against goes with class_gradient, chefer, grad_cam"),
         (("--against", "dgo"), "did you mean 'dog'"),
-        (("--loss", "hinge"), "loss 'hinge' is not known"),
+        (("--loss", "logit"), "--loss goes with class_gradient, not with log_odds"),
+        (("--method", "class_gradient", "--loss", "hinge"), "loss 'hinge' is not known"),
         (("--class", "catt"), "did you mean 'cat'"),
         (("--class", "zzzz"), "give an index from 0 to 9, or a name such as 'airplane', 'automobile', 'bird'"),
         (("--query", "3,x"), "--query '3,x' is no token"),
-        (("--query", "dist"), "query 'dist' is no prefix token"),
+        (("--query", "dist", "--method", "rollout"), "query 'dist' is no prefix token"),
         (("--query", "cls", "--method", "legrad"), "--query goes with class_gradient, attention, rollout, chefer, not"),
         (("--loss", "logit", "--method", "chefer,class_gradient:loss=logit"), "has a loss of its own"),
         (("--method", "class_gradient:loss=hinge"), "loss 'hinge' is not known"),

@@ -28,7 +28,7 @@ PAIRS += [(name, "logit") for name in zoo.KINDS]
 def test_every_class_is_each_class(name: str, loss: Loss, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether a block can be folded or not, however many numbers are held at once."""
     trace = classlens.load(zoo.build(name)).trace(zoo.pixels(name))
-    single = [trace.explain(c, loss=loss) for c in range(zoo.CLASSES)]
+    single = [trace.explain(c, loss=loss, method="class_gradient") for c in range(zoo.CLASSES)]
     for scratch in (all_classes._SCRATCH, 1):
         monkeypatch.setattr(all_classes, "_SCRATCH", scratch)
         every = trace.explain_every_class(loss=loss)
@@ -66,7 +66,7 @@ def test_every_class_of_a_model_with_two_readouts(name: str) -> None:
     every = trace.explain_every_class(loss="cross_entropy")
     parts = list(trace.explain_classes(step=3, loss="cross_entropy"))
     for c in range(lens.view.num_classes):
-        single = trace.explain(c)
+        single = trace.explain(c, method="class_gradient")
         assert np.abs(single).max() > 1e-4
         np.testing.assert_allclose(every.sel(category=c), single.sum(("block", "head")), atol=1e-10)
         (part,) = (part for part in parts if c in part.category)

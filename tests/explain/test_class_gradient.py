@@ -43,11 +43,11 @@ def test_every_block_head_and_token_agrees_with_autograd(name: str, loss: Loss) 
     # Both sides round a few hundred float64 operations of order 1, so they part near 1e-14; a wrong term shows at 1e-3.
     assert expected.abs().amax(dim=(0, 2, 3)).min() > 1e-3, "every block must have something to agree on"
     trace = classlens.load(zoo.build(name)).trace(zoo.pixels(name))
-    maps = trace.explain(zoo.targets(), loss=loss)
+    maps = trace.explain(zoo.targets(), loss=loss, method="class_gradient")
     assert maps.dims == ("image", "block", "head", "token")
     np.testing.assert_allclose(maps.values, expected, rtol=0, atol=1e-9)
 
-    summed = trace.map(zoo.targets(), loss=loss)
+    summed = trace.map(zoo.targets(), loss=loss, method="class_gradient")
     assert summed.dims == ("image", "row", "column")
     on_grid = expected.sum(dim=(1, 2)).unflatten(1, zoo.VARIANTS[name].grid)
     np.testing.assert_allclose(summed.values, on_grid, rtol=0, atol=1e-9)
@@ -56,7 +56,7 @@ def test_every_block_head_and_token_agrees_with_autograd(name: str, loss: Loss) 
 @pytest.mark.parametrize(("name", "loss"), PAIRS)
 def test_float32_keeps_five_digits(name: str, loss: Loss) -> None:
     model, pixels = zoo.build(name, torch.float32), zoo.pixels(name, dtype=torch.float32)
-    maps = classlens.load(model).trace(pixels).explain(zoo.targets(), loss=loss)
+    maps = classlens.load(model).trace(pixels).explain(zoo.targets(), loss=loss, method="class_gradient")
     assert maps.dtype == np.float32
     expected = _twin(name, loss)
     off = (torch.from_numpy(maps.values) - expected).abs().amax(dim=(2, 3))
@@ -70,7 +70,9 @@ def test_float32_keeps_five_digits(name: str, loss: Loss) -> None:
 def test_attention_in_steps_changes_nothing(name: str) -> None:
     """Every other test runs with fused attention."""
     trace = classlens.load(zoo.build(name, fused=False)).trace(zoo.pixels(name))
-    np.testing.assert_allclose(trace.explain(zoo.targets()).values, _twin(name), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(
+        trace.explain(zoo.targets(), method="class_gradient").values, _twin(name), rtol=0, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("name", zoo.KINDS)
@@ -78,10 +80,12 @@ def test_a_batch_is_its_images_one_by_one(name: str, monkeypatch: pytest.MonkeyP
     lens, pixels, targets = classlens.load(zoo.build(name)), zoo.pixels(name), zoo.targets()
     expected = _twin(name)
     for number, target in enumerate(targets.tolist()):
-        alone = lens.trace(pixels[number : number + 1]).explain(target)
+        alone = lens.trace(pixels[number : number + 1]).explain(target, method="class_gradient")
         np.testing.assert_allclose(alone.values[0], expected[number], rtol=0, atol=1e-9)
     monkeypatch.setattr(class_gradient, "_ROWS", 1)
-    np.testing.assert_allclose(lens.trace(pixels).explain(targets).values, expected, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(
+        lens.trace(pixels).explain(targets, method="class_gradient").values, expected, rtol=0, atol=1e-9
+    )
 
 
 def test_a_target_in_many_forms() -> None:
@@ -93,10 +97,12 @@ def test_a_target_in_many_forms() -> None:
     expected = _twin("cls_layer_scale")
     per_image: list[Target] = [indices, tuple(indices), np.array(indices), torch.tensor(indices)]
     for target in (*per_image, [names[index] for index in indices]):
-        np.testing.assert_allclose(trace.explain(target).values, expected, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(trace.explain(target, method="class_gradient").values, expected, rtol=0, atol=1e-9)
     for_all: list[Any] = [indices[0], np.int64(indices[0]), names[indices[0]], f" NAME {indices[0]} "]
     for target in for_all:
-        np.testing.assert_allclose(trace.explain(target).values[0], expected[0], rtol=0, atol=1e-9)
+        np.testing.assert_allclose(
+            trace.explain(target, method="class_gradient").values[0], expected[0], rtol=0, atol=1e-9
+        )
 
 
 def test_the_predicted_class_is_the_default() -> None:
@@ -105,11 +111,13 @@ def test_the_predicted_class_is_the_default() -> None:
     with torch.no_grad():
         predicted = model(pixels).argmax(dim=1)
     trace = classlens.load(model).trace(pixels)
-    expected = trace.explain(predicted)
-    for maps in (trace.explain(), trace.explain("predicted")):
+    expected = trace.explain(predicted, method="class_gradient")
+    for maps in (trace.explain(method="class_gradient"), trace.explain("predicted", method="class_gradient")):
         np.testing.assert_array_equal(maps.values, expected.values)
         np.testing.assert_array_equal(maps.target, predicted)
-    assert not np.array_equal(trace.explain((predicted + 1) % zoo.CLASSES).values, expected.values)
+    assert not np.array_equal(
+        trace.explain((predicted + 1) % zoo.CLASSES, method="class_gradient").values, expected.values
+    )
 
 
 @pytest.mark.parametrize("name", zoo.KINDS)
@@ -129,14 +137,14 @@ def test_no_autograd_is_used(name: str, monkeypatch: pytest.MonkeyPatch) -> None
         (torch, "enable_grad"),
     ):
         monkeypatch.setattr(owner, attribute, refuse)
-    maps = classlens.load(model).trace(zoo.pixels(name)).explain(zoo.targets())
+    maps = classlens.load(model).trace(zoo.pixels(name)).explain(zoo.targets(), method="class_gradient")
     np.testing.assert_allclose(maps.values, expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", zoo.KINDS)
 def test_explains_where_no_graph_can_be_built(name: str) -> None:
     with torch.inference_mode():
-        maps = classlens.load(zoo.build(name)).trace(zoo.pixels(name)).explain(zoo.targets())
+        maps = classlens.load(zoo.build(name)).trace(zoo.pixels(name)).explain(zoo.targets(), method="class_gradient")
     np.testing.assert_allclose(maps.values, _twin(name), rtol=0, atol=1e-9)
 
 
@@ -144,7 +152,7 @@ def test_explains_where_no_graph_can_be_built(name: str) -> None:
 def test_half_precision_points_the_same_way(name: str) -> None:
     """bfloat16 keeps 8 bits, so the forward pass is a percent off; the explanation must not be much more than that."""
     trace = classlens.load(zoo.build(name, torch.bfloat16)).trace(zoo.pixels(name, dtype=torch.bfloat16))
-    maps = trace.explain(zoo.targets()).values
+    maps = trace.explain(zoo.targets(), method="class_gradient").values
     assert maps.dtype == np.float32
     expected = _twin(name).numpy()
     for block in range(expected.shape[1]):
@@ -155,17 +163,29 @@ def test_half_precision_points_the_same_way(name: str) -> None:
 @pytest.mark.parametrize("name", zoo.KINDS)
 def test_why_this_class_and_not_that(name: str) -> None:
     trace = classlens.load(zoo.build(name)).trace(zoo.pixels(name))
-    contrast = trace.explain(zoo.targets(), against=2)
-    difference = trace.explain(zoo.targets(), loss="logit") - trace.explain(2, loss="logit")
+    contrast = trace.explain(zoo.targets(), against=2, method="class_gradient")
+    difference = trace.explain(zoo.targets(), loss="logit", method="class_gradient") - trace.explain(
+        2, loss="logit", method="class_gradient"
+    )
     np.testing.assert_allclose(contrast, difference, atol=1e-10)
     assert contrast.attrs["loss"] == "logit"
-    np.testing.assert_allclose(trace.explain(1, against=4), -trace.explain(4, against=1), atol=1e-12)
-    assert not trace.explain(3, against=3).any()
+    np.testing.assert_allclose(
+        trace.explain(1, against=4, method="class_gradient"),
+        -trace.explain(4, against=1, method="class_gradient"),
+        atol=1e-12,
+    )
+    assert not trace.explain(3, against=3, method="class_gradient").any()
 
 
 def test_refusals() -> None:
     trace = classlens.load(zoo.build("cls")).trace(zoo.pixels("cls"))
-    refused(lambda: trace.explain(0, loss="logits"), "'logits' is not known; did you mean 'logit'")
-    refused(lambda: trace.explain(0, against=1, loss="cross_entropy"), "difference of two logits")
+    refused(
+        lambda: trace.explain(0, loss="logits", method="class_gradient"), "'logits' is not known; did you mean 'logit'"
+    )
+    refused(
+        lambda: trace.explain(0, against=1, loss="cross_entropy", method="class_gradient"), "difference of two logits"
+    )
     for loss in ("hinge", 3, ["logit"]):
-        refused(lambda loss=loss: trace.explain(0, loss=loss), "loss ", "give one of cross_entropy")  # type: ignore[misc]
+        refused(
+            lambda loss=loss: trace.explain(0, loss=loss, method="class_gradient"), "loss ", "give one of cross_entropy"
+        )  # type: ignore[misc]

@@ -79,6 +79,41 @@ def test_every_method_keeps_what_its_record_says(name: str) -> None:
         assert zoo.snapshot(model) == before, method
 
 
+@pytest.mark.parametrize("name", ["cls_layer_scale", "avg"])
+def test_a_class_rather_than_another(name: str) -> None:
+    """The map of a class against another is that of a model with the difference of their rows as the row of the class.
+
+    Between two classes the odds are those of a model that has only the two.
+    """
+    pixels, target, rival = zoo.pixels(name), zoo.targets(), (zoo.targets() + 2) % zoo.CLASSES
+    trace = classlens.load(zoo.build(name)).trace(pixels)
+    compared = [method for method, record in METHODS.items() if record.of_class]
+    assert all("against" in METHODS[method].options for method in compared)
+    for image, (one, other) in enumerate(zip(target.tolist(), rival.tolist(), strict=True)):
+        model, two = zoo.build(name), zoo.build(name)
+        for module, twin in zip(model.modules(), two.modules(), strict=True):
+            if isinstance(module, nn.Linear) and module.out_features == zoo.CLASSES:
+                for parameter in module.parameters():
+                    parameter.data[one] -= parameter.data[other]
+                for key, parameter in list(twin.named_parameters()):
+                    twin.register_parameter(key, nn.Parameter(parameter.data[[one, other]]))
+                twin.out_features = 2
+        difference, pair = (classlens.load(each).trace(pixels[image : image + 1]) for each in (model, two))
+        for method in compared:
+            options = {"loss": "logit"} if method == "class_gradient" else {}
+            result = trace.map(target, method=method, against=rival)[image].values
+            if method == "class_rank":
+                expected = trace.map(one, method=method)[image].values - trace.map(other, method=method)[image].values
+            else:
+                expected = difference.map(
+                    one, method="logit_attribution" if method == "log_odds" else method, **options
+                )
+                expected = expected[0].values
+            np.testing.assert_allclose(result, expected, atol=1e-10, err_msg=method)
+        odds = trace.map(target, against=rival)[image]
+        np.testing.assert_allclose(odds, pair.map(0, method="log_odds")[0], atol=1e-10)
+
+
 def by_hand() -> Any:
     """Tokens ``c = (1, 0)`` and ``p = (3, -2)``, no norms, no MLP, keys and queries 0, values and head the identity.
 
@@ -120,7 +155,9 @@ def test_two_tokens_and_one_head_by_hand(method: str) -> None:
     for target, value in enumerate(BY_HAND[method]):
         assert trace.map(target, method=name, **options).values.tolist() == [[[pytest.approx(value, abs=1e-6)]]]
     for target, value in enumerate((3.0, -2.0)):
-        assert trace.map(target, loss="logit").values.tolist() == [[[pytest.approx(value, abs=1e-6)]]]
+        assert trace.map(target, method="class_gradient", loss="logit").values.tolist() == [
+            [[pytest.approx(value, abs=1e-6)]]
+        ]
 
 
 FIRST, SECOND = [[1 / 4, 3 / 4], [2 / 5, 3 / 5]], [[1 / 3, 2 / 3], [1 / 2, 1 / 2]]

@@ -28,7 +28,7 @@ def test_another_query(query: Any, position: int) -> None:
         pooled=(position,),
         image_tokens=slice(3, None),
     )
-    maps = trace.explain(zoo.targets(), loss="logit", query=query)
+    maps = trace.explain(zoo.targets(), loss="logit", query=query, method="class_gradient")
     np.testing.assert_allclose(maps.values, expected, atol=1e-9)
     assert maps.attrs["query"] == str(query)
     every = trace.explain_every_class(query=query)
@@ -59,7 +59,7 @@ def test_a_head_that_pools_by_attention_needs_a_query(name: str) -> None:
             row = weights[-1].mean(dim=1)[:, tokens.start + trace.recording.tokens.grid[1], tokens]
             np.testing.assert_allclose(maps, row, atol=1e-12)
         assert float(maps.max()) > 0
-    assert float(trace.explain(0).max()) > 0
+    assert float(trace.explain(0, method="class_gradient").max()) > 0
 
 
 def test_positions_as_lists_and_as_numbers_of_numpy() -> None:
@@ -72,10 +72,18 @@ def test_positions_as_lists_and_as_numbers_of_numpy() -> None:
 
 def test_refusals() -> None:
     trace = classlens.load(zoo.build("cls_registers")).trace(zoo.pixels("cls_registers"))
-    refused(lambda: trace.explain(0, query="reg"), "'reg' is no prefix token", "'cls', 'reg0', 'reg1'")
+    refused(
+        lambda: trace.explain(0, query="reg", method="class_gradient"),
+        "'reg' is no prefix token",
+        "'cls', 'reg0', 'reg1'",
+    )
     query: Any
     for query in (1.5, 7, -1, True):
-        refused(lambda query=query: trace.explain(0, query=query), "query ", "a whole number from 0 to 6")  # type: ignore[misc]
+        refused(
+            lambda query=query: trace.explain(0, query=query, method="class_gradient"),
+            "query ",
+            "a whole number from 0 to 6",
+        )  # type: ignore[misc]
     for query in ((3,), (1.5, 2), (2, 0), (0, -1), [0, 1, 1], ("cls", 1)):
         refused(
             lambda query=query: trace.explain(0, method="rollout", query=query),  # type: ignore[misc]

@@ -46,8 +46,8 @@ def test_labels_are_distinct() -> None:
 def test_options_come_from_the_signature() -> None:
     assert METHODS["class_gradient"].defaults == {"loss": None, "against": None, "query": None}
     assert METHODS["random"].defaults == {"seed": 0}
-    assert METHODS["legrad"].options == ("pool",)
-    assert METHODS["class_rank"].options == ()
+    assert METHODS["legrad"].options == ("against", "pool")
+    assert METHODS["attention"].options == ("query",)
     keywords = [
         [name for name, option in inspect.signature(run).parameters.items() if option.kind is option.KEYWORD_ONLY]
         for run in (class_gradient_maps, class_gradient_streamed)
@@ -103,6 +103,8 @@ def test_refusals() -> None:
     trace = classlens.load(zoo.build("cls")).trace(zoo.pixels("cls"))
     refused(lambda: trace.explain(0, method="gradcam"), "did you mean 'grad_cam'")
     refused(lambda: trace.explain(0, method="rollout", loss="logit"), "has no option 'loss'", "its options are query")
-    refused(lambda: trace.explain(0, method="class_rank", query="cls"), "has no option 'query'", "it has no options")
+    refused(
+        lambda: trace.explain(0, method="class_rank", query="cls"), "has no option 'query'", "its options are against"
+    )
     refused(lambda: trace.explain(0, method=["rollout"]), "method ['rollout'] is not known")  # type: ignore[arg-type]
     refused(lambda: trace.explain("all"), "class 'all' is not one of")

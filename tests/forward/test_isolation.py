@@ -72,7 +72,7 @@ def all_results(lens: Lens, pixels: torch.Tensor) -> dict[str, Any]:
         "classes": xr.concat(list(trace.explain_classes(3)), "category"),
         "attribution": trace.attribution(1),
         "streamed facts": lens.facts(pixels, site, 1),
-        "streamed map": lens.explain(pixels, 1),
+        "streamed map": lens.explain(pixels, 1, method="class_gradient"),
     }
     results |= {f"explain {method}": trace.explain(1, method=method) for method in METHODS}
     with lens.edit(AblateHeads([0], blocks=[1])):

@@ -75,7 +75,7 @@ def test_coordinates_name_every_axis(name: str) -> None:
     assert facts.target.values.tolist() == zoo.targets().tolist()
     assert facts.target_name.values.tolist() == [NAMES[index] for index in zoo.targets()]
 
-    explained = trace.explain("kind c", loss="logit")
+    explained = trace.explain("kind c", loss="logit", method="class_gradient")
     assert explained.sizes == {"image": 3, "block": 3, "head": 3, "token": rows * columns}
     assert explained.token.values.tolist() == list(range(prefix, prefix + rows * columns))
     assert set(explained.token_kind.values) == {"image"}

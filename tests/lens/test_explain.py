@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,9 @@ def test_every_library_as_a_trace(name: str) -> None:
     generator = torch.Generator().manual_seed(4)
     pixels = torch.randn(3, lens.view.channels, *lens.view.input_size, generator=generator, dtype=torch.float64)
     target = torch.tensor([0, 2, 1])
-    expected = lens.trace(pixels).explain(target)
+    expected = lens.trace(pixels).explain(target, method="class_gradient")
     assert float(abs(expected).max()) > 1e-8
-    xr.testing.assert_allclose(lens.explain(pixels, target), expected, rtol=0, atol=1e-12)
+    xr.testing.assert_allclose(lens.explain(pixels, target, method="class_gradient"), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["cls_registers", "cls_rms_post_norm", "avg_includes_prefix"])
@@ -38,15 +39,18 @@ def test_options_and_labels_are_those_of_a_trace(name: str) -> None:
     model: Any = zoo.build(name)
     lens, pixels = classlens.load(model), zoo.pixels(name)
     trace, before = lens.trace(pixels), zoo.snapshot(model)
+    streamed: dict[str, Any] = {"method": "class_gradient"}
     cases: list[tuple[dict[str, Any], int]] = [
         ({}, 1),
         ({}, 2),
         ({}, 32),
-        ({"loss": "logit"}, 2),
-        ({"loss": "double_softmax"}, 2),
-        ({"against": 3}, 2),
         ({"against": [3, 4, 5]}, 2),
-        ({"query": (1, 0), "loss": "logit"}, 2),
+        (streamed, 2),
+        (streamed | {"loss": "logit"}, 2),
+        (streamed | {"loss": "double_softmax"}, 2),
+        (streamed | {"against": 3}, 2),
+        (streamed | {"against": [3, 4, 5]}, 2),
+        (streamed | {"query": (1, 0), "loss": "logit"}, 2),
     ]
     for options, batch_size in cases:
         expected = trace.explain([1, 5, 2], **options)
@@ -74,9 +78,10 @@ def test_every_method_as_a_trace(method: str) -> None:
 
 def test_another_class_that_is_predicted() -> None:
     lens, pixels = classlens.load(zoo.build("cls")), zoo.pixels("cls")
-    expected = lens.trace(pixels).explain([1, 5, 2], against="predicted")
-    same(lens.explain(pixels, [1, 5, 2], against="predicted", batch_size=2), expected)
-    assert expected.attrs == {"method": "class_gradient", "against": "predicted", "loss": "logit"}
+    for method, attrs in (("class_gradient", {"loss": "logit"}), ("log_odds", {})):
+        expected = lens.trace(pixels).explain([1, 5, 2], method=method, against="predicted")
+        same(lens.explain(pixels, [1, 5, 2], method=method, against="predicted", batch_size=2), expected)
+        assert expected.attrs == {"method": method, "against": "predicted"} | attrs
 
 
 def test_an_option_reaches_every_batch() -> None:
@@ -97,7 +102,7 @@ def test_states_of_a_block_are_dropped_when_it_has_passed(monkeypatch: pytest.Mo
     counts: list[int] = []
     receivers = {"resid_post": lambda _, __: counts.append(sum(len(states) for states in held[-1].values()))}
     with watching(lens.view, receivers):
-        lens.explain(pixels, 0)
+        lens.explain(pixels, 0, method="class_gradient")
     assert counts == [0, 0, 0]
 
 
@@ -119,9 +124,10 @@ def test_a_recording_holds_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_refusals() -> None:
     lens, pixels = classlens.load(zoo.build("cls")), zoo.pixels("cls")
-    refused(lambda: lens.explain(pixels, 0, against=1, loss="cross_entropy"), "'cross_entropy'", "against")
+    gradient = partial(lens.explain, pixels, 0, method="class_gradient")
+    refused(lambda: gradient(against=1, loss="cross_entropy"), "'cross_entropy'", "against")
     refused(lambda: lens.explain(pixels, 0, batch_size=0), "batch_size is 0")
-    refused(lambda: lens.explain(pixels, 0, query="dist"), "'dist'")
+    refused(lambda: gradient(query="dist"), "'dist'")
     refused(lambda: lens.explain(pixels, 0, method="rollout", loss="logit"), "has no option 'loss'")
     refused(lambda: lens.explain(pixels, method="gradcam"), "did you mean 'grad_cam'")
     pixels[1, 0, 3, 3] = float("nan")

@@ -25,10 +25,10 @@ MEASUREMENTS: dict[str, Callable[[Lens, Tensor], Any]] = {
     "trace": lambda lens, pixels: lens.trace(pixels, batch_size=2),
     "facts": lambda lens, pixels: lens.facts(pixels, ("attn_out", "mlp_out", "resid_post"), 0),
     "logits": lambda lens, pixels: lens.trace(pixels).logits("resid_mid"),
-    "explain": lambda lens, pixels: lens.trace(pixels).explain(),
-    "explain while the model runs": lambda lens, pixels: lens.explain(pixels, 0),
+    "explain": lambda lens, pixels: lens.trace(pixels).explain(method="class_gradient"),
+    "explain while the model runs": lambda lens, pixels: lens.explain(pixels, 0, method="class_gradient"),
     "explain batch by batch": lambda lens, pixels: lens.explain(pixels, method="chefer", batch_size=2),
-    "map": lambda lens, pixels: lens.trace(pixels).map(0, loss="double_softmax"),
+    "map": lambda lens, pixels: lens.trace(pixels).map(0, loss="double_softmax", method="class_gradient"),
     "attribution": lambda lens, pixels: lens.trace(pixels).attribution(),
     "load": lambda lens, _: classlens.load(lens.view.module),
 }
@@ -126,7 +126,12 @@ def test_results_follow_weights_that_are_trained_in_place(name: str) -> None:
     every: tuple[Site, ...] = ("attn_out", "resid_mid", "mlp_out", "resid_post")
     xr.testing.assert_allclose(new.facts(every, target), expected.facts(every, target), rtol=0, atol=1e-11)
     xr.testing.assert_allclose(lens.facts(pixels, every, target), expected.facts(every, target), rtol=0, atol=1e-11)
-    xr.testing.assert_allclose(new.explain(target), expected.explain(target), rtol=0, atol=1e-11)
+    xr.testing.assert_allclose(
+        new.explain(target, method="class_gradient"),
+        expected.explain(target, method="class_gradient"),
+        rtol=0,
+        atol=1e-11,
+    )
     xr.testing.assert_allclose(new.attribution(target), expected.attribution(target), rtol=0, atol=1e-10)
     with torch.no_grad():
         states = literal.states(model, pixels)["mlp_out"]

@@ -45,7 +45,7 @@ def peak(measure):
 every = ("attn_out", "resid_mid", "mlp_out", "resid_post")
 small = lens.trace(pixels[:1])
 # The first call of each kind sets up libraries.
-small.logits("mlp_out"), small.facts(every, 0), small.top("mlp_out"), small.explain(0)
+small.logits("mlp_out"), small.facts(every, 0), small.top("mlp_out"), small.explain(0, method="class_gradient")
 trace = lens.trace(pixels)
 print(json.dumps({
     "a pass": peak(lambda: lens.trace(pixels[:8])),
@@ -53,7 +53,7 @@ print(json.dumps({
     "top": peak(lambda: trace.top("resid_mid")),
     "facts": peak(lambda: trace.facts(every, 0)),
     "facts of a pass": peak(lambda: lens.facts(pixels, every, 0, batch_size=8)),
-    "explain": peak(lambda: trace.explain(0)),
+    "explain": peak(lambda: trace.explain(0, method="class_gradient")),
 }))
 """
 

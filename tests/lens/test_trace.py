@@ -152,7 +152,7 @@ def test_every_result_has_the_same_defaults() -> None:
     xr.testing.assert_identical(trace.facts(), trace.facts("resid_post", "predicted"))
     xr.testing.assert_identical(trace.top(), trace.top("resid_post", 5))
     xr.testing.assert_identical(trace.logits(), trace.logits("resid_post"))
-    xr.testing.assert_identical(trace.explain(), trace.explain("predicted", method="class_gradient"))
+    xr.testing.assert_identical(trace.explain(), trace.explain("predicted", method="log_odds"))
 
 
 @pytest.mark.parametrize("name", zoo.KINDS)

@@ -128,7 +128,7 @@ def test_parts_add_up_to_the_logit_and_the_explanation_is_the_gradient(case: Cas
     loss = LOSSES[NUMBERS[case.name] % 3]
     expected = attention_gradient(case.tiny, case.module, case.own, TARGET, loss)[..., len(case.tiny.prefix) :]
     assert expected.abs().amax(dim=(0, 2, 3)).min() > 1e-6, "every block must have something to agree on"
-    found = case.trace.explain(TARGET, loss=loss)
+    found = case.trace.explain(TARGET, loss=loss, method="class_gradient")
     np.testing.assert_allclose(found.values, expected, rtol=0, atol=1e-9)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,14 +27,13 @@ def explain(
     model: given.Model = "builtin:cifar10",
     class_: Annotated[str, typer.Option("--class", help="Class of interest: a name or an index.")] = "predicted",
     method: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Methods, separated by commas: {methods}; or all. Options follow the name: class_gradient:loss=logit."
+            help="Methods, separated by commas: {methods}; or all. Options follow the name: class_gradient:loss=logit. "
+            "Left out: log_odds, or class_gradient for a head that pools by attention."
         ),
-    ] = "class_gradient",
-    against: Annotated[
-        str | None, typer.Option(help="Another class: explain the class rather than this one, in methods that compare.")
     ] = None,
+    against: Annotated[str | None, typer.Option(help="Another class: explain the class rather than this one.")] = None,
     loss: Annotated[
         str | None, typer.Option(help="cross_entropy, logit or double_softmax, for methods with a loss.")
     ] = None,
@@ -49,14 +49,14 @@ def explain(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("classlens-explain"),
 ) -> None:
     """Show which parts of a photo speak for a class: overlays and numbers of one or several methods."""
-    from classlens.explain.registry import METHODS, parse_method
+    from classlens.explain.registry import DEFAULT_METHODS, METHODS, default_method, parse_method
     from classlens.lens.lens import load
     from classlens.render.folders.explanation import Animation, explanation_json, write_explanations
     from classlens.render.folders.result_folder import EXPLANATION, check_replaceable, replacing
     from classlens.render.terminal.progress import progress_bar
 
     check_replaceable(out, EXPLANATION)
-    methods = tuple(METHODS) if method == "all" else listed(method)
+    methods = tuple(METHODS) if method == "all" else DEFAULT_METHODS[:1] if method is None else listed(method)
     if not methods:
         raise ClasslensError(f"no method was given: give some of {', '.join(METHODS)}, or all")
     names = [parse_method(text)[0] for text in methods]
@@ -66,7 +66,10 @@ def explain(
     for option in options:
         if not any(option in METHODS[name].options for name in names):
             fitting = ", ".join(name for name, record in METHODS.items() if option in record.options)
-            raise ClasslensError(f"--{option} goes with {fitting}, not with {', '.join(methods)}: leave it out")
+            raise ClasslensError(
+                f"--{option} goes with {fitting}, not with {', '.join(methods)}: choose one of those with --method, or "
+                "leave it out"
+            )
         twice = next((text for text in methods if option in parse_method(text)[1]), None)
         if twice is not None:
             raise ClasslensError(f"--{option} was given, and method {twice!r} has a {option} of its own: leave one out")
@@ -78,9 +81,12 @@ def explain(
             raise ClasslensError(f"--format {format_} goes with --animate: give both, or leave it out")
         animation = None
     check_images(images)
+    if against is not None:
+        _say_without_rival(dict.fromkeys(names))
     load_options = weights.load_options(model)
     with progress_bar("loading the model") as progress, replacing(out, EXPLANATION) as folder:
         lens = load(model, **load_options)
+        methods = (default_method(lens.view),) if method is None else methods
         target: int | str = class_ if class_ == "predicted" else lens.classes.index(class_)
         if against is not None:
             options["against"] = lens.classes.index(against)
@@ -110,6 +116,16 @@ def explain(
     console = Console(emoji=False, highlight=False, soft_wrap=True)
     for number, record in enumerate(records, start=1):
         console.print(f"{record['name']}: {record['target']}: {out / f'{number:02d}-methods.png'}", markup=False)
+
+
+def _say_without_rival(names: Iterable[str]) -> None:
+    """Notes before the run which methods do not compare two classes."""
+    from classlens.explain.registry import METHODS
+
+    for name in names:
+        if "against" not in METHODS[name].options:
+            reason = "explains the class alone" if METHODS[name].of_class else "is the same for every class"
+            typer.echo(f"Note: method {name!r} {reason}; --against does not change it.", err=True)
 
 
 def _query(text: str) -> str | int | tuple[int, int]:

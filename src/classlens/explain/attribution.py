@@ -108,33 +108,47 @@ def _check_heads(
         )
 
 
-def logit_attribution(recording: Recording, target: Int[Tensor, " image"]) -> Float[Tensor, "image block head token"]:
+def logit_attribution(
+    recording: Recording, target: Int[Tensor, " image"], *, against: Int[Tensor, " image"] | None = None
+) -> Float[Tensor, "image block head token"]:
     """Exact contribution of each image token to the class logit through the attention of every head (law 3).
 
     In logits, of either sign: ``Σ_q w_q A[h, q, j] (v[h, j] W_O[h]) · d``, LayerScale within ``W_O``. ``q`` are the
     tokens that the head pools, and ``d`` and ``w`` make the logit the linear function ``Σ_q w_q x_q · d + constant`` of
     the last hidden states while the scale of every norm is held at its value. With the embeddings, MLPs and biases
-    (``trace.attribution``) the sum over blocks, heads and all tokens is the logit. Raises ClasslensError for a head
+    (``trace.attribution``) the sum over blocks, heads and all tokens is the logit; with ``against``, the difference of
+    the two logits. Raises ClasslensError for a head
     that pools by attention. Source: the direct path of Elhage et al., *A Mathematical Framework for Transformer
     Circuits*, 2021 (transformer-circuits.pub).
     """
-    attention = attribute(recording, target.to(recording.view.device)).attention
-    return attention[..., recording.tokens.image]
+    classes = target.to(recording.view.device)
+    weights = classes if against is None else _hot(recording, target) - _hot(recording, against)
+    return attribute(recording, weights).attention[..., recording.tokens.image]
 
 
-def log_odds(recording: Recording, target: Int[Tensor, " image"]) -> Float[Tensor, "image block head token"]:
+def log_odds(
+    recording: Recording, target: Int[Tensor, " image"], *, against: Int[Tensor, " image"] | None = None
+) -> Float[Tensor, "image block head token"]:
     """Contribution of each image token to the class beyond its contribution to rival classes, by head.
 
     In units of ``log p/(1-p)``: the attribution of ``z_c - Σ_k q_k z_k``, where ``q`` is the model's softmax over all
     other classes, so that close rivals count most. Source: classlens. The weights are the slopes of the log odds by the
     logits, and each logit is attributed exactly, as by ``logit_attribution``; the documentation reports how faithful
-    the maps are.
+    the maps are. With ``against`` that class is the only rival, and the odds are those between the two:
+    ``log p_c/p_k = z_c - z_k``.
     """
-    logits = recording.logits.to(recording.dtype)
-    hot = F.one_hot(target.to(logits.device), logits.shape[1])
+    if against is not None:
+        return logit_attribution(recording, target, against=against)
+    logits, hot = recording.logits.to(recording.dtype), _hot(recording, target)
     # The softmax over the rivals of a single class is over nothing, hence NaN.
     rivals = logits.masked_fill(hot.bool(), -torch.inf).softmax(dim=1).nan_to_num()
     return attribute(recording, hot - rivals).attention[..., recording.tokens.image]
+
+
+def _hot(recording: Recording, classes: Int[Tensor, " image"]) -> Float[Tensor, "image category"]:
+    """Weight 1 for a class of each image."""
+    logits = recording.logits
+    return F.one_hot(classes.to(logits.device), logits.shape[1]).to(recording.dtype)
 
 
 LOGIT_ATTRIBUTION = Method(

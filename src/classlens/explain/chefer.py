@@ -13,10 +13,17 @@ from classlens.forward.differentiable import differentiable_pass
 from classlens.forward.recording import Recording
 
 
-def chefer(recording: Recording, target: Int[Tensor, " image"], *, query: Query = None) -> Float[Tensor, "image token"]:
+def chefer(
+    recording: Recording,
+    target: Int[Tensor, " image"],
+    *,
+    against: Int[Tensor, " image"] | None = None,
+    query: Query = None,
+) -> Float[Tensor, "image token"]:
     """Gradient times attention, carried through the blocks: ``R ← R + mean_h (∇A_b ⊙ A_b)⁺ R``, from ``R = I``.
 
-    ``∇A`` is the gradient of the class logit; the row of the query is the map, at least 0. This is not the LRP-based
+    ``∇A`` is the gradient of the class logit, less the logit of ``against``; the row of the query is the map, at least
+    0. This is not the LRP-based
     method of the same authors (CVPR 2021). Raises ClasslensError for a head that pools by attention, unless ``query``
     is given. Source: Chefer, Gur and Wolf, *Generic Attention-model Explainability*, ICCV 2021, equations 5 and 6 for
     self-attention.
@@ -25,7 +32,8 @@ def chefer(recording: Recording, target: Int[Tensor, " image"], *, query: Query 
 
     def explain(images: slice) -> Tensor:
         graph = differentiable_pass(recording.view, recording.pixels[images])
-        gradients = graph.gradients(graph.logit(target[images]), [part for block in graph.attention for part in block])
+        value = graph.logit(target[images], None if against is None else against[images])
+        gradients = graph.gradients(value, [part for block in graph.attention for part in block])
         count = recording.tokens.count
         relevance = torch.eye(count, dtype=recording.dtype, device=graph.logits.device)
         relevance = relevance.expand(len(graph.logits), -1, -1)

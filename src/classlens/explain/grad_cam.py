@@ -13,13 +13,18 @@ from classlens.forward.recording import Recording
 
 
 def grad_cam(
-    recording: Recording, target: Int[Tensor, " image"], *, block: int | None = None
+    recording: Recording,
+    target: Int[Tensor, " image"],
+    *,
+    against: Int[Tensor, " image"] | None = None,
+    block: int | None = None,
 ) -> Float[Tensor, "image token"]:
     """Grad-CAM over the tokens that enter a block: ``ReLU(Σ_k α_k x_k)``, ``α_k`` the mean gradient of channel ``k``.
 
     ``x`` are the image tokens at the input of ``block``, the last one when left out: behind the last attention of a
-    ``[CLS]`` model image tokens have no gradient. The gradient is of the class logit, its mean over image tokens.
-    Source: Selvaraju et al., *Grad-CAM*, ICCV 2017, equations 1 and 2, with the grid of tokens as the feature map.
+    ``[CLS]`` model image tokens have no gradient. The gradient is of the class logit (less that of ``against``), its
+    mean over image tokens. Source: Selvaraju et al., *Grad-CAM*, ICCV 2017, equations 1 and 2, with the grid of tokens
+    as the feature map.
     """
     blocks, image_tokens = len(recording.view.blocks), recording.tokens.image
     number = blocks - 1 if block is None else whole_number("block", block, 0, blocks - 1)
@@ -27,7 +32,8 @@ def grad_cam(
     def explain(images: slice) -> Tensor:
         graph = differentiable_pass(recording.view, recording.pixels[images], ("resid_pre",))
         x = graph.activations["resid_pre"][number]
-        (gradient,) = graph.gradients(graph.logit(target[images]), [x])
+        value = graph.logit(target[images], None if against is None else against[images])
+        (gradient,) = graph.gradients(value, [x])
         channels = gradient[:, image_tokens].to(recording.dtype).mean(dim=1, keepdim=True)
         return (x[:, image_tokens].detach().to(recording.dtype) * channels).sum(dim=-1).clamp_min(0)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from classlens.errors import unknown
 from classlens.explain.batching import explain_in_groups
 from classlens.explain.method import Method
-from classlens.forward.differentiable import differentiable_pass
+from classlens.forward.differentiable import differentiable_pass, summed_logits
 from classlens.forward.recording import Recording
 from classlens.models.view import ModelView
 
@@ -17,7 +17,11 @@ _POOLS = ("mean", "head")
 
 
 def legrad(
-    recording: Recording, target: Int[Tensor, " image"], *, pool: str = "mean"
+    recording: Recording,
+    target: Int[Tensor, " image"],
+    *,
+    against: Int[Tensor, " image"] | None = None,
+    pool: str = "mean",
 ) -> Float[Tensor, "image block head token"]:
     """LeGrad: the positive gradient of each block's own class logit by its attention weights, mean over queries.
 
@@ -26,6 +30,7 @@ def legrad(
     *LeGrad: An Explainability Method for Vision Transformers via Feature Formation Sensitivity*, ICCV 2025, section 3.
 
     Args:
+        against: another class; the gradient is of the difference of the two logits.
         pool: tokens of ``resid_post[b]`` that give the logit of block ``b`` through the final norm and the head.
             ``mean``: the mean over all tokens, prefix tokens among them, as in the authors' code, also for ``[CLS]``
             models. ``head``: the tokens as the model's own head pools them after the last block.
@@ -40,7 +45,8 @@ def legrad(
         maps = []
         for block, (weights, state) in enumerate(zip(graph.attention, graph.activations["resid_post"], strict=True)):
             with torch.enable_grad():
-                logit = logits_after(view, block, state).gather(1, target[images, None].to(state.device)).sum()
+                logits = logits_after(view, block, state)
+                logit = summed_logits(logits, target[images], None if against is None else against[images])
             gradient = torch.cat(graph.gradients(logit, weights), dim=1).to(recording.dtype)
             maps.append(gradient.clamp_min(0).mean(dim=2)[:, :, image_tokens])
         return torch.stack(maps, dim=1) / (len(maps) * maps[0].shape[1])

@@ -16,7 +16,7 @@ class Method:
     """``run(recording, target, **options)`` returns a tensor of ``dims``; ``target`` holds one class index per image.
 
     Keyword-only arguments are the options of the method. An option ``against`` is a class: users give it like a target,
-    and ``run`` receives indices.
+    and ``run`` receives one index per image. A method of a class should have it.
     """
     dims: tuple[str, ...]
     """``image`` first and ``token`` (image tokens) last, with ``block`` and ``head`` between them where they apply."""
@@ -30,6 +30,8 @@ class Method:
     """Color in figures, ``#rrggbb``; None takes the next color of a palette."""
     signed: bool = False
     """Whether negative values speak against the class; other maps are at least 0."""
+    signed_against: bool = False
+    """Whether maps against another class are signed, where those of a class alone are not."""
     of_class: bool = True
     """Whether the map depends on the class."""
     drawn: bool = False
@@ -42,6 +44,10 @@ class Method:
     """``stream(view, pixels, target, **options)`` returns the result of ``run`` from one pass that keeps no states."""
     resolve: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
     """Copies given options and adds those whose default follows from others."""
+
+    def is_signed(self, options: Mapping[str, Any]) -> bool:
+        """Whether maps with these options have negative values."""
+        return self.signed or (self.signed_against and options.get("against") is not None)
 
     @property
     def defaults(self) -> dict[str, Any]:

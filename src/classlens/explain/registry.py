@@ -11,6 +11,7 @@ from classlens.registry import Registry
 
 if TYPE_CHECKING:
     from classlens.explain.method import Method
+    from classlens.models.view import ModelView
 
 METHODS: Registry[Method] = Registry(
     "method",
@@ -28,6 +29,14 @@ METHODS: Registry[Method] = Registry(
     },
 )
 """Every explanation method, in the order of tables and figures."""
+DEFAULT_METHODS = ("log_odds", "class_gradient")
+"""The most faithful method first (see the documentation), then one that any head allows."""
+
+
+def default_method(view: ModelView) -> str:
+    """The first of ``DEFAULT_METHODS`` that is defined for a model."""
+    pools = any(readout.space.pool is not None for readout in view.readouts)
+    return next(name for name in DEFAULT_METHODS if not (pools and "linear pooling" in METHODS[name].needs))
 
 
 def parse_method(text: str) -> tuple[str, dict[str, int | float | str]]:

@@ -27,14 +27,24 @@ class DifferentiablePass(NamedTuple):
     attention: list[list[Float[Tensor, "image head query token"]]]
     activations: dict[str, list[Float[Tensor, "image token width"]]]
 
-    def logit(self, target: Int[Tensor, " image"]) -> Float[Tensor, ""]:
-        """Sum of the images' class logits; its gradient at one image is that of the image's own logit."""
-        with torch.enable_grad():
-            return self.logits.gather(1, target[:, None].to(self.logits.device)).sum()
+    def logit(self, target: Int[Tensor, " image"], against: Int[Tensor, " image"] | None = None) -> Float[Tensor, ""]:
+        """Sum of the images' class logits, less those of ``against``; the gradient at an image is that of its own."""
+        return summed_logits(self.logits, target, against)
 
     def gradients(self, value: Float[Tensor, ""], inputs: list[Tensor]) -> list[Tensor]:
         """Gradients of ``value`` by tensors of this pass; the graph is kept."""
         return list(torch.autograd.grad(value, inputs, retain_graph=True))
+
+
+def summed_logits(
+    logits: Float[Tensor, "image category"], target: Int[Tensor, " image"], against: Int[Tensor, " image"] | None
+) -> Float[Tensor, ""]:
+    """Sum over images of a class logit, or of the difference of two."""
+    with torch.enable_grad():
+        chosen = [
+            logits.gather(1, index[:, None].to(logits.device)) for index in (target, against) if index is not None
+        ]
+        return (chosen[0] if against is None else chosen[0] - chosen[1]).sum()
 
 
 def attention_weights(

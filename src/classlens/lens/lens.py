@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from classlens.errors import ClasslensError, cause
 from classlens.explain.batching import slices
-from classlens.explain.registry import method_of
+from classlens.explain.registry import default_method, method_of
 from classlens.forward.edits.edit import Edit, editing
 from classlens.forward.isolation import isolated, isolated_methods
 from classlens.forward.recording import Recording, record
@@ -221,19 +221,19 @@ class Lens:
         images: Images,
         target: Target = "predicted",
         *,
-        method: str = "class_gradient",
+        method: str | None = None,
         batch_size: int = 32,
         **options: Any,
     ) -> xr.DataArray:
         """``Trace.explain`` without a trace of all images, to explain many.
 
-        A method with a streamed form (``class_gradient``) explains blocks as they pass and drops them where the classes
-        are known; any other runs on one batch after another.
+        A method with a streamed form (``class_gradient``, the cheapest) explains blocks as they pass and drops them
+        where the classes are known; any other runs on one batch after another.
 
         Args:
             images: as for ``trace``.
             target: as for ``Trace.explain``.
-            method: as for ``Trace.explain``.
+            method: as for ``Trace.explain``, ``log_odds`` by default.
             batch_size: images in one forward pass.
             options: as for ``Trace.explain``.
 
@@ -249,6 +249,7 @@ class Lens:
             >>> dict(lens.explain(torch.zeros(2, 3, 32, 32), "cat").sizes)
             {'image': 2, 'block': 6, 'head': 4, 'token': 64}
         """
+        method = default_method(self.view) if method is None else method
         chosen, attrs = method_of(method, options), method_attrs(method, options)
         names, pixels = self._inputs(images, batch_size)
         given: dict[str, Any] = {"target": target}

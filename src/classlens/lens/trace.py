@@ -23,7 +23,7 @@ from classlens.explain.attribution import attribute
 from classlens.explain.batching import slices
 from classlens.explain.class_logits import token_logits
 from classlens.explain.queries import Query
-from classlens.explain.registry import method_of
+from classlens.explain.registry import default_method, method_of
 from classlens.forward.isolation import isolated_methods
 from classlens.forward.recording import Recording
 from classlens.lens.coords import (
@@ -224,12 +224,13 @@ class Trace:
         order = {"place": np.arange(k), "logit": (dims, logit.numpy()), "class_name": (dims, names)}
         return array(index, dims, self._state_coords(blocks) | order, name="top")
 
-    def explain(self, target: Target = "predicted", *, method: str = "class_gradient", **options: Any) -> xr.DataArray:
+    def explain(self, target: Target = "predicted", *, method: str | None = None, **options: Any) -> xr.DataArray:
         """How much each image token speaks for a class.
 
         Args:
             target: class of interest, see ``Trace``.
-            method: name of a method in ``classlens.METHODS``.
+            method: name of a method in ``classlens.METHODS``; when left out ``log_odds``, the most faithful, or
+                ``class_gradient`` for a head that pools by attention.
             options: of the method, named by ``classlens.METHODS[method].options``. ``against``: another class; why the
                 target rather than this one. ``query``: the token whose attention is explained, ``"cls"`` or ``(row,
                 column)``; the tokens that the head pools when left out.
@@ -247,6 +248,7 @@ class Trace:
             >>> dict(trace.explain("cat", against="dog").sum("head").sizes)
             {'image': 2, 'block': 6, 'token': 64}
         """
+        method = default_method(self.recording.view) if method is None else method
         chosen, attrs = method_of(method, options), method_attrs(method, options)
         index = self._indices(target)
         if options.get("against") is not None:
@@ -275,10 +277,8 @@ class Trace:
             {'image': 2, 'category': 10, 'token': 64}
         """
         values = explain_every_class(self.recording, loss=loss, query=query)
-        coords, attrs = (
-            self._image_token_coords | self._class_coords,
-            method_attrs("class_gradient", {"loss": loss, "query": query}),
-        )
+        coords = self._image_token_coords | self._class_coords
+        attrs = method_attrs("class_gradient", {"loss": loss, "query": query})
         return array(values, ("image", "category", "token"), coords, name="importance", **attrs)
 
     def explain_classes(self, step: int = 32, *, loss: Loss = "logit", query: Query = None) -> Iterator[xr.DataArray]:
@@ -308,7 +308,7 @@ class Trace:
             values = explain_classes(self.recording, classes, loss=loss, query=query)
             yield array(values, dims, coords | class_coords(self.classes, classes), name="importance", **attrs)
 
-    def map(self, target: Target = "predicted", *, method: str = "class_gradient", **options: Any) -> xr.DataArray:
+    def map(self, target: Target = "predicted", *, method: str | None = None, **options: Any) -> xr.DataArray:
         """``explain`` summed over blocks and heads, on the grid of image tokens.
 
         Arguments and errors are those of ``explain``.

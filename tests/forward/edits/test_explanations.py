@@ -64,7 +64,7 @@ def test_heads_that_an_edit_changes_are_not_attributed(lens: Lens, pixels: torch
         for method in CLOSED:
             refused(lambda method=method: trace.explain(2, method=method), "edit")  # type: ignore[misc]
         refused(lambda: trace.explain_every_class(), "gradients by attention", "an edit changes")
-        refused(lambda: lens.explain(pixels, 2), "gradients by attention", "an edit changes")
+        refused(lambda: lens.explain(pixels, 2, method="class_gradient"), "gradients by attention", "an edit changes")
 
 
 def test_an_ablated_head_has_no_gradient(lens: Lens, pixels: torch.Tensor) -> None:

@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import classlens
+from classlens.explain.method import Method
+from classlens.explain.registry import METHODS
 from classlens.render.folders import explanation
 from classlens.render.folders.explanation import write_explanations
 from tests.data.pictures import picture
@@ -56,7 +58,7 @@ def test_small_maps_keep_their_digits(tmp_path: Path) -> None:
         module.head.weight.mul_(1e-8)
     trace = classlens.load(module).trace(torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
     (record,) = write_explanations(trace, 3, ["class_gradient"], tmp_path, loss="logit")
-    expected = trace.map(3, loss="logit").values[0]
+    expected = trace.map(3, loss="logit", method="class_gradient").values[0]
     assert 1e-10 < np.abs(expected).max() < 1e-6
     # Six digits.
     np.testing.assert_allclose(record["maps"]["class_gradient"], expected, rtol=5e-6)
@@ -88,12 +90,17 @@ def test_titles_name_both_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(explanation, "save", lambda figure, path: figures.append(figure))
     picture(0).save(tmp_path / "photo.png")
     trace = classlens.load("builtin:cifar10").trace(tmp_path / "photo.png")
-    methods = ["class_gradient", "chefer", "rollout"]
-    (record,) = write_explanations(trace, "cat", methods, tmp_path, against="dog")
-    (plain,) = write_explanations(trace, "cat", methods, tmp_path)
+    alone = Method(lambda recording, target: METHODS["random"].run(recording, target), ("image", "token"), "mine", "")
+    METHODS.register("mine", alone)
+    try:
+        methods = ["class_gradient", "mine", "rollout"]
+        (record,) = write_explanations(trace, "cat", methods, tmp_path, against="dog")
+        (plain,) = write_explanations(trace, "cat", methods, tmp_path)
+    finally:
+        METHODS.unregister("mine")
     assert [figure.get_suptitle() for figure in figures] == ["cat rather than dog in photo.png", "cat in photo.png"]
     titles = [[axes.get_title() for axes in figure.axes if axes.get_title()] for figure in figures]
-    assert titles[0] == ["image", "class gradient", "Chefer: cat alone", "rollout"]
-    assert titles[1] == ["image", "class gradient", "Chefer", "rollout"]
+    assert titles[0] == ["image", "class gradient", "mine: cat alone", "rollout"]
+    assert titles[1] == ["image", "class gradient", "mine", "rollout"]
     assert record["against"] == "dog"
     assert "against" not in plain

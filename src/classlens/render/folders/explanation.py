@@ -69,7 +69,7 @@ def write_explanations(
         record: dict[str, Any] = {"name": name, **canvas_record, "options": {}, "maps": {}}
         title_rival = None if title_rivals is None else title_rivals[image]
         for request, explanation, by_image in zip(requests, explanations, rivals, strict=True):
-            values, signed = explanation[image], request.method.signed
+            values, signed = explanation[image], request.method.is_signed(request.options)
             grid = values.sum([dim for dim in values.dims if dim != "token"]).values.reshape(rows, columns)
             record["target"] = str(explanation.target_name.values[image])
             record["target_index"] = int(explanation.target.values[image])
