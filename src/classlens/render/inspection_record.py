@@ -77,7 +77,7 @@ def _images(trace: Trace, target: Target, top: int) -> Iterator[Record]:
     sites = _sites(view)
     facts = {"embed": trace.facts("embed", target).isel(site=0), **_by_site(trace.facts(sites[1:], target))}
     tops = {site: trace.top(site, top) for site in sites}
-    importance = trace.explain(target)
+    importance = trace.explain(target, method="class_gradient")
     # The logit of a pool that is not linear in the tokens is no sum of contributions (law 3).
     additive = all(readout.space.pool is None for readout in view.readouts)
     attribution = trace.attribution(target) if additive else None
