@@ -187,5 +187,7 @@ def test_refusals() -> None:
     )
     for loss in ("hinge", 3, ["logit"]):
         refused(
-            lambda loss=loss: trace.explain(0, loss=loss, method="class_gradient"), "loss ", "give one of cross_entropy"
-        )  # type: ignore[misc]
+            lambda loss=loss: trace.explain(0, loss=loss, method="class_gradient"),  # type: ignore[misc]
+            "loss ",
+            "give one of cross_entropy",
+        )

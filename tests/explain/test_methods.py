@@ -97,7 +97,6 @@ def test_a_class_rather_than_another(name: str) -> None:
                     parameter.data[one] -= parameter.data[other]
                 for key, parameter in list(twin.named_parameters()):
                     twin.register_parameter(key, nn.Parameter(parameter.data[[one, other]]))
-                twin.out_features = 2
         difference, pair = (classlens.load(each).trace(pixels[image : image + 1]) for each in (model, two))
         for method in compared:
             options = {"loss": "logit"} if method == "class_gradient" else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -79,11 +80,8 @@ def test_refusals() -> None:
     )
     query: Any
     for query in (1.5, 7, -1, True):
-        refused(
-            lambda query=query: trace.explain(0, query=query, method="class_gradient"),
-            "query ",
-            "a whole number from 0 to 6",
-        )  # type: ignore[misc]
+        explain = partial(trace.explain, 0, query=query, method="class_gradient")
+        refused(explain, "query ", "a whole number from 0 to 6")
     for query in ((3,), (1.5, 2), (2, 0), (0, -1), [0, 1, 1], ("cls", 1)):
         refused(
             lambda query=query: trace.explain(0, method="rollout", query=query),  # type: ignore[misc]
