@@ -57,9 +57,10 @@ def test_probes_from_a_command(train: str, test: str, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0].startswith("Measured 20 images in ")
-    assert lines[1] == f"Store: {out}/probes.zarr"
-    assert re.fullmatch(r"Trained 6 probes in \d+\.\d s, 1 passes over the training images\.", lines[2])
-    assert lines[3].strip() == "Share with the class on top, resid_post"
+    assert lines[1].startswith("Classes: 2 images of each of 10 (")
+    assert lines[2] == f"Store: {out}/probes.zarr"
+    assert re.fullmatch(r"Trained 6 probes in \d+\.\d s, 1 passes over the training images\.", lines[3])
+    assert lines[4].strip() == "Share with the class on top, resid_post"
     clean, probed = (open_group(out / "probes.zarr", name).load() for name in ("clean", "probe"))
     for block in range(BLOCKS):
         shares = [float((one["rank"].values[:, 0, block, 0] == 0).mean()) for one in (clean, probed)]

@@ -74,6 +74,58 @@ def test_masks_on_the_grid(tmp_path: Path) -> None:
         assert (shows_class[1] == -1).all(), "an image without a mask"
 
 
+START = f"""
+import multiprocessing, sys
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from dataclasses import replace
+from classlens.data.loading import load_batches
+from classlens.models.transforms import Preprocessing
+from tests.data.test_loading import reader
+def load(images):
+    batches = load_batches(images, [range(2), range(2, 4), range(4, 5)], 1)
+    return [int(batch.array.sum() * 100) for batch in batches], len(getattr(batches, "_workers", ()))
+images = reader(sys.argv[1])
+inner = images.preprocessing.transform
+def own(image):
+    return inner(image)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("program", "workers", "said"),
+    [
+        ('multiprocessing.set_start_method("spawn"); print(*load(images))', 1, ""),
+        ('multiprocessing.set_start_method("forkserver"); print(*load(images))', 1, ""),
+        (
+            'multiprocessing.set_start_method("spawn")\n'
+            "print(*load(replace(images, preprocessing=Preprocessing(lambda image: inner(image)))))",
+            0,
+            "cannot be sent",
+        ),
+        (
+            'multiprocessing.set_start_method("forkserver")\n'
+            "print(*load(replace(images, preprocessing=Preprocessing(own))))",
+            0,
+            "defined in the script",
+        ),
+        ('print(*multiprocessing.get_context("fork").Pool(1).map(load, [images])[0])', 0, "daemonic"),
+    ],
+    ids=["spawn", "forkserver", "lambda", "script", "pool"],
+)
+def test_start_methods(program: str, workers: int, said: str, tmp_path: Path) -> None:
+    """In a script without the usual guard; where processes cannot be had, this one decodes and says so in a line."""
+    spec = folder(tmp_path / "images", 5)
+    script = tmp_path / "script.py"
+    script.write_text(START + program)
+    done = subprocess.run([sys.executable, str(script), spec], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    sums = [int(reader(spec).batch(images).array.sum() * 100) for images in (range(2), range(2, 4), range(4, 5))]
+    assert done.stdout == f"{sums} {workers}\n"
+    assert said in done.stderr
+    assert done.stderr.count("\n") == (1 if said else 0)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the signal at the end of a parent is Linux's")
 def test_worker_processes_end_with_a_killed_parent(tmp_path: Path) -> None:

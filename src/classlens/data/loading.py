@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import logging
+import multiprocessing
 import os
+import pickle
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,7 +24,7 @@ from torch.utils.data import Dataset as TorchDataset
 from classlens.core.arrays import Array
 from classlens.data.dataset import Dataset
 from classlens.data.masks import token_mask
-from classlens.errors import ClasslensError
+from classlens.errors import ClasslensError, cause
 from classlens.models.transforms import Preprocessing
 
 # <sys/prctl.h>: the signal that a process receives when its parent ends.
@@ -120,25 +124,67 @@ def _identity(batch: Any) -> Any:
 
 
 def load_batches(reader: ImageReader, ranges: Sequence[range], workers: int) -> Iterator[Batch]:
-    """The batches of these image ranges in order, read ahead by ``workers`` processes; 0 reads on demand."""
+    """The batches of these image ranges in order, read ahead by ``workers`` processes; 0 reads on demand.
+
+    Where this process cannot have others that decode, it reads on demand, and says so.
+    """
     batches: Any = _Batches(reader, ranges)
     processes = min(workers, len(ranges))
-    return iter(
-        DataLoader(
-            batches,
-            batch_size=None,
-            collate_fn=_identity,
-            num_workers=processes,
-            worker_init_fn=partial(_end_with_parent, os.getpid()) if processes else None,
+    obstacle = _obstacle(batches) if processes else None
+    if obstacle is not None:
+        _say_once(f"images are decoded in this process, which takes longer: {obstacle}")
+        processes = 0
+    with _hidden_script():
+        return iter(
+            DataLoader(
+                batches,
+                batch_size=None,
+                collate_fn=_identity,
+                num_workers=processes,
+                worker_init_fn=_end_with_parent if processes else None,
+            )
         )
-    )
 
 
-def _end_with_parent(parent: int, _: int) -> None:
+def _obstacle(batches: object) -> str | None:
+    """Why worker processes cannot be had; None where they can."""
+    if multiprocessing.current_process().daemon:
+        return "a daemonic process, such as one of multiprocessing.Pool, may start no others"
+    method = multiprocessing.get_start_method()
+    if method == "fork":
+        return None
+    try:
+        script = b"__main__" in pickle.dumps(batches)
+    except Exception as error:  # pickle raises almost anything, and so does a user's class
+        return f"a transform or data set cannot be sent to a process that was started by {method} ({cause(error)})"
+    return "a transform or data set is defined in the script that runs, not in a module" if script else None
+
+
+@cache
+def _say_once(text: str) -> None:
+    logging.getLogger("classlens").warning(text)
+
+
+@contextmanager
+def _hidden_script() -> Iterator[None]:
+    """Keep processes that are started anew from running the script that runs, which may lack its guard."""
+    main = sys.modules["__main__"]
+    spec, file = main.__spec__, vars(main).pop("__file__", None)
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        main.__spec__ = spec
+        if file is not None:
+            main.__file__ = file
+
+
+def _end_with_parent(_: int) -> None:
     """End a worker process when its parent is killed; it could otherwise wait forever to hand over its batch."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # the parent has ended already
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():
             os._exit(1)
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from classlens.errors import ClasslensError
+from classlens.models.png import is_too_much_text, without_text
 
 ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[Any]
 
@@ -83,8 +84,13 @@ def open_picture(path: str | os.PathLike[str]) -> Picture:
             raise ClasslensError(f"{label} is not a regular file: expected an image file; save it to one first")
         if status.st_size == 0:
             raise ClasslensError(f"{label} is empty (0 bytes): expected an image file; copy or download it again")
-        with Image.open(path) as image:
-            return Picture(name, _upright_rgb(image, label))
+        return Picture(name, _open_upright(path, label))
+
+
+def open_bytes(data: bytes, name: str) -> Picture:
+    """``open_picture`` for the content of a file."""
+    with _reporting_failures(_label(name)):
+        return Picture(name, _open_upright(data, _label(name)))
 
 
 def read_pictures(images: object, *, smallest: tuple[int, int] = (1, 1)) -> list[Picture]:
@@ -209,6 +215,18 @@ def _reporting_failures(label: str) -> Iterator[None]:
         raise ClasslensError(
             f"{label} cannot be read ({reason}): expected a whole image; copy it, or save it as PNG, and try again"
         ) from None
+
+
+def _open_upright(file: bytes | str | os.PathLike[str], label: str) -> Image.Image:
+    """A file, or its content, as an upright RGB image; text beside the picture is left out where it is too long."""
+    try:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+            return _upright_rgb(image, label)
+    except ValueError as error:
+        if not is_too_much_text(error):
+            raise
+    with Image.open(io.BytesIO(without_text(file))) as image:
+        return _upright_rgb(image, label)
 
 
 def _upright_rgb(image: Image.Image, label: str) -> Image.Image:

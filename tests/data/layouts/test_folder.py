@@ -98,6 +98,27 @@ def test_links_are_followed(tmp_path: Path) -> None:
     assert open_dataset(f"folder:{tmp_path / 'root'}").names == ("a/1.png",)
 
 
+def test_links_are_followed_once_and_never_upwards(tmp_path: Path) -> None:
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    for path in (root / "cat/1.png", root / "dog/2.png", root / "dog/z/3.png", elsewhere / "4.png"):
+        gray(path)
+    links = {
+        root / "cat/up": root,
+        root / "cat/top": tmp_path,
+        root / "cat/itself": root / "cat",
+        root / "loop": root,
+        root / "dog/a": root / "dog/z",  # the folder itself keeps its images
+        root / "dog/more": elsewhere,
+        root / "dog/more2": elsewhere,
+        elsewhere / "back": root,
+    }
+    for link, target in links.items():
+        link.symlink_to(target)
+    data = open_dataset(f"folder:{root}")
+    assert data.names == ("cat/1.png", "dog/2.png", "dog/more/4.png", "dog/z/3.png")
+    assert data.labels.tolist() == [0, 1, 1, 1]
+
+
 def test_the_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))

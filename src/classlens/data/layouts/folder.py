@@ -41,7 +41,7 @@ def read_class_folders(spec: str, split: str | None, folder: Path, classes: list
     labels: list[int] = []
     class_names: list[ClassName] = []
     for name in classes:
-        class_paths = [f"{name}/{path}" for path in image_paths(folder / name)]
+        class_paths = [f"{name}/{path}" for path in image_paths(folder / name, folder)]
         if class_paths:
             labels += [len(class_names)] * len(class_paths)
             paths += class_paths
@@ -49,17 +49,30 @@ def read_class_folders(spec: str, split: str | None, folder: Path, classes: list
     return Dataset.whole(spec, split, paths, labels, class_names, ImageFiles(folder, tuple(paths)))
 
 
-def image_paths(folder: Path) -> Iterator[str]:
-    """Paths of image files at any depth, sorted and relative to the folder; hidden files are left out."""
-    paths = []
-    for parent, subfolders, files in os.walk(folder, followlinks=True):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        inside = Path(parent).relative_to(folder)
-        paths += [
-            (inside / name).as_posix()
-            for name in files
-            if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-        ]
+def image_paths(folder: Path, root: Path | None = None) -> Iterator[str]:
+    """Paths of image files at any depth, sorted and relative to the folder; hidden files are left out.
+
+    Links are followed, but no folder is entered twice, and none that ``folder`` or ``root`` lies in: a link upwards
+    would give the images of all classes to one.
+    """
+    paths: list[str] = []
+    inside = [folder.resolve()] if root is None else [folder.resolve(), root.resolve() / "class"]
+    outside = {parent for path in inside for parent in path.parents}
+    starts, entered = [folder], set[Path]()
+    for start in starts:  # grows by the links; what lies in the folder itself goes first
+        for parent, subfolders, files in os.walk(start):
+            place, real = Path(parent), Path(parent).resolve()
+            if real in entered or real in outside:
+                subfolders.clear()
+                continue
+            entered.add(real)
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            starts += [place / name for name in subfolders if (place / name).is_symlink()]
+            paths += [
+                (place.relative_to(folder) / name).as_posix()
+                for name in files
+                if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+            ]
     yield from sorted(paths)
 
 

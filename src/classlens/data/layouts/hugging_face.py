@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from classlens.data.columns import label_column
 from classlens.data.dataset import ClassName, Dataset
 from classlens.data.layout import Layout
 from classlens.errors import ClasslensError, cause, suggestion
-from classlens.models.images import open_picture, read_pictures
+from classlens.models.images import open_bytes, open_picture, read_pictures
 
 _PREFERRED = ("validation", "valid", "test", "train")
 
@@ -33,13 +32,13 @@ class _Rows:
     def picture(self, position: int) -> Image.Image:
         cell = self.table[position][self.column]
         name = self.names[position]
+        if isinstance(cell, dict) and cell.get("bytes"):
+            return open_bytes(cell["bytes"], name).image
         try:
             if isinstance(cell, dict):
-                image = Image.open(io.BytesIO(cell["bytes"])) if cell.get("bytes") else open_picture(cell["path"]).image
-            else:
-                image = cell
-            image.load()
-            return read_pictures(image)[0].image
+                return open_picture(cell["path"]).image
+            cell.load()
+            return read_pictures(cell)[0].image
         except Exception as error:  # on a damaged image, Pillow's readers let out almost any kind of exception
             raise ClasslensError(f"image {name!r} cannot be read ({cause(error)}): expected a whole image") from None
 

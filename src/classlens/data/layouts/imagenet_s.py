@@ -97,7 +97,7 @@ def read(spec: str, root: str, split: str | None) -> Dataset:
     paths: list[str] = []
     labels: list[int] = []
     for label, wnid in enumerate(wnids):
-        class_paths = [f"{wnid}/{path}" for path in image_paths(folder / chosen / wnid)]
+        class_paths = [f"{wnid}/{path}" for path in image_paths(folder / chosen / wnid, folder / chosen)]
         paths += class_paths
         labels += [label] * len(class_paths)
     masks = folder / f"{chosen}-segmentation"
