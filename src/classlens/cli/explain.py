@@ -30,7 +30,7 @@ def explain(
         str | None,
         typer.Option(
             help="Methods, separated by commas: {methods}; or all. Options follow the name: class_gradient:loss=logit. "
-            "Left out: log_odds, or class_gradient for a head that pools by attention."
+            "Left out: log_odds, or the nearest that the head allows."
         ),
     ] = None,
     against: Annotated[str | None, typer.Option(help="Another class: explain the class rather than this one.")] = None,
@@ -49,7 +49,7 @@ def explain(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("classlens-explain"),
 ) -> None:
     """Show which parts of a photo speak for a class: overlays and numbers of one or several methods."""
-    from classlens.explain.registry import DEFAULT_METHODS, METHODS, default_method, parse_method
+    from classlens.explain.registry import DEFAULT_METHODS, METHODS, default_method, is_defined, parse_method
     from classlens.lens.lens import load
     from classlens.render.folders.explanation import Animation, explanation_json, write_explanations
     from classlens.render.folders.result_folder import EXPLANATION, check_replaceable, replacing
@@ -86,7 +86,10 @@ def explain(
     load_options = weights.load_options(model)
     with progress_bar("loading the model") as progress, replacing(out, EXPLANATION) as folder:
         lens = load(model, **load_options)
-        methods = (default_method(lens.view),) if method is None else methods
+        if method is None:
+            methods = (default_method(lens.view),)
+        elif method == "all":
+            methods = tuple(name for name in METHODS if is_defined(METHODS[name], lens.view))
         target: int | str = class_ if class_ == "predicted" else lens.classes.index(class_)
         if against is not None:
             options["against"] = lens.classes.index(against)

@@ -26,6 +26,10 @@ class WeightOptions:
     templates: Annotated[
         Path | None, typer.Option(help="File of prompts for an OpenCLIP model: one per line, {} is the class.")
     ] = None
+    multi_label: Annotated[
+        bool,
+        typer.Option("--multi-label", help="Outputs are labels with a sigmoid each; one output is a binary logit."),
+    ] = False
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps.")] = None
 
     def load_options(self, model: str) -> dict[str, Any]:
@@ -42,6 +46,7 @@ class WeightOptions:
             "checkpoint": self.checkpoint,
             "head": self.head,
             "class_names": names,
+            "multi_label": self.multi_label or None,
             "device": self.device,
         }
 

@@ -94,16 +94,19 @@ class Branches(Output):
 
 
 def loss_gradient(
-    logits: Float[Tensor, "image query classes"], target: Int[Tensor, " image"], loss: Loss
+    logits: Float[Tensor, "image query classes"], target: Int[Tensor, " image"], loss: Loss, *, sigmoid: bool = False
 ) -> Float[Tensor, "image query classes"]:
     """``∂ℓ/∂z`` of a loss ``ℓ`` of the class of interest.
 
     ``cross_entropy``: softmax, then ``-log p_c`` (the paper's text). ``logit``: ``ℓ = -z_c``. ``double_softmax``: the
-    cross-entropy with the softmax as its logits (the reference's code).
+    cross-entropy with the softmax as its logits (the reference's code). With ``sigmoid`` the cross-entropy is that of
+    one label, ``-log σ(z_c)``.
     """
     hot = _one_hot(target, logits)
     if loss == "logit":
         return (-hot).expand_as(logits)
+    if sigmoid:
+        return hot * (logits.sigmoid() - 1)
     p = logits.softmax(dim=-1)
     if loss == "cross_entropy":
         return p - hot

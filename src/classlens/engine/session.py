@@ -107,6 +107,9 @@ class Session:
                 "a loaded model was given to run on a cluster: give the model's name, which each worker loads"
             )
         self.source, self.dataset, self.options = source, dataset, options
+        self.lens.view.require_exclusive(
+            "a run over a data set", "use lens.trace, or inspect and explain, for its images"
+        )
         self.labels: Array = (
             map_classes(dataset, self.lens.classes, model_name=self.lens.view.name)
             if labeled

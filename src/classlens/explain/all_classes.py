@@ -148,7 +148,9 @@ def _walk(
 ) -> None:
     """Call ``add`` with the gradients of some logits at the heads of a block, ``shift`` with the term they share."""
     check_edits(recording)
-    if resolved_loss(loss) == "double_softmax":
+    if resolved_loss(loss) != "logit":
+        recording.view.require_exclusive(f"the loss {loss!r}", "give loss='logit'")
+    if loss == "double_softmax":
         raise ClasslensError("loss 'double_softmax' has no form for all classes at once: give logit or cross_entropy")
     view, image_tokens = recording.view, recording.tokens.image
     blocks = range(len(view.blocks))

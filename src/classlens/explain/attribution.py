@@ -135,13 +135,15 @@ def log_odds(
     other classes, so that close rivals count most. Source: classlens. The weights are the slopes of the log odds by the
     logits, and each logit is attributed exactly, as by ``logit_attribution``; the documentation reports how faithful
     the maps are. With ``against`` that class is the only rival, and the odds are those between the two:
-    ``log p_c/p_k = z_c - z_k``.
+    ``log p_c/p_k = z_c - z_k``. Of a label with a sigmoid of its own, the logit is its log odds.
     """
-    if against is not None:
+    view = recording.view
+    if not (view.exclusive or view.multi_label):
+        view.require_exclusive("log odds", "use logit_attribution; or load it with multi_label=True for binary logits")
+    if against is not None or view.multi_label:
         return logit_attribution(recording, target, against=against)
     logits, hot = recording.logits.to(recording.dtype), _hot(recording, target)
-    # The softmax over the rivals of a single class is over nothing, hence NaN.
-    rivals = logits.masked_fill(hot.bool(), -torch.inf).softmax(dim=1).nan_to_num()
+    rivals = logits.masked_fill(hot.bool(), -torch.inf).softmax(dim=1)
     return attribute(recording, hot - rivals).attention[..., recording.tokens.image]
 
 
@@ -168,5 +170,5 @@ LOG_ODDS = Method(
     about="Attribution of `z_c - Σ_k q_k z_k`, with `q` the softmax over all other classes.",
     source="classlens",
     signed=True,
-    needs=("attention weights", "linear pooling"),
+    needs=("attention weights", "linear pooling", "classes or labels"),
 )

@@ -45,7 +45,7 @@ def class_gradient_maps(
         against: another class; the gradient is of the difference of the two logits.
         query: another token in the place of ``q``.
     """
-    loss = resolved_loss(loss, against)
+    loss = resolved_loss(loss, against, recording.view)
     check_edits(recording)
     view, image_tokens = recording.view, recording.tokens.image
     shape = (len(target), len(view.blocks), view.blocks[0].heads, image_tokens.stop - image_tokens.start)
@@ -70,7 +70,7 @@ def class_gradient_streamed(
 
     The map of a block needs its values and its attention output at the queries, which are known when it has passed.
     """
-    loss = resolved_loss(loss, against)
+    loss = resolved_loss(loss, against, view)
     tokens = view.tokens((int(pixels.shape[2]), int(pixels.shape[3])))
     held: dict[tuple[str, int], Tensor] = {}
     # A recording of the one block that passes.
@@ -113,7 +113,7 @@ def _explain_block(
     )
     classes = target[images].to(logits.device)
     gradient = (
-        loss_gradient(logits, classes, loss)
+        loss_gradient(logits, classes, loss, sigmoid=recording.view.multi_label)
         if against is None
         else contrast_gradient(logits, classes, against[images].to(logits.device))
     )
@@ -141,12 +141,16 @@ def image_groups(recording: Recording, queries: Queries) -> Iterator[slice]:
     return slices(len(recording), _ROWS // rows)
 
 
-def resolved_loss(loss: Loss | None, against: object = None) -> Loss:
-    """The loss of a class gradient; raises ClasslensError for an unknown loss or one that excludes ``against``."""
-    if loss is None:
-        return "cross_entropy" if against is None else "logit"
+def resolved_loss(loss: Loss | None, against: object = None, view: ModelView | None = None) -> Loss:
+    """The loss of a class gradient.
+
+    Raises ClasslensError for an unknown loss, one that excludes ``against``, or one that the head does not have.
+    """
+    loss = loss or ("cross_entropy" if against is None else "logit")
     if loss not in LOSSES:
         raise unknown("loss", loss, LOSSES)
+    if view is not None and loss != "logit" and not (view.multi_label and loss == "cross_entropy"):
+        view.require_exclusive(f"the loss {loss!r}", "give loss='logit'")
     if against is not None and loss != "logit":
         raise ClasslensError(
             f"loss {loss!r} is defined for one class: leave it out beside against, which takes the difference of two "

@@ -22,6 +22,7 @@ def class_rank(
     Source: Vilas, Schaumlöffel and Roig, *Analyzing Vision Transformers for Image Classification in Class Embedding
     Space*, NeurIPS 2023, section 4.
     """
+    recording.view.require_exclusive("a rank", "choose another method")
     tokens = recording.tokens
     result = torch.empty(len(recording), len(recording.view.blocks), tokens.count, dtype=recording.dtype)
     for images, block, group, logits in token_logits(recording, "resid_post"):
@@ -46,4 +47,5 @@ CLASS_RANK = Method(
     about="Class identifiability of each token after each block, `1 - rank / C`.",
     source="Vilas, Schaumlöffel and Roig, NeurIPS 2023",
     signed_against=True,
+    needs=("exclusive classes",),
 )

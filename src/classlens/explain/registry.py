@@ -29,14 +29,23 @@ METHODS: Registry[Method] = Registry(
     },
 )
 """Every explanation method, in the order of tables and figures."""
-DEFAULT_METHODS = ("log_odds", "class_gradient")
-"""The most faithful method first (see the documentation), then one that any head allows."""
+DEFAULT_METHODS = ("log_odds", "logit_attribution", "class_gradient")
+"""The most faithful method first (see the documentation), then those that other heads allow."""
 
 
 def default_method(view: ModelView) -> str:
     """The first of ``DEFAULT_METHODS`` that is defined for a model."""
-    pools = any(readout.space.pool is not None for readout in view.readouts)
-    return next(name for name in DEFAULT_METHODS if not (pools and "linear pooling" in METHODS[name].needs))
+    return next(name for name in DEFAULT_METHODS if is_defined(METHODS[name], view))
+
+
+def is_defined(method: Method, view: ModelView) -> bool:
+    """Whether the head of a model has what a method needs."""
+    has = {
+        "linear pooling": all(readout.space.pool is None for readout in view.readouts),
+        "exclusive classes": view.exclusive,
+        "classes or labels": view.exclusive or view.multi_label,
+    }
+    return all(has.get(need, True) for need in method.needs)
 
 
 def parse_method(text: str) -> tuple[str, dict[str, int | float | str]]:

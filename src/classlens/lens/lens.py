@@ -49,6 +49,7 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     pretrained: bool = True,
+    multi_label: bool | None = None,
     **options: Any,
 ) -> Lens:
     """Load a Vision Transformer classifier and check that classlens reproduces its computation.
@@ -70,6 +71,9 @@ def load(
         dtype: precision of the model, such as ``"bfloat16"``; unchanged when left out. Projection is in float32 at
             least.
         pretrained: False creates a timm model with random weights.
+        multi_label: True for outputs that are labels with a sigmoid each, a single binary logit among them; False for
+            classes that exclude each other. When left out, what the model's config says (transformers), else classes;
+            one output is then a number in its own unit.
         options: passed to ``timm.create_model``, such as ``img_size=384``.
 
     Returns:
@@ -96,6 +100,7 @@ def load(
             device=device,
             dtype=dtype,
             pretrained=pretrained,
+            multi_label=multi_label,
             **options,
         )
     )

@@ -230,7 +230,7 @@ class Trace:
         Args:
             target: class of interest, see ``Trace``.
             method: name of a method in ``classlens.METHODS``; when left out ``log_odds``, the most faithful, or
-                ``class_gradient`` for a head that pools by attention.
+                the nearest that the head allows.
             options: of the method, named by ``classlens.METHODS[method].options``. ``against``: another class; why the
                 target rather than this one. ``query``: the token whose attention is explained, ``"cls"`` or ``(row,
                 column)``; the tokens that the head pools when left out.

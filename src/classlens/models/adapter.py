@@ -12,7 +12,7 @@ from torch import nn
 from classlens.errors import ClasslensError, suggestion
 from classlens.models.registry import ADAPTERS
 from classlens.models.transforms import Transform
-from classlens.models.view import ModelView
+from classlens.models.view import ModelView, ProblemType
 
 Weights = Literal["here", "not here", "needs a file", "none published"]
 """On this machine; at the library's usual source; in a file that the user gives; nowhere."""
@@ -59,6 +59,8 @@ class LibraryModel:
     """What ``transform="paper"`` means for this model, where it is not the paper's usual transform."""
     view: ModelView | None = None
     """Where a user has described the model."""
+    problem_type: ProblemType | None = None
+    """What the outputs mean, where the library knows it."""
 
 
 def _no_description(module: nn.Module, name: str) -> ModelView:

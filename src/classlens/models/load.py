@@ -36,6 +36,7 @@ def load_model(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     pretrained: bool = True,
+    multi_label: bool | None = None,
     **options: Any,
 ) -> LoadedModel:
     """See ``classlens.load``, which also runs the self-check."""
@@ -70,6 +71,10 @@ def load_model(
         library_model = with_head(library_model, head, name)
     _move(library_model, name, device, dtype)
     view = library_model.view or adapter_of_module(library_model.module, name).describe(library_model.module, name)
+    problem_type = library_model.problem_type or view.problem_type
+    if multi_label is not None:
+        problem_type = "multi_label_classification" if multi_label else "single_label_classification"
+    view = replace(view, problem_type=problem_type)
     paper = library_model.paper_transform or paper_transform(view.input_size)
     names = library_model.class_names if class_names is None else class_names
     return LoadedModel(

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from PIL import Image
@@ -21,6 +21,7 @@ from classlens.models.classes import ordered_names
 from classlens.models.transformers_models import SPECS, SUPPORTED, describe, find_part, find_spec, refuse_model
 from classlens.models.transformers_names import list_models
 from classlens.models.transforms import Transform
+from classlens.models.view import ProblemType
 
 # Weights that do not contribute to the logits; a checkpoint may lack them.
 _UNUSED = ("mask_token", "vision_model.head.")
@@ -63,7 +64,7 @@ def create(name: str, request: ModelRequest) -> LibraryModel:
         else:
             module = model_class(config).eval()
         transform = _transform(library, source, options)
-    return LibraryModel(module, _class_names(module), transform)
+    return LibraryModel(module, _class_names(module), transform, problem_type=_problem_type(module))
 
 
 def from_module(module: nn.Module) -> LibraryModel:
@@ -74,7 +75,7 @@ def from_module(module: nn.Module) -> LibraryModel:
         library = _import_library(source)
         with _quiet(library, bars=False):
             transform = _transform(library, source, {"local_files_only": True})
-    return LibraryModel(module, _class_names(module), transform)
+    return LibraryModel(module, _class_names(module), transform, problem_type=_problem_type(module))
 
 
 def _import_library(name: str) -> ModuleType:
@@ -196,6 +197,12 @@ def _class_names(module: Any) -> Sequence[str] | None:
     except ClasslensError:
         return None
     return None if all(name == f"LABEL_{index}" for index, name in enumerate(names)) else names
+
+
+def _problem_type(module: Any) -> ProblemType | None:
+    """What the outputs were trained to mean, where the config says it."""
+    problem_type = getattr(module.config, "problem_type", None)
+    return problem_type if problem_type in get_args(ProblemType) else None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,10 @@ from classlens.errors import ClasslensError
 Site = Literal["embed", "resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"]
 SITES: tuple[Site, ...] = ("embed", "resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
 
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+"""What the outputs of a head mean, in the terms of transformers: classes that exclude each other (softmax), labels with
+a probability each (sigmoid; a single binary logit is one label), or numbers in a unit of their own."""
+
 _REQUIRED_POINTS = ("resid_pre", "attn_out", "mlp_out", "resid_post", "values", "attention")
 
 
@@ -203,6 +207,8 @@ class ModelView:
         transform: from a picture to pixels ``[channel, height, width]``.
         size_option: the library's option for another input size.
         tuned_lens: for each block, a map that its tokens pass before they are projected.
+        problem_type: what the outputs mean: ``single_label_classification``, ``multi_label_classification`` or
+            ``regression``. One output that is no label is a number, whatever this says.
 
     Examples:
         >>> import classlens
@@ -230,6 +236,31 @@ class ModelView:
     transform: Callable[[Any], Tensor] | None = field(default=None, repr=False)
     size_option: str | None = None
     tuned_lens: tuple[Step, ...] | None = field(default=None, repr=False)
+    problem_type: ProblemType = "single_label_classification"
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether the outputs are classes that exclude each other, so that they have ranks and a softmax."""
+        return self.problem_type == "single_label_classification" and self.num_classes > 1
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether each output is a label with a probability of its own, by sigmoid."""
+        return self.problem_type == "multi_label_classification"
+
+    def probabilities(self, logits: Float[Tensor, "*rows category"]) -> Float[Tensor, "*rows category"] | None:
+        """Probabilities of the outputs; None for numbers in a unit of their own."""
+        if self.exclusive:
+            return logits.softmax(dim=-1)
+        return logits.sigmoid() if self.multi_label else None
+
+    def require_exclusive(self, what: str, instead: str) -> None:
+        """Raises ClasslensError where outputs are not classes that exclude each other, for ``what`` compares them."""
+        if not self.exclusive:
+            kind = "labels with a sigmoid each" if self.multi_label else "numbers, not classes, as outputs"
+            raise ClasslensError(
+                f"model {self.name!r} has {kind}, and {what} compares classes that exclude each other: {instead}"
+            )
 
     @property
     def space(self) -> ClassSpace:
