@@ -98,9 +98,11 @@ def test_what_is_not_defined_is_refused(lens: Any, tmp_path: Path) -> None:
             given: Any = (0,) if explain == trace.explain else (pixels, 0)
             refused(lambda f=explain, g=given, k=loss: f(*g, method="class_gradient", loss=k), says, repr(loss))  # type: ignore[misc]
     refused(lambda: trace.explain_every_class(loss="cross_entropy"), says, "cross_entropy")
-    picture(0).save(tmp_path / "photo.png")
-    data = f"folder:{tmp_path}"
-    for run in (classlens.measure, classlens.evaluate, classlens.tune, partial(classlens.probe, test=data)):
+    data, other = (f"folder:{tmp_path / name}" for name in ("data", "other"))
+    for seed, name in enumerate(("data", "other")):
+        (tmp_path / name).mkdir()
+        picture(seed).save(tmp_path / name / "photo.png")
+    for run in (classlens.measure, classlens.evaluate, classlens.tune, partial(classlens.probe, test=other)):
         out = tmp_path / "out.safetensors"
         refused(partial(run, model, data, out=out), says, "a run over a data set compares classes")
         assert not out.exists()
