@@ -44,3 +44,9 @@ def refused_with_advice(call: Callable[[], object], *parts: str) -> None:
     assert "expected" in message or "fewer than" in message
     assert ";" in message or ":" in message, "says nothing of what to do"
     assert len(message) < 400
+
+
+def complaints(stderr: str) -> list[str]:
+    """The lines of a command's stderr without the first one, which says how a model was loaded."""
+    first, *rest = stderr.splitlines() or [""]
+    return rest if " tokens; " in first else [first, *rest] if stderr else []

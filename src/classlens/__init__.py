@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from classlens.forward.edits.keep_tokens import KeepTokens
     from classlens.forward.edits.patch import Patch
     from classlens.forward.edits.self_only import SelfOnly
-    from classlens.lens.lens import Lens, load
+    from classlens.lens.lens import Lens
+    from classlens.lens.load import load
     from classlens.lens.trace import Trace
     from classlens.lens.tuned_lens import TunedLens
     from classlens.models.view import BlockView, ModelView, Point, Readout
@@ -87,7 +88,8 @@ __all__ = [
 
 # Imported on first use: torch and timm take seconds, which `classlens --help` should not.
 _MODULES = {
-    "lens.lens": "Lens load",
+    "lens.lens": "Lens",
+    "lens.load": "load",
     "lens.trace": "Trace",
     "lens.tuned_lens": "TunedLens",
     "explain.registry": "METHODS",

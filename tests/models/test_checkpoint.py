@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from classlens.errors import ClasslensError
-from classlens.models.checkpoint import apply_state, read_state
+from classlens.models.checkpoint import apply_state
+from classlens.models.weight_search import read_state
 
 HINT = "torch.save(torch.load(FILE, weights_only=False)"
 
@@ -180,8 +181,6 @@ def test_no_file(tmp_path: Path) -> None:
         torch.zeros(3),
         [torch.zeros(3)],
         3,
-        {"weight": torch.zeros(3), "epoch": 3},
-        {"model": 3, "weight": torch.zeros(3)},
         {"state_dict": {"weight": [1.0, 2.0]}},
         {0: torch.zeros(3)},
         {"state_dict": {}},

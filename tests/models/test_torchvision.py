@@ -14,6 +14,7 @@ import torchvision
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer, ViT_B_16_Weights, ViT_B_32_Weights
+from torchvision.models.vision_transformer import interpolate_embeddings
 
 import classlens
 from classlens.forward.hooks import watching
@@ -108,14 +109,20 @@ def test_pretrained_by_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_weights_for_another_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_for_another_size(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     weights, model = ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1, trained("vit_b_16", image_size=384)
     monkeypatch.setattr(type(weights), "get_state_dict", lambda *_, **__: model.state_dict())
     lens = classlens.load("vit_b_16.IMAGENET1K_SWAG_E2E_V1")
     assert lens.view.input_size == (384, 384)
     assert lens.preprocessing(Image.new("RGB", (500, 400)), "photo").shape == (3, 384, 384)
     refused(lambda: classlens.load("vit_b_16", num_classes=10), "num_classes is 10", "IMAGENET1K_V1", "1000")
-    refused(lambda: classlens.load("vit_b_16", image_size=384), "image_size is 384", "224")
+    with caplog.at_level("WARNING", "classlens"):
+        lens = classlens.load("vit_b_16.IMAGENET1K_SWAG_E2E_V1", img_size=224)
+    assert lens.view.tokens((224, 224)).grid == (14, 14)
+    resized = interpolate_embeddings(224, 16, model.state_dict())["encoder.pos_embedding"]
+    assert torch.equal(lens.view.module.state_dict()["encoder.pos_embedding"], resized)
+    assert "position embeddings were resampled from 24×24 to 14×14 tokens" in caplog.text
+    refused(lambda: classlens.load("vit_b_16", img_size=(224, 160)), "224×160", "squares")
 
 
 @pytest.mark.usefixtures("small")

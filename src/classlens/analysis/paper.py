@@ -18,7 +18,8 @@ from classlens.data.dataset import Dataset
 from classlens.data.open_dataset import open_dataset
 from classlens.engine.progress import MeasureResult, Progress
 from classlens.errors import ClasslensError
-from classlens.lens.lens import Lens, load
+from classlens.lens.lens import Lens
+from classlens.lens.load import load
 from classlens.models.paper import MODELS
 from classlens.tasks.evaluation.evaluate import evaluate
 from classlens.tasks.tokens.conditions.check import check_conditions

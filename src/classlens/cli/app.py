@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -77,6 +78,16 @@ def reporting(command: Callable[_P, None]) -> Callable[_P, None]:
     return run
 
 
+class _Notes(logging.Handler):
+    """What the library logs, on stderr; above a bar that is shown there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _errors.print(record.getMessage(), markup=False)
+
+
+_notes = _Notes()
+
+
 def _version(wanted: bool) -> bool:
     if wanted:
         print(f"classlens {__version__}")
@@ -91,6 +102,8 @@ def main(
     ] = False,
 ) -> None:
     """How a Vision Transformer image classifier builds its classes."""
+    logging.getLogger("classlens").setLevel(logging.INFO)
+    logging.getLogger("classlens").addHandler(_notes)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a file name or a rule of a table that it cannot show is no failure
 

@@ -50,7 +50,7 @@ def explain(
 ) -> None:
     """Show which parts of a photo speak for a class: overlays and numbers of one or several methods."""
     from classlens.explain.registry import DEFAULT_METHODS, METHODS, default_method, is_defined, parse_method
-    from classlens.lens.lens import load
+    from classlens.lens.load import load
     from classlens.render.folders.explanation import Animation, explanation_json, write_explanations
     from classlens.render.folders.result_folder import EXPLANATION, check_replaceable, replacing
     from classlens.render.terminal.progress import progress_bar

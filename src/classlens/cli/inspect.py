@@ -37,7 +37,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Show how a model builds the class of a photo: an interactive page, figures and numbers."""
-    from classlens.lens.lens import load
+    from classlens.lens.load import load
     from classlens.render.folders.result_folder import INSPECTION, check_replaceable
     from classlens.render.terminal.progress import progress_bar
 

@@ -31,7 +31,7 @@ def memories(
 
     Without --unit and --class, show the memories that are closest to a class.
     """
-    from classlens.lens.lens import load
+    from classlens.lens.load import load
     from classlens.lens.memories import class_memories, memory_classes
     from classlens.render.terminal.memories import memory_record, memory_table
 

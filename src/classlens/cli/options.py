@@ -21,6 +21,10 @@ class WeightOptions:
     """Where the weights and classes of a model come from."""
 
     checkpoint: Annotated[Path | None, typer.Option(help="Weights file: safetensors or state dict.")] = None
+    num_classes: Annotated[int | None, typer.Option(min=1, help="Number of classes, where no file tells it.")] = None
+    img_size: Annotated[
+        str | None, typer.Option(help="Input size: one number, or HEIGHT,WIDTH; the checkpoint's when left out.")
+    ] = None
     head: Annotated[Path | None, typer.Option(help="File of a linear head for a timm backbone.")] = None
     classes: Annotated[Path | None, typer.Option(help="File of class names: one per line, or JSON.")] = None
     templates: Annotated[
@@ -35,17 +39,19 @@ class WeightOptions:
     def load_options(self, model: str) -> dict[str, Any]:
         """Arguments of ``classlens.load`` beside the model."""
         from classlens.models.adapter import adapter_of_name
-        from classlens.models.classes import read_class_names
 
         if self.templates is not None and not adapter_of_name(model).takes_templates:
             raise ClasslensError(f"--templates goes with an OpenCLIP model, not with {model!r}: leave it out")
         options: dict[str, Any] = {} if self.templates is None else {"templates": self.templates}
-        names = None if self.classes is None else read_class_names(self.classes)
+        if self.img_size is not None:
+            size = tuple(int(side) for side in _numbers("--img-size", self.img_size, (1, 2)))
+            options["img_size"] = size[0] if len(size) == 1 else size
         return {
             **options,
             "checkpoint": self.checkpoint,
+            "num_classes": self.num_classes,
             "head": self.head,
-            "class_names": names,
+            "class_names": self.classes,
             "multi_label": self.multi_label or None,
             "device": self.device,
         }
@@ -55,13 +61,39 @@ class WeightOptions:
 class ModelOptions(WeightOptions):
     """How a model is loaded and fed."""
 
-    transform: Annotated[str | None, typer.Option(help='"paper" for the transform of the paper.')] = None
+    transform: Annotated[
+        str | None, typer.Option(help='"paper" for the transform of the paper, or file.py:function for yours.')
+    ] = None
+    crop_pct: Annotated[float | None, typer.Option(help="Share of the shorter side that the center crop keeps.")] = None
+    interpolation: Annotated[str | None, typer.Option(help="Interpolation of the resize: bicubic, bilinear …")] = None
+    mean: Annotated[str | None, typer.Option(help="Mean of colors from 0 to 1: one number, or R,G,B.")] = None
+    std: Annotated[str | None, typer.Option(help="Standard deviation of colors: one number, or R,G,B.")] = None
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or float64.")] = None
 
     def load_options(self, model: str) -> dict[str, Any]:
-        if self.transform not in (None, "paper"):
-            raise ClasslensError(f'transform {self.transform!r} is not known: leave it out or give "paper"')
-        return {**super().load_options(model), "transform": self.transform, "dtype": self.dtype}
+        return {
+            **super().load_options(model),
+            "transform": self.transform,
+            "crop_pct": self.crop_pct,
+            "interpolation": self.interpolation,
+            "mean": None if self.mean is None else _numbers("--mean", self.mean),
+            "std": None if self.std is None else _numbers("--std", self.std),
+            "dtype": self.dtype,
+        }
+
+
+def _numbers(option: str, text: str, counts: tuple[int, ...] = ()) -> tuple[float, ...]:
+    """Numbers between commas."""
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or (counts and (len(numbers) not in counts or not all(number.is_integer() for number in numbers))):
+        expected = (
+            "one whole number, or two as HEIGHT,WIDTH" if counts else "one number, or one a channel, as 0.5,0.5,0.5"
+        )
+        raise ClasslensError(f"{option} {text!r} is not understood: give {expected}")
+    return numbers
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from classlens.errors import ClasslensError
-from classlens.lens.lens import Lens, load
+from classlens.lens.lens import Lens
+from classlens.lens.load import load
 from classlens.lens.random_twin import random_twin
+from classlens.models.load import load_model
 from classlens.models.view import ModelView
 
 Model = str | Path | nn.Module | ModelView | Lens
@@ -58,7 +60,7 @@ class ModelSource:
         height, width = view.input_size
         size: Any = 2 * height if height == width else (2 * height, 2 * width)
         options = {**self.options, str(view.size_option): size}
-        doubled = load(self.model, **options)
+        doubled = Lens(load_model(self.model, **options))  # without the notes of `load` on a size that nobody asked for
         same = torch.equal(doubled.view.blocks[0].attn.weight, view.blocks[0].attn.weight)
         if not same or doubled.view.input_size != (2 * height, 2 * width):
             raise ClasslensError(f"model {view.name!r} has no version of twice its size: give its own size")

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import xarray as xr
@@ -20,7 +19,7 @@ from classlens.errors import ClasslensError, cause
 from classlens.explain.batching import slices
 from classlens.explain.registry import default_method, method_of
 from classlens.forward.edits.edit import Edit, editing
-from classlens.forward.isolation import isolated, isolated_methods
+from classlens.forward.isolation import isolated_methods
 from classlens.forward.recording import Recording, record
 from classlens.forward.streaming import reduce_tokens
 from classlens.lens.coords import array, method_attrs, state_coords, target_coords
@@ -30,80 +29,11 @@ from classlens.lens.target import Target, class_indices, is_predicted
 from classlens.lens.trace import Trace
 from classlens.lens.tuned_lens import TunedLens, read_tuned_lens
 from classlens.lens.verify import check_laws
-from classlens.models.classes import Classes, ClassNames
-from classlens.models.load import LoadedModel, load_model
+from classlens.models.classes import Classes
+from classlens.models.load import LoadedModel
 from classlens.models.self_check import Checks, require_laws
-from classlens.models.transforms import Preprocessing, Transform
+from classlens.models.transforms import Preprocessing
 from classlens.models.view import ModelView, Site
-
-
-@isolated
-def load(
-    model: str | Path | nn.Module | ModelView,
-    *,
-    checkpoint: str | Path | None = None,
-    num_classes: int | None = None,
-    head: nn.Linear | str | Path | None = None,
-    class_names: ClassNames | None = None,
-    transform: Transform | Literal["paper"] | None = None,
-    device: str | torch.device | None = None,
-    dtype: str | torch.dtype | None = None,
-    pretrained: bool = True,
-    multi_label: bool | None = None,
-    **options: Any,
-) -> Lens:
-    """Load a Vision Transformer classifier and check that classlens reproduces its computation.
-
-    Args:
-        model: ``"builtin:cifar10"``; a timm model name such as ``"vit_base_patch32_224.augreg_in21k_ft_in1k"``;
-            ``"torchvision:vit_b_16"``; ``"owner/name"`` of the Hugging Face hub or a folder written by transformers;
-            ``"open_clip:ViT-B-32/laion2b_s34b_b79k"`` with ``class_names`` as prompts; a module of one of these
-            libraries; or a ``ModelView`` that describes your own model (also ``"file.py:function"``, a function that
-            returns one). Pretrained weights come from the source that the library uses.
-        checkpoint: weights for a timm model name: safetensors or a torch state dict (only tensors are unpickled).
-        num_classes: rows of the head; taken from the checkpoint when left out.
-        head: a linear layer, or a file with its weight and bias, for a timm backbone such as DINOv2 or DINOv3. It takes
-            the backbone's pooled vector, or ``[cls ; mean(patch)]`` where it is twice as wide.
-        class_names: one name for each row of the head: a list in order, or a dict from indices to names.
-        transform: a function from a picture to ``[channel, height, width]`` pixels, or ``"paper"`` (resize without a
-            crop, bilinear, mean = std = 0.5); the model's own eval transform when left out.
-        device: device of the model, such as ``"cuda"``; unchanged when left out.
-        dtype: precision of the model, such as ``"bfloat16"``; unchanged when left out. Projection is in float32 at
-            least.
-        pretrained: False creates a timm model with random weights.
-        multi_label: True for outputs that are labels with a sigmoid each, a single binary logit among them; False for
-            classes that exclude each other. When left out, what the model's config says (transformers), else classes;
-            one output is then a number in its own unit.
-        options: passed to ``timm.create_model``, such as ``img_size=384``.
-
-    Returns:
-        A ``Lens``. It uses the model's own modules and parameters.
-
-    Raises:
-        ClasslensError: an unknown or unsupported model, a checkpoint that does not fit, weights that cannot be
-            fetched, weights that are not finite, or a model for which law 1 or 2 does not hold on a random image.
-
-    Examples:
-        >>> import classlens
-        >>> lens = classlens.load("builtin:cifar10")
-        >>> lens.classes.names[3]
-        'cat'
-    """
-    return Lens(
-        load_model(
-            model,
-            checkpoint=checkpoint,
-            num_classes=num_classes,
-            head=head,
-            class_names=class_names,
-            transform=transform,
-            device=device,
-            dtype=dtype,
-            pretrained=pretrained,
-            multi_label=multi_label,
-            **options,
-        )
-    )
 
 
 @isolated_methods
@@ -121,6 +51,7 @@ class Lens:
         self.view: ModelView = loaded.view
         self.classes: Classes = loaded.classes
         self.preprocessing: Preprocessing = loaded.preprocessing
+        self.told_options = loaded.options
         self._parameters = _parameter_identities(self.view.module)
         try:
             self.checks: Checks = self.check()

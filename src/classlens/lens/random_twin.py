@@ -30,7 +30,7 @@ def random_twin(model: str | Path | nn.Module | ModelView, lens: Lens, options: 
             f"model {name!r} has no random twin, as no library creates it by name: give a model name, or leave out "
             "the condition random_init"
         )
-    twin_options = {key: value for key, value in options.items() if key not in _TRAINED}
+    twin_options = {**lens.told_options, **{key: value for key, value in options.items() if key not in _TRAINED}}
     rows = lens.view.num_classes
     if options.get("head") is None and adapter_of_name(name).takes_num_classes:
         twin_options["num_classes"] = rows

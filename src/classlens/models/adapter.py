@@ -61,6 +61,10 @@ class LibraryModel:
     """Where a user has described the model."""
     problem_type: ProblemType | None = None
     """What the outputs mean, where the library knows it."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options that a file told, with which the library makes the same architecture."""
+    notes: tuple[str, ...] = ()
+    """What a user has to know of how the weights were read."""
 
 
 def _no_description(module: nn.Module, name: str) -> ModelView:

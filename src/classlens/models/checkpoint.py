@@ -1,53 +1,56 @@
-"""Weights from a user's file, loaded without running code in it."""
+"""Weights from a user's file: read without running code in it, and put into a model that they fit."""
 
 from __future__ import annotations
 
+import argparse
 import pickle
-import re
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from timm.models import load_state_dict
+import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from classlens.errors import ClasslensError
+from classlens.models.file_kinds import is_safetensors, whole_pickle, why_not_weights
 
 State = dict[str, Tensor]
+Tree = Mapping[Any, Any]
+"""The content of a file: names with tensors, with numbers, or with more of these."""
 
 
-def read_state(path: str | Path) -> State:
-    """The state dict in a safetensors or torch file, without wrappers (``state_dict``, ``model``, EMA, ``module.``).
+def read_tree(path: str | Path) -> Tree:
+    """All that a safetensors or torch file holds.
 
-    Only tensors are loaded (``weights_only=True``); raises ClasslensError for a pickle that holds more.
+    Only tensors and plain Python values are loaded (``weights_only=True``); raises ClasslensError for a pickle that
+    holds more, and for another kind of file.
     """
     file = Path(path)
     if not file.is_file():
         raise ClasslensError(f"checkpoint {str(path)!r} is not a file: give the path of a .safetensors or .pth file")
+    reason = why_not_weights(file)
+    if reason is not None:
+        raise ClasslensError(f"checkpoint {str(path)!r} {reason}")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             warnings.simplefilter("ignore")  # torch's remarks on odd pickles; the error below gives the way out
-            state: State = load_state_dict(str(file), weights_only=True)
-        # Wrappers of wrappers (a compiled module in DistributedDataParallel) stay on in some versions of timm.
-        state = {re.sub(r"^(module\.|_orig_mod\.)+", "", name): value for name, value in state.items()}
-    except AttributeError:  # a valid file whose content has no names
-        state = {}
+            content: object = (
+                load_file(file)
+                if is_safetensors(file)
+                else torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+            )
     except Exception as error:  # a broken file makes torch raise almost anything
-        # timm wraps torch's refusal of a pickle that needs more than tensors.
-        if not isinstance(error.__cause__ or error, pickle.UnpicklingError) or not _is_pickle(file):
-            raise _unreadable(path) from None
-        raise ClasslensError(
-            f"checkpoint {str(path)!r} holds pickled Python objects, which could run code when loaded: where you trust "
-            'it, convert it once with torch.save(torch.load(FILE, weights_only=False)["state_dict"], "weights.pth") '
-            "and give that file"
-        ) from None
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ClasslensError(
-            f"checkpoint {str(path)!r} holds no state dict: expected names with tensors, as in model.state_dict()"
-        )
-    return state
+        if not isinstance(error, pickle.UnpicklingError) or not _is_pickle(file):
+            raise ClasslensError(
+                f"checkpoint {str(path)!r} cannot be read: expected a whole .safetensors file or a torch state dict; "
+                "check that it is complete"
+            ) from None
+        raise ClasslensError(f"checkpoint {str(path)!r} {whole_pickle(file)}") from None
+    return content if isinstance(content, Mapping) else {}
 
 
 def apply_state(
@@ -69,19 +72,18 @@ def apply_state(
     for key, value in expected.items():
         if not problems and key in state and state[key].shape != value.shape:
             problems.append(f"{key!r} has shape {list(state[key].shape)} where the model has {list(value.shape)}")
+    for key, value in state.items():
+        if value.is_quantized or (key in expected and expected[key].is_floating_point() > value.is_floating_point()):
+            raise ClasslensError(
+                f"checkpoint {str(path)!r} is of a quantized model ({key!r} holds {str(value.dtype)[6:]} numbers): "
+                "give the weights from before the quantization"
+            )
     if problems:
         raise ClasslensError(
             f"checkpoint {str(path)!r} does not fit the model: {' and '.join(problems)}; give the model name and "
             "num_classes that it was trained with"
         )
     module.load_state_dict(state, strict=False)
-
-
-def _unreadable(path: str | Path) -> ClasslensError:
-    return ClasslensError(
-        f"checkpoint {str(path)!r} cannot be read: expected a whole .safetensors file or a torch state dict; check "
-        "that it is complete"
-    )
 
 
 def _is_pickle(file: Path) -> bool:

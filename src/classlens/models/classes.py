@@ -108,14 +108,17 @@ def make_classes(num_classes: int, names: Sequence[str] | None) -> Classes:
 
 
 def read_class_names(path: str | Path) -> list[str]:
-    """Class names from a file: one a line, or JSON (a list, or an object from index to name)."""
+    """Class names from a file: one a line, or JSON (a list, or an object from index to name).
+
+    Columns between tabs are names of one class, the last of them first, such as that of its folder and that for people.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ClasslensError(f"class names file {str(path)!r} cannot be read ({reason}): give a text file") from None
     if Path(path).suffix.lower() != ".json":
-        return [line.strip() for line in text.splitlines() if line.strip()]
+        return [_of_columns(line.split("\t")) for line in text.splitlines() if line.strip()]
     try:
         value = json.loads(text)
         if isinstance(value, dict):
@@ -128,3 +131,7 @@ def read_class_names(path: str | Path) -> list[str]:
             "index to name"
         ) from None
     return value
+
+
+def _of_columns(columns: list[str]) -> str:
+    return ", ".join(dict.fromkeys(column.strip() for column in reversed(columns) if column.strip()))

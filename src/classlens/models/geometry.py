@@ -24,6 +24,11 @@ _POSITION_KEEPING = frozenset(
 )
 
 
+def keeps_positions(step: Any) -> bool:
+    """Whether a step of a transform keeps the position of every pixel."""
+    return getattr(step, "__name__", type(step).__name__) in _POSITION_KEEPING
+
+
 class Box(NamedTuple):
     """A rectangle in pixels from the upper left corner: ``Box(0, 0, 4, 3)`` is a picture 4 wide and 3 high."""
 
@@ -74,8 +79,8 @@ def transform_stages(size: Size, transform: Transform | None) -> list[Resized | 
         [Resized(size=(224, 224))]
     """
     stages: list[Resized | Cropped] = []
-    for step in [] if transform is None else _steps(transform):
-        if getattr(step, "__name__", type(step).__name__) in _POSITION_KEEPING:
+    for step in [] if transform is None else transform_steps(transform):
+        if keeps_positions(step):
             continue
         make_stage = _STAGES.get(type(step))
         if make_stage is None or step.size is None:
@@ -124,12 +129,15 @@ def _side(count: int, changes: list[tuple[int | None, int]]) -> tuple[_Interval,
     return (first, last), visible
 
 
-def _steps(transform: Any) -> list[Any]:
+def transform_steps(transform: Any) -> list[Any]:
     """The steps of a chain, chains within it flattened."""
     if type(transform) is ImageClassification:
-        return [transforms.Resize(transform.resize_size), transforms.CenterCrop(transform.crop_size)]
+        return [
+            transforms.Resize(transform.resize_size, transform.interpolation),
+            transforms.CenterCrop(transform.crop_size),
+        ]
     if isinstance(transform, transforms.Compose | v2.Compose):
-        return [inner for step in transform.transforms for inner in _steps(step)]
+        return [inner for step in transform.transforms for inner in transform_steps(step)]
     return [transform]
 
 

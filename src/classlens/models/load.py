@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from classlens.errors import ClasslensError
 from classlens.models.adapter import LibraryModel, ModelRequest, adapter_of_module, adapter_of_name, from_user
-from classlens.models.classes import Classes, ClassNames, make_classes, ordered_names
+from classlens.models.classes import Classes, ClassNames, make_classes, ordered_names, read_class_names
+from classlens.models.recipe import Adjustment
 from classlens.models.transforms import Preprocessing, Transform, make_preprocessing, paper_transform
+from classlens.models.user_file import FileTransform
 from classlens.models.view import ModelView
 
 
@@ -23,6 +26,12 @@ class LoadedModel:
     view: ModelView
     preprocessing: Preprocessing
     classes: Classes
+    notes: tuple[str, ...] = ()
+    """What a user has to know of how the weights were read."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options that a file told, with which the library makes the same architecture."""
+    named_by: str | None = None
+    """Where the names of the classes come from, in words; None where they have none."""
 
 
 def load_model(
@@ -30,9 +39,14 @@ def load_model(
     *,
     checkpoint: str | Path | None = None,
     num_classes: int | None = None,
+    img_size: int | tuple[int, int] | None = None,
     head: nn.Linear | str | Path | None = None,
-    class_names: ClassNames | None = None,
-    transform: Transform | Literal["paper"] | None = None,
+    class_names: ClassNames | Path | None = None,
+    transform: Transform | str | None = None,
+    crop_pct: float | None = None,
+    interpolation: str | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     pretrained: bool = True,
@@ -46,13 +60,17 @@ def load_model(
         raise ClasslensError(
             f"a {type(model).__name__} was given as the model: give a model name, a folder, a module or a ModelView"
         )
-    class_names = None if class_names is None else ordered_names(class_names)
+    adjustment = Adjustment(crop_pct, interpolation, _numbers(mean), _numbers(std))
+    given = class_names
+    class_names = _names(given)
+    if img_size is not None:
+        options["img_size"] = img_size
     request = ModelRequest(checkpoint, num_classes, pretrained, options, class_names)
     if isinstance(model, nn.Module | ModelView):
         if not request.is_default:
             raise ClasslensError(
                 "checkpoint, num_classes and model options go with a model name: a module is used as it is; load its "
-                "weights before handing it over"
+                "weights, or make it of another size, before handing it over"
             )
         library_model = from_user(model)
         name = model.name if isinstance(model, ModelView) else type(model).__name__
@@ -77,9 +95,32 @@ def load_model(
     view = replace(view, problem_type=problem_type)
     paper = library_model.paper_transform or paper_transform(view.input_size)
     names = library_model.class_names if class_names is None else class_names
+    if isinstance(transform, str) and transform != "paper":
+        transform = FileTransform(transform)
+    preprocessing = make_preprocessing(library_model.transform, transform, paper=paper)
+    adjusted = adjustment.of(preprocessing.transform, view.input_size, view.channels)
+    if adjusted is not preprocessing.transform:
+        preprocessing = make_preprocessing(adjusted, None, paper=paper)
     return LoadedModel(
-        view, make_preprocessing(library_model.transform, transform, paper=paper), make_classes(view.num_classes, names)
+        view,
+        preprocessing,
+        make_classes(view.num_classes, names),
+        library_model.notes,
+        library_model.options,
+        given.name if isinstance(given, Path) else None if names is None else "the model" if given is None else "you",
     )
+
+
+def _numbers(values: float | Sequence[float] | None) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    return (float(values),) if isinstance(values, int | float) else tuple(map(float, values))
+
+
+def _names(given: ClassNames | Path | None) -> Sequence[str] | None:
+    if isinstance(given, Path):
+        return read_class_names(given)
+    return None if given is None else ordered_names(given)
 
 
 def _move(model: LibraryModel, name: str, device: str | torch.device | None, dtype: str | torch.dtype | None) -> None:

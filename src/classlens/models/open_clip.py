@@ -18,12 +18,13 @@ from classlens.core.space import ClassSpace
 from classlens.core.steps import Projection, UnitLength, compute_dtype, detached
 from classlens.errors import ClasslensError, cause, suggestion
 from classlens.models.adapter import Adapter, LibraryModel, ModelRequest
-from classlens.models.checkpoint import read_state
 from classlens.models.open_clip_names import PREFIX, list_models
+from classlens.models.open_clip_weights import fetch, size_option
 from classlens.models.prompts import TEMPLATES, Template, class_texts, read_list, template_function
 from classlens.models.torch_layers import Refuse, Taps, multihead_attention, norm_maps, stepwise_attention
 from classlens.models.transforms import Transform
 from classlens.models.view import BlockView, ModelView, Point, Readout
+from classlens.models.weight_search import read_state
 
 SUPPORTED = "classlens supports OpenCLIP models whose image tower is a Vision Transformer that pools [CLS] or the mean"
 
@@ -101,6 +102,8 @@ def classifier(
 def create(name: str, request: ModelRequest) -> LibraryModel:
     """A zero-shot classifier by its OpenCLIP name; its classes are ``class_names`` or the option ``prompts``."""
     options = dict(request.options)
+    if "img_size" in options:
+        options["force_image_size"] = options.pop("img_size")
     prompts = options.pop("prompts", None)
     texts, templates = class_texts(
         name, request.class_names, prompts, options.pop("templates", None), num_classes=request.num_classes
@@ -116,6 +119,7 @@ def create(name: str, request: ModelRequest) -> LibraryModel:
     architecture, _, tag = (path, "", "") if has_config else path.partition("/")
     weights: str | Path | None = None
     tag_config: Mapping[str, Any] = {}
+    told: Mapping[str, int] = {}
     if has_config:
         if request.checkpoint is not None:
             raise ClasslensError(f"model {name!r} includes its weights: leave out checkpoint, or give an architecture")
@@ -124,17 +128,18 @@ def create(name: str, request: ModelRequest) -> LibraryModel:
         tag_config = _tag_config(library, name, architecture, tag, request)
         weights = request.checkpoint
         if weights is None and request.pretrained:
-            weights = _fetch(library, name, tag_config, options.get("cache_dir")) if tag_config else tag
+            weights = fetch(library, name, tag_config, options.get("cache_dir")) if tag_config else tag
         # The tag also describes weights that come from a file.
         settings = {"force_quick_gelu": tag_config.get("quick_gelu", False), "force_preprocess_cfg": dict(tag_config)}
-        options = {**settings, **options}
+        told = size_option(library, architecture, request.checkpoint)
+        options = {**settings, **told, **options}
     model = _build(library, name, architecture, weights, request, options)
     _check_supported(model, name)
     tokenizer = _tokenizer(library, name, architecture, options.get("force_context_length"))
     module = classifier(model, tokenizer, texts, templates).eval()
     if prompts is not None and request.class_names is not None:
         module.class_names = tuple(request.class_names)
-    return from_module(module)
+    return replace(from_module(module), options=told)
 
 
 def from_module(module: nn.Module) -> LibraryModel:
@@ -205,7 +210,7 @@ def _describe_native(visual: Any, name: str, weight: Tensor, bias: Tensor | None
     taps: Taps = {}
     return ModelView(
         module=visual,
-        size_option="force_image_size",
+        size_option="img_size",
         name=name,
         blocks=tuple(_describe_block(block, taps, refuse) for block in visual.transformer.resblocks),
         readouts=(Readout(space, pooled),),
@@ -315,20 +320,6 @@ def _tag_config(library: Any, name: str, architecture: str, tag: str, request: M
         hint = suggestion(tag, tags) or f"; see open_clip.list_pretrained_tags_by_model({architecture!r})"
         raise ClasslensError(f"weights {tag!r} of model {name!r} are neither a tag of OpenCLIP nor a file{hint}")
     return config
-
-
-def _fetch(library: Any, name: str, tag_config: Mapping[str, Any], cache: str | None) -> str:
-    try:
-        path: str = library.download_pretrained(tag_config, cache_dir=cache)
-    except Exception as error:  # a download may raise anything: no network, no such host, a broken file
-        repository, file = os.path.split(tag_config.get("hf_hub", ""))
-        where = f"{file or 'open_clip_model.safetensors'} of https://huggingface.co/{repository}"
-        raise ClasslensError(
-            f"pretrained weights of model {name!r} are not on this machine and could not be fetched "
-            f"({cause(error)}): fetch {where if repository else tag_config.get('url')} and give it as checkpoint=FILE "
-            "(--checkpoint FILE), or connect to the network once"
-        ) from None
-    return path
 
 
 def _build(

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 import timm
+import torch
 from timm.data import ImageNetInfo, create_transform, infer_imagenet_subset, resolve_model_data_config
 from timm.models import is_model
 from torch import nn
 
 from classlens.errors import ClasslensError, cause, suggestion
 from classlens.models.adapter import Adapter, LibraryModel, ModelRequest
-from classlens.models.checkpoint import State, apply_state, read_state
+from classlens.models.checkpoint import State, apply_state
 from classlens.models.classes import ordered_names
 from classlens.models.timm_linear_head import LinearHead, describe_head
 from classlens.models.timm_models import SUPPORTED, describe_model, find_spec
 from classlens.models.timm_names import MODULES, list_models
+from classlens.models.timm_sizes import file_grid, options_of
 from classlens.models.view import ModelView
+from classlens.models.weight_search import plain_heads, read_weights, resampling
 
 # Words in the names of architectures, by the plain Vision Transformer of the nearest size.
 _SIZES = {
@@ -42,20 +47,54 @@ def create(name: str, request: ModelRequest, clean: Callable[[State], State] | N
     """
     if request.checkpoint is None:
         module = _build(name, request, request.num_classes)
-        model = from_module(module)
+        model = replace(from_module(module), notes=_resampled(request, module))
     else:
-        state = read_state(request.checkpoint)
-        if clean is not None:
-            state = clean(state)
-        head = state.get("head.weight")
-        rows = len(head) if request.num_classes is None and head is not None and head.ndim == 2 else request.num_classes
-        module = _build(name, replace(request, pretrained=False), rows)
-        apply_state(module, state, request.checkpoint, _convert)
-        model = from_module(module)
+        model = _from_checkpoint(name, request, request.checkpoint, clean)
     if request.checkpoint is not None or _is_foreign(name):
-        model = replace(model, class_names=_recorded_names(module))  # not ImageNet's by the number of classes alone
+        model = replace(model, class_names=_recorded_names(model.module))  # not ImageNet's by their number alone
     # The reference keeps timm's transform for the MIIL models.
     return replace(model, paper_transform=model.transform) if "_miil" in name else model
+
+
+def _from_checkpoint(
+    name: str, request: ModelRequest, path: str | Path, clean: Callable[[State], State] | None
+) -> LibraryModel:
+    """A model with the weights of a file; its shapes decide the options that the user leaves out."""
+    request = replace(request, pretrained=False)
+    blank = _blank(name, request)
+    expected = blank.state_dict()
+    found = read_weights(path, expected, partial(_try_convert, blank), own_head=request.num_classes != 0)
+    state = plain_heads(found.state if clean is None else clean(found.state), expected)
+    options = {**options_of(state, blank, request.options, path), **request.options}
+    classes = options.pop("num_classes", None)
+    classes = classes if request.num_classes is None else request.num_classes
+    module: Any = _build(name, replace(request, options=options), classes)
+    apply_state(module, state, path, _convert)
+    notes = list(found.notes)
+    grid, own = file_grid(state, module), tuple(module.patch_embed.grid_size)
+    if isinstance(grid, tuple) and grid != own:
+        notes.append(resampling(grid, own))
+    return replace(from_module(module), options=options, notes=tuple(notes))
+
+
+def _blank(name: str, request: ModelRequest) -> nn.Module:
+    """The architecture without weights, which takes a tenth of the time."""
+    try:
+        with torch.device("meta"):
+            return _build(name, request, request.num_classes)
+    except ClasslensError:  # of options that do not fit, or of a model that computes while it is made
+        return _build(name, request, request.num_classes)
+
+
+def _resampled(request: ModelRequest, module: Any) -> tuple[str, ...]:
+    """What is said where timm changes the position embeddings of its own weights to another input size."""
+    size = (getattr(module, "pretrained_cfg", None) or {}).get("input_size")
+    has_positions = any("pos_embed" in key or "relative_position" in key for key in module.state_dict())
+    if not request.pretrained or size is None or "img_size" not in request.options or not has_positions:
+        return ()
+    embed = module.patch_embed
+    trained = tuple(size[axis + 1] * embed.grid_size[axis] // embed.img_size[axis] for axis in (0, 1))
+    return () if trained == tuple(embed.grid_size) else (resampling(trained, tuple(embed.grid_size)),)
 
 
 def _is_foreign(name: str) -> bool:
@@ -167,8 +206,18 @@ def _convert(state: State, module: nn.Module) -> State:
     spec = find_spec(module)
     if spec is None or spec.convert is None:
         return state
-    converted: State = spec.convert(state, module)
+    converted: State = spec.convert(dict(state), module)
+    positions = state.get("pos_embed")
+    if positions is not None and positions.shape == getattr(getattr(module, "pos_embed", None), "shape", None):
+        converted["pos_embed"] = positions  # timm may take as many tokens for another grid
     return converted
+
+
+def _try_convert(blank: nn.Module, state: State) -> State:
+    """The names after a conversion; none where it fails."""
+    with suppress(RuntimeError, ValueError, KeyError, IndexError, AttributeError):
+        return _convert(state, blank)
+    return {}
 
 
 def _check_plain(name: str) -> None:

@@ -14,11 +14,11 @@ from classlens.core.space import ClassSpace
 from classlens.core.steps import detached
 from classlens.errors import ClasslensError
 from classlens.models.adapter import LibraryModel
-from classlens.models.checkpoint import read_state
 from classlens.models.timm_blocks import timm_norm_maps
 from classlens.models.timm_models import class_space, describe_model, find_spec, pooled_tokens
 from classlens.models.torch_layers import Refuse
 from classlens.models.view import ModelView, Readout
+from classlens.models.weight_search import read_state
 
 
 class LinearHead(nn.Module):

@@ -10,9 +10,10 @@ from contextlib import redirect_stdout
 from functools import partial
 from typing import Any, NoReturn
 
+import torch
 from torch import nn
 from torchvision.models import VisionTransformer, WeightsEnum, get_model, get_model_weights
-from torchvision.models.vision_transformer import EncoderBlock, MLPBlock
+from torchvision.models.vision_transformer import EncoderBlock, MLPBlock, interpolate_embeddings
 from torchvision.transforms import Compose
 
 from classlens.core.attention import Output
@@ -20,10 +21,11 @@ from classlens.core.space import ClassSpace
 from classlens.core.steps import detached
 from classlens.errors import ClasslensError, cause, suggestion
 from classlens.models.adapter import Adapter, LibraryModel, ModelEntry, ModelRequest
-from classlens.models.checkpoint import State, apply_state, read_state
+from classlens.models.checkpoint import State, apply_state
 from classlens.models.torch_layers import Refuse, Taps, multihead_attention, norm_maps, stepwise_attention
 from classlens.models.view import BlockView, ModelView, Point, Readout
 from classlens.models.weight_cache import in_torch_hub
+from classlens.models.weight_search import plain_heads, read_weights, resampling
 
 NAMES = ("vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14")
 SUPPORTED = "classlens supports torchvision VisionTransformer models whose head is one linear layer"
@@ -43,22 +45,29 @@ def create(name: str, request: ModelRequest) -> LibraryModel:
             f"{', '.join(NAMES)}"
         )
     weights = _weights(name, architecture, tag)
-    options = dict(request.options)
-    if request.num_classes is not None:
-        options["num_classes"] = request.num_classes
+    options = _named_options(name, request)
+    told: dict[str, int] = {}
+    notes: tuple[str, ...] = ()
     if request.checkpoint is not None:
-        state = read_state(request.checkpoint)
-        module = _build(name, architecture, {**_checkpoint_options(state), **options})
+        with torch.device("meta"):
+            expected = _build(name, architecture, {**options, "num_classes": 1}).state_dict()
+        found = read_weights(request.checkpoint, expected)
+        state = plain_heads(found.state, expected)
+        told = _checkpoint_options(state)
+        module = _build(name, architecture, {**told, **options})
+        state, note = _resampled(state, module)
+        notes = found.notes + note
         apply_state(module, state, request.checkpoint, _convert)
     elif request.pretrained:
         module = _build(name, architecture, {**_pretrained_options(name, weights, options), **options})
-        module.load_state_dict(_fetch(name, weights))
+        state, notes = _resampled(_fetch(name, weights), module)
+        module.load_state_dict(state)
     else:
         module = _build(name, architecture, options)
     categories = weights.meta["categories"]
     # Nothing in a file says what its classes are.
     names = categories if request.checkpoint is None and module.num_classes == len(categories) else None
-    return LibraryModel(module, names, _transform(module, architecture, weights))
+    return LibraryModel(module, names, _transform(module, architecture, weights), options=told, notes=notes)
 
 
 def list_models() -> Iterator[ModelEntry]:
@@ -80,15 +89,39 @@ def _weights(name: str, architecture: str, tag: str) -> WeightsEnum:
 
 
 def _pretrained_options(name: str, weights: WeightsEnum, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Number of classes and input size of torchvision's weights, which the user's options must not change."""
-    fixed = {"num_classes": len(weights.meta["categories"]), "image_size": weights.meta["min_size"][0]}
-    for key, value in fixed.items():
-        if options.get(key, value) != value:
-            raise ClasslensError(
-                f"{key} is {options[key]}, but the weights {weights.name} of model {name!r} are for {value}: leave it "
-                "out, or give other weights as checkpoint=FILE"
-            )
-    return fixed
+    """Number of classes and input size of torchvision's weights; the user's options must not change the first."""
+    classes = len(weights.meta["categories"])
+    if options.get("num_classes", classes) != classes:
+        raise ClasslensError(
+            f"num_classes is {options['num_classes']}, but the weights {weights.name} of model {name!r} are for "
+            f"{classes}: leave it out, or give other weights as checkpoint=FILE"
+        )
+    return {"num_classes": classes, "image_size": weights.meta["min_size"][0]}
+
+
+def _named_options(name: str, request: ModelRequest) -> dict[str, Any]:
+    """The user's options under torchvision's names."""
+    options = dict(request.options)
+    if request.num_classes is not None:
+        options["num_classes"] = request.num_classes
+    if (size := options.pop("img_size", None)) is not None:
+        height, width = (size, size) if isinstance(size, int) else size
+        if height != width:
+            raise ClasslensError(f"img_size of model {name!r} is {height}×{width}: torchvision's models take squares")
+        options["image_size"] = height
+    return options
+
+
+def _resampled(state: State, module: VisionTransformer) -> tuple[State, tuple[str, ...]]:
+    """Weights for the input size of a model, and what is said where that is not the one of training."""
+    positions, side = state.get("encoder.pos_embedding"), module.image_size // module.patch_size
+    if positions is None or positions.ndim != 3:
+        return state, ()
+    before = math.isqrt(positions.shape[1] - 1)
+    if before == side or before**2 + 1 != positions.shape[1]:
+        return state, ()
+    resized = interpolate_embeddings(module.image_size, module.patch_size, dict(state))
+    return dict(resized), (resampling((before, before), (side, side)),)
 
 
 def _build(name: str, architecture: str, options: Mapping[str, Any]) -> VisionTransformer:
@@ -165,7 +198,7 @@ def describe(module: nn.Module, name: str) -> ModelView:
     taps: Taps = {}
     return ModelView(
         module=module,
-        size_option="image_size",
+        size_option="img_size",
         name=name,
         blocks=tuple(_describe_block(block, taps, refuse) for block in module.encoder.layers),
         readouts=(Readout(space, slice(0, 1)),),

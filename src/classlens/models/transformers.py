@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from classlens.errors import ClasslensError, cause
 from classlens.models.adapter import Adapter, LibraryModel, ModelRequest
 from classlens.models.classes import ordered_names
+from classlens.models.recipe import Recipe, pillow_mode
 from classlens.models.transformers_models import SPECS, SUPPORTED, describe, find_part, find_spec, refuse_model
 from classlens.models.transformers_names import list_models
 from classlens.models.transforms import Transform
@@ -42,16 +43,18 @@ def create(name: str, request: ModelRequest) -> LibraryModel:
     is_folder = os.path.isdir(source)
     if not is_folder and not _HUB_NAME.fullmatch(source):
         raise ClasslensError(f"model {name!r} is neither a folder on this machine nor a hub name: give owner/name")
-    unknown = [key for key in request.options if key not in _OPTIONS]
+    options = dict(request.options)
+    size = options.pop("img_size", None)
+    unknown = [key for key in options if key not in _OPTIONS]
     if request.checkpoint is not None or unknown:
         raise ClasslensError(
             f"{unknown[0] if unknown else 'checkpoint'} does not go with model {name!r} of transformers, which takes "
             f"{', '.join(_OPTIONS)}: give a folder that save_pretrained wrote"
         )
-    options = dict(request.options)
     with _quiet(library, bars=not is_folder):
         config = _config(library, name, source, options)
         model_class = getattr(library, _architecture(library, name, config))
+        _check_size(name, size, config.image_size)
         if request.num_classes not in (None, config.num_labels):
             if request.pretrained:
                 raise ClasslensError(
@@ -134,6 +137,16 @@ def _architecture(library: Any, name: str, config: Any) -> str:
     if supported:
         refuse_model(name, f"holds a {architecture}, not a {supported[0]} with its classification head")
     refuse_model(name, f"is a {architecture or config.model_type}")
+
+
+def _check_size(name: str, size: Any, own: Any) -> None:
+    """Raises ClasslensError for another input size than the one of the config."""
+    wanted, found = ((side, side) if isinstance(side, int) else tuple(side) for side in (size or own, own))
+    if wanted != found:
+        raise ClasslensError(
+            f"img_size of model {name!r} is {wanted[0]}×{wanted[1]}, but its config.json and position embeddings are "
+            f"for {found[0]}×{found[1]}: leave it out"
+        )
 
 
 def _load_pretrained(model_class: Any, name: str, source: str, config: Any, options: Mapping[str, Any]) -> nn.Module:
@@ -222,6 +235,24 @@ class Processing:
     def __call__(self, image: Image.Image) -> Tensor:
         pixels: Tensor = self.processor(images=image, return_tensors="pt")["pixel_values"][0]
         return pixels
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """Resize, crop and normalization; None for a processor with other steps."""
+        processor = self.processor
+        mean_and_std = self.transforms[0]
+        resize: int | tuple[int, int] | None = None
+        if getattr(processor, "do_resize", False):
+            sides = dict(processor.size)
+            if sides.get("height") and sides.get("width"):
+                resize = (sides["height"], sides["width"])
+            elif not sides.get("shortest_edge") or sides.get("longest_edge"):
+                return None
+            else:
+                resize = sides["shortest_edge"]
+        crop = dict(processor.crop_size) if getattr(processor, "do_center_crop", False) else None
+        size = None if crop is None else (crop["height"], crop["width"])
+        return Recipe(resize, size, pillow_mode(processor.resample), mean_and_std.mean, mean_and_std.std)
 
     @property
     def transforms(self) -> tuple[_Normalization, ...]:

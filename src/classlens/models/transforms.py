@@ -69,22 +69,23 @@ def paper_transform(size: tuple[int, int]) -> transforms.Compose:
 def make_preprocessing(own: Transform | None, given: object, *, paper: Transform) -> Preprocessing:
     """The user's transform, the paper's where the user gave ``"paper"``, or the model's own for None."""
     if given is None:
-        return Preprocessing(None) if own is None else _with_constants(own)
+        return Preprocessing(None) if own is None else preprocessing(own)
     if given == "paper":
-        return _with_constants(paper)
+        return preprocessing(paper)
     if not callable(given):
         raise ClasslensError(f'transform {given!r} is not known: give "paper" or a function from a picture to a tensor')
-    return _with_constants(given)
+    return preprocessing(given)
 
 
-def _with_constants(transform: Any) -> Preprocessing:
-    """A transform with the constants of the normalization at the end of its chain, if it has one."""
+def preprocessing(transform: Any) -> Preprocessing:
+    """A transform with the constants of its normalization, if it has one."""
+    return Preprocessing(transform, *(normalization(transform) or ()))
+
+
+def normalization(transform: Any) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and standard deviation of the normalization at the end of a transform's chain; None without one."""
     for step in reversed(getattr(transform, "transforms", ())):
         mean, std = getattr(step, "mean", None), getattr(step, "std", None)
         if mean is not None and std is not None:
-            return Preprocessing(
-                transform,
-                tuple(torch.as_tensor(mean).flatten().tolist()),
-                tuple(torch.as_tensor(std).flatten().tolist()),
-            )
-    return Preprocessing(transform)
+            return tuple(torch.as_tensor(mean).flatten().tolist()), tuple(torch.as_tensor(std).flatten().tolist())
+    return None
