@@ -461,7 +461,7 @@ def test_the_output_is_looked_at_before_the_model(here: Path, monkeypatch: pytes
     def loaded(*_: Any, **__: Any) -> None:
         raise AssertionError("the model was loaded first")
 
-    monkeypatch.setattr("classlens.lens.lens.load", loaded)
+    monkeypatch.setattr("classlens.lens.load.load", loaded)
     (here / "notes").mkdir()
     (here / "notes" / "precious.txt").write_text("precious")
     result = run("../cat.png", "--out", "notes")
