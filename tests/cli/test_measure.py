@@ -121,6 +121,18 @@ def test_the_speed_and_what_remains() -> None:
     assert speed(Progress(0, 100, 0, 0, 0.0)) == ""
     assert speed(Progress(60, 100, 20, 0, 4.0)) == "10.0 images/s, 0:04 left"
     assert speed(Progress(1, 40_001, 0, 0, 0.5)) == "2.0 images/s, 5:33:20 left"
+    assert speed(Progress(0, 26, 0, 0, 10.0, under_way=2.0)) == "5.0 s/image, 2:00 left"
+
+
+def test_a_first_estimate_of_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    with watched(None, "out.zarr") as (report, _):
+        report(Progress(0, 26, 0, 0, 0.0))
+        report(Progress(0, 26, 0, 0, 10.0, under_way=1.0))
+        report(Progress(1, 26, 0, 0, 10.0))
+    assert capsys.readouterr().err == "This takes about 4 min.\n"
+    with watched(None, "out.zarr") as (report, _):
+        report(Progress(20, 26, 0, 0, 10.0))
+    assert capsys.readouterr().err == ""
 
 
 def test_lines_are_whole_json() -> None:

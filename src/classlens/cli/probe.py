@@ -63,7 +63,11 @@ def probe(
     if pooled and logistic:
         raise ClasslensError("--pooled and --logistic were both given: give one of them")
     kind: Kind = "pooled" if pooled else "logistic" if logistic else "ridge"
-    with watched(sys.stdout if run.log_json else None, str(out)) as (report, finished):
+
+    def kept() -> bool:
+        return any(path.suffix in (".checkpoint", ".safetensors") for path in out.rglob("*"))
+
+    with watched(sys.stdout if run.log_json else None, str(out), kept) as (report, finished):
         result = train_probes(
             model,
             train,

@@ -41,10 +41,12 @@ def tune(
     Run again to resume after a stop. measure and probe take the file as --tuned-lens.
     """
     from classlens.render.terminal.probes import tuned_record, tuned_table
-    from classlens.render.terminal.progress import watched_steps
+    from classlens.render.terminal.progress import watched
+    from classlens.tasks.tuned_lens.tune import checkpoint_of
     from classlens.tasks.tuned_lens.tune import tune as train_lens
 
-    with watched_steps(sys.stdout if run.log_json else None, str(out)) as report:
+    checkpoint = checkpoint_of(out)
+    with watched(sys.stdout if run.log_json else None, str(checkpoint), checkpoint.exists) as (report, _):
         result = train_lens(
             model,
             data,

@@ -15,13 +15,20 @@ BatchSize = int | Literal["auto"]
 
 # Sixteen images keep two to sixteen CPU cores busy, and their states within a few hundred MiB.
 _CPU = 16
+# Operations of a batch on a CPU: some ten seconds on two cores, as a stop loses the batch that is under way.
+_OPERATIONS = 1e12
 _MAXIMUM = 256
 
 
-def choose_batch_size(batch_size: BatchSize, begun: Mapping[str, Any] | None, view: ModelView, tokens: int) -> int:
-    """A power of two for ``"auto"``; raises ClasslensError for a number that does not fit the shards of a store."""
+def choose_batch_size(
+    batch_size: BatchSize, begun: Mapping[str, Any] | None, view: ModelView, tokens: int, passes: int = 1
+) -> int:
+    """A power of two for ``"auto"``; raises ClasslensError for a number that does not fit the shards of a store.
+
+    ``passes``: forward passes per image between two points where a run can be saved.
+    """
     if batch_size == "auto":
-        return int(begun["batch_size"]) if begun is not None else _fitting(view, tokens)
+        return int(begun["batch_size"]) if begun is not None else _fitting(view, tokens, passes)
     value: object = batch_size  # the command line passes any text
     if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (value > SHARD and value % SHARD):
         raise ClasslensError(
@@ -30,11 +37,14 @@ def choose_batch_size(batch_size: BatchSize, begun: Mapping[str, Any] | None, vi
     return value
 
 
-def _fitting(view: ModelView, tokens: int) -> int:
-    if view.device.type != "cuda":
-        return _CPU
-    free, _ = torch.cuda.mem_get_info(view.device)
+def _fitting(view: ModelView, tokens: int, passes: int) -> int:
     width = view.blocks[0].attn.weight.shape[0]
+    if view.device.type != "cuda":
+        # A multiplication and an addition for each weight and token, and for each logit of four sites of each block.
+        weights = sum(parameter.numel() for parameter in view.module.parameters())
+        image = 2 * tokens * passes * (weights + 4 * len(view.blocks) * width * view.num_classes)
+        return next(size for size in (_CPU, 8, 4, 2, 1) if size == 1 or size * image <= _OPERATIONS)
+    free, _ = torch.cuda.mem_get_info(view.device)
     # States of a block at its widest (queries, keys, values, hidden units, in float32), two buffers of class logits,
     # and attention weights where an edit unfuses them.
     image = 4 * tokens * (16 * width + 2 * view.num_classes + 2 * view.blocks[0].heads * tokens)

@@ -20,6 +20,7 @@ class Progress:
         skipped: images that this run skipped.
         seconds: time since the run began to measure.
         doing: the present step, such as ``"measuring"``.
+        under_way: work done for the images of the present batch, in images.
     """
 
     done: int
@@ -28,11 +29,17 @@ class Progress:
     skipped: int
     seconds: float
     doing: str = MEASURING
+    under_way: float = 0.0
 
     @property
     def rate(self) -> float:
         """Images per second of this run."""
-        return (self.done - self.before) / self.seconds if self.seconds > 0 else 0.0
+        return (self.done + self.under_way - self.before) / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds that remain at this rate; None as long as it is not known."""
+        return (self.images - self.done - self.under_way) / self.rate if self.rate > 0 else None
 
 
 Report = Callable[[Progress], None]
@@ -83,20 +90,21 @@ class Tracker:
         """Time since the run began."""
         return time.perf_counter() - self._start
 
-    def advance(self, images: int, skipped: int = 0, doing: str | None = None) -> None:
+    def advance(self, images: int, skipped: int = 0, doing: str | None = None, under_way: float = 0.0) -> None:
         """Count further images and report."""
         self._skipped += skipped
-        self.at(self._done + images, doing)
+        self.at(self._done + images, doing, under_way)
 
     def resume(self, images: int, doing: str | None = None) -> None:
         """Count images that an earlier run finished and report."""
         self._before += images
         self.at(self._done + images, doing)
 
-    def at(self, done: int, doing: str | None = None) -> None:
+    def at(self, done: int, doing: str | None = None, under_way: float = 0.0) -> None:
         """Set the number of finished images and report."""
         self._done, self._doing = done, doing or self._doing
-        self._report(Progress(self._done, self._images, self._before, self._skipped, self.seconds, self._doing))
+        counts = self._done, self._images, self._before, self._skipped
+        self._report(Progress(*counts, self.seconds, self._doing, under_way))
 
     def restart(self, images: int, before: int) -> None:
         """Count other images from now on; the time runs on."""

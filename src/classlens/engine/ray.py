@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from classlens.engine.runner import BatchResult, Runner
-from classlens.engine.task import FinishedPartitions, Job, Partition
+from classlens.engine.task import Job, Partition, Step, Steps
 from classlens.errors import ClasslensError, cause
 from classlens.store.store import Store
 
@@ -32,17 +32,18 @@ class Cluster:
     gpus: float | None = None
 
 
-def fill(job: Job, partitions: Sequence[Partition], store: Store, cluster: Cluster) -> FinishedPartitions:
-    """Measure and write partitions in any order; yields each with the problems of its skipped images.
+def fill(job: Job, partitions: Sequence[Partition], store: Store, cluster: Cluster) -> Steps:
+    """Measure and write partitions in any order, each of which is a step.
 
     An actor that dies is restarted and its partition measured again; a partition has the same values whoever writes it.
     """
-    yield from _run(job, partitions, cluster, store.url)
+    for steps in _run(job, partitions, cluster, store.url):
+        yield Step(sum(step.images for step in steps), sum(step.skipped for step in steps))
 
 
 def stream(job: Job, partitions: Sequence[Partition], cluster: Cluster) -> Generator[BatchResult, None, None]:
     """The results of partitions in order."""
-    for _, results in _run(job, partitions, cluster, None):
+    for results in _run(job, partitions, cluster, None):
         yield from results
 
 
@@ -69,9 +70,7 @@ def connected(cluster: Cluster) -> Iterator[Any]:
             ray.shutdown()
 
 
-def _run(
-    job: Job, partitions: Sequence[Partition], cluster: Cluster, store: str | None
-) -> Generator[tuple[Partition, Any], None, None]:
+def _run(job: Job, partitions: Sequence[Partition], cluster: Cluster, store: str | None) -> Generator[Any, None, None]:
     if partitions:
         with connected(cluster) as ray:
             yield from _results(ray, job, partitions, cluster, store)
@@ -79,7 +78,7 @@ def _run(
 
 def _results(
     ray: Any, job: Job, partitions: Sequence[Partition], cluster: Cluster, store: str | None
-) -> Generator[tuple[Partition, Any], None, None]:
+) -> Generator[Any, None, None]:
     from ray.data import ActorPoolStrategy
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -103,7 +102,7 @@ def _results(
         for outcome in outcomes:
             if outcome["error"]:
                 raise ClasslensError(outcome["error"])
-            yield pickle.loads(outcome["partition"]), pickle.loads(outcome["result"])
+            yield pickle.loads(outcome["result"])
     except ray.exceptions.RayError as error:
         raise ClasslensError(f"the cluster stopped ({cause(error)}): run the same command again to resume") from error
 
@@ -142,10 +141,10 @@ class _Actor:
             result = self._measure(pickle.loads(rows["partition"][0]))
         except ClasslensError as failure:  # an input error, which a retry does not change
             error = str(failure)
-        return {"partition": rows["partition"], "result": [pickle.dumps(result)], "error": [error]}
+        return {"result": [pickle.dumps(result)], "error": [error]}
 
     def _measure(self, partition: Partition) -> Any:
         batches = self._runner.read(partition)
         if self._store is not None:
-            return self._runner.fill(partition, batches, self._store)
+            return list(self._runner.fill(partition, batches, self._store))
         return list(self._runner.measure(partition, batches))

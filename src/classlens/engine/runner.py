@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from classlens.core.arrays import Array
-from classlens.data.loading import Batch, batch_ranges
-from classlens.engine.task import Arrays, Job, Partition
+from classlens.data.loading import Batch
+from classlens.engine.task import Arrays, Job, Partition, Step, Steps
 from classlens.errors import ClasslensError
 from classlens.store.store import Store
+
+SAVE_SECONDS = 15.0
+"""Least time between two writes within a partition: a shard is written whole each time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,36 +48,93 @@ class Runner:
         """The batches of a partition, loaded by threads of this process."""
         reader = self.job.reader()
         with ThreadPoolExecutor() as pool:
-            yield from pool.map(reader.batch, batch_ranges(partition.images, self.job.batch_size))
+            yield from pool.map(reader.batch, partition.ranges)
 
     def measure(self, partition: Partition, batches: Iterator[Batch]) -> Iterator[BatchResult]:
         """The results of a partition, batch by batch; ends after the first unreadable image unless such are skipped."""
-        for _ in batch_ranges(partition.images, self.job.batch_size):
+        for _, groups in partition.batches:
             batch = next(batches)
-            with _torch_threads(self.job.threads):
-                arrays = self._measurer.measure(batch, partition.groups)
-            yield BatchResult(batch.images, arrays, batch.problems)
+            yield BatchResult(batch.images, dict(self._measured(batch, groups)), batch.problems)
             if batch.problems and not self.job.skip_bad:
                 return
 
-    def fill(self, partition: Partition, batches: Iterator[Batch], store: Store) -> dict[int, str]:
-        """Measure a partition and write it; returns the problems of skipped images.
+    def fill(self, partition: Partition, batches: Iterator[Batch], store: Store) -> Steps:
+        """Measure a partition and write it, from time to time and at its end, also where that comes early.
 
         Raises ClasslensError for an unreadable image, unless such are skipped; the images before it are written first.
         """
-        results = list(self.measure(partition, batches))
-        problems = {index: reason for result in results for index, reason in result.problems.items()}
-        first = partition.images.start
-        stop = partition.images.stop if self.job.skip_bad or not problems else min(problems)
-        for name in partition.groups if stop > first else ():
-            parts = [result.arrays[name] for result in results]
-            values = {key: np.concatenate([part[key] for part in parts])[: stop - first] for key in parts[0]}
-            store.write(name, first, values, problems if self.job.skip_bad else {})
-        if problems and not self.job.skip_bad:
-            raise ClasslensError(
-                f"{problems[min(problems)]}; all before it is saved, and --skip-bad (skip_bad=True) leaves it out"
-            )
-        return problems
+        with _Unsaved(store) as unsaved:
+            for images, groups in partition.batches:
+                batch = next(batches)
+                problems = batch.problems if self.job.skip_bad else {}
+                count = len(images) if self.job.skip_bad or not batch.problems else min(batch.problems) - images.start
+                for number, (group, arrays) in enumerate(self._measured(batch, groups), start=1):
+                    unsaved.add(
+                        group, images[:count], {name: values[:count] for name, values in arrays.items()}, problems
+                    )
+                    if number < len(groups):
+                        yield Step(0, 0, len(images) * number / len(groups))
+                if count < len(images):
+                    raise ClasslensError(
+                        f"{batch.problems[images[count]]}; all before it is saved, and --skip-bad (skip_bad=True) "
+                        "leaves it out"
+                    )
+                yield Step(len(images), len(problems))
+
+    def _measured(self, batch: Batch, groups: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Array]]]:
+        """What the measurer yields; between two groups torch has the threads of the caller."""
+        measured = self._measurer.measure(batch, groups)
+        while True:
+            with _torch_threads(self.job.threads):
+                found = next(measured, None)
+            if found is None:
+                return
+            yield found
+
+
+class _Unsaved:
+    """Arrays on their way to a store, which are written together when enough time has passed, and at the end."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._parts: dict[str, list[_Part]] = {}
+        self._saved = time.monotonic()
+
+    def __enter__(self) -> _Unsaved:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._save()
+
+    def add(self, group: str, images: range, arrays: Mapping[str, Array], problems: Mapping[int, str]) -> None:
+        """Take the arrays of some images, which follow each other within a group."""
+        if not images:
+            return
+        parts = self._parts.setdefault(group, [])
+        if parts and parts[-1].images.stop != images.start:  # an earlier run measured what lies between
+            self._save_group(group)
+            parts = self._parts.setdefault(group, [])
+        parts.append(_Part(images, arrays, problems))
+        if time.monotonic() - self._saved >= SAVE_SECONDS:
+            self._save()
+
+    def _save(self) -> None:
+        for group in list(self._parts):
+            self._save_group(group)
+        self._saved = time.monotonic()
+
+    def _save_group(self, group: str) -> None:
+        parts = self._parts[group]
+        values = {key: np.concatenate([part.arrays[key] for part in parts]) for key in parts[0].arrays}
+        problems = {index: reason for part in parts for index, reason in part.problems.items()}
+        self._store.write(group, parts[0].images.start, values, problems)
+        del self._parts[group]  # an interrupt of the writing is followed by another try
+
+
+class _Part(NamedTuple):
+    images: range
+    arrays: Mapping[str, Array]
+    problems: Mapping[int, str]
 
 
 @contextmanager

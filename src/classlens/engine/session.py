@@ -100,8 +100,12 @@ class Session:
         begun: Mapping[str, Any] | None = None,
         *,
         labeled: bool = True,
+        passes: int = 1,
     ) -> None:
-        """``begun``: settings of the resumed run, whose batch size ``"auto"`` keeps; ``labeled``: labels matter."""
+        """``begun``: settings of the resumed run, whose batch size ``"auto"`` keeps; ``labeled``: labels matter.
+
+        ``passes``: forward passes per image between two points where the run can be saved.
+        """
         if options.engine != "local" and not source.by_name:
             raise ClasslensError(
                 "a loaded model was given to run on a cluster: give the model's name, which each worker loads"
@@ -118,7 +122,7 @@ class Session:
         self.pixels: Tensor = transform_pixels(self.lens.preprocessing)
         self.shape = tuple(self.pixels.shape)
         self.tokens: Tokens = self.lens.view.tokens((self.shape[1], self.shape[2]))
-        self.batch_size = choose_batch_size(options.batch_size, begun, self.lens.view, self.tokens.count)
+        self.batch_size = choose_batch_size(options.batch_size, begun, self.lens.view, self.tokens.count, passes)
 
     @classmethod
     def start(
@@ -129,10 +133,12 @@ class Session:
         options: RunOptions,
         load_options: Mapping[str, Any],
         begun: Mapping[str, Any] | None = None,
+        *,
+        passes: int = 1,
     ) -> Session:
         """Open the data and load the model."""
         dataset = selection.open(data, options.seed)
-        return cls(ModelSource(model, load_options), dataset, options, begun)
+        return cls(ModelSource(model, load_options), dataset, options, begun, passes=passes)
 
     @property
     def lens(self) -> Lens:
@@ -197,19 +203,19 @@ class Session:
         """Measure the pending images of each job into the store, with one progress over all jobs."""
         pending = [_pending_partitions(job, store) for job in jobs]
         images = sum(len(job.dataset) for job in jobs)
-        before = images - sum(len(partition.images) for partitions in pending for partition in partitions)
+        before = images - sum(partition.images for partitions in pending for partition in partitions)
         tracker = Tracker(self.options.report, images, before)
         skipped: dict[str, str] = {}
         for job, partitions in zip(jobs, pending, strict=True):
-            finished = (
+            steps = (
                 ray.fill(job, partitions, store, self.options.cluster)
                 if self.options.engine == "ray"
                 else local.fill(job, partitions, store, self.options.workers)
             )
-            with closing(finished):  # a stop ends the workers before the lock
-                for partition, problems in finished:
+            with closing(steps):  # a stop writes what is finished and ends the workers before the lock
+                for step in steps:
                     renew()
-                    tracker.advance(len(partition.images), len(problems))
+                    tracker.advance(step.images, step.skipped, under_way=step.under_way)
             for group in job.task.groups:
                 skipped |= {job.dataset.names[index]: why for index, why in sorted(store.problems(group).items())}
         return MeasureResult(
@@ -230,7 +236,7 @@ class Session:
         Raises ClasslensError for an unreadable image, unless such are skipped.
         """
         batches = batch_ranges(range(first, len(job.dataset)), job.batch_size)
-        partitions = [Partition(images, job.task.groups) for images in batches]
+        partitions = [Partition(((images, job.task.groups),)) for images in batches]
         if self.options.engine == "ray":
             results = ray.stream(job, partitions, self.options.cluster)
         else:
@@ -244,10 +250,14 @@ class Session:
 
 
 def _pending_partitions(job: Job, store: Store) -> list[Partition]:
-    """Whole shards with a pending image, and the groups in which it is pending."""
+    """The pending batches of whole shards, and the groups in which they are pending."""
     finished = {name: store.status(name) != 0 for name in job.task.groups}
     partitions = []
     for images in partition_ranges(len(job.dataset), max(SHARD, job.batch_size)):
-        groups = tuple(name for name, flags in finished.items() if not flags[images.start : images.stop].all())
-        partitions += [Partition(images, groups)] if groups else []
+        groups = {
+            batch: tuple(name for name, flags in finished.items() if not flags[batch.start : batch.stop].all())
+            for batch in batch_ranges(images, job.batch_size)
+        }
+        batches = tuple((batch, names) for batch, names in groups.items() if names)
+        partitions += [Partition(batches)] if batches else []
     return partitions

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from classlens.core.arrays import Array
 from classlens.data.dataset import Dataset
@@ -17,22 +17,45 @@ Arrays = Mapping[str, Mapping[str, Array]]
 
 @dataclass(frozen=True)
 class Partition:
-    """Consecutive images that one worker measures for some groups."""
+    """What one worker measures: batches of whole shards, each with the groups in which it is pending."""
 
-    images: range
-    groups: tuple[str, ...]
+    batches: tuple[tuple[range, tuple[str, ...]], ...]
+
+    @property
+    def ranges(self) -> list[range]:
+        """The images of each batch."""
+        return [images for images, _ in self.batches]
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return sum(map(len, self.ranges))
 
 
-FinishedPartitions = Generator[tuple[Partition, dict[int, str]], None, None]
-"""Partitions as they are written, each with the problems of its skipped images."""
+class Step(NamedTuple):
+    """What a worker finished since its last step.
+
+    Args:
+        images: images that are finished in all groups.
+        skipped: how many of them were skipped.
+        under_way: work done for the next images, in images.
+    """
+
+    images: int
+    skipped: int = 0
+    under_way: float = 0.0
+
+
+Steps = Generator[Step, None, None]
+"""A run, step by step. Where it ends early, what is finished is written first."""
 
 
 @runtime_checkable
 class Measurer(Protocol):
     """The state of a task in one process: models, tables, caches."""
 
-    def measure(self, batch: Batch, groups: Sequence[str]) -> Arrays:
-        """The arrays of these groups for the images of a batch."""
+    def measure(self, batch: Batch, groups: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Array]]]:
+        """Each of these groups with its arrays for the images of a batch, as soon as it is measured."""
         ...
 
 

@@ -44,13 +44,11 @@ class Store:
         return {int(index): str(np.asarray(reasons[index : index + 1])[0]) for index in skipped}
 
     def write(self, group: str, start: int, values: Mapping[str, Array], problems: Mapping[int, str]) -> None:
-        """Write whole shards from image ``start`` on, the marker last; ``problems`` are by index of the data set.
+        """Write images from ``start`` on, the marker last; ``problems`` are by index of the data set.
 
-        Where ``values`` hold fewer images than the last shard, its other images stay pending.
+        The other images of their shards stay as they are.
         """
         count = len(next(iter(values.values())))
-        if start % SHARD:
-            raise AssertionError(f"image {start} is not the first of a shard")
         images = slice(start, start + count)
         with self._write_errors():
             for name, value in values.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from classlens.core.arrays import Array
 from classlens.core.steps import compute_dtype
 from classlens.data.loading import Batch
-from classlens.engine.task import Arrays, Job
+from classlens.engine.task import Job
 from classlens.errors import ClasslensError
 from classlens.forward.streaming import stream
 from classlens.models.view import ModelView
@@ -44,7 +44,7 @@ class StatesMeasurer:
         for wanted in tokens:
             self._tokens.setdefault((wanted.site, wanted.block), []).append(wanted)
 
-    def measure(self, batch: Batch, groups: Sequence[str]) -> Arrays:
+    def measure(self, batch: Batch, groups: Sequence[str]) -> Iterator[tuple[str, dict[str, Array]]]:
         """The states of a batch; raises ClasslensError for logits that are not finite."""
         states: dict[str, Array] = {}
 
@@ -59,4 +59,4 @@ class StatesMeasurer:
                 f"images {batch.images[0]} to {batch.images[-1]} give logits that are not finite: check the images and "
                 "the checkpoint for NaN"
             )
-        return {STATES: states}
+        yield STATES, states

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from rich.table import Table
 from classlens.engine.progress import MeasureResult, Progress
 from classlens.lens.tuned_lens import TunedLens
 from classlens.render.terminal.probes import accuracy_table, tuned_record, tuned_table
-from classlens.render.terminal.progress import watched, watched_steps
+from classlens.render.terminal.progress import watched
 from classlens.tasks.tuned_lens.tune import TuneResult
 from tests.analysis.literal import site_index
 from tests.analysis.stores import StoreSpec, write_store
@@ -109,7 +110,7 @@ def test_a_tuned_lens() -> None:
 
 def test_lines_for_machines_say_what_is_being_done() -> None:
     lines = io.StringIO()
-    with watched_steps(lines, "a.safetensors") as report:
+    with watched(lines, "a.safetensors") as (report, _):
         report(Progress(10, 40, 0, 0, 2.0, "epoch 1 of at most 4"))
     found = json.loads(lines.getvalue())
     assert (found["event"], found["doing"], found["done"]) == ("progress", "epoch 1 of at most 4", 10)
@@ -135,16 +136,19 @@ def test_the_bar_says_what_is_being_done(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(
-    ("doing", "says"),
+    ("kept", "says"),
     [
-        ("measuring", "5 of 40 images are saved in probes; the same command goes on there."),
-        ("pass 2 of 3", "What is finished is saved in probes; the same command goes on there."),
+        (None, "5 of 40 images are saved in probes; the same command goes on there."),
+        (lambda: True, "What is finished is saved in probes; the same command goes on there."),
+        (lambda: False, "Nothing is saved yet."),
     ],
 )
-def test_an_interrupt_tells_what_is_saved(capsys: pytest.CaptureFixture[str], doing: str, says: str) -> None:
+def test_an_interrupt_tells_what_is_saved(
+    capsys: pytest.CaptureFixture[str], kept: Callable[[], bool] | None, says: str
+) -> None:
     with pytest.raises(KeyboardInterrupt):
-        with watched(None, "probes") as (report, _):
-            report(Progress(5, 40, 0, 0, 1.0, doing))
+        with watched(None, "probes", kept) as (report, _):
+            report(Progress(5, 40, 0, 0, 1.0))
             raise KeyboardInterrupt
     assert capsys.readouterr().err.splitlines()[-1] == says
     with pytest.raises(KeyboardInterrupt):

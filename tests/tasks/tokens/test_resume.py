@@ -20,11 +20,10 @@ import zarr
 
 import classlens
 from classlens import ClasslensError, measure
+from classlens.engine import runner
 from classlens.engine.progress import Progress
-from classlens.store import store as stores
 from classlens.store.lock import only_writer
 from classlens.store.open_store import open_group
-from classlens.store.store import Store
 from tests.data.pictures import assert_same, folder
 from tests.refusals import complaints
 
@@ -123,10 +122,31 @@ def test_interrupted_and_gone_on_with(data: str, whole: Path, tmp_path: Path) ->
     seen: list[Progress] = []
     outcome = measure(MODEL, data, out, conditions=CONDITIONS, memories=True, report=seen.append)
     assert outcome.before == 64
-    assert [progress.done for progress in seen] == [64, 66]
+    assert [(progress.done, progress.under_way) for progress in seen] == [(64, 0), (64, 1), (66, 0)]
     assert_same(out, whole)
     again = measure(MODEL, data, out, conditions=CONDITIONS, memories=True)
     assert again.before == again.images == 66
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1000.0])
+def test_stopped_between_batches_and_conditions(
+    data: str, whole: Path, tmp_path: Path, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is finished is kept, also where it was not yet written; a run goes on with the next condition of a batch."""
+    monkeypatch.setattr(runner, "SAVE_SECONDS", seconds)
+    out = tmp_path / "run.zarr"
+    for stop in range(1, 10):
+
+        def report(now: Progress, stop: int = stop) -> None:
+            if 2 * now.done + (1 if now.under_way else 0) * 16 >= 16 * stop:
+                raise Stopped
+
+        with pytest.raises(Stopped):
+            measure(MODEL, data, out, conditions=CONDITIONS, memories=True, report=report)
+        counts = [int(open_group(out, name)["measured"].values.sum()) for name in CONDITIONS]
+        assert counts == [min(66, 16 * ((stop + 1) // 2)), 16 * (stop // 2)]
+    measure(MODEL, data, out, conditions=CONDITIONS, memories=True)
+    assert_same(out, whole)
 
 
 def test_conditions_that_are_added_later(data: str, whole: Path, tmp_path: Path) -> None:
@@ -303,11 +323,3 @@ def test_a_store_in_an_object_store(data: str, whole: Path) -> None:
     assert_same(out, whole)
     with pytest.raises(ClasslensError, match="cannot be reached"):
         measure(MODEL, data, "nosuch://bucket/run.zarr")
-
-
-def test_an_unaligned_write_is_no_write(data: str, tmp_path: Path) -> None:
-    out = tmp_path / "run.zarr"
-    measure(MODEL, data, out, limit=60)
-    with pytest.raises(AssertionError, match="not the first of a shard"):
-        Store(str(out)).write("clean", 10, {"rank": np.zeros((1, 4, 6, 65), dtype=np.int16)}, {})
-    assert stores.SHARD == 64

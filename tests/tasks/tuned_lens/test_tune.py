@@ -191,7 +191,8 @@ def test_an_image_alone_has_no_other_to_match(data: str, tmp_path: Path) -> None
     lens, order = lens_of(), np.random.default_rng(3).permutation(5)
     given = {**GIVEN, "batch_size": 2, "held_out": 0.4, "limit": 5, "epochs": 1, "control": True}
     found = tune(lens, data, tmp_path / "lens.safetensors", **given)
-    states = [x[:5] for x in states_of(lens, data)["resid_post"]]
+    taken = [open_dataset(data).names.index(name) for name in open_dataset(data, limit=5).names]
+    states = [x[taken] for x in states_of(lens, data)["resid_post"]]
     first = np.random.default_rng([3, 0]).permutation(order[2:])[:2]
     for block, x in enumerate(states[:2]):
         weight, bias = torch.eye(24).requires_grad_(), torch.zeros(24).requires_grad_()
@@ -262,6 +263,26 @@ def test_stopped_and_gone_on_with(data: str, short: Path, tmp_path: Path, images
     # The rate is that of what this run has done.
     assert {now.before for now in seen[len(running) :]} == {0 if images == 10 else 3 * IMAGES}
     assert [path.name for path in out.parent.iterdir()] == ["lens.safetensors"]
+    assert_same_lens(out, short)
+
+
+def test_stopped_within_an_epoch(data: str, short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice in one epoch: the second run begins with the batches that the first one did not save."""
+    monkeypatch.setattr("classlens.tasks.tuned_lens.tune._SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("classlens.tasks.tuned_lens.tune._SAVE_SHARE", float("inf"))
+    out, begun = tmp_path / "lens.safetensors", []
+    for images in (20, 30):
+
+        def stop(now: Progress, images: int = images) -> None:
+            if now.doing != "running the model" and now.done > IMAGES:
+                begun.append(now.done - IMAGES)
+                if now.done >= IMAGES + images:
+                    raise Stopped
+
+        with pytest.raises(Stopped):
+            tune(lens_of(), data, out, **SHORT, report=stop)
+    assert begun == [10, 20, 20, 30]
+    tune(lens_of(), data, out, **SHORT)
     assert_same_lens(out, short)
 
 

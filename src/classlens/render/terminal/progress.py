@@ -50,20 +50,16 @@ def progress_bar(text: str) -> Iterator[Callable[..., None]]:
 
 
 @contextmanager
-def watched(lines: TextIO | TextIOBase | None, store: str) -> Iterator[tuple[Report, Finished]]:
+def watched(
+    lines: TextIO | TextIOBase | None, store: str, kept: Callable[[], bool] | None = None
+) -> Iterator[tuple[Report, Finished]]:
     """Functions to call with each ``Progress`` and the ``MeasureResult``: a bar on stderr, or JSON lines in ``lines``.
 
-    After an interrupt one line says what is saved, and how to continue.
+    After an interrupt one line says what is saved, and how to continue. ``kept`` tells whether anything lies in
+    ``store``, for a run that does not save image by image.
     """
-    with _json_lines(lines) if lines is not None else _bar_and_outcome(store) as reports:
+    with _json_lines(lines) if lines is not None else _bar_and_outcome(store, kept) as reports:
         yield reports
-
-
-@contextmanager
-def watched_steps(lines: TextIO | TextIOBase | None, store: str) -> Iterator[Report]:
-    """``watched`` for a run that does not end with a ``MeasureResult``."""
-    with watched(lines, store) as (report, _):
-        yield report
 
 
 @contextmanager
@@ -73,30 +69,34 @@ def _json_lines(lines: TextIO | TextIOBase) -> Iterator[tuple[Report, Finished]]
 
     def report(progress: Progress) -> None:
         rate = round(progress.rate, 3)
-        write("progress", **asdict(progress), images_per_second=rate, remaining_seconds=_remaining(progress))
+        write("progress", **asdict(progress), images_per_second=rate, remaining_seconds=_rounded(progress.remaining))
 
     yield report, lambda outcome: write("finished", **asdict(outcome))
 
 
 @contextmanager
-def _bar_and_outcome(store: str) -> Iterator[tuple[Report, Finished]]:
+def _bar_and_outcome(store: str, kept: Callable[[], bool] | None) -> Iterator[tuple[Report, Finished]]:
     last: Progress | None = None
+    estimated = False
     outcomes: list[MeasureResult] = []
     try:
         with progress_bar("loading the model") as update:
 
             def report(progress: Progress) -> None:
-                nonlocal last
+                nonlocal last, estimated
                 last = progress
-                update(progress.doing, progress.done, progress.images, speed(progress))
+                if not estimated and (whole := _whole_cost(progress)):
+                    estimated = True
+                    print(whole, file=sys.stderr)
+                update(progress.doing, progress.done + progress.under_way, progress.images, speed(progress))
 
             yield report, outcomes.append
     except KeyboardInterrupt:
         if last is not None:
-            # Only images that are being measured are saved one by one.
-            counted = last.doing == type(last).doing
-            saved = f"{last.done} of {last.images} images are" if counted else "What is finished is"
-            print(f"{saved} saved in {store}; the same command goes on there.", file=sys.stderr)
+            saved = f"{last.done} of {last.images} images are" if kept is None else "What is finished is"
+            nothing = kept is not None and not kept()
+            said = "Nothing is saved yet." if nothing else f"{saved} saved in {store}; the same command goes on there."
+            print(said, file=sys.stderr)
         raise
     for outcome in outcomes:
         _print_outcome(outcome)
@@ -137,16 +137,29 @@ def _images(outcome: MeasureResult) -> Iterator[str]:
         yield f"{those}: the class of interest is the one that the model predicts."
 
 
+def _whole_cost(progress: Progress) -> str | None:
+    """A first estimate for a run of a minute or more; None as long as there is none."""
+    if progress.remaining is None or progress.doing == "running the model":
+        return None
+    minutes = (progress.seconds + progress.remaining) / 60
+    at_most = "at most " if progress.doing.startswith("epoch") else ""
+    duration = f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+    return f"This takes {at_most}about {duration}." if minutes >= 1 else None
+
+
 def speed(progress: Progress) -> str:
     """Images a second and the time that remains, such as ``12.3 images/s, 1:02:03 left``."""
-    remaining = _remaining(progress)
-    if remaining is None:
+    if progress.remaining is None:
         return ""
-    minutes, seconds = divmod(round(remaining), 60)
+    rate = f"{progress.rate:.1f} images/s" if progress.rate >= 1 else f"{1 / progress.rate:.1f} s/image"
+    return f"{rate}, {_clock(progress.remaining)} left"
+
+
+def _clock(duration: float) -> str:
+    minutes, seconds = divmod(round(duration), 60)
     hours, minutes = divmod(minutes, 60)
-    left = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-    return f"{progress.rate:.1f} images/s, {left} left"
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def _remaining(progress: Progress) -> float | None:
-    return round((progress.images - progress.done) / progress.rate, 1) if progress.rate > 0 else None
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)

@@ -86,8 +86,8 @@ def evaluate(
 ) -> EvaluateResult:
     """Evaluate how faithful explanations are on images with labels.
 
-    Results of every image are stored in ``out/evaluation.zarr``, 64 images at a time; a stopped run resumes when it is
-    started again, and methods and metrics can be added later.
+    Results of every image are stored in ``out/evaluation.zarr``, at least every 15 seconds after a metric of a method
+    and a batch; a stopped run resumes when it is started again, and methods and metrics can be added later.
 
     Args:
         model: as for ``classlens.load``, or a lens (``engine="local"`` only).
@@ -154,7 +154,10 @@ def evaluate(
     if begun is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ClasslensError(f"output {str(folder)!r} holds other files and no {STORE}: give an empty or new --out")
     selection = Selection(split=split, label_column=label_column, per_class=per_class, limit=limit, shuffle=shuffle)
-    session = Session.start(model, data, selection, run, options, None if begun is None else begun.attributes)
+    passes = 25 if steps == "all" else steps  # one pass of a curve is one of each number of tokens
+    session = Session.start(
+        model, data, selection, run, options, None if begun is None else begun.attributes, passes=passes
+    )
     session.require_labels("an evaluation needs")
     chosen, missing = select_metrics(metrics, session)
     allowed, refused = select_importances(importances, session, ranks, all_methods=methods == "all")

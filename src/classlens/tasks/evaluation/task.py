@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +12,7 @@ import torch
 from classlens.core.arrays import Array
 from classlens.data.loading import Batch
 from classlens.engine.model_source import ModelSource
-from classlens.engine.task import Arrays, Job
+from classlens.engine.task import Job
 from classlens.lens.lens import Lens
 from classlens.store.schema import Schema, Variable
 from classlens.tasks.evaluation.cascade import Cascade
@@ -111,7 +111,7 @@ class EvaluationMeasurer:
     def _cascade(self) -> Cascade:
         return Cascade(self._lens, twin_of(self._source, self._task.settings.seed))
 
-    def measure(self, batch: Batch, groups: Sequence[str]) -> Arrays:
+    def measure(self, batch: Batch, groups: Sequence[str]) -> Iterator[tuple[str, dict[str, Array]]]:
         """The arrays of each group; unreadable images and images without a class hold fill values."""
         task = self._task
         label = np.asarray(self._labels[batch.images.start : batch.images.stop], dtype=np.int32)
@@ -129,13 +129,11 @@ class EvaluationMeasurer:
         void = (label < 0) | ~batch.readable
         if task.mosaics:  # one void quarter makes the mosaic void
             void = void.reshape(-1, QUARTERS).any(axis=1).repeat(QUARTERS)
-        measured = {}
         for group in groups:
             metric, importance = task.pairs[group]
             arrays = {"label": label.copy(), **metric.measure(images, importance)}
             blank = self._schemas[group].blank(len(label))
             for key, values in arrays.items():
                 values[void] = blank[key][void]
-            measured[group] = arrays
+            yield group, arrays
         self._shortens = images.shortens  # tried on the first batch
-        return measured

@@ -59,8 +59,9 @@ def measure(
 ) -> MeasureResult:
     """Measure every token of a data set in class space, into a store.
 
-    Hidden states are reduced inside the forward pass and dropped. The store is written 64 images at a time; a stopped
-    run resumes when it is started again, and ends with the same values.
+    Hidden states are reduced inside the forward pass and dropped. A run that is stopped keeps the batches that are
+    finished; one that is killed loses the last 15 seconds and the batch under way. It resumes when it is started again,
+    and ends with the same values.
 
     Args:
         model: as for ``classlens.load``, or a lens (``engine="local"`` only).

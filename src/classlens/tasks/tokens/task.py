@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from classlens.core.arrays import Array
 from classlens.core.scores import Facts
 from classlens.data.loading import Batch
-from classlens.engine.task import Arrays, Job
+from classlens.engine.task import Job
 from classlens.errors import ClasslensError
 from classlens.forward.agreement import BY, SUBLAYERS, Agreement, AgreementRequest, MemoryTables, Sublayer
 from classlens.forward.edits.edit import editing
@@ -83,14 +83,15 @@ class TokenMeasurer:
         offsets = np.random.default_rng(task.seed).integers(1, max(2, self._axes.classes), size=self._axes.images)
         self._offsets = torch.as_tensor(offsets)
 
-    def measure(self, batch: Batch, groups: Sequence[str]) -> Arrays:
+    def measure(self, batch: Batch, groups: Sequence[str]) -> Iterator[tuple[str, dict[str, Array]]]:
         """The arrays of each condition; entries without a measurement hold fill values."""
         label = torch.as_tensor(self._labels[batch.images.start : batch.images.stop])
         target = label
         if bool((label < 0).any()):
             predicted = run(self._lens.view, batch.pixels).argmax(dim=1).cpu()
             target = torch.where(label < 0, predicted, label)
-        return {name: self._measure(name, batch, label, target) for name in groups}
+        for name in groups:
+            yield name, self._measure(name, batch, label, target)
 
     def _measure(self, name: str, batch: Batch, label: Tensor, target: Tensor) -> dict[str, Array]:
         condition, subject = CONDITIONS[name], self._subjects[name]

@@ -50,19 +50,22 @@ class TrainingStates:
         self._readable = torch.ones(len(session.dataset), dtype=torch.bool)
 
     def batches(self, images: Array) -> Iterator[list[Tensor]]:
-        """States ``[image, token, width]`` of each block on the device of the model, in the order of ``images``."""
+        """States ``[image, token, width]`` of each block on the device of the model, in the order of ``images``.
+
+        Empty for a batch without a readable image.
+        """
         if not self.fits:
             for result in self._session.stream(self._session.job(self._task, images=images)):
-                if result.readable.any():
-                    yield [states.to(self._session.lens.view.device) for states in self._states(result)]
+                states = self._states(result) if result.readable.any() else []
+                yield [block.to(self._session.lens.view.device) for block in states]
             return
         self.load()
         assert self._blocks is not None
         # The batches of the other branch: they are smaller where images are unreadable.
         for indices in torch.as_tensor(images).split(self.batch_size):
             readable = indices[self._readable[indices]]
-            if len(readable):
-                yield [block[readable].to(self._session.lens.view.device) for block in self._blocks]
+            blocks = self._blocks if len(readable) else []
+            yield [block[readable].to(self._session.lens.view.device) for block in blocks]
 
     def load(self) -> None:
         """Compute the states of all images where they fit, once."""

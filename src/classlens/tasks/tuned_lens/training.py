@@ -46,6 +46,10 @@ class TrainingState:
     chosen: list[int]
     """Epoch of the best translator; 0 is the identity."""
     epoch: int = 0
+    step: int = 0
+    """Batches of the present epoch that are done."""
+    trained: bool = False
+    """Whether any batch was trained on."""
     epochs_without_improvement: int = 0
     optimizer: dict[str, Any] = field(default_factory=dict)
 
@@ -84,8 +88,18 @@ class TunedLensTrainer:
         objective, plain = self._evaluate(weight, bias)
         return TrainingState(weight, bias, identity, objective, plain, list(plain), [0] * len(plain))
 
-    def epoch(self, state: TrainingState, epochs: int, learning_rate: float, report: Callable[[int], None]) -> None:
-        """Train on all training images once and keep improved translators; ``report`` takes the images so far."""
+    def epoch(
+        self,
+        state: TrainingState,
+        epochs: int,
+        learning_rate: float,
+        report: Callable[[int], None],
+        save: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Train on the training images that remain of an epoch and keep improved translators.
+
+        ``report`` takes the images so far; ``save`` is called after each batch.
+        """
         parameters = [*state.weight, *state.bias]
         for parameter in parameters:
             parameter.requires_grad_()
@@ -93,19 +107,21 @@ class TunedLensTrainer:
         if state.optimizer:
             optimizer.load_state_dict(state.optimizer)
         order = np.random.default_rng([self._seed, state.epoch]).permutation(self._train)
-        steps = -(-len(order) // self._states.batch_size)
-        images = 0
-        for step, blocks in enumerate(self._states.batches(order)):
-            if self._control and len(blocks[0]) == 1:  # no other image to match
-                continue
-            progress = (state.epoch + step / steps) / epochs
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate * (1 + math.cos(math.pi * progress)) / 2
-            self._backward(state, blocks)
-            optimizer.step()
-            images += len(blocks[0])
-            report(images)
-        if not images:
+        size = self._states.batch_size
+        steps = -(-len(order) // size)
+        for blocks in self._states.batches(order[state.step * size :]):
+            if self._trains(blocks):
+                progress = (state.epoch + state.step / steps) / epochs
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate * (1 + math.cos(math.pi * progress)) / 2
+                self._backward(state, blocks)
+                optimizer.step()
+                state.trained = True
+            state.step += 1
+            state.optimizer = optimizer.state_dict()
+            report(min(len(order), state.step * size))
+            save()
+        if not state.trained:
             raise ClasslensError(
                 "no image to train on can be read, or has another beside it to match (control): give more images, "
                 "another seed or a larger batch size"
@@ -115,6 +131,10 @@ class TunedLensTrainer:
         state.optimizer = optimizer.state_dict()
         self._keep_improved(state)
         report(len(self._train) + len(self._held_out))
+
+    def _trains(self, blocks: list[Tensor]) -> bool:
+        """Whether a batch has an image, and for a control another one to match."""
+        return bool(blocks) and (not self._control or len(blocks[0]) > 1)
 
     def _backward(self, state: TrainingState, blocks: list[Tensor]) -> None:
         """Gradients of the objective of each block by its own translator."""
@@ -130,7 +150,7 @@ class TunedLensTrainer:
 
     def _keep_improved(self, state: TrainingState) -> None:
         objective, divergence = self._evaluate(state.weight, state.bias)
-        state.epoch += 1
+        state.epoch, state.step = state.epoch + 1, 0
         improved = False
         for block, value in enumerate(objective):
             if value < state.least[block] * (1 - _IMPROVEMENT):
@@ -144,9 +164,9 @@ class TunedLensTrainer:
         """Objective and divergence of the pooled logits from the output, per block, on held-out images."""
         objective, divergence = np.zeros(len(weight)), np.zeros(len(weight))
         images = matched = 0
-        for blocks in self._states.batches(self._held_out):
+        for blocks in filter(None, self._states.batches(self._held_out)):
             count = len(blocks[0])
-            matches = not self._control or count > 1
+            matches = self._trains(blocks)
             with evaluating(self._view.module):
                 output = self._view.logits(blocks[-1])
                 for block, (x, target) in enumerate(self._with_targets(blocks)):
@@ -170,7 +190,7 @@ class TunedLensTrainer:
 
         def outputs(images: Array) -> Tensor:
             logits = []
-            for blocks in self._states.batches(images):
+            for blocks in filter(None, self._states.batches(images)):
                 with evaluating(self._view.module):
                     logits.append(self._view.logits(blocks[-1]).double())
             return torch.cat(logits)

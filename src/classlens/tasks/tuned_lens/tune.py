@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,11 @@ from classlens.store.atomic import atomic_write, clear_leftovers
 from classlens.store.lock import only_writer
 from classlens.tasks.tuned_lens.state_cache import TrainingStates
 from classlens.tasks.tuned_lens.training import TokenChoice, TrainingState, TunedLensTrainer
+
+_SAVE_SECONDS = 20.0
+"""Least time between two saves within an epoch."""
+_SAVE_SHARE = 0.1
+"""Largest share of the time that they take."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +97,7 @@ def tune(
     Args:
         model: as for ``classlens.load``, or a lens (``engine="local"`` only).
         data: as for ``classlens.measure``; labels are ignored.
-        out: a file ending in ``.safetensors``. A stopped run resumes after its last complete epoch.
+        out: a file ending in ``.safetensors``. A stopped run resumes within its epoch.
         tokens: ``"pooled"``: the tokens that the head pools, decoded as the head decodes them. ``"all"``: half of the
             objective is that, half the mean over all tokens, each of which is to match its own logits after the last
             block.
@@ -175,15 +181,16 @@ def tune(
         states.load()
         train, apart = order[held_out_images:], order[:held_out_images]
         trainer = TunedLensTrainer(view, states, train, apart, tokens, control, seed)
-        checkpoint = path.with_name(f"{path.name}.training")
+        checkpoint = checkpoint_of(path)
         with session.connected():
             state = _resumed(checkpoint, key, view) or trainer.begin()
             tracker.restart(epochs * images, state.epoch * images)
             while state.epoch < epochs and state.epochs_without_improvement < patience:
                 begun = state.epoch * images
                 doing = f"epoch {state.epoch + 1} of at most {epochs}"
-                trainer.epoch(state, epochs, learning_rate, partial(_report_epoch, tracker, begun, doing))
-                _save(checkpoint, key, state)
+                save = _Saver(checkpoint, key, state)
+                trainer.epoch(state, epochs, learning_rate, partial(_report_epoch, tracker, begun, doing), save.if_due)
+                save.now()
             constant = trainer.constant()
         blocks = [
             {"block": block, "plain": plain, "tuned": tuned, "epoch": epoch}
@@ -221,17 +228,38 @@ def _finished(path: Path, view: ModelView, key: str) -> TuneResult | None:
     return TuneResult(path, tuned_lens, **{name: fields[name] for name in _FIELDS})
 
 
-def _save(checkpoint: Path, key: str, state: TrainingState) -> None:
-    """Write the state of the training, completely or not at all."""
-    record = {**vars(state), "best": [state.best.weight, state.best.bias], "settings": key}
-    try:
-        with atomic_write(checkpoint) as path:
-            torch.save(record, path)
-    except (OSError, RuntimeError) as error:  # torch raises the latter on a full disk, without the reason
-        reason = cause(error) if isinstance(error, OSError) else "no space left on the device"
-        raise ClasslensError(
-            f"{str(checkpoint)!r} cannot be written ({reason}): make room or give another --out"
-        ) from None
+def checkpoint_of(path: Path) -> Path:
+    """The file of an unfinished training."""
+    return path.with_name(f"{path.name}.training")
+
+
+class _Saver:
+    """Writes the state of the training, completely or not at all."""
+
+    def __init__(self, checkpoint: Path, key: str, state: TrainingState) -> None:
+        self._checkpoint, self._key, self._state = checkpoint, key, state
+        self._last, self._cost = time.perf_counter(), 0.0
+
+    def if_due(self) -> None:
+        """Save where enough time has passed."""
+        if time.perf_counter() - self._last >= max(_SAVE_SECONDS, self._cost / _SAVE_SHARE):
+            self.now()
+
+    def now(self) -> None:
+        """Save; raises ClasslensError where the disk is full."""
+        started = time.perf_counter()
+        best = [self._state.best.weight, self._state.best.bias]
+        record = {**vars(self._state), "best": best, "settings": self._key}
+        try:
+            with atomic_write(self._checkpoint) as path:
+                torch.save(record, path)
+        except (OSError, RuntimeError) as error:  # torch raises the latter on a full disk, without the reason
+            reason = cause(error) if isinstance(error, OSError) else "no space left on the device"
+            raise ClasslensError(
+                f"{str(self._checkpoint)!r} cannot be written ({reason}): make room or give another --out"
+            ) from None
+        self._last = time.perf_counter()
+        self._cost = self._last - started
 
 
 def _resumed(checkpoint: Path, key: str, view: ModelView) -> TrainingState | None:
