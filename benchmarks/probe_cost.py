@@ -75,7 +75,7 @@ class PixelsAtHand(Session):
             images = range(start, min(start + job.batch_size, len(job.dataset)))
             nothing = np.zeros((len(images), 1), np.int8)
             batch = Batch(images, pixels[: len(images)], nothing, {})
-            yield BatchResult(images, measurer.measure(batch, job.task.groups), {})
+            yield BatchResult(images, dict(measurer.measure(batch, job.task.groups)), {})
 
 
 class TimedSums(RidgeSums):

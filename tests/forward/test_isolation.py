@@ -199,6 +199,31 @@ def test_modules_around_one_backbone_share_a_lock() -> None:
     assert entered.is_set()
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_that_would_wait_for_each_other_are_told(threads: int) -> None:
+    """Each holds a module and asks for that of the next; one is refused, and the others go on."""
+    modules = [torch.nn.Linear(2, 2) for _ in range(threads)]
+    barrier, refusals = threading.Barrier(threads), list[str]()
+
+    def hold(number: int) -> None:
+        with exclusive(modules[number]):
+            barrier.wait(30)
+            try:
+                with exclusive(modules[(number + 1) % threads]):
+                    pass
+            except ClasslensError as error:
+                refusals.append(str(error))
+
+    running = [threading.Thread(target=hold, args=(number,), daemon=True) for number in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in running)
+    assert len(refusals) == 1
+    assert "wait for each other" in refusals[0]
+
+
 def test_a_generator_leaves_the_contexts_between_values() -> None:
     closed = []
 

@@ -5,33 +5,74 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from functools import wraps
-from threading import Lock, RLock
+from threading import Condition, get_ident
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
+from classlens.errors import ClasslensError
+
 P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C", bound=type)
 
-_locks: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
-_guard = Lock()
+
+@dataclass(eq=False)
+class _Holder:
+    """The thread that holds a model, and how many times it entered."""
+
+    thread: int | None = None
+    depth: int = 0
+
+
+_holders: WeakKeyDictionary[nn.Module, _Holder] = WeakKeyDictionary()
+_awaited: dict[int, _Holder] = {}
+"""What each waiting thread waits for."""
+_change = Condition()
 
 
 @contextmanager
 def exclusive(module: nn.Module) -> Iterator[None]:
     """Keep other threads from running a model, so that hooks, flags and edits of a pass are its own.
 
-    Models around one backbone share its lock: the key is the first part that has parameters.
+    Models around one backbone are held together: the key is the first part that has parameters. Raises ClasslensError
+    where the thread that holds the model waits, itself or through others, for one that this thread holds.
     """
     parts = (part for part in module.modules() if next(part.parameters(recurse=False), None) is not None)
-    with _guard:
-        lock = _locks.setdefault(next(parts, module), RLock())
-    with lock:
+    thread = get_ident()
+    with _change:
+        holder = _holders.setdefault(next(parts, module), _Holder())
+        while holder.thread not in (None, thread):
+            if _waits_for(holder, thread):
+                raise ClasslensError(
+                    "two threads wait for each other: each edits a model and runs the one that the other edits; end the "
+                    "edits of one model before another one is run, or use one thread for both"
+                )
+            _awaited[thread] = holder
+            try:
+                _change.wait()
+            finally:
+                del _awaited[thread]
+        holder.thread, holder.depth = thread, holder.depth + 1
+    try:
         yield
+    finally:
+        with _change:
+            holder.depth -= 1
+            if not holder.depth:
+                holder.thread = None
+                _change.notify_all()
+
+
+def _waits_for(holder: _Holder | None, thread: int) -> bool:
+    """Whether the thread of a holder waits for another thread, itself or through others."""
+    while holder is not None and holder.thread is not None and holder.thread != thread:
+        holder = _awaited.get(holder.thread)
+    return holder is not None and holder.thread == thread
 
 
 @contextmanager
