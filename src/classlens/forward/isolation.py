@@ -49,8 +49,8 @@ def exclusive(module: nn.Module) -> Iterator[None]:
         while holder.thread not in (None, thread):
             if _waits_for(holder, thread):
                 raise ClasslensError(
-                    "two threads wait for each other: each edits a model and runs the one that the other edits; end the "
-                    "edits of one model before another one is run, or use one thread for both"
+                    "two threads wait for each other: each edits a model and runs the one that the other edits; end "
+                    "the edits of one model before another one is run, or use one thread for both"
                 )
             _awaited[thread] = holder
             try:

@@ -237,7 +237,8 @@ def test_memories_through_a_tuned_lens(data: Data, tmp_path: Path) -> None:
     clean, tuned = (open_group(out, name).load() for name in ("clean", "tuned_lens"))
     np.testing.assert_array_equal(clean["key_value_agreement"], tuned["key_value_agreement"])
     module: Any = lens.view.module
-    pixels, block = pixels_of(lens, data.test)[:9].double(), 1
+    taken = [open_dataset(data.test).names.index(name) for name in open_dataset(data.test, limit=9).names]
+    pixels, block = pixels_of(lens, data.test)[taken].double(), 1
     layer = module.blocks[block]
     seen: list[torch.Tensor] = []
     hook = layer.mlp.fc2.register_forward_pre_hook(lambda _, args: seen.append(args[0]))

@@ -41,7 +41,9 @@ def store(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     seen: list[Progress] = []
     outcome = measure(MODEL, data, out, conditions=ALL, memories=True, report=seen.append)
     assert (outcome.images, outcome.before, outcome.skipped) == (70, 0, {})
-    assert [progress.done for progress in seen] == [0, 64, 70]
+    assert sorted({progress.done for progress in seen}) == [0, 16, 32, 48, 64, 70]
+    # Every condition of a batch is a step.
+    assert [progress.under_way for progress in seen[: len(ALL)]] == [16 * done / len(ALL) for done in range(len(ALL))]
     assert seen[-1].rate > 0
     return out
 
