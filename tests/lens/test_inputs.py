@@ -175,11 +175,13 @@ def test_pictures_that_the_transform_leaves_at_several_sizes() -> None:
     def as_it_is(image: Image.Image) -> Tensor:
         return torch.zeros(3, image.height, image.width)
 
-    lens = classlens.load("builtin:cifar10", transform=as_it_is)
+    any_size = VisionTransformer(img_size=32, patch_size=16, embed_dim=24, depth=2, num_heads=3, dynamic_img_size=True)
+    randomize(any_size)
+    lens = classlens.load(any_size, transform=as_it_is)
     with pytest.raises(ClasslensError, match="need one size") as caught:
-        lens.trace([Image.new("RGB", (32, 32)), Image.new("RGB", (33, 32))])
+        lens.trace([Image.new("RGB", (32, 32)), Image.new("RGB", (48, 32))])
     assert "'image 1'" in str(caught.value)
-    assert "[3, 32, 33]" in str(caught.value)
+    assert "[3, 32, 48]" in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -12,6 +12,7 @@ import pandas as pd
 from classlens.analysis.experiment import Experiment, Reduction
 from classlens.analysis.measured_store import MeasuredStore, StoredBatch, open_measured_stores
 from classlens.analysis.registry import EXPERIMENTS
+from classlens.core.home import with_home
 from classlens.core.stats import Statistics, check_statistics
 from classlens.errors import ClasslensError, require_extra
 from classlens.tasks.tokens.conditions.registry import CONDITIONS
@@ -50,6 +51,7 @@ class AnalyzeResult:
     statistics: Statistics = field(default_factory=Statistics)
 
 
+@with_home
 def analyze(
     stores: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,

@@ -16,6 +16,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from classlens import __version__
+from classlens.core.home import with_home
 from classlens.errors import ClasslensError
 
 # Placeholders of help texts and the registries that fill them when the help is shown.
@@ -67,7 +68,7 @@ def reporting(command: Callable[_P, None]) -> Callable[_P, None]:
     @wraps(command)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
         try:
-            command(*args, **kwargs)
+            with_home(command)(*args, **kwargs)
         except ClasslensError as error:
             _errors.print(f"Error: {error}", markup=False, style="red")
             raise typer.Exit(2) from None

@@ -10,11 +10,13 @@ from difflib import get_close_matches
 import numpy as np
 
 from classlens.core.arrays import Array
+from classlens.core.home import with_home
 from classlens.data.dataset import Dataset
 from classlens.data.registry import LAYOUTS
 from classlens.errors import ClasslensError
 
 
+@with_home
 def open_dataset(
     spec: str,
     *,

@@ -119,7 +119,7 @@ class Session:
             if labeled
             else np.full(len(dataset), -1, dtype=np.int64)
         )
-        self.pixels: Tensor = transform_pixels(self.lens.preprocessing)
+        self.pixels: Tensor = transform_pixels(self.lens.preprocessing, self.lens.view)
         self.shape = tuple(self.pixels.shape)
         self.tokens: Tokens = self.lens.view.tokens((self.shape[1], self.shape[2]))
         self.batch_size = choose_batch_size(options.batch_size, begun, self.lens.view, self.tokens.count, passes)

@@ -36,14 +36,27 @@ def prepare_images(
     pictures = read_pictures(images, smallest=view.grid(view.input_size))
     prepared = [preprocessing(picture.image, picture.name) for picture in pictures]
     for picture, pixels in zip(pictures, prepared, strict=True):
-        if pixels.shape[0] != view.channels:
-            raise ClasslensError(
-                f"the transform makes {pixels.shape[0]} channels of image {picture.name!r}, but model "
-                f"{view.name!r} takes {view.channels}: give another transform="
-            )
+        check_prepared(pixels, picture.image.size, view, f"image {picture.name!r}")
         if pixels.shape != prepared[0].shape:
             raise ClasslensError(
                 f"the transform makes {list(pixels.shape)} of image {picture.name!r} and "
                 f"{list(prepared[0].shape)} of {pictures[0].name!r}: images traced together need one size"
             )
     return [picture.name for picture in pictures], torch.stack(prepared)
+
+
+def check_prepared(pixels: Tensor, picture: tuple[int, int], view: ModelView, name: str) -> None:
+    """Raises ClasslensError for pixels of a picture, of a width and height, that the model does not take."""
+    channels, height, width = pixels.shape
+    if channels != view.channels:
+        raise ClasslensError(
+            f"the transform makes {channels} channels of {name}, but model {view.name!r} takes {view.channels}: a "
+            "photo has three; give a transform= that makes the model's channels, or tensors of pixels"
+        )
+    if (height, width) != view.input_size and not view.any_size:
+        size = f"{view.input_size[0]}×{view.input_size[1]}"
+        raise ClasslensError(
+            f"the transform makes {height}×{width} pixels of {name}, a picture of {picture[1]}×{picture[0]}, but model "
+            f"{view.name!r} takes {size}: a transform has to bring every picture to {size}, such as with Resize and "
+            "CenterCrop"
+        )

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from classlens.core.home import with_home
 from classlens.forward.isolation import isolated
 from classlens.lens.lens import Lens
 from classlens.models.classes import ClassNames
@@ -19,6 +20,7 @@ from classlens.models.view import ModelView
 
 
 @isolated
+@with_home
 def load(
     model: str | Path | nn.Module | ModelView,
     *,

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from classlens.core.home import expanded
 from classlens.core.steps import Projection
 from classlens.errors import ClasslensError, cause
 from classlens.models.digest import weights_digest
@@ -96,7 +97,7 @@ class TunedLens:
 
 def read_tuned_lens(file: str | os.PathLike[str], view: ModelView) -> tuple[TunedLens, dict[str, str]]:
     """The tuned lens of a file and its metadata; raises ClasslensError for one of another model."""
-    path = Path(file)
+    path = Path(expanded(file))
     try:
         with safe_open(path, framework="pt") as tensors:
             metadata = dict(tensors.metadata() or {})

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from classlens.errors import ClasslensError, suggestion
 from classlens.models.registry import ADAPTERS
 from classlens.models.transforms import Transform
 from classlens.models.view import ModelView, ProblemType
+from classlens.models.wrappers import without_wrappers
 
 Weights = Literal["here", "not here", "needs a file", "none published"]
 """On this machine; at the library's usual source; in a file that the user gives; nowhere."""
@@ -140,14 +142,33 @@ def adapter_of_module(module: nn.Module, name: str) -> Adapter:
             if any(f"{base.__module__}.".startswith(f"{package}.") for package in adapter.packages):
                 return adapter
     labels = [adapter.label for adapter in ADAPTERS.values() if adapter.packages]
+    part = _described_part(module)
+    if part is not None:
+        raise ClasslensError(
+            f"model {name!r} is no class of {', '.join(labels)}, but its part {part!r} is one: where that part makes "
+            f"the logits, give model.{part}, and otherwise describe the whole with a ModelView"
+        )
     raise ClasslensError(
         f"model {name!r} is no class of {', '.join(labels)}: give a Vision Transformer of one of them, or describe "
         "yours with a ModelView, as the documentation's page on own models shows"
     )
 
 
+def _described_part(module: nn.Module) -> str | None:
+    """The path of the outermost part of a module that a library describes."""
+    for path, part in module.named_modules():
+        for adapter in ADAPTERS.values() if path else ():
+            if any(f"{type(part).__module__}.".startswith(f"{package}.") for package in adapter.packages):
+                with suppress(Exception):  # most parts of a library's models are no models
+                    adapter.describe(part, path)
+                    return str(path)
+    return None
+
+
 def from_user(model: nn.Module | ModelView) -> LibraryModel:
     """A model that the user holds, with what its library or its description knows about it."""
     if isinstance(model, ModelView):
         return LibraryModel(model.module, model.class_names, model.transform, view=model)
-    return adapter_of_module(model, type(model).__name__).from_module(model)
+    module, notes = without_wrappers(model)
+    made = adapter_of_module(module, type(module).__name__).from_module(module)
+    return replace(made, notes=(*notes, *made.notes))

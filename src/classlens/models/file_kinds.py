@@ -91,6 +91,10 @@ class _Inert:
         pass
 
 
+class _Dict(dict[str, Any]):
+    """Stands for a dict with attributes of its own."""
+
+
 class _InertTensor(_Inert):
     """Stands for a tensor."""
 
@@ -100,12 +104,12 @@ class _InertUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
-            return dict
+            return _Dict
         kind = _InertTensor if module.startswith("torch") and "rebuild" in name else _Inert
         return type(f"{module}.{name}", (kind,), {})
 
-    def persistent_load(self, _: Any) -> Any:
-        return None
+    def persistent_load(self, saved: Any) -> Any:
+        return saved[1] if isinstance(saved, tuple) and saved[0] == "module" else None  # the class of a module
 
 
 def _skeleton(file: Path) -> Any:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from classlens.core.home import expanded
 from classlens.errors import ClasslensError
 from classlens.models.png import is_too_much_text, without_text
 
@@ -74,7 +75,7 @@ def open_picture(path: str | os.PathLike[str]) -> Picture:
         ...     open_picture(file.name).image
         <PIL.Image.Image image mode=RGB size=4x2 at 0x...>
     """
-    name = os.fsdecode(path)
+    name, path = os.fsdecode(path), expanded(path)
     label = f"image {name!r}"
     with _reporting_failures(label):
         status = os.stat(path)

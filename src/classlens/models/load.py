@@ -17,6 +17,7 @@ from classlens.models.recipe import Adjustment
 from classlens.models.transforms import Preprocessing, Transform, make_preprocessing, paper_transform
 from classlens.models.user_file import FileTransform
 from classlens.models.view import ModelView
+from classlens.models.wrappers import require_values
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def load_model(
                 "weights, or make it of another size, before handing it over"
             )
         library_model = from_user(model)
-        name = model.name if isinstance(model, ModelView) else type(model).__name__
+        name = model.name if isinstance(model, ModelView) else type(library_model.module).__name__
     else:
         name = model
         request = request if head is None else replace(request, num_classes=0)
@@ -87,6 +88,7 @@ def load_model(
         from classlens.models.timm_linear_head import with_head
 
         library_model = with_head(library_model, head, name)
+    require_values(library_model.module, name)
     _move(library_model, name, device, dtype)
     view = library_model.view or adapter_of_module(library_model.module, name).describe(library_model.module, name)
     problem_type = library_model.problem_type or view.problem_type

@@ -18,6 +18,7 @@ from classlens.core.space import ClassSpace
 from classlens.core.steps import Projection, UnitLength, compute_dtype, detached
 from classlens.errors import ClasslensError, cause, suggestion
 from classlens.models.adapter import Adapter, LibraryModel, ModelRequest
+from classlens.models.hub import asked_once
 from classlens.models.open_clip_names import PREFIX, list_models
 from classlens.models.open_clip_weights import fetch, size_option
 from classlens.models.prompts import TEMPLATES, Template, class_texts, read_list, template_function
@@ -357,10 +358,11 @@ def _build(
 
 def _tokenizer(library: Any, name: str, architecture: str, length: int | None) -> Callable[..., Tensor]:
     try:
-        tokenizer: Callable[..., Tensor] = library.get_tokenizer(architecture, context_length=length)
+        with asked_once() as why:
+            tokenizer: Callable[..., Tensor] = library.get_tokenizer(architecture, context_length=length)
     except Exception as error:
         raise ClasslensError(
-            f"the tokenizer of model {name!r} is not on this machine and could not be fetched ({cause(error)}): "
+            f"the tokenizer of model {name!r} is not on this machine and could not be fetched ({why(error)}): "
             "connect to the network once, or make the model and its tokenizer yourself and give "
             "classlens.models.open_clip.classifier(model, tokenizer, class_names)"
         ) from None

@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from classlens.errors import ClasslensError, cause
+from classlens.errors import ClasslensError
+from classlens.models.hub import asked_once
 from classlens.models.weight_search import read_state
 
 
@@ -28,13 +29,14 @@ def size_option(library: Any, architecture: str, path: str | Path | None) -> dic
 def fetch(library: Any, name: str, tag_config: Mapping[str, Any], cache: str | None) -> str:
     """The file with the weights of a tag; raises ClasslensError with the way out where it cannot be had."""
     try:
-        path: str = library.download_pretrained(tag_config, cache_dir=cache)
+        with asked_once() as why:
+            path: str = library.download_pretrained(tag_config, cache_dir=cache)
     except Exception as error:  # a download may raise anything: no network, no such host, a broken file
         repository, file = os.path.split(tag_config.get("hf_hub", ""))
         where = f"{file or 'open_clip_model.safetensors'} of https://huggingface.co/{repository}"
         raise ClasslensError(
             f"pretrained weights of model {name!r} are not on this machine and could not be fetched "
-            f"({cause(error)}): fetch {where if repository else tag_config.get('url')} and give it as checkpoint=FILE "
+            f"({why(error)}): fetch {where if repository else tag_config.get('url')} and give it as checkpoint=FILE "
             "(--checkpoint FILE), or connect to the network once"
         ) from None
     return path

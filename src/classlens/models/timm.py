@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from classlens.errors import ClasslensError, cause, suggestion
 from classlens.models.adapter import Adapter, LibraryModel, ModelRequest
 from classlens.models.checkpoint import State, apply_state
 from classlens.models.classes import ordered_names
+from classlens.models.hub import asked_once
 from classlens.models.timm_linear_head import LinearHead, describe_head
 from classlens.models.timm_models import SUPPORTED, describe_model, find_spec
 from classlens.models.timm_names import MODULES, list_models
@@ -169,21 +170,22 @@ def _build(name: str, request: ModelRequest, num_classes: int | None) -> nn.Modu
     _check_plain(name)
     _check_tag(name)
     options = dict(request.options) if num_classes is None else {**request.options, "num_classes": num_classes}
-    try:
-        module: nn.Module = timm.create_model(name, pretrained=request.pretrained, **options)
-    except TypeError as error:
-        raise ClasslensError(
-            f"model {name!r} does not take these options ({error}): see timm's documentation"
-        ) from None
-    except Exception as error:
-        if not request.pretrained:
+    with asked_once() if request.pretrained else nullcontext(cause) as why:
+        try:
+            module: nn.Module = timm.create_model(name, pretrained=request.pretrained, **options)
+        except TypeError as error:
             raise ClasslensError(
-                f"model {name!r} cannot be built ({cause(error)}): check its name and options"
+                f"model {name!r} does not take these options ({error}): see timm's documentation"
             ) from None
-        raise ClasslensError(
-            f"pretrained weights of model {name!r} are not on this machine and could not be fetched ({cause(error)}): "
-            f"{_way_out(name)}, or connect to the network once"
-        ) from None
+        except Exception as error:
+            if not request.pretrained:
+                raise ClasslensError(
+                    f"model {name!r} cannot be built ({cause(error)}): check its name and options"
+                ) from None
+            raise ClasslensError(
+                f"pretrained weights of model {name!r} are not on this machine and could not be fetched "
+                f"({why(error)}): {_way_out(name)}, or connect to the network once"
+            ) from None
     return module
 
 

@@ -18,7 +18,7 @@ from classlens.core.space import ClassSpace
 from classlens.core.steps import Pool, detached
 from classlens.errors import ClasslensError
 from classlens.models.timm_blocks import describe_block, timm_norm_maps
-from classlens.models.torch_layers import Refuse
+from classlens.models.torch_layers import Refuse, only_linear
 from classlens.models.view import ModelView, Readout
 
 SUPPORTED = "classlens supports timm models with a [CLS] head, average pooling or attention pooling"
@@ -88,6 +88,7 @@ def class_space(module: Any, head: nn.Module, pool: str, refuse: Refuse) -> Clas
     """The class space of a linear head after the model's norms and pool."""
     if isinstance(head, nn.Identity):
         refuse("has no classifier head; load it with num_classes=N and a fine-tuned checkpoint=FILE, or with head=")
+    head = only_linear(head)
     if not isinstance(head, nn.Linear):
         refuse(f"has a head of type {type(head).__name__}, which is not one linear layer")
     return ClassSpace(

@@ -31,6 +31,17 @@ def norm_maps(
     refuse(f"normalizes with {type(module).__name__}, where classlens supports {names}")
 
 
+def only_linear(module: nn.Module) -> nn.Module:
+    """The linear layer of a head of dropout and one linear layer; any other head as it is.
+
+    Dropout does nothing in evaluation mode.
+    """
+    if not isinstance(module, nn.Sequential):
+        return module
+    layers = [part for part in module.modules() if not isinstance(part, nn.Sequential | nn.Dropout | nn.Identity)]
+    return layers[0] if len(layers) == 1 and isinstance(layers[0], nn.Linear) else module
+
+
 Taps = dict[nn.MultiheadAttention, nn.Module]
 """For each attention, a module of classlens that its weights pass while attention is computed stepwise."""
 

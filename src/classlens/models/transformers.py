@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, get_args
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from classlens.errors import ClasslensError, cause
 from classlens.models.adapter import Adapter, LibraryModel, ModelRequest
 from classlens.models.classes import ordered_names
+from classlens.models.hub import asked_once
 from classlens.models.recipe import Recipe, pillow_mode
 from classlens.models.transformers_models import SPECS, SUPPORTED, describe, find_part, find_spec, refuse_model
 from classlens.models.transformers_names import list_models
@@ -51,8 +52,8 @@ def create(name: str, request: ModelRequest) -> LibraryModel:
             f"{unknown[0] if unknown else 'checkpoint'} does not go with model {name!r} of transformers, which takes "
             f"{', '.join(_OPTIONS)}: give a folder that save_pretrained wrote"
         )
-    with _quiet(library, bars=not is_folder):
-        config = _config(library, name, source, options)
+    with _quiet(library, bars=not is_folder), nullcontext(cause) if is_folder else asked_once() as why:
+        config = _config(library, name, source, options, why)
         model_class = getattr(library, _architecture(library, name, config))
         _check_size(name, size, config.image_size)
         if request.num_classes not in (None, config.num_labels):
@@ -63,7 +64,7 @@ def create(name: str, request: ModelRequest) -> LibraryModel:
                 )
             config.num_labels = request.num_classes
         if request.pretrained:
-            module = _load_pretrained(model_class, name, source, config, options)
+            module = _load_pretrained(model_class, name, source, config, options, why)
         else:
             module = model_class(config).eval()
         transform = _transform(library, source, options)
@@ -107,14 +108,16 @@ def _quiet(library: Any, *, bars: bool) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _config(library: Any, name: str, source: str, options: Mapping[str, Any]) -> Any:
+def _config(
+    library: Any, name: str, source: str, options: Mapping[str, Any], why: Callable[[BaseException], str]
+) -> Any:
     """The config as data: code in the checkpoint does not run, and its attention implementation is ignored."""
     settings = {"trust_remote_code": False, "attn_implementation": "sdpa"}
     try:
         return library.AutoConfig.from_pretrained(source, **settings, **options)
     except Exception as error:  # a broken file or network may raise anything
         if isinstance(error, OSError) and not os.path.isdir(source):
-            raise _not_fetched(name, source, error) from None
+            raise _not_fetched(name, source, why(error)) from None
         if os.path.isfile(os.path.join(source, options.get("subfolder", ""), "config.json")):
             reason = f"has a config.json that transformers does not accept ({cause(error)})"
         else:
@@ -149,7 +152,14 @@ def _check_size(name: str, size: Any, own: Any) -> None:
         )
 
 
-def _load_pretrained(model_class: Any, name: str, source: str, config: Any, options: Mapping[str, Any]) -> nn.Module:
+def _load_pretrained(
+    model_class: Any,
+    name: str,
+    source: str,
+    config: Any,
+    options: Mapping[str, Any],
+    why: Callable[[BaseException], str],
+) -> nn.Module:
     try:
         module, report = model_class.from_pretrained(
             source,
@@ -163,7 +173,7 @@ def _load_pretrained(model_class: Any, name: str, source: str, config: Any, opti
         )
     except Exception as error:  # a broken file or network may raise anything
         if isinstance(error, OSError) and not os.path.isdir(source):
-            raise _not_fetched(name, source, error) from None
+            raise _not_fetched(name, source, why(error)) from None
         if isinstance(error, pickle.UnpicklingError):
             raise ClasslensError(
                 f"the weights of model {name!r} are pickled Python objects, which could run code when loaded: if you "
@@ -190,9 +200,9 @@ def _load_pretrained(model_class: Any, name: str, source: str, config: Any, opti
     return pretrained
 
 
-def _not_fetched(name: str, source: str, error: Exception) -> ClasslensError:
+def _not_fetched(name: str, source: str, why: str) -> ClasslensError:
     return ClasslensError(
-        f"model {name!r} is not on this machine and could not be fetched ({cause(error)}): fetch config.json, "
+        f"model {name!r} is not on this machine and could not be fetched ({why}): fetch config.json, "
         f"preprocessor_config.json and model.safetensors of https://huggingface.co/{source} and give their folder as "
         "the model (--model FOLDER), or connect to the network once"
     )

@@ -16,7 +16,7 @@ from classlens.core.attention import Output
 from classlens.core.space import ClassSpace
 from classlens.core.steps import Norm, compute_dtype, detached
 from classlens.errors import ClasslensError
-from classlens.models.torch_layers import Refuse, norm_maps
+from classlens.models.torch_layers import Refuse, norm_maps, only_linear
 from classlens.models.view import BlockView, ModelView, Point, Readout
 
 
@@ -196,6 +196,7 @@ def _require_linear(root: nn.Module, paths: tuple[str, ...], refuse: Refuse) -> 
     part = _require_part(root, paths, refuse)
     if isinstance(part, nn.Identity):
         refuse("has no classification head: load one with classes (num_labels)")
+    part = only_linear(part)
     if type(part) is not nn.Linear:
         refuse(f"has a {paths[0]} of type {type(part).__name__}, which is not one plain linear layer")
     return part

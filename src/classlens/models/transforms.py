@@ -43,7 +43,7 @@ class Preprocessing:
     def picture(self, pixels: Tensor) -> Image.Image:
         """A picture of the model's input; stretched to the full range where the normalization is not known."""
         x = pixels.detach().float().cpu()
-        if self.mean is not None and self.std is not None:
+        if self.mean is not None and self.std is not None and len(self.mean) in (1, len(x)):
             x = x * torch.tensor(self.std).view(-1, 1, 1) + torch.tensor(self.mean).view(-1, 1, 1)
         else:
             low, high = x.min(), x.max()

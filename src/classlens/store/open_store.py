@@ -7,10 +7,12 @@ import os
 import xarray as xr
 import zarr
 
+from classlens.core.home import with_home
 from classlens.errors import ClasslensError
 from classlens.store.backend import as_url, is_complete, open_root, root_attributes
 
 
+@with_home
 def open_store(store: str | os.PathLike[str]) -> xr.DataTree:
     """Open a store as a tree of labeled arrays, one node per condition (or metric and method), read lazily.
 

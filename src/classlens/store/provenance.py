@@ -18,9 +18,11 @@ from torch import Tensor
 
 from classlens.data.dataset import Dataset
 from classlens.errors import ClasslensError
+from classlens.lens.images import check_prepared
 from classlens.lens.lens import Lens
 from classlens.models.digest import weights_digest
 from classlens.models.transforms import Preprocessing
+from classlens.models.view import ModelView
 
 
 def provenance(lens: Lens, dataset: Dataset, pixels: Tensor, *, batch_size: int, seed: int) -> dict[str, Any]:
@@ -78,11 +80,17 @@ def require_same(out: str, begun: Mapping[str, Any], settings: Mapping[str, Any]
             )
 
 
-def transform_pixels(preprocessing: Preprocessing) -> Tensor:
-    """Pixels of a test picture after a transform, which identify what the transform does."""
+def transform_pixels(preprocessing: Preprocessing, view: ModelView | None = None) -> Tensor:
+    """Pixels of a test picture after a transform, which identify what the transform does.
+
+    Raises ClasslensError for pixels that the model of ``view`` does not take.
+    """
     rows, columns = np.mgrid[:257, :331]
     picture = np.stack([rows * 255 // 256, columns * 255 // 330, (rows * columns) % 256], axis=-1)
-    return preprocessing(Image.fromarray(picture.astype(np.uint8)), "a test picture")
+    pixels = preprocessing(Image.fromarray(picture.astype(np.uint8)), "a test picture")
+    if view is not None:
+        check_prepared(pixels, (331, 257), view, "any photo")
+    return pixels
 
 
 def transform_digest(pixels: Tensor) -> str:

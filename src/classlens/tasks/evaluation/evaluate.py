@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from classlens.core.arrays import Array
+from classlens.core.home import with_home
 from classlens.core.stats import Statistics, check_statistics
 from classlens.data.dataset import Dataset
 from classlens.engine.model_source import Model
@@ -59,6 +60,7 @@ class EvaluateResult:
 
 
 @isolated
+@with_home
 def evaluate(
     model: Model,
     data: str | Dataset,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from classlens.core.home import with_home
 from classlens.data.dataset import Dataset
 from classlens.engine.model_source import Model, ModelSource
 from classlens.engine.progress import MeasureResult, Report, Tracker, no_report
@@ -54,6 +55,7 @@ class ProbeResult:
 
 
 @isolated
+@with_home
 def probe(
     model: Model,
     train: str | Dataset,

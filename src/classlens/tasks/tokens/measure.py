@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from classlens.core.arrays import Array
+from classlens.core.home import with_home
 from classlens.data.dataset import Dataset
 from classlens.engine.model_source import Model
 from classlens.engine.progress import MeasureResult, Report, no_report
@@ -33,6 +34,7 @@ from classlens.tasks.tokens.task import TokenTask
 
 
 @isolated
+@with_home
 def measure(
     model: Model,
     data: str | Dataset,

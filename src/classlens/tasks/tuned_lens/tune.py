@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from classlens.core.home import with_home
 from classlens.data.dataset import Dataset
 from classlens.engine.model_source import Model, ModelSource
 from classlens.engine.progress import Report, Tracker, no_report
@@ -62,6 +63,7 @@ class TuneResult:
 
 
 @isolated
+@with_home
 def tune(
     model: Model,
     data: str | Dataset,

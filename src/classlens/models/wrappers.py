@@ -1,0 +1,56 @@
+"""Modules around a model: those that are taken off, and what is said of others and of models without values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from classlens.errors import ClasslensError
+
+# The attribute with the model, by the class that torch puts around it.
+_AROUND = {
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+    "AveragedModel": "module",
+    "OptimizedModule": "_orig_mod",
+}
+_REFUSED: Mapping[str, str] = {
+    "FullyShardedDataParallel": "has its parameters in shards: gather its state dict, and load it into a plain model",
+    "ScriptModule": "is a TorchScript program, whose blocks cannot be watched: make the model with its library, and "
+    "load its state_dict() into it",
+    "GraphModule": "is a graph of operations without the blocks of the model, as torch.fx, torch.export and "
+    "quantization make it: give the model from before",
+    "PeftModel": "is wrapped by peft: give the model with its adapter merged, model.merge_and_unload()",
+}
+
+
+def without_wrappers(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
+    """A model without the modules that torch puts around it, and what is said about them.
+
+    Raises ClasslensError for a wrapper within which the model cannot be read, with the way out.
+    """
+    taken: list[str] = []
+    while (name := _kind(module, _AROUND)) is not None:
+        taken.append(name)
+        module = getattr(module, _AROUND[name])
+    refused = _kind(module, _REFUSED)
+    if refused is not None:
+        raise ClasslensError(f"model {type(module).__name__!r} {_REFUSED[refused]}")
+    return module, (f"{' and '.join(taken)} around the model taken off",) if taken else ()
+
+
+def require_values(module: nn.Module, name: str) -> None:
+    """Raises ClasslensError for a model of which a parameter or buffer has a shape, but no values."""
+    for key, value in module.state_dict(keep_vars=True).items():
+        if isinstance(value, torch.Tensor) and value.is_meta:
+            raise ClasslensError(
+                f"model {name!r} has no values in {key!r}, which lies on the meta device: make the model outside of "
+                'torch.device("meta") and torch.set_default_device("meta"), or load its weights first'
+            )
+
+
+def _kind(module: nn.Module, names: Mapping[str, str]) -> str | None:
+    """The name among ``names`` of the module's class or of a base class."""
+    return next((base.__name__ for base in type(module).__mro__ if base.__name__ in names), None)
