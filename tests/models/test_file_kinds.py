@@ -61,7 +61,8 @@ def test_the_line_in_the_error_converts_the_file(kind: str, tmp_path: Path, monk
 
 
 def test_jax_weights_go_through_timm(tmp_path: Path) -> None:
-    np.savez(tmp_path / "vit.npz", **{"embedding/kernel": np.ones(3), "head/bias": np.ones(2)})
+    values: dict[str, Any] = {"embedding/kernel": np.ones(3), "head/bias": np.ones(2)}
+    np.savez(tmp_path / "vit.npz", **values)
     refused(lambda: read_tree(tmp_path / "vit.npz"), "JAX", "model.load_pretrained(FILE)")
 
 
