@@ -39,6 +39,7 @@ class StoreSpec:
     labels: bool = True
     twin_parameters: bool = True
     model: str = "synthetic"
+    data: str = "folder:made"
     seed: int = 0
     facts: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
     parameters: Mapping[str, Array] = field(default_factory=dict)
@@ -73,7 +74,7 @@ def write_store(path: Path, spec: StoreSpec) -> dict[str, Values]:
         "weights": "0" * 64,
         "dtype": "float32",
         "seed": 0,
-        "data": "folder:made",
+        "data": spec.data,
         "split": "",
         "data_note": "",
         "versions": {},

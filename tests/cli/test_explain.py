@@ -174,3 +174,34 @@ def test_the_photo_itself_is_shown(tmp_path: Path) -> None:
     colored = (np.ptp(pixels, axis=2) > 0).mean(axis=0)
     assert colored[:75].max() == colored[376:].max() == 0
     assert colored[75:376].min() > 0.9
+
+
+def test_folders_several_classes_and_unreadable_files(photos: list[Path], tmp_path: Path) -> None:
+    """Each image is explained for each class; an unreadable file stops the run, or is left out and said."""
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for number, name in enumerate(("a.png", "deep/c.png")):
+        (tmp_path / "in" / name).write_bytes(photos[number].read_bytes())
+    (tmp_path / "in" / "b.png").write_bytes(b"no image")
+    given = (tmp_path / "in", photos[0], "--class", "cat", "--class", "3", "--class", "ship", "--out", tmp_path / "out")
+    result = run(*given)
+    assert result.exit_code == 2
+    assert "b.png" in result.stderr
+    result = run(*given, "--skip-bad")
+    assert result.exit_code == 0, result.output
+    records = json.loads((tmp_path / "out" / "explain.json").read_text())["images"]
+    names = [str(tmp_path / "in" / "a.png"), str(tmp_path / "in" / "deep" / "c.png"), str(photos[0])]
+    assert [(image["name"], image["target"]) for image in records] == [
+        (name, target) for name in names for target in ("cat", "ship")
+    ]
+    trace = classlens.load("builtin:cifar10").trace(photos[1])
+    np.testing.assert_allclose(records[3]["maps"]["log_odds"], trace.map("ship", method="log_odds")[0], rtol=1e-5)
+    assert (tmp_path / "out" / "06-methods.png").exists()
+    assert f"Skipped {tmp_path / 'in' / 'b.png'}: image" in result.stdout
+
+
+def test_nothing_to_explain(tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    assert "none of the 1 images can be read" in run(tmp_path / "bad.png", "--skip-bad", "--out", tmp_path / "x").stderr
+    (tmp_path / "empty").mkdir()
+    assert "holds no images" in run(tmp_path / "empty", "--out", tmp_path / "x").stderr
+    assert "does not exist" in run(tmp_path / "gone.png", "--out", tmp_path / "x").stderr

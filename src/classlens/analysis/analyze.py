@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from classlens.analysis.experiment import Experiment, Reduction
+from classlens.analysis.image_table import CONTENT, image_rows
 from classlens.analysis.measured_store import MeasuredStore, StoredBatch, open_measured_stores
+from classlens.analysis.pairs import compare
 from classlens.analysis.registry import EXPERIMENTS
 from classlens.core.home import with_home
 from classlens.core.stats import Statistics, check_statistics
@@ -43,17 +45,30 @@ class AnalyzeResult:
         missing: data that a store lacks for an experiment.
         stores: facts of each store: model, data, images, blocks, conditions, versions.
         statistics: the settings of intervals and tests.
+        images: one row for each image of each store: label, prediction and its confidence, the block from which on the
+            prediction stays on top (``commitment``), and the rank of the class of interest after each block.
+        pairs: differences between every two stores of the same images, image by image; empty without such stores.
+        flips: the images of ``pairs`` with other predictions.
     """
 
     tables: dict[str, pd.DataFrame]
     missing: list[Missing]
     stores: list[dict[str, Any]]
     statistics: Statistics = field(default_factory=Statistics)
+    images: pd.DataFrame = field(default_factory=pd.DataFrame)
+    pairs: pd.DataFrame = field(default_factory=pd.DataFrame)
+    flips: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @property
+    def all_tables(self) -> dict[str, pd.DataFrame]:
+        """The tables with rows, by the name of their file: those of experiments, then of images and pairs."""
+        more = {"images": self.images, "pairs": self.pairs, "flips": self.flips}
+        return {**self.tables, **{name: table for name, table in more.items() if not table.empty}}
 
 
 @with_home
 def analyze(
-    stores: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    stores: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Mapping[str, str | os.PathLike[str]],
     *,
     experiments: str | Collection[str] = "all",
     statistics: Statistics | None = None,
@@ -66,7 +81,8 @@ def analyze(
     corrected over blocks. Each store is read once, batch by batch, and kept are a few numbers for each image.
 
     Args:
-        stores: paths or URLs of stores; tables name them by their models.
+        stores: paths or URLs of stores, which tables name by their models; or a mapping of names of your own to them,
+            such as ``{"before": "a.zarr", "after": "b.zarr"}``.
         experiments: names in ``classlens.EXPERIMENTS``, or ``"all"``.
         statistics: seed, permutations, resamples and confidence; the defaults of ``Statistics`` when left out.
         report: called with the model, the images done and the images of its store.
@@ -101,9 +117,10 @@ def analyze(
     opened = open_measured_stores([stores] if isinstance(stores, str | os.PathLike) else stores)
     missing: list[Missing] = []
     tables: dict[str, list[pd.DataFrame]] = {experiment.name: [] for experiment in chosen}
+    images: list[pd.DataFrame] = []
     for store in opened:
         possible = [experiment for experiment in chosen if _is_possible(store, experiment, len(opened), missing)]
-        for name, table in _tables(store, possible, statistics, report).items():
+        for name, table in _tables(store, possible, statistics, report, images).items():
             if table.empty:
                 missing.append(Missing(store.model, name, True, "no image has a value for it"))
             else:
@@ -113,7 +130,10 @@ def analyze(
         for experiment in chosen
         if tables[experiment.name]
     }
-    return AnalyzeResult(joined, missing, [_facts(store) for store in opened], statistics)
+    rows = pd.concat(images, ignore_index=True)
+    pairs, flips = compare(opened, rows, statistics)
+    facts = [_facts(store) for store in opened]
+    return AnalyzeResult(joined, missing, facts, statistics, rows.drop(columns=CONTENT, errors="ignore"), pairs, flips)
 
 
 def _experiment(name: str) -> Experiment:
@@ -143,7 +163,9 @@ def _tables(
     experiments: Sequence[Experiment],
     statistics: Statistics,
     report: Callable[[str, int, int], None],
+    images: list[pd.DataFrame],
 ) -> dict[str, pd.DataFrame]:
+    """The tables of a store; its ``image_rows`` are appended to ``images``."""
     # Experiments with the same update share its reductions.
     reductions: dict[Callable[[StoredBatch], Reduction], list[Reduction]] = {
         experiment.update: [] for experiment in experiments
@@ -153,6 +175,7 @@ def _tables(
     for batch in store.batches():
         for update, of_batches in reductions.items():
             of_batches.append(update(batch))
+        images.append(image_rows(batch))
         done += batch.images
         report(store.model, done, store.images)
     merged = {update: Reduction.merge(of_batches) for update, of_batches in reductions.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -200,6 +200,17 @@ class StoredBatch:
             dims.remove(dim)
         return values
 
+    def has(self, name: str) -> bool:
+        """Whether the store has a variable, which stores of earlier versions may lack."""
+        group = self.store.group(CLEAN)
+        return group is not None and name in group
+
+    def names(self) -> Array:
+        """Names of these images."""
+        group = self.store.group(CLEAN)
+        assert group is not None, "every store has the condition clean"
+        return np.asarray(group["image"].values[self._slice][self._chosen], dtype=object)
+
     def block_input(self, name: str, condition: str = CLEAN) -> Array:
         """A fact of the residual stream that enters each block, from block ``store.first_block`` on."""
         before = self.values(name, condition, site="resid_post")[:, :-1]
@@ -228,10 +239,17 @@ class StoredBatch:
         return np.asarray(means)
 
 
-def open_measured_stores(stores: Sequence[str | os.PathLike[str]]) -> list[MeasuredStore]:
-    """Stores under distinct names: the model's, followed by the store's where several stores have one model."""
+def open_measured_stores(
+    stores: Sequence[str | os.PathLike[str]] | Mapping[str, str | os.PathLike[str]],
+) -> list[MeasuredStore]:
+    """Stores under distinct names: those of a mapping, else the model's, with the store's where they share a model."""
     if not stores:
         raise ClasslensError("no store was given: give one or more that `classlens measure` wrote")
+    if isinstance(stores, Mapping):
+        opened = [MeasuredStore(store) for store in stores.values()]
+        for store, name in zip(opened, stores, strict=True):
+            store.model = name
+        return opened
     opened = [MeasuredStore(store) for store in stores]
     models = [store.model for store in opened]
     for store, model in zip(opened, models, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -11,12 +12,16 @@ from rich.console import Console
 from classlens import __version__
 from classlens.cli import options as given
 from classlens.cli.app import app, listed, reporting
+from classlens.errors import ClasslensError
 
 
 @app.command()
 @reporting
 def analyze(
-    stores: Annotated[list[str], typer.Argument(metavar="STORE...", help="Stores of `classlens measure`.")],
+    stores: Annotated[
+        list[str],
+        typer.Argument(metavar="[NAME=]STORE...", help="Stores of `classlens measure`, under names of your own."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for tables and summary.")] = Path("classlens-analysis"),
     experiments: Annotated[str, typer.Option(help="With commas, such as evolution,building; or all.")] = "all",
     seed: Annotated[int, typer.Option(help="Random seed for permutation tests and bootstrap.")] = 0,
@@ -37,7 +42,7 @@ def analyze(
     check_replaceable(out, ANALYSIS)
     with progress_bar("opening the stores") as update:
         result = run(
-            stores,
+            named_stores(stores),
             experiments="all" if experiments == "all" else listed(experiments),
             statistics=Statistics(seed, permutations, resamples, confidence),
             report=lambda model, done, images: update(f"analyzing {model}", done, images),
@@ -47,6 +52,29 @@ def analyze(
     for missing in result.missing:
         extent = "not measured" if missing.whole else "in part not measured"
         console.print(f"{missing.model}, {missing.experiment}: {extent}: {missing.reason}", markup=False)
+    for _, row in result.pairs[result.pairs["measure"] == "flipped"].iterrows() if len(result.pairs) else ():
+        flips = f"{round(row['difference'] * row['images']):,} of {row['images']:,} predictions"
+        console.print(f"{row['first']} and {row['second']}: {flips} differ.", markup=False)
     console.print(f"Tables: {out / 'tables'}", markup=False)
     console.print(f"Summary: {out / 'summary.md'}", markup=False)
     console.print(f"Figures: classlens figures {out}", markup=False)
+
+
+def named_stores(stores: list[str]) -> list[str] | dict[str, str]:
+    """Stores by names from ``NAME=STORE``, where all have one; a path that exists is a path, whatever it holds."""
+    pairs = {text: text.partition("=") for text in stores}
+    named = [
+        text
+        for text, (name, _, store) in pairs.items()
+        if name and store and not set(name) & set("/\\:") and not os.path.exists(text)
+    ]
+    if not named:
+        return stores
+    if len(named) < len(stores):
+        other = next(text for text in stores if text not in named)
+        raise ClasslensError(f"store {other!r} has no name, and {named[0]!r} has one: give names to all, or to none")
+    names = [pairs[text][0] for text in stores]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ClasslensError(f"two stores have the name {twice!r}: give each its own")
+    return {pairs[text][0]: pairs[text][2] for text in stores}

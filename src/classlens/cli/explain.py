@@ -11,7 +11,8 @@ from rich.console import Console
 
 from classlens import __version__
 from classlens.cli import options as given
-from classlens.cli.app import app, check_images, listed, reporting
+from classlens.cli.app import app, listed, reporting
+from classlens.cli.images import Classes, Images, SkipBad, image_files, skipped_lines, targets_of, traces_of
 from classlens.cli.options import ModelOptions, expand_options
 from classlens.errors import ClasslensError
 
@@ -22,10 +23,10 @@ _BATCH = 8
 @reporting
 @expand_options
 def explain(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    images: Images,
     weights: ModelOptions,
     model: given.Model = "builtin:cifar10",
-    class_: Annotated[str, typer.Option("--class", help="Class of interest: a name or an index.")] = "predicted",
+    class_: Classes = None,
     method: Annotated[
         str | None,
         typer.Option(
@@ -46,6 +47,7 @@ def explain(
     ] = False,
     animate: Annotated[bool, typer.Option("--animate", help="Write an animation over blocks as well.")] = False,
     format_: Annotated[str, typer.Option("--format", help="Format of animations: webp or gif.")] = "webp",
+    skip_bad: SkipBad = False,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("classlens-explain"),
 ) -> None:
     """Show which parts of a photo speak for a class: overlays and numbers of one or several methods."""
@@ -80,7 +82,8 @@ def explain(
         if format_ != "webp":
             raise ClasslensError(f"--format {format_} goes with --animate: give both, or leave it out")
         animation = None
-    check_images(images)
+    files = image_files(images)
+    skipped: dict[str, str] | None = {} if skip_bad else None
     if against is not None:
         _say_without_rival(dict.fromkeys(names))
     load_options = weights.load_options(model)
@@ -90,25 +93,26 @@ def explain(
             methods = (default_method(lens.view),)
         elif method == "all":
             methods = tuple(name for name in METHODS if is_defined(METHODS[name], lens.view))
-        target: int | str = class_ if class_ == "predicted" else lens.classes.index(class_)
+        targets = targets_of(lens, class_)
         if against is not None:
             options["against"] = lens.classes.index(against)
         records: list[dict[str, Any]] = []
-        for start in range(0, len(images), _BATCH):
-            progress("explaining", start, len(images))
-            batch = images[start : start + _BATCH]
-            trace = lens.trace(batch, batch_size=_BATCH)
-            records += write_explanations(
-                trace,
-                target,
-                methods,
-                folder,
-                photos=batch,
-                first=start + 1,
-                contour=contour,
-                animate=animation,
-                **options,
-            )
+        progress("explaining", 0, len(files))
+        # The classes of one image follow each other.
+        for batch, trace in traces_of(lens, files, _BATCH if len(targets) == 1 else 1, skipped):
+            for target in targets:
+                records += write_explanations(
+                    trace,
+                    target,
+                    methods,
+                    folder,
+                    photos=batch,
+                    first=len(records) + 1,
+                    contour=contour,
+                    animate=animation,
+                    **options,
+                )
+            progress("explaining", len(records) // len(targets), len(files))
         text = explanation_json(
             records,
             lens,
@@ -119,6 +123,8 @@ def explain(
     console = Console(emoji=False, highlight=False, soft_wrap=True)
     for number, record in enumerate(records, start=1):
         console.print(f"{record['name']}: {record['target']}: {out / f'{number:02d}-methods.png'}", markup=False)
+    for line in skipped_lines(skipped):
+        console.print(line, markup=False)
 
 
 def _say_without_rival(names: Iterable[str]) -> None:

@@ -13,6 +13,7 @@ import torch
 
 import classlens
 from classlens import Cluster, Lens, Progress, Statistics, evaluate
+from classlens.data.dataset import ClassName
 from classlens.data.open_dataset import open_dataset
 from classlens.store.open_store import open_group
 from classlens.tasks.evaluation.evaluate import STORE
@@ -160,13 +161,27 @@ def test_unlabeled_and_unreadable_images(lens: Lens, tmp_path: Path) -> None:
     result = evaluate(lens, unlabeled, tmp_path / "other", **options, skip_bad=True)
     assert list(result.run.skipped) == ["cat/0003.png"]
     store = open_group(tmp_path / "other" / STORE, "removal.class_gradient").load()
-    void = np.array([name.startswith(("frog", "cat")) for name in store["image"].values])
-    assert void.sum() == 2
+    void = np.array([name.startswith("cat") for name in store["image"].values])
+    assert void.sum() == 1
     assert (store["correct"].values[void] == -1).all()
     assert (store["correct"].values[~void] >= 0).all()
-    assert set(result.scores["images"]) == {10}
-    without_labels = replace(dataset, labels=np.full(12, -1))
-    refused(lambda: evaluate(lens, without_labels, tmp_path / "none", **options), "no labels")
+    assert set(result.scores["images"]) == {11}
+    assert result.run.unlabeled == 1
+
+
+def test_images_without_labels_are_evaluated_for_their_prediction(lens: Lens, data: str, tmp_path: Path) -> None:
+    """As if the predictions were their labels; mosaics need labels."""
+    dataset = open_dataset(data, limit=20)
+    options = {**SETTINGS, "metrics": ["removal", "class_sensitivity"], "methods": ["class_gradient"]}
+    without = evaluate(lens, replace(dataset, labels=np.full(20, -1)), tmp_path / "without", **options)
+    names = tuple(ClassName(name) for name in lens.classes.names)
+    predicted = np.array([int(lens.view.run(pixels_of(dataset, lens, image)).argmax()) for image in range(20)])
+    labeled = evaluate(lens, replace(dataset, labels=predicted, classes=names), tmp_path / "labeled", **options)
+    pd.testing.assert_frame_equal(without.scores, labeled.scores)
+    assert without.run.unlabeled == 20
+    mosaics = {**options, "metrics": ["pointing"]}
+    unlabeled = replace(dataset, labels=np.full(20, -1))
+    refused(lambda: evaluate(lens, unlabeled, tmp_path / "none", **mosaics), "labels of fewer than four classes")
 
 
 def test_a_mosaic_with_an_unreadable_quarter(lens: Lens, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def write_analysis(analysis: AnalyzeResult, out: Path, *, version: str) -> None:
     with replacing(out, ANALYSIS) as folder:
         tables = folder / "tables"
         tables.mkdir()
-        for name, table in analysis.tables.items():
+        for name, table in analysis.all_tables.items():
             table.to_parquet(tables / f"{name}.parquet", index=False)
             table.to_csv(tables / f"{name}.csv", index=False)
         (folder / "summary.md").write_text(summary(analysis), encoding="utf-8")
@@ -33,7 +33,7 @@ def write_analysis(analysis: AnalyzeResult, out: Path, *, version: str) -> None:
             "classlens": version,
             "stores": analysis.stores,
             "statistics": asdict(analysis.statistics),
-            "tables": list(analysis.tables),
+            "tables": list(analysis.all_tables),
             "missing": [missing._asdict() for missing in analysis.missing],
         }
         (folder / "analysis.json").write_text(json.dumps(record, indent=1, allow_nan=False), encoding="utf-8")

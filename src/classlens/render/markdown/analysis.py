@@ -19,6 +19,8 @@ from classlens.render.markdown.tables import cell_text, interval_text, markdown_
 Name = Callable[[object], str]
 """From a value of a table to its label."""
 
+_FLIPS = 20
+"""Images with another prediction that are listed."""
 _CLASSES = 5
 """Classes at each end of a table of classes."""
 
@@ -42,7 +44,48 @@ def summary(analysis: AnalyzeResult) -> str:
             parts.append(f"Table: `tables/{experiment.name}`\n")
             parts += chain.from_iterable(_chart(chart, table, experiment) for chart in experiment.charts)
         parts += _missing(missing)
+    parts += [*_images(analysis), *_pairs(analysis)]
     return "\n".join(parts)
+
+
+def _images(analysis: AnalyzeResult) -> Iterator[str]:
+    if not analysis.images.empty:
+        yield (
+            "## Images\n\nOne row for each image: label, prediction and its confidence, `commitment`, the first block "
+            "from which on half of the tokens or more have the prediction on top, and the rank of the class of "
+            "interest after each block, a mean over `tokens`.\n\nTable: `tables/images`\n"
+        )
+
+
+def _pairs(analysis: AnalyzeResult) -> Iterator[str]:
+    """Every two stores of the same images: differences, and the first images whose prediction flipped."""
+    if analysis.pairs.empty:
+        return
+    yield (
+        "## Pairs of stores\n\nThe same images under both: means, and the mean difference of an image (second minus "
+        "first). `flipped` is the share of images with another prediction. Identifiability takes images whose class of "
+        "interest is the same in both.\n\nTables: `tables/pairs`, `tables/flips`\n"
+    )
+    for (first, second), rows in analysis.pairs.groupby(["first", "second"], sort=False):
+        cells = [
+            [
+                row["measure"],
+                "" if pd.isna(row["block"]) else int(row["block"]),
+                *("" if pd.isna(row[name]) else f"{row[name]:.3f}" for name in ("value_first", "value_second")),
+                interval_text(row, "difference"),
+                p_text(row["p_holm"]),
+                row["images"],
+            ]
+            for _, row in rows.iterrows()
+        ]
+        yield markdown_table(["measure", "block", first, second, "difference", "p", "images"], cells)
+        flips = analysis.flips
+        flips = flips[(flips["first"] == first) & (flips["second"] == second)]
+        if len(flips):
+            of_all = f" ({_FLIPS} of {len(flips):,})" if len(flips) > _FLIPS else ""
+            yield f"Images with another prediction{of_all}:\n"
+            shown = flips.head(_FLIPS)[["image", "label", "prediction_first", "prediction_second"]]
+            yield markdown_table(["image", "label", first, second], shown.to_numpy().tolist())
 
 
 def _stores(analysis: AnalyzeResult) -> Iterator[str]:

@@ -32,6 +32,8 @@ def evaluation_summary(result: EvaluateResult) -> str:
         f"({statistics.resamples:,} resamples, seed {statistics.seed}). Arrows show which direction is better; the "
         "best value of a column is bold, and so are those whose interval holds it.\n",
     ]
+    if result.run.unlabeled:
+        parts.append(f"- {result.run.unlabeled:,} images have no label: the explained class is the predicted one.\n")
     for metric, rows in result.scores.groupby("metric", sort=False):
         parts.append(f"## {str(metric).replace('_', ' ').capitalize()}\n")
         parts.append(_table(str(metric), rows))

@@ -86,15 +86,15 @@ def evaluate(
     report: Report = no_report,
     **options: Any,
 ) -> EvaluateResult:
-    """Evaluate how faithful explanations are on images with labels.
+    """Evaluate how faithful explanations are, for the class of each image, or the predicted one without a label.
 
     Results of every image are stored in ``out/evaluation.zarr``, at least every 15 seconds after a metric of a method
     and a batch; a stopped run resumes when it is started again, and methods and metrics can be added later.
 
     Args:
         model: as for ``classlens.load``, or a lens (``engine="local"`` only).
-        data: layout and place of the data, such as ``folder:ROOT`` (see ``open_dataset``), or a ``Dataset``, with
-            labels.
+        data: layout and place of the data, such as ``folder:ROOT`` (see ``open_dataset``), or a ``Dataset``. Without
+            labels, the explained class is the one that the model predicts; mosaics need labels.
         out: output folder: new, empty, or of an earlier evaluation.
         methods: explanation methods, with options as ``class_gradient:loss=logit``; ``"all"`` takes every method that
             the model allows.
@@ -124,8 +124,7 @@ def evaluate(
         An ``EvaluateResult``, with the tables of everything that the store holds.
 
     Raises:
-        ClasslensError: images without labels, methods or metrics that cannot be measured, and everything that
-            ``classlens.measure`` raises.
+        ClasslensError: methods or metrics that cannot be measured, and everything that ``classlens.measure`` raises.
 
     Examples:
         >>> import classlens
@@ -160,7 +159,6 @@ def evaluate(
     session = Session.start(
         model, data, selection, run, options, None if begun is None else begun.attributes, passes=passes
     )
-    session.require_labels("an evaluation needs")
     chosen, missing = select_metrics(metrics, session)
     allowed, refused = select_importances(importances, session, ranks, all_methods=methods == "all")
     missing |= refused

@@ -115,7 +115,7 @@ def plan_tasks(
     ):
         names = [name for name in metrics if METRICS[name].images == kind]
         if names and not len(images):
-            reason = "the images are of fewer than four classes, which a mosaic needs"
+            reason = "the images have labels of fewer than four classes, which a mosaic needs"
             if not all_metrics:
                 raise _unavailable(names[0], reason)
             missing.update(dict.fromkeys(names, reason))

@@ -52,7 +52,7 @@ def stored_importance(
     """Minus the rank of the class at each image token, summed over blocks: the lowest rank is the most important.
 
     Raises ClasslensError for a store of another model, and for one that lacks the condition, the site, or an image with
-    its class.
+    its class. An image without a label has its predicted class there as well.
     Source: Vilas et al., NeurIPS 2023, section 4.2 (importance by linear probes).
     """
     groups = group_names(store)
@@ -76,7 +76,7 @@ def stored_importance(
     rows = _rows(store, data, [str(name) for name in image_names(dataset.names)], labels)
     image = np.flatnonzero(data["token_kind"].values.astype(object) == "image")
     ranks = data["rank"].isel(site=sites.index(site)).values[rows][:, :, image]
-    if (ranks[labels >= 0] < 0).any():
+    if (ranks < 0).any():
         raise ClasslensError(
             f"condition {condition!r} of store {os.fspath(store)!r} has no ranks of some image tokens: train probes "
             "of all tokens"
@@ -87,17 +87,16 @@ def stored_importance(
 def _rows(
     store: str | os.PathLike[str], data: xr.Dataset, names: Sequence[str], labels: Int[ndarray, " image"]
 ) -> Int[ndarray, " image"]:
-    """Row of each image in the store; 0 for an image without a label."""
+    """Row of each image in the store."""
     measured = data["measured"].values == MEASURED
     row_of = {str(name): row for row, name in enumerate(data["image"].values) if measured[row]}
-    labeled = [name for name, label in zip(names, labels, strict=True) if label >= 0]
-    missing = [name for name in labeled if name not in row_of]
+    missing = [name for name in names if name not in row_of]
     if missing:
         raise ClasslensError(
             f"store {os.fspath(store)!r} lacks {len(missing)} of the images, such as {missing[0]!r}: measure ranks of "
             "the same images"
         )
-    rows = np.array([row_of.get(name, 0) for name in names], dtype=np.int64)
+    rows = np.array([row_of[name] for name in names], dtype=np.int64)
     differs = (data["target"].values[rows] != labels) & (labels >= 0)
     if differs.any():
         first = int(np.flatnonzero(differs)[0])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from classlens.core.stats import Statistics
 from classlens.explain.registry import METHODS
 from classlens.store.open_store import group_names, open_group
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def tables(store: str, statistics: Statistics) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Scores and curves of everything that a store holds, from measured images with a class."""
+    """Scores and curves of everything that a store holds, from measured images."""
     import pandas as pd
 
     scores, curves = [], []
@@ -25,7 +27,9 @@ def tables(store: str, statistics: Statistics) -> tuple[pd.DataFrame, pd.DataFra
         data = open_group(store, group)
         if "measured" not in data:  # an unfinished group of a killed run
             continue
-        data = data.isel(image=(data["measured"].values == 1) & (data["label"].values >= 0)).load()
+        # A mosaic with an unreadable quarter has no labels.
+        void = data["label"].values < 0 if data.attrs["mosaics"] else False
+        data = data.isel(image=(data["measured"].values == 1) & ~np.asarray(void)).load()
         if not data.sizes["image"]:
             continue
         keys = {"model": data.attrs["model"], "method": method, "metric": name}

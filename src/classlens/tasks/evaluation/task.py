@@ -13,6 +13,7 @@ from classlens.core.arrays import Array
 from classlens.data.loading import Batch
 from classlens.engine.model_source import ModelSource
 from classlens.engine.task import Job
+from classlens.forward.run import run
 from classlens.lens.lens import Lens
 from classlens.store.schema import Schema, Variable
 from classlens.tasks.evaluation.cascade import Cascade
@@ -112,21 +113,28 @@ class EvaluationMeasurer:
         return Cascade(self._lens, twin_of(self._source, self._task.settings.seed))
 
     def measure(self, batch: Batch, groups: Sequence[str]) -> Iterator[tuple[str, dict[str, Array]]]:
-        """The arrays of each group; unreadable images and images without a class hold fill values."""
+        """The arrays of each group; unreadable images hold fill values.
+
+        The class of interest of an image without a label is the one that the model predicts.
+        """
         task = self._task
         label = np.asarray(self._labels[batch.images.start : batch.images.stop], dtype=np.int32)
         pixels = mosaic(batch.pixels, double=task.doubled) if task.mosaics else batch.pixels
+        target = torch.as_tensor(label, dtype=torch.int64)
+        if bool((target < 0).any()):  # in mosaics all images have labels
+            predicted = run(self._lens.view, pixels.to(self._lens.view.dtype)).argmax(dim=1).cpu()
+            target = torch.where(target < 0, predicted, target)
         images = ImageBatch(
             lens=self._lens,
             settings=task.settings,
             pixels=pixels.to(self._lens.view.dtype),
-            target=torch.as_tensor(np.maximum(label, 0), dtype=torch.int64),
+            target=target,
             shows_class=batch.shows_class,
             first=batch.images.start,
             cascade=lambda: self._cascade,
             shortens=self._shortens,
         )
-        void = (label < 0) | ~batch.readable
+        void = ~batch.readable
         if task.mosaics:  # one void quarter makes the mosaic void
             void = void.reshape(-1, QUARTERS).any(axis=1).repeat(QUARTERS)
         for group in groups:

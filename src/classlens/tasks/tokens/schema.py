@@ -80,6 +80,7 @@ def _variables(axes: Axes) -> dict[str, Variable]:
         variables["memory_match"] = Variable(("image", "sublayer", "block", "token"), flag, -1, match)
     return variables | {
         "prediction": Variable(("image",), index, -1, "class with the model's largest logit"),
+        "confidence": Variable(("image",), np.dtype("float32"), np.nan, "probability of the prediction (softmax)"),
         "label": Variable(("image",), index, -1, "class of the data set; -1 for an image without a label"),
         "target": Variable(
             ("image",), index, -1, "class of interest: the label, else the prediction of the unedited model"

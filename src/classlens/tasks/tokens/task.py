@@ -112,6 +112,7 @@ class TokenMeasurer:
         arrays = collector.arrays()
         prediction = logits.argmax(dim=1).cpu()
         arrays["prediction"][:] = prediction
+        arrays["confidence"][:] = logits.float().softmax(dim=1).amax(dim=1).cpu()
         arrays["label"][:] = label
         arrays["target"][:] = target
         arrays["correct"][:] = torch.where(label < 0, -1, (prediction == label).long())
