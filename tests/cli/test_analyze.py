@@ -37,7 +37,11 @@ def test_from_a_store_to_figures(store: Path, tmp_path: Path) -> None:
     )
     assert "synthetic, evolution: in part not measured: condition random_init was not measured" in result.stdout
     assert f"Figures: classlens figures {out}" in result.stdout
-    assert sorted(path.name for path in (out / "tables").glob("*.csv")) == ["change_rate.csv", "evolution.csv"]
+    assert sorted(path.name for path in (out / "tables").glob("*.csv")) == [
+        "change_rate.csv",
+        "evolution.csv",
+        "images.csv",
+    ]
     assert pd.read_csv(out / "tables" / "evolution.csv")["block"].max() == 2
     record = json.loads((out / "analysis.json").read_text())
     assert record["statistics"] == {"seed": 7, "permutations": 30, "resamples": 20, "confidence": 0.9}
@@ -54,7 +58,8 @@ def test_all_experiments(store: Path, tmp_path: Path) -> None:
     result = run("analyze", store, "--out", tmp_path / "a", "--experiments", "all", *QUICK)
     assert result.exit_code == 0, result.output
     record = json.loads((tmp_path / "a" / "analysis.json").read_text())
-    assert {*record["tables"], *(missing["experiment"] for missing in record["missing"])} == set(EXPERIMENTS)
+    named = {*record["tables"], *(missing["experiment"] for missing in record["missing"])}
+    assert named == {*EXPERIMENTS, "images"}
 
 
 @pytest.mark.parametrize("command", ["analyze", "figures"])

@@ -28,8 +28,11 @@ def test_tables_are_the_same_in_both_formats(three_models: AnalyzeResult, folder
         pd.testing.assert_frame_equal(read_table(parquet, EXPERIMENTS[name]), table)
         # Text cannot tell integers of a column with gaps from floats.
         pd.testing.assert_frame_equal(read_table(csv, EXPERIMENTS[name]), table, check_dtype=False)
+    for name in ("images", "pairs", "flips"):
+        table = three_models.all_tables[name]
+        pd.testing.assert_frame_equal(pd.read_parquet(folder / "tables" / f"{name}.parquet"), table)
     record = json.loads((folder / "analysis.json").read_text())
-    assert record["tables"] == list(three_models.tables)
+    assert record["tables"] == list(three_models.all_tables)
     assert [store["model"] for store in record["stores"]] == ["first | odd", "second", "third"]
     assert record["statistics"] == {"seed": 0, "permutations": 50, "resamples": 20, "confidence": 0.95}
     reasons = {missing["reason"] for missing in record["missing"]}
@@ -42,7 +45,7 @@ def test_an_analysis_replaces_an_earlier_one_with_its_figures(three_models: Anal
     (folder / "tables" / "evolution.csv").unlink()
     write_analysis(three_models, folder, version="2")
     assert not (folder / "figures").exists()
-    assert {path.stem for path in (folder / "tables").glob("*.csv")} == set(EXPERIMENTS)
+    assert {path.stem for path in (folder / "tables").glob("*.csv")} == {*EXPERIMENTS, "images", "pairs", "flips"}
     assert json.loads((folder / "analysis.json").read_text())["classlens"] == "2"
 
 

@@ -19,7 +19,7 @@ def text(three_models: AnalyzeResult) -> str:
 def test_every_table_is_shown(three_models: AnalyzeResult, text: str) -> None:
     introduction, *others = re.split(r"^## ", text, flags=re.MULTILINE)
     sections = {section.partition("\n")[0]: section for section in others}
-    assert list(sections) == [experiment.label for experiment in EXPERIMENTS.values()]
+    assert list(sections) == [*(experiment.label for experiment in EXPERIMENTS.values()), "Images", "Pairs of stores"]
     assert "20 resamples" in introduction
     assert "95 % bootstrap intervals over images" in introduction
     # A bar within a name would begin another cell.

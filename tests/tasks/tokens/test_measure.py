@@ -90,6 +90,9 @@ def test_predictions_are_the_model_s(store: Path, data: str, lens: Lens) -> None
     trace = lens.trace(paths(data))
     own = trace.recording.logits.argmax(dim=1).numpy()
     np.testing.assert_array_equal(clean["prediction"], own)
+    logits = trace.recording.logits.double().numpy()
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(clean["confidence"], probabilities.max(axis=1), rtol=1e-5)  # float32
     np.testing.assert_array_equal(clean["correct"], own == clean["label"])
 
 

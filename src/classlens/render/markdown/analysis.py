@@ -19,6 +19,8 @@ from classlens.render.markdown.tables import cell_text, interval_text, markdown_
 Name = Callable[[object], str]
 """From a value of a table to its label."""
 
+_PAIRS = 3
+"""Pairs of stores that are shown; more are in the tables alone."""
 _FLIPS = 20
 """Images with another prediction that are listed."""
 _CLASSES = 5
@@ -66,7 +68,8 @@ def _pairs(analysis: AnalyzeResult) -> Iterator[str]:
         "first). `flipped` is the share of images with another prediction. Identifiability takes images whose class of "
         "interest is the same in both.\n\nTables: `tables/pairs`, `tables/flips`\n"
     )
-    for (first, second), rows in analysis.pairs.groupby(["first", "second"], sort=False):
+    pairs = list(analysis.pairs.groupby(["first", "second"], sort=False))
+    for (first, second), rows in pairs if len(pairs) <= _PAIRS else []:
         cells = [
             [
                 row["measure"],

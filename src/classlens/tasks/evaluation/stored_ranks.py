@@ -97,7 +97,9 @@ def _rows(
             "the same images"
         )
     rows = np.array([row_of[name] for name in names], dtype=np.int64)
-    differs = (data["target"].values[rows] != labels) & (labels >= 0)
+    # Without a label, the class of interest is the predicted one in both.
+    stored = np.where(labels < 0, data["label"].values[rows], data["target"].values[rows])
+    differs = stored != labels
     if differs.any():
         first = int(np.flatnonzero(differs)[0])
         raise ClasslensError(
