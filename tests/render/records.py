@@ -29,6 +29,9 @@ class Sizes:
     images: Sequence[str] = ("chelsea.png",)
     target: int = 3
     chosen: str = "predicted"
+    others: tuple[int, ...] = (1, 5)
+    against: int | None = None
+    problem_type: str = "single_label_classification"
     name: str = "builtin:cifar10"
     seed: int = 0
     center: tuple[float, float] = field(default=(0.45, 0.4))  # where the object is: shares of height and width
@@ -42,7 +45,7 @@ def make_record(sizes: Sizes) -> Record:
     """A record as `present/tables.py` makes it. The class of interest is one class for all images."""
     random = np.random.default_rng(sizes.seed)
     images = [_image(sizes, name, random) for name in sizes.images]
-    used = {sizes.target}
+    used = {sizes.target, *_others(sizes)}
     for image in images:
         used |= {one["index"] for one in image["predictions"]}
         for site in image["tokens"].values():
@@ -54,8 +57,11 @@ def make_record(sizes: Sizes) -> Record:
             "blocks": sizes.blocks,
             "heads": sizes.heads,
             "num_classes": len(sizes.classes),
+            "problem_type": sizes.problem_type,
             "pooling": sizes.pooling,
             "prefix": list(sizes.prefix),
+            "queries": [sizes.prefix.index("cls")] if sizes.pooling == "cls" else list(range(len(_nearness(sizes)))),
+            "query": "cls" if sizes.pooling == "cls" else "mean of pooled tokens",
             "grid": list(sizes.grid),
             "input_size": list(sizes.input_size),
             "checks": {"law1": 1.2e-6, "law2": 0.0},
@@ -84,9 +90,9 @@ def make_pictures(sizes: Sizes) -> list[Image.Image]:
 
 def _image(sizes: Sizes, name: str, random: np.random.Generator) -> Record:
     near = _nearness(sizes)
-    tokens: dict[str, Record] = {site: {"rank": [], "top": [], "top_logit": []} for site in SITES}
+    logits_at: dict[str, list[Floats]] = {site: [] for site in SITES}
     state = random.normal(0, 1, (len(near), len(sizes.classes)))
-    _add(tokens["embed"], state, sizes)
+    logits_at["embed"].append(state)
     for block in range(sizes.blocks):
         for after, site, share in (("resid_mid", "attn_out", 0.6), ("resid_post", "mlp_out", 0.4)):
             added = random.normal(0, 0.9 / np.sqrt(sizes.blocks), state.shape)
@@ -94,20 +100,54 @@ def _image(sizes: Sizes, name: str, random: np.random.Generator) -> Record:
             added[:, sizes.target] += share * 36 / sizes.blocks * progress * near
             added[:, (sizes.target + 2) % len(sizes.classes)] += share * 14 / sizes.blocks * progress * (1 - near)
             state = state + added
-            _add(tokens[site], added, sizes)
-            _add(tokens[after], state, sizes)
+            logits_at[site].append(added)
+            logits_at[after].append(state)
     logits = state[sizes.prefix.index("cls")] if "cls" in sizes.prefix else state[len(sizes.prefix) :].mean(axis=0)
-    attribution = _attribution(sizes, float(logits[sizes.target]), near, random)
+    first, *others = [
+        _class(sizes, category, logits_at, float(logits[category]), near, random)
+        for category in (sizes.target, *_others(sizes))
+    ]
+    for site, values in logits_at.items():
+        first["tokens"][site] |= _top(np.stack(values), sizes)
+    rival = None if sizes.against is None else {"index": sizes.against, "name": sizes.classes[sizes.against]}
     return {
         "name": name,
-        "target": {"index": sizes.target, "name": sizes.classes[sizes.target], "chosen": sizes.chosen},
+        "label": name,
+        **first,
+        "target": {**first["target"], "chosen": sizes.chosen},
+        "against": rival,
         "predictions": _predictions(sizes, logits),
-        "tokens": tokens,
-        "blocks": _evolution(sizes, tokens["resid_post"]["rank"]),
-        "explanation": {
-            "loss": "cross_entropy",
-            "query": "cls" if sizes.pooling == "cls" else "mean of pooled tokens",
-            "values": _explanation(sizes, near, random),
+        "others": others,
+    }
+
+
+def _others(sizes: Sizes) -> list[int]:
+    return [category for category in sizes.others if category != sizes.target and category < len(sizes.classes)]
+
+
+def _class(
+    sizes: Sizes, category: int, logits_at: dict[str, list[Floats]], logit: float, near: Floats, random: Any
+) -> Record:
+    """What the record says of one class of an image."""
+    logits = {site: np.stack(values) for site, values in logits_at.items()}
+    own = {site: values[..., category] for site, values in logits.items()}
+    ranks = {site: (values > own[site][..., None]).sum(axis=-1).tolist() for site, values in logits.items()}
+    exclusive = sizes.problem_type == "single_label_classification"
+    attribution = _attribution(sizes, logit, near, random)
+    return {
+        "target": {"index": category, "name": sizes.classes[category]},
+        "tokens": {
+            site: {"rank": ranks[site]} if exclusive else {"logit": np.round(own[site], 3).tolist()} for site in SITES
+        },
+        "blocks": _evolution(sizes, ranks["resid_post"]) if exclusive else _logits_by_block(sizes, own["resid_post"]),
+        "explanations": {
+            name: {
+                "label": name.replace("_", " "),
+                "loss": "cross_entropy" if name == "class_gradient" else None,
+                "weight": weight,
+                "values": _explanation(sizes, near, random),
+            }
+            for name, weight in (("log_odds", 0.25 + 0.1 * category), ("class_gradient", 1.0))
         },
         "attribution": attribution,
         "largest": _largest(attribution),
@@ -122,11 +162,9 @@ def _nearness(sizes: Sizes) -> Floats:
     return np.concatenate([np.full(len(sizes.prefix), 0.9), np.exp(-distance / 0.06).ravel()])
 
 
-def _add(site: Record, logits: Floats, sizes: Sizes) -> None:
-    top = np.argsort(-logits, axis=1, kind="stable")[:, : min(5, len(sizes.classes))]
-    site["rank"].append((logits > logits[:, [sizes.target]]).sum(axis=1).tolist())
-    site["top"].append(top.tolist())
-    site["top_logit"].append(np.round(np.take_along_axis(logits, top, axis=1), 3).tolist())
+def _top(logits: Floats, sizes: Sizes) -> Record:
+    top = np.argsort(-logits, axis=-1, kind="stable")[..., : min(5, len(sizes.classes))]
+    return {"top": top.tolist(), "top_logit": np.round(np.take_along_axis(logits, top, axis=-1), 3).tolist()}
 
 
 def _predictions(sizes: Sizes, logits: Floats) -> list[Record]:
@@ -135,6 +173,19 @@ def _predictions(sizes: Sizes, logits: Floats) -> list[Record]:
     return [
         {"index": int(i), "name": sizes.classes[i], "logit": float(logits[i]), "probability": float(probability[i])}
         for i in np.argsort(-logits, kind="stable")[:5]
+    ]
+
+
+def _logits_by_block(sizes: Sizes, logits: Floats) -> list[Record]:
+    first = len(sizes.prefix)
+    cls = sizes.prefix.index("cls") if "cls" in sizes.prefix else None
+    return [
+        {
+            "block": block,
+            "cls_logit": None if cls is None else float(values[cls]),
+            "mean_logit": float(values[first:].mean()),
+        }
+        for block, values in enumerate(logits)
     ]
 
 

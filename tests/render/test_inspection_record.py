@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import classlens
+from classlens.render.class_record import shown_record
 from classlens.render.inspection_record import inspection
 from tests import literal, zoo
 
@@ -26,7 +27,8 @@ def assert_form(record: dict[str, Any]) -> None:
     assert list(record) == ["classlens", "model", "class_names", "sites", "top_k", "images"]
     assert record["classlens"] == classlens.__version__
     model = record["model"]
-    wanted = {"name", "blocks", "heads", "num_classes", "pooling", "prefix", "grid", "input_size", "checks"}
+    wanted = {"name", "blocks", "heads", "num_classes", "problem_type", "pooling", "prefix", "queries", "query", "grid"}
+    wanted |= {"input_size", "checks"}
     assert set(model) == wanted
     assert set(model["checks"]) == {"law1", "law2"}
     assert 0 <= model["checks"]["law1"] < 1e-6
@@ -38,14 +40,20 @@ def assert_form(record: dict[str, Any]) -> None:
     used: set[int] = set()
     for image in record["images"]:
         _assert_image(image, model, record["top_k"], tokens)
-        used |= {image["target"]["index"]} | {one["index"] for one in image["predictions"]}
+        used |= {one["target"]["index"] for one in (image, *image["others"])}
+        used |= {one["index"] for one in image["predictions"]}
         used |= {int(index) for site in SITES for index in np.ravel(image["tokens"][site]["top"])}
     assert set(record["class_names"]) == {str(index) for index in used}
 
 
 def _assert_image(image: dict[str, Any], model: dict[str, Any], top_k: int, tokens: int) -> None:
-    wanted = {"name", "target", "predictions", "tokens", "blocks", "explanation", "attribution", "largest"}
-    assert set(image) == wanted
+    wanted = {"target", "tokens", "blocks", "explanations", "attribution", "largest"}
+    assert set(image) == wanted | {"name", "label", "against", "predictions", "others"}
+    assert all(set(one) == wanted and set(one["target"]) == {"index", "name"} for one in image["others"])
+    assert all(set(facts) == {"rank"} for one in image["others"] for facts in one["tokens"].values())
+    shown = [one["target"]["index"] for one in (image, *image["others"])]
+    assert len(set(shown)) == len(shown)
+    assert {one["index"] for one in image["predictions"]} <= set(shown)
     assert set(image["target"]) == {"index", "name", "chosen"}
     assert image["target"]["chosen"] in ("predicted", "given")
     assert len(image["predictions"]) == top_k
@@ -60,9 +68,11 @@ def _assert_image(image: dict[str, Any], model: dict[str, Any], top_k: int, toke
     assert [row["block"] for row in image["blocks"]] == list(range(model["blocks"]))
     assert all(set(row) == {"block", "cls_rank", "identifiable"} for row in image["blocks"])
     image_tokens = tokens - len(model["prefix"])
-    assert set(image["explanation"]) == {"loss", "query", "values"}
-    assert image["explanation"]["loss"] == "cross_entropy"
-    assert np.shape(image["explanation"]["values"]) == (model["blocks"], model["heads"], image_tokens)
+    assert list(image["explanations"]) == ["log_odds", "class_gradient"]
+    for name, maps in image["explanations"].items():
+        assert set(maps) == {"label", "loss", "weight", "values"}
+        assert maps["loss"] == {"log_odds": None, "class_gradient": "cross_entropy"}[name]
+        assert np.shape(maps["values"]) == (model["blocks"], model["heads"], image_tokens)
     attribution = image["attribution"]
     assert set(attribution) == {"logit", "embed", "attention", "mlp", "bias", "image_tokens"}
     assert np.shape(attribution["attention"]) == (model["blocks"], model["heads"])
@@ -98,11 +108,20 @@ def assert_numbers(
     gradient = literal.attention_gradient(
         model, pixels, wanted, loss="cross_entropy", pooled=pooled, image_tokens=on_image
     )[0].numpy()
-    values = np.array(image["explanation"]["values"])
+    values = np.array(image["explanations"]["class_gradient"]["values"])
     np.testing.assert_allclose(values, gradient, atol=2e-5 * float(np.abs(gradient).max()))
-    assert image["explanation"]["query"] == ("cls" if pooled == (0,) else "mean of pooled tokens")
-
     twin = literal.attribution(model, pixels, wanted, pooled=pooled)
+    odds = twin["attention_token"]
+    for category, probability in enumerate(
+        (logits.masked_fill(wanted_only(target, logits), -torch.inf)).softmax(dim=0)
+    ):
+        other = literal.attribution(model, pixels, torch.tensor([category]), pooled=pooled)["attention_token"]
+        odds = odds - probability * other
+    size = float(twin["attention_token"].abs().max())
+    np.testing.assert_allclose(
+        image["explanations"]["log_odds"]["values"], odds[0, :, :, on_image], atol=2e-5 * max(1.0, size)
+    )
+    assert image["explanations"]["log_odds"]["weight"] == pytest.approx(1 - float(logits.softmax(0)[target]), rel=1e-3)
     found = image["attribution"]
     scale = max(1.0, float(twin["attention_token"].abs().max()))
     by_head = twin["attention_token"].sum(dim=-1)[0].numpy()
@@ -120,6 +139,10 @@ def assert_numbers(
     block, sublayer = image["largest"]["block"], image["largest"]["sublayer"]
     assert image["largest"]["value"] == pytest.approx(max(part.max() for part in sublayers.values()), abs=2e-5 * scale)
     assert image["largest"]["value"] == pytest.approx(sublayers[sublayer][block], abs=2e-5 * scale)
+
+
+def wanted_only(target: int, logits: Tensor) -> Tensor:
+    return torch.arange(len(logits)) == target
 
 
 def _assert_tokens(found: dict[str, Any], model: Any, states: list[Tensor], target: int) -> None:
@@ -192,7 +215,8 @@ def test_images_come_in_order_however_they_are_split() -> None:
         assert first["target"] == second["target"]
         for site in SITES:
             assert first["tokens"][site]["rank"] == second["tokens"][site]["rank"]
-        np.testing.assert_allclose(first["explanation"]["values"], second["explanation"]["values"], atol=1e-5)
+        for name, maps in first["explanations"].items():
+            np.testing.assert_allclose(maps["values"], second["explanations"][name]["values"], atol=1e-5)
     assert one["class_names"] == many["class_names"]
 
 
@@ -214,7 +238,7 @@ def test_names_of_the_classes_that_are_used() -> None:
 def test_values_that_are_rounded_keep_six_digits_of_the_largest() -> None:
     """A megabyte less for a large model, and no visible difference."""
     record = traced("cls", zoo.pixels("cls", 1), 2)
-    values = np.array(record["images"][0]["explanation"]["values"])
+    values = np.array(record["images"][0]["explanations"]["log_odds"]["values"])
     digits = 6 - int(np.floor(np.log10(np.abs(values).max())))
     assert np.array_equal(values, np.round(values, digits))
 
@@ -225,3 +249,61 @@ def test_images_of_one_name_are_told_apart_in_whatever_batch_they_come() -> None
     record = inspection(lens, traces, 2, version="0")
     names = ["image 0", "image 1", "image 0 (2)", "image 1 (2)", "image 0 (3)"]
     assert [image["name"] for image in record["images"]] == names
+
+
+def test_a_class_rather_than_another() -> None:
+    """Differences of the maps and parts of two classes are those of the library, also where one is all but certain."""
+    lens = classlens.load(zoo.build("cls"))
+    with torch.no_grad():
+        lens.view.module.head.weight.mul_(4)
+    trace = lens.trace(zoo.pixels("cls", 2))
+    assert float(trace.recording.logits.softmax(dim=1).max()) > 1 - 1e-4
+    record = inspection(lens, [trace], "predicted", 3, version="0")
+    for number, image in enumerate(record["images"]):
+        assert image["against"] == {"index": 3, "name": "class 3"}
+        shown = shown_record(image)
+        for name in ("log_odds", "class_gradient"):
+            expected = trace.explain("predicted", method=name, against=3)[number].values
+            size = float(np.abs(expected).max())
+            np.testing.assert_allclose(shown["explanations"][name]["values"], expected, atol=1e-5 * size)
+        parts, one, other = shown["attribution"], trace.attribution(), trace.attribution(3)
+        for part in ("logit", "embed", "attention", "mlp", "bias"):
+            np.testing.assert_allclose(parts[part], (one[part] - other[part])[number], atol=1e-9)
+        total = parts["embed"] + np.sum(parts["attention"]) + np.sum(parts["mlp"]) + parts["bias"]
+        assert total == pytest.approx(parts["logit"], abs=1e-8)
+    predicted = int(trace.predictions[0])
+    same = inspection(lens, [trace], "predicted", predicted, version="0")["images"][0]
+    assert same["against"] is None, "the prediction is the rival itself"
+
+
+def test_labels_are_base_names_with_folders_where_needed() -> None:
+    lens = classlens.load(zoo.build("cls"))
+    trace = lens.trace(zoo.pixels("cls", 3))
+    trace.names[:] = ["/data/a/cat.png", "/data/b/cat.png", "/data/dog.png"]
+    record = inspection(lens, [trace], version="0")
+    assert [image["label"] for image in record["images"]] == ["a/cat.png", "b/cat.png", "dog.png"]
+    assert [image["name"] for image in record["images"]] == trace.names
+
+
+@pytest.mark.parametrize("multi_label", [True, None])
+def test_outputs_that_are_no_classes(multi_label: bool | None) -> None:
+    """Logits in the place of ranks, probabilities by sigmoid or none, and maps of each output's own logit."""
+    model = zoo.build("cls")
+    model.head = torch.nn.Linear(24, 3 if multi_label else 1).double()
+    lens = classlens.load(model, multi_label=multi_label)
+    trace = lens.trace(zoo.pixels("cls", 1))
+    record = inspection(lens, [trace], 0, version="0")
+    (image,) = record["images"]
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert record["model"]["problem_type"] == ("multi_label_classification" if multi_label else "regression")
+    logits = trace.logits("resid_post")[0, :, :, 0]
+    np.testing.assert_allclose(image["tokens"]["resid_post"]["logit"], logits, atol=6e-4)
+    assert [row["cls_logit"] for row in image["blocks"]] == pytest.approx(logits[:, 0].values.tolist())
+    for guess in image["predictions"]:
+        sigmoid = 1 / (1 + np.exp(-guess["logit"]))
+        assert guess["probability"] == (pytest.approx(sigmoid) if multi_label else None)
+    assert list(image["explanations"]) == ["log_odds" if multi_label else "logit_attribution", "class_gradient"]
+    assert image["explanations"]["class_gradient"]["loss"] == "logit"
+    for maps in image["explanations"].values():
+        assert maps["weight"] == 1
+        assert np.abs(maps["values"]).max() > 1e-3

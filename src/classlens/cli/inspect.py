@@ -14,6 +14,7 @@ from rich.console import Console
 from classlens import __version__
 from classlens.cli.app import app, check_images, reporting
 from classlens.cli.options import ModelOptions, expand_options
+from classlens.errors import ClasslensError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,6 +34,7 @@ def inspect(
         str, typer.Option(help="Name of a model of {libraries}; see `classlens models`.")
     ] = "builtin:cifar10",
     class_: Annotated[str, typer.Option("--class", help="Class of interest: a name or an index.")] = "predicted",
+    against: Annotated[str | None, typer.Option(help="Another class: explain the class rather than this one.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("classlens-report"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -48,6 +50,9 @@ def inspect(
     with progress_bar("loading the model") as progress:
         lens = load(model, **load_options)
         target: int | str = class_ if class_ == "predicted" else lens.classes.index(class_)
+        rival = None if against is None else lens.classes.index(against)
+        if rival is not None and rival == target:
+            raise ClasslensError(f"--class and --against are both {lens.classes.names[rival]!r}: give another class")
         pictures: list[Image] = []
         progress("running the model", 1, steps)
 
@@ -60,7 +65,7 @@ def inspect(
 
         from classlens.render.inspection_record import inspection
 
-        record = inspection(lens, traces(), target, version=__version__)
+        record = inspection(lens, traces(), target, rival, version=__version__)
         progress("writing the report", steps - 1, steps)
         _write(record, pictures, out)
     if as_json:
@@ -87,5 +92,8 @@ def _write(record: dict[str, Any], pictures: list[Image], out: Path) -> None:
 
 
 def _summary(record: dict[str, Any]) -> dict[str, Any]:
-    keys = ("name", "target", "predictions", "blocks", "largest")
-    return {"model": record["model"], "images": [{key: image[key] for key in keys} for image in record["images"]]}
+    from classlens.render.class_record import shown_record
+
+    keys = ("name", "target", "against", "predictions", "blocks", "largest")
+    images = [{key: shown_record(image)[key] for key in keys} for image in record["images"]]
+    return {"model": record["model"], "images": images}

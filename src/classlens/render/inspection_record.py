@@ -2,46 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-import xarray as xr
+import torch
+from torch import Tensor
 
-from classlens.core.arrays import Array
-from classlens.core.scores import Share
 from classlens.lens.lens import Lens
-from classlens.lens.target import Target
+from classlens.lens.target import Class, Target, class_indices, is_predicted
 from classlens.lens.trace import Trace
-from classlens.models.view import ModelView, Site
+from classlens.models.view import ModelView, Site, Tokens
+from classlens.render.class_record import class_records, rounded, shown_methods
 
 Record = dict[str, Any]
 SITES: tuple[Site, ...] = ("embed", "attn_out", "resid_mid", "mlp_out", "resid_post")
 _TOP = 5
+# Numbers of the maps of all classes of an image, two bytes each on the page: about 1.2 MB.
+_MAP_NUMBERS = 450_000
 
 
-def inspection(lens: Lens, traces: Iterable[Trace], target: Target = "predicted", *, version: str) -> Record:
+def inspection(
+    lens: Lens, traces: Iterable[Trace], target: Target = "predicted", against: Class | None = None, *, version: str
+) -> Record:
     """Everything that `classlens inspect` shows, as plain numbers and names.
 
-    ``inspection(lens, [lens.trace("cat.png")], "cat", version="0.1.0")["images"][0]["predictions"]``
+    ``inspection(lens, [lens.trace("cat.png")], "cat", "dog", version="0.1.0")["images"][0]["predictions"]``
 
     ``traces`` may be a generator: only one trace is held at a time. ``target`` is one class for all images, or
-    ``"predicted"``.
+    ``"predicted"``; ``against`` is a class that it is compared with. Each image holds the maps of its likeliest
+    classes: five, or fewer for a large model, and these two.
     """
     view, top = lens.view, min(_TOP, len(lens.classes))
     images: list[Record] = []
     names: set[str] = set()
     classes: set[int] = set()
-    grid = view.grid(view.input_size)
+    tokens = view.tokens(view.input_size)
     for trace in traces:
-        grid = trace.recording.tokens.grid
-        for image in _images(trace, target, top):
+        tokens = trace.recording.tokens
+        for image in _images(trace, target, against, top):
             image["name"] = _unique_name(image["name"], names)
             names.add(image["name"])
             images.append(image)
-            classes |= {image["target"]["index"], *(guess["index"] for guess in image["predictions"])}
+            classes |= {one["target"]["index"] for one in (image, *image["others"])}
+            classes |= {guess["index"] for guess in image["predictions"]}
             classes |= {int(index) for site in image["tokens"].values() for index in np.unique(site["top"])}
+    for image, label in zip(images, _labels([image["name"] for image in images]), strict=True):
+        image["label"] = label
     return {
         "classlens": version,
         "model": {
@@ -49,9 +59,12 @@ def inspection(lens: Lens, traces: Iterable[Trace], target: Target = "predicted"
             "blocks": len(view.blocks),
             "heads": view.blocks[0].heads,
             "num_classes": view.num_classes,
+            "problem_type": view.problem_type if view.exclusive or view.multi_label else "regression",
             "pooling": view.pooling,
             "prefix": list(view.prefix),
-            "grid": list(grid),
+            "queries": _queries(view, tokens),
+            "query": _query(view),
+            "grid": list(tokens.grid),
             "input_size": list(view.input_size),
             "checks": {"law1": lens.checks.law1, "law2": lens.checks.law2},
         },
@@ -68,51 +81,75 @@ def _unique_name(name: str, taken: set[str]) -> str:
     return name if name not in taken else next(candidate for candidate in numbered if candidate not in taken)
 
 
+def _labels(names: Sequence[str]) -> list[str]:
+    """The last part of each path, with folders before it where images of several folders share it."""
+    parts = [PurePath(name).parts or (name,) for name in names]
+    lengths = [1] * len(names)
+    while True:
+        labels = ["/".join(path[-length:]) for path, length in zip(parts, lengths, strict=True)]
+        shared = Counter(labels)
+        longer = [
+            length + (shared[label] > 1 and length < len(path))
+            for path, length, label in zip(parts, lengths, labels, strict=True)
+        ]
+        if longer == lengths:
+            return labels
+        lengths = longer
+
+
 def _sites(view: ModelView) -> tuple[Site, ...]:
     return tuple(site for site in SITES if view.has_mid or site != "resid_mid")
 
 
-def _images(trace: Trace, target: Target, top: int) -> Iterator[Record]:
-    view = trace.recording.view
-    sites = _sites(view)
-    facts = {"embed": trace.facts("embed", target).isel(site=0), **_by_site(trace.facts(sites[1:], target))}
+def _images(trace: Trace, target: Target, against: Class | None, top: int) -> Iterator[Record]:
+    sites = _sites(trace.recording.view)
     tops = {site: trace.top(site, top) for site in sites}
-    importance = trace.explain(target, method="class_gradient")
-    # The logit of a pool that is not linear in the tokens is no sum of contributions (law 3).
-    additive = all(readout.space.pool is None for readout in view.readouts)
-    attribution = trace.attribution(target) if additive else None
     predictions = _predictions(trace, top)
+    candidates = _candidates(trace, target, against)
+    records = [class_records(trace, candidates[:, place], sites) for place in range(candidates.shape[1])]
     for number in range(len(trace)):
-        yield _image(
-            trace,
-            number,
-            chosen="predicted" if isinstance(target, str) and target == "predicted" else "given",
-            facts={site: dataset.isel(image=number) for site, dataset in facts.items()},
-            tops={site: classes.isel(image=number) for site, classes in tops.items()},
-            importance=importance.isel(image=number),
-            attribution=None if attribution is None else attribution.isel(image=number),
-            predictions=predictions[number],
-        )
+        image = records[0][number]
+        distinct = {record[number]["target"]["index"]: record[number] for record in reversed(records[1:])}
+        distinct.pop(image["target"]["index"], None)
+        rival = None if against is None else int(candidates[number, 1])
+        rival = None if rival == image["target"]["index"] else rival  # as a prediction may be
+        for site in sites:
+            chosen = tops[site].isel(image=number)
+            image["tokens"][site] |= {"top": chosen.values.tolist(), "top_logit": rounded(chosen.logit.values, 3)}
+        yield {
+            "name": trace.names[number],
+            **image,
+            "target": {**image["target"], "chosen": "predicted" if is_predicted(target) else "given"},
+            "against": None if rival is None else {"index": rival, "name": trace.classes.names[rival]},
+            "predictions": predictions[number],
+            "others": list(distinct.values())[::-1],
+        }
 
 
-def _by_site(facts: xr.Dataset) -> dict[str, xr.Dataset]:
-    return {str(site): facts.sel(site=site) for site in facts.site.values}
+def _candidates(trace: Trace, target: Target, against: Class | None) -> Tensor:
+    """The classes that an image is shown for, ``[image, place]``: of interest, the rival if any, then the likeliest."""
+    view, logits = trace.recording.view, trace.recording.logits.cpu()
+    image_tokens = trace.recording.tokens.grid[0] * trace.recording.tokens.grid[1]
+    maps = len(shown_methods(view)) * sum(block.heads for block in view.blocks) * image_tokens
+    likeliest = logits.topk(min(view.num_classes, max(2, min(_TOP, _MAP_NUMBERS // maps))), dim=1).indices
+    first = likeliest[:, 0] if is_predicted(target) else class_indices(trace.classes, target, len(trace))
+    rival = [] if against is None else [class_indices(trace.classes, against, len(trace))]
+    return torch.stack([first, *rival, *likeliest.unbind(dim=1)], dim=1)
 
 
 def _predictions(trace: Trace, top: int) -> list[list[Record]]:
-    logits = trace.model_logits.values
-    probability = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probability /= probability.sum(axis=1, keepdims=True)
+    logits = torch.from_numpy(trace.model_logits.values)
+    probability = trace.recording.view.probabilities(logits)
     rows = []
     for image in range(len(trace)):
-        order = np.argsort(-logits[image], kind="stable")[:top]
+        order = torch.argsort(-logits[image], stable=True)[:top].tolist()
         rows.append(
             [
                 {
-                    "index": int(index),
+                    "index": index,
                     "name": trace.classes.names[index],
                     "logit": float(logits[image, index]),
-                    "probability": float(probability[image, index]),
+                    "probability": None if probability is None else float(probability[image, index]),
                 }
                 for index in order
             ]
@@ -120,94 +157,15 @@ def _predictions(trace: Trace, top: int) -> list[list[Record]]:
     return rows
 
 
-def _image(
-    trace: Trace,
-    number: int,
-    *,
-    chosen: str,
-    facts: dict[str, xr.Dataset],
-    tops: dict[str, xr.DataArray],
-    importance: xr.DataArray,
-    attribution: xr.Dataset | None,
-    predictions: list[Record],
-) -> Record:
-    target = int(importance.target)
-    return {
-        "name": trace.names[number],
-        "target": {"index": target, "name": trace.classes.names[target], "chosen": chosen},
-        "predictions": predictions,
-        "tokens": {
-            site: {
-                "rank": facts[site]["rank"].values.tolist(),
-                "top": tops[site].values.tolist(),
-                "top_logit": _rounded(tops[site].logit.values, 3),
-            }
-            for site in facts
-        },
-        "blocks": _evolution(facts["resid_post"]["rank"]),
-        "explanation": {
-            "loss": importance.attrs["loss"],
-            "query": _query(trace.recording.view),
-            "values": _significant(importance.values),
-        },
-        "attribution": None if attribution is None else _parts(attribution),
-        "largest": None if attribution is None else _largest(attribution),
-    }
+def _queries(view: ModelView, tokens: Tokens) -> list[int]:
+    """Positions of the tokens whose attention is explained."""
+    return sorted({position for readout in view.readouts for position in range(*readout.pooled.indices(tokens.count))})
 
 
 def _query(view: ModelView) -> str:
-    """The tokens whose attention is explained."""
+    """The tokens whose attention is explained, in words."""
     if len(view.readouts) > 1:
         # A head that is split in halves has one bias, which counts for one half only.
         split = not all(readout.counts_bias for readout in view.readouts)
         return "cls and mean of pooled tokens" if split else "tokens of both heads"
     return "cls" if view.pooling == "cls" else "mean of pooled tokens"
-
-
-def _parts(attribution: xr.Dataset) -> Record:
-    image_tokens = attribution.attention_token.isel(token=attribution.token_kind.values == "image")
-    return {
-        "logit": float(attribution.logit),
-        "embed": float(attribution.embed),
-        "attention": attribution.attention.values.tolist(),
-        "mlp": attribution.mlp.values.tolist(),
-        "bias": float(attribution.bias),
-        "image_tokens": _significant(image_tokens.values.sum(axis=1)),
-    }
-
-
-def _evolution(rank: xr.DataArray) -> list[Record]:
-    """Per block: the rank of the class at ``[CLS]`` and the share of image tokens that have it on top."""
-    kinds = rank.token_kind.values
-    rows = []
-    for block in rank.block.values:
-        ranks = rank.sel(block=block).values
-        hits = ranks[kinds == "image"] == 0
-        cls = ranks[kinds == "cls"]
-        rows.append(
-            {
-                "block": int(block),
-                "cls_rank": int(cls[0]) if len(cls) else None,
-                "identifiable": Share(int(hits.sum()), hits.size).compute(),
-            }
-        )
-    return rows
-
-
-def _largest(attribution: xr.Dataset) -> Record:
-    """The sublayer with the largest contribution to the logit."""
-    parts = {"attention": attribution.attention.sum("head").values, "mlp": attribution.mlp.values}
-    sublayer = max(parts, key=lambda name: float(parts[name].max()))
-    block = int(parts[sublayer].argmax())
-    return {"block": block, "sublayer": sublayer, "value": float(parts[sublayer][block])}
-
-
-def _rounded(values: Array, digits: int) -> Any:
-    return np.round(values.astype(float), digits).tolist()
-
-
-def _significant(values: Array) -> Any:
-    """Values rounded to a millionth of the largest, too little to show in a picture."""
-    largest = float(np.abs(values).max()) if values.size else 0.0
-    digits = 6 - int(np.floor(np.log10(largest))) if largest > 0 else 0
-    return _rounded(values, digits)

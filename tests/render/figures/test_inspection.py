@@ -51,7 +51,7 @@ def test_evolution_draws_share_mean_and_cls_by_block(sizes: Sizes) -> None:
     ranks = image["tokens"]["resid_post"]["rank"]
     first = len(sizes.prefix)
     share = lines["image tokens: share with the class on top"]
-    np.testing.assert_array_equal(share.get_xdata(), range(1, sizes.blocks + 1))
+    np.testing.assert_array_equal(share.get_xdata(), range(sizes.blocks))
     np.testing.assert_allclose(_y(share), [np.mean([rank == 0 for rank in row[first:]]) for row in ranks])
     mean = lines["image tokens: mean identifiability"]
     np.testing.assert_allclose(_y(mean), [np.mean([1 - rank / classes for rank in row[first:]]) for row in ranks])
@@ -81,7 +81,7 @@ def test_tokens_draws_every_block_over_the_picture(sizes: Sizes) -> None:
     image, picture = record["images"][0], make_picture(sizes)
     figure = figures.tokens(image, record["model"], picture)
     panels = [axes for axes in figure.axes if axes.get_title()]
-    assert _titles(figure) == [f"block {number}" for number in range(1, sizes.blocks + 1)]
+    assert _titles(figure) == [f"block {number}" for number in range(sizes.blocks)]
     for axes, ranks in zip(panels, image["tokens"]["resid_post"]["rank"], strict=True):
         grid = np.array(ranks[len(sizes.prefix) :]).reshape(sizes.grid)
         under, over = _layers(axes)
@@ -104,8 +104,8 @@ def test_explanation_draws_the_sum_and_then_every_block(sizes: Sizes) -> None:
     image = record["images"][0]
     figure = figures.explanation(image, record["model"], make_picture(sizes))
     panels = [axes for axes in figure.axes if axes.get_title()]
-    assert _titles(figure) == ["sum of all blocks", *(f"block {number}" for number in range(1, sizes.blocks + 1))]
-    values = image["explanation"]["values"]
+    assert _titles(figure) == ["sum of all blocks", *(f"block {number}" for number in range(sizes.blocks))]
+    values = image["explanations"]["log_odds"]["values"]
     tokens = range(sizes.grid[0] * sizes.grid[1])
     by_block = [[sum(head[token] for head in block) for token in tokens] for block in values]
     total = [sum(block[token] for block in by_block) for token in tokens]
@@ -121,7 +121,7 @@ def test_explanation_draws_the_sum_and_then_every_block(sizes: Sizes) -> None:
 def test_explanation_of_nothing_but_zeros_can_be_drawn() -> None:
     record = make_record(REGISTERS)
     image = record["images"][0]
-    image["explanation"]["values"] = np.zeros_like(image["explanation"]["values"]).tolist()
+    image["explanations"]["log_odds"]["values"] = np.zeros_like(image["explanations"]["log_odds"]["values"]).tolist()
     figure = figures.explanation(image, record["model"], make_picture(REGISTERS))
     assert figure.axes[0].get_images()[1].get_clim() == (-1, 1)
 
@@ -133,12 +133,12 @@ def test_attribution_bars_are_the_parts_of_the_logit(sizes: Sizes) -> None:
     found = image["attribution"]
     expected = {"embeddings": found["embed"], "biases": found["bias"]}
     for block in range(sizes.blocks):
-        expected[f"block {block + 1} attention"] = sum(found["attention"][block])
-        expected[f"block {block + 1} MLP"] = found["mlp"][block]
+        expected[f"block {block} attention"] = sum(found["attention"][block])
+        expected[f"block {block} MLP"] = found["mlp"][block]
     names = [label.get_text() for label in axes.get_yticklabels()]
     bars = dict(zip(names, axes.patches, strict=True))
     assert set(bars) == set(expected)
-    assert names[:3] == ["embeddings", "block 1 attention", "block 1 MLP"]
+    assert names[:3] == ["embeddings", "block 0 attention", "block 0 MLP"]
     for name, value in expected.items():
         width = bars[name].get_width()  # type: ignore[attr-defined]
         assert width == pytest.approx(value), name

@@ -52,9 +52,10 @@ def test_the_record(name: str) -> None:
     record, _ = inspected(name)
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert record["sites"] == sites
+    assert record["model"]["query"] == query
     for image in record["images"]:
         assert list(image["tokens"]) == sites
-        assert image["explanation"]["query"] == query
+        assert list(image["explanations"]) == ["log_odds", "class_gradient"][not additive :]
         assert (image["attribution"] is not None) == (image["largest"] is not None) == additive
         if additive:
             parts = image["attribution"]
@@ -80,7 +81,7 @@ def test_the_terminal(name: str) -> None:
         for table in tables(record):
             console.print(table)
     assert ("MLP adds" in captured.get()) == KINDS[name][1]
-    assert ("its logit is no sum of contributions" in captured.get()) == (not KINDS[name][1])
+    assert ("its logit is no sum of contributions" in " ".join(captured.get().split())) == (not KINDS[name][1])
 
 
 @pytest.mark.browser
@@ -92,6 +93,8 @@ def test_the_page(name: str, page: Page, tmp_path: Path) -> None:
     page.goto((tmp_path / "report.html").as_uri())
     page.wait_for_selector("html[data-ready=true]")
     assert page.eval_on_selector_all("#site option", "all => all.map(o => o.value)") == sites
+    if additive:
+        page.check("#method input[value=class_gradient]")
     assert words in page.inner_text("#explanation-words")
     assert page.is_visible("#bars") == additive
     assert ("is no sum of contributions" in page.inner_text("#attribution-words")) == (not additive)

@@ -36,14 +36,14 @@ pytestmark = pytest.mark.browser
 def test_color_by_rank_at_every_block_and_site(sizes: Sizes, show: Open) -> None:
     page, record = show(sizes)
     tokens = record["images"][0]["tokens"]
-    assert page.input_value("#block") == str(sizes.blocks)
+    assert page.input_value("#block") == str(sizes.blocks - 1)
     assert_viridis(colors(page), tokens["resid_post"]["rank"][-1], len(sizes.classes))
     for site in ("attn_out", "resid_post", "embed"):
         page.select_option("#site", site)
         for block in range(1 if site == "embed" else sizes.blocks):
             if site != "embed":
                 set_block(page, block)
-                assert page.inner_text("#block-value") == f"{block + 1} of {sizes.blocks}"
+                assert page.inner_text("#block-value") == f"{block} of 0–{sizes.blocks - 1}"
             ranks = tokens[site]["rank"][block]
             assert_viridis(colors(page), ranks, len(sizes.classes))
             assert marked(page) == {token for token, rank in enumerate(ranks) if rank == 0}
@@ -71,7 +71,7 @@ def test_every_token_lies_where_it_is_in_the_picture(sizes: Sizes, show: Open) -
                 center = ((column + 0.5) / columns, (row + 0.5) / rows)
                 assert found.pop(len(sizes.prefix) + row * columns + column) == pytest.approx(center, abs=0.01)
         # What remains are the prefix tokens, left of the picture and in order from top to bottom.
-        assert list(found) == (list(range(len(sizes.prefix))) if grid == "#token-grid" else [])
+        assert list(found) == ([] if grid == "#source-grid" else list(range(len(sizes.prefix))))
         assert all(x < 0 for x, _ in found.values())
         assert [y for _, y in found.values()] == sorted(y for _, y in found.values())
 
@@ -153,11 +153,11 @@ def test_hover_shows_a_token_and_click_holds_it(show: Open) -> None:
     set_block(page, 3)
     page.hover("#token-grid [data-token='20']")
     assert_inspector(page, SMALL, record, 20, "resid_post", 3)
-    # Image token 19 is in row 19 // 8 and column 19 % 8, counted from 1.
-    assert page.inner_text("#inspector-title") == "Row 3, column 4"
+    # Image token 19 is in row 19 // 8 and column 19 % 8.
+    assert page.inner_text("#inspector-title") == "Row 2, column 3"
     rank = record["images"][0]["tokens"]["resid_post"]["rank"][3][20]
     top = record["images"][0]["tokens"]["resid_post"]["top"][3][20][0]
-    assert page.inner_text("#tip strong") == "Row 3, column 4"
+    assert page.inner_text("#tip strong") == "Row 2, column 3"
     tip = page.inner_text("#tip")
     assert f"cat: rank {rank} of 10" in tip
     assert f"identifiability {1 - rank / 10:.2f}" in tip
@@ -165,9 +165,9 @@ def test_hover_shows_a_token_and_click_holds_it(show: Open) -> None:
 
     page.click("#token-grid [data-token='20']")
     page.hover("#token-grid [data-token='45']")
-    assert page.inner_text("#inspector-title") == "Row 3, column 4 (held)"
+    assert page.inner_text("#inspector-title") == "Row 2, column 3 (held)"
     assert_inspector(page, SMALL, record, 20, "resid_post", 3)
-    assert page.inner_text("#tip strong") == "Row 6, column 5"
+    assert page.inner_text("#tip strong") == "Row 5, column 4"
     page.select_option("#site", "mlp_out")
     assert_inspector(page, SMALL, record, 20, "mlp_out", 3)
     page.click("#unpin")
@@ -185,10 +185,10 @@ def test_tokens_by_keyboard(show: Open) -> None:
     # Three prefix tokens above one another, then a grid of 3 × 5.
     for key, title in [
         (None, "[CLS] token"), ("ArrowDown", "[REG0] token"), ("ArrowDown", "[REG1] token"),
-        ("ArrowDown", "[REG1] token"), ("ArrowRight", "Row 1, column 1"),
-        ("ArrowRight", "Row 1, column 2"), ("ArrowDown", "Row 2, column 2"),
-        ("ArrowUp", "Row 1, column 2"), ("ArrowUp", "Row 1, column 2"), ("ArrowLeft", "Row 1, column 1"),
-        ("ArrowDown", "Row 2, column 1"), ("ArrowLeft", "[REG1] token"),
+        ("ArrowDown", "[REG1] token"), ("ArrowRight", "Row 0, column 0"),
+        ("ArrowRight", "Row 0, column 1"), ("ArrowDown", "Row 1, column 1"),
+        ("ArrowUp", "Row 0, column 1"), ("ArrowUp", "Row 0, column 1"), ("ArrowLeft", "Row 0, column 0"),
+        ("ArrowDown", "Row 1, column 0"), ("ArrowLeft", "[REG1] token"),
     ]:  # fmt: skip
         if key:
             page.keyboard.press(key)
@@ -206,14 +206,14 @@ def test_tapping_a_token_holds_it(browser: Browser, tmp_path: Path) -> None:
     with quiet(browser, viewport={"width": 420, "height": 800}, has_touch=True, is_mobile=True) as page:
         page.goto((tmp_path / "report.html").as_uri())
         page.tap("#token-grid [data-token='7']")
-        assert page.inner_text("#inspector-title") == "Row 1, column 5 (held)"
+        assert page.inner_text("#inspector-title") == "Row 0, column 4 (held)"
         assert_inspector(page, REGISTERS, record, 7, "resid_post", 2)
 
 
 def test_block_numbers_in_the_table_lead_to_the_block(show: Open) -> None:
     page, record = show(SMALL)
     page.click("#token-classes tr[data-block='1'] button")
-    assert page.input_value("#block") == "2"
+    assert page.input_value("#block") == "1"
     assert_viridis(colors(page), record["images"][0]["tokens"]["resid_post"]["rank"][1], 10)
     assert page.get_attribute("#evolution-now", "data-block") == "1"
 
@@ -223,9 +223,9 @@ def test_play_runs_through_the_blocks(show: Open) -> None:
 
     page, _ = show(NO_CLS)
     page.click("#play")
-    assert page.input_value("#block") == "1"
+    assert page.input_value("#block") == "0"
     assert page.inner_text("#play") == "❚❚ Pause"
-    expect(page.locator("#block")).to_have_value("4")
+    expect(page.locator("#block")).to_have_value("3")
     expect(page.locator("#play")).to_have_text("▶ Play")
 
 
@@ -255,5 +255,5 @@ def test_evolution_shows_the_records_values(sizes: Sizes, show: Open) -> None:
     x = "now => now.x1.baseVal.value"
     last = page.eval_on_selector("#evolution-now", x)
     page.click("#evolution-chart .strip[data-block='0']")
-    assert page.input_value("#block") == "1"
+    assert page.input_value("#block") == "0"
     assert page.eval_on_selector("#evolution-now", x) < last

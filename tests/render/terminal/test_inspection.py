@@ -26,11 +26,11 @@ def rows(text: str) -> list[list[str]]:
     return [row for row in cells if row[0].isdecimal()]
 
 
-def test_one_row_a_block_counted_from_one() -> None:
+def test_one_row_a_block_counted_from_zero() -> None:
     record = make_record(Sizes())
     image = record["images"][0]
     found = rows(shown(record))
-    assert [row[0] for row in found] == ["1", "2", "3", "4", "5", "6"]
+    assert [row[0] for row in found] == ["0", "1", "2", "3", "4", "5"]
     for block, (_, cls, share, attention, mlp) in enumerate(found):
         assert int(cls) == image["blocks"][block]["cls_rank"]
         assert float(share.rstrip("%")) == pytest.approx(100 * image["blocks"][block]["identifiable"], abs=0.5)
@@ -45,7 +45,7 @@ def test_the_largest_sublayer_is_marked_alone() -> None:
     text = shown(record)
     assert text.count("◂") == 1
     marked = [
-        (int(row[0]) - 1, sublayer)
+        (int(row[0]), sublayer)
         for row in rows(text)
         for sublayer, cell in zip(("attention", "mlp"), row[3:], strict=True)
         if "◂" in cell
@@ -53,7 +53,7 @@ def test_the_largest_sublayer_is_marked_alone() -> None:
     assert marked == [(largest["block"], largest["sublayer"])]
     word = {"mlp": "MLP", "attention": "attention"}[largest["sublayer"]]
     caption = " ".join(text.split())
-    assert f"the largest contribution is that of the {word} of block {largest['block'] + 1}" in caption
+    assert f"the largest contribution is that of the {word} of block {largest['block']}" in caption
 
 
 def test_predictions_and_the_sum() -> None:
@@ -95,7 +95,7 @@ def test_names_are_shown_as_they_are(name: str, where: str) -> None:
     text = shown(make_record(Sizes(classes=classes, blocks=1)))
     assert f" {name} " in text.splitlines()[0] or f": {name} " in text.splitlines()[0]
     assert f"How the class {name!r} is built" in text
-    assert f"{name} is on top" in text
+    assert f"score higher than {name}; " in text
 
 
 def test_names_are_shown_as_they_are_in_color_too() -> None:
@@ -110,4 +110,4 @@ def test_a_narrow_terminal_loses_nothing() -> None:
     text = " ".join(shown(record, width=60).split())
     for one in record["images"][0]["predictions"]:
         assert f"{one['name']} {100 * one['probability']:.1f}%" in text
-    assert [row[0] for row in rows(shown(record, width=60))] == ["1", "2", "3", "4", "5", "6"]
+    assert [row[0] for row in rows(shown(record, width=60))] == ["0", "1", "2", "3", "4", "5"]

@@ -87,7 +87,7 @@ EXPERIMENT = Experiment(
     ),
     charts=(
         Dots(
-            value="share of kept tokens",
+            value="share",
             labels=("model", "condition"),
             rows="measure",
             color="tokens_are",

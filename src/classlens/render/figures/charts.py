@@ -43,7 +43,7 @@ def draw(chart: Chart, table: pd.DataFrame, title: str, labels: Labels = LABELS)
 
     ``draw(EXPERIMENTS["evolution"].charts[0], pd.read_parquet("evolution.parquet"), "Evolution")``
 
-    Axes count blocks from 1, as in the paper; bands and bars are the intervals of the table.
+    Axes count blocks from 0, as everything does; bands and bars are the intervals of the table.
     """
     for column, values in chart.where.items():
         table = table[table[column].isin(values)]
@@ -64,7 +64,7 @@ def _lines(chart: Lines, table: pd.DataFrame, labels: Labels) -> Figure:
         axes = panel.axes
         for (color, dashed), series in _series(panel.table, chart):
             series = series.sort_values(chart.x)
-            x = series[chart.x] + 1 if chart.x == "block" else series[chart.x]
+            x = series[chart.x]
             has_interval = "low" in series and series["low"].notna().any()
             style = {"linestyle": "--", "linewidth": 1.3} if dashed else {"linewidth": 1.6 if has_interval else 2.4}
             marker = "" if dashed or chart.x != "block" else "o"
@@ -77,7 +77,7 @@ def _lines(chart: Lines, table: pd.DataFrame, labels: Labels) -> Figure:
             axes.set_ylim(-0.03, 1.03)
         axes.set_xlabel("block" if chart.x == "block" else chart.x_label, fontsize=9)
         if chart.x == "block":
-            blocks = sorted(panel.table["block"].unique() + 1)
+            blocks = sorted(panel.table["block"].unique())
             axes.set_xticks(blocks[:: -(-len(blocks) // 8)])
         _finish(panel, chart.value, grid="y")
     _legend(figure, table, chart.color, colors, labels, chart.dash)
@@ -141,7 +141,7 @@ def _heat(chart: Heat, table: pd.DataFrame, labels: Labels) -> Figure:
         panel.axes.set_yticks(range(len(grid)), [plain(str(name))[:24] for name in grid.index], fontsize=7.5)
         blocks = grid.columns.to_numpy()
         shown = np.arange(0, len(blocks), -(-len(blocks) // 12))
-        panel.axes.set_xticks(shown, [str(block + 1) for block in blocks[shown]], fontsize=8)
+        panel.axes.set_xticks(shown, [str(block) for block in blocks[shown]], fontsize=8)
         panel.axes.set_xlabel("block", fontsize=9)
         panel.axes.set_title(panel.title, fontsize=9, loc="left", parse_math=False)
         panel.axes.tick_params(length=2)

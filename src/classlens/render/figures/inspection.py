@@ -13,10 +13,12 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 from PIL import Image
 
 from classlens import palette
 from classlens.errors import ClasslensError
+from classlens.render.class_record import class_words, shown_record
 from classlens.render.figures.blending import SIGNED, Floats, color_scale, faded
 from classlens.render.figures.style import interpolation, plain, save
 
@@ -44,7 +46,8 @@ def save_figures(record: Record, pictures: Sequence[Image.Image], folder: Path) 
     model, paths = record["model"], []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for number, (image, picture) in enumerate(zip(record["images"], pictures, strict=True), start=1):
+        images = map(shown_record, record["images"])
+        for number, (image, picture) in enumerate(zip(images, pictures, strict=True), start=1):
             drawn = {
                 "evolution": evolution(image, model),
                 "tokens": tokens(image, model, picture),
@@ -67,11 +70,22 @@ def evolution(image: Record, model: Record) -> Figure:
     ``evolution(record["images"][0], record["model"]).savefig("evolution.png")``
 
     Values are 0 to 1; the dotted line is chance, one token in ``num_classes``. Models without ``[CLS]`` have no line
-    for it.
+    for it. Outputs that are labels or numbers have logits in the place of ranks.
     """
-    blocks = np.array([block["block"] for block in image["blocks"]]) + 1
+    blocks = np.array([block["block"] for block in image["blocks"]])
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.add_subplot()
+    (_evolution_of_ranks if _exclusive(model) else _evolution_of_logits)(axes, image, model, blocks)
+    axes.set_xlabel("block")
+    axes.set_xticks(blocks[:: -(-len(blocks) // 16)])
+    axes.grid(axis="y", alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    _title(axes, f"How {plain(image['target']['name'])} builds up in {plain(image['label'])}")
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    return figure
+
+
+def _evolution_of_ranks(axes: Axes, image: Record, model: Record, blocks: NDArray[np.int_]) -> None:
     share = [block["identifiable"] for block in image["blocks"]]
     mean = _identifiability(image, model)[:, len(model["prefix"]) :].mean(axis=1)
     axes.plot(blocks, share, "o-", color=palette.IMAGE_TOKENS, label="image tokens: share with the class on top")
@@ -83,57 +97,73 @@ def evolution(image: Record, model: Record) -> Figure:
         axes.plot(blocks, cls, "s-", color=palette.CLS, label="[CLS]: identifiability")
     chance = 1 / model["num_classes"]
     axes.axhline(chance, color=palette.MUTED, linestyle=":", label=f"chance: 1 token in {model['num_classes']} on top")
-    axes.set(xlabel="block", ylabel="share, identifiability", ylim=(-0.03, 1.03))
-    axes.set_xticks(blocks[:: -(-len(blocks) // 16)])
-    axes.grid(axis="y", alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    _title(axes, f"How {plain(image['target']['name'])} builds up in {plain(image['name'])}")
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    return figure
+    axes.set(ylabel="share, identifiability", ylim=(-0.03, 1.03))
+
+
+def _evolution_of_logits(axes: Axes, image: Record, model: Record, blocks: NDArray[np.int_]) -> None:
+    mean = [block["mean_logit"] for block in image["blocks"]]
+    axes.plot(blocks, mean, "o-", color=palette.IMAGE_TOKENS, label="image tokens: mean")
+    if image["blocks"][0]["cls_logit"] is not None:
+        cls = [block["cls_logit"] for block in image["blocks"]]
+        axes.plot(blocks, cls, "s-", color=palette.CLS, label="[CLS]")
+    if model["problem_type"] == "multi_label_classification":
+        axes.axhline(0, color=palette.MUTED, linestyle=":", label="above: the label is assigned")
+    axes.set_ylabel(_unit(model))
 
 
 def tokens(image: Record, model: Record, picture: Image.Image) -> Figure:
     """Class identifiability of every image token after each block, over the picture; a dot marks rank 0.
 
     ``tokens(record["images"][0], record["model"], trace.picture(0))``
+
+    Outputs that are labels or numbers have logits in the place of ranks, and no dots.
     """
-    identifiability = _identifiability(image, model)
-    figure, panels = _panels(len(identifiability), model)
-    values = identifiability[:, len(model["prefix"]) :].reshape(len(identifiability), *model["grid"])
+    exclusive, target = _exclusive(model), plain(image["target"]["name"])
+    logits = None if exclusive else np.asarray(image["tokens"]["resid_post"]["logit"])
+    of_tokens = _identifiability(image, model) if logits is None else logits
+    figure, panels = _panels(len(of_tokens), model)
+    values = of_tokens[:, len(model["prefix"]) :].reshape(len(of_tokens), *model["grid"])
     gray = faded(picture)
-    norm = Normalize(0, 1)
+    largest = float(abs(values).max()) or 1.0
+    norm, cmap = (Normalize(0, 1), "viridis") if exclusive else (Normalize(-largest, largest), SIGNED)
     # Markers are about a quarter of a token wide, in points.
     marker_size = float(np.clip(0.25 * 72 * _WIDTH / _columns(len(panels)) / max(model["grid"]), 1.5, 5))
     for block, (axes, grid) in enumerate(zip(panels, values, strict=True)):
         _picture(axes, gray)
-        _token_squares(axes, grid, gray, cmap="viridis", norm=norm, alpha=palette.OPACITY)
-        rows, columns = np.nonzero(grid == 1)
+        _token_squares(axes, grid, gray, cmap=cmap, norm=norm, **({"alpha": palette.OPACITY} if exclusive else {}))
+        rows, columns = np.nonzero((grid == 1) & exclusive)
         height, width = np.array(gray.shape) / grid.shape
         axes.plot((columns + 0.5) * width, (rows + 0.5) * height, "o", markersize=marker_size, **_DOT)
-        axes.set_title(f"block {block + 1}", fontsize=9)
-    bar = figure.colorbar(ScalarMappable(norm, "viridis"), ax=panels, shrink=0.8, aspect=30, pad=0.02)
+        axes.set_title(f"block {block}", fontsize=9)
+    scale = ScalarMappable(norm, cmap) if exclusive else color_scale(True, largest)
+    bar = figure.colorbar(scale, ax=panels, shrink=0.8, aspect=30, pad=0.02)
+    if not exclusive:
+        bar.set_label(_unit(model), fontsize=9)
+        _heading(figure, f"{_unit(model).capitalize()} of {target} after each block")
+        return figure
     bar.set_label(f"1 − rank ÷ {model['num_classes']} classes", fontsize=9)
     dot = Line2D([], [], linestyle="", marker="o", markersize=5, label="class on top", **_DOT)
     figure.legend(handles=[dot], loc="outside lower center", fontsize=8, frameon=False)
-    _heading(figure, f"Class identifiability of {plain(image['target']['name'])} after each block")
+    _heading(figure, f"Class identifiability of {target} after each block")
     return figure
 
 
 def explanation(image: Record, model: Record, picture: Image.Image) -> Figure:
-    """The explanation map summed over blocks and heads, then one map per block, summed over heads.
+    """The default explanation map summed over blocks and heads, then one map per block, summed over heads.
 
     ``explanation(record["images"][0], record["model"], trace.picture(0))``
 
     Positive values support the class. The sum has its own color scale; the blocks share one.
     """
-    values = np.asarray(image["explanation"]["values"], dtype=float)
+    method = next(iter(image["explanations"].values()))
+    values = np.asarray(method["values"], dtype=float)
     blocks = values.sum(axis=1).reshape(len(values), *model["grid"])
     figure, panels = _panels(len(blocks) + 1, model)
     gray = faded(picture)
     total = blocks.sum(axis=0)
     total_limit, block_limit = (float(abs(maps).max()) or 1.0 for maps in (total, blocks))
     maps = [("sum of all blocks", total, total_limit)]
-    maps += [(f"block {number}", grid, block_limit) for number, grid in enumerate(blocks, start=1)]
+    maps += [(f"block {number}", grid, block_limit) for number, grid in enumerate(blocks)]
     for axes, (title, grid, limit) in zip(panels, maps, strict=True):
         _picture(axes, gray)
         _token_squares(axes, grid, gray, cmap=SIGNED, norm=Normalize(-limit, limit))
@@ -144,8 +174,7 @@ def explanation(image: Record, model: Record, picture: Image.Image) -> Figure:
         bar.set_label(label, fontsize=9)
         bar.ax.tick_params(labelsize=8)
         bar.formatter.set_powerlimits((-2, 3))  # type: ignore[attr-defined]
-    target = plain(image["target"]["name"])
-    _heading(figure, f"Where more attention speaks for {target} (orange) or against it (blue)")
+    _heading(figure, f"What speaks for {plain(class_words(image))} (orange) or against it (blue), by {method['label']}")
     return figure
 
 
@@ -159,7 +188,7 @@ def attribution(image: Record) -> Figure:
     contributions = image["attribution"]
     parts = [("embeddings", contributions["embed"])]
     by_block = zip(contributions["attention"], contributions["mlp"], strict=True)
-    for block, (heads, mlp) in enumerate(by_block, start=1):
+    for block, (heads, mlp) in enumerate(by_block):
         parts += [(f"block {block} attention", sum(heads)), (f"block {block} MLP", mlp)]
     parts.append(("biases", contributions["bias"]))
     names, values = [name for name, _ in parts], [float(value) for _, value in parts]
@@ -173,11 +202,20 @@ def attribution(image: Record) -> Figure:
     axes.invert_yaxis()
     axes.margins(x=0.12, y=0.01)
     axes.axvline(0, color=palette.MUTED, linewidth=0.8)
-    axes.set_xlabel(f"added to the logit; the bars sum to {contributions['logit']:.2f}")
+    total = "the logit" if image["against"] is None else "the difference of the two logits"
+    axes.set_xlabel(f"added to {total}; the bars sum to {contributions['logit']:.2f}")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    _title(axes, f"What adds to the logit of {plain(image['target']['name'])} in {plain(image['name'])}")
+    _title(axes, f"What adds to the logit of {plain(class_words(image))} in {plain(image['label'])}")
     return figure
+
+
+def _exclusive(model: Record) -> bool:
+    return bool(model["problem_type"] == "single_label_classification")
+
+
+def _unit(model: Record) -> str:
+    return "output" if model["problem_type"] == "regression" else "logit"
 
 
 def _identifiability(image: Record, model: Record) -> Floats:

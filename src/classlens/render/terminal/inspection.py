@@ -2,39 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from classlens.render.class_record import shown_record
+
 _CONTRIBUTIONS = ("attention adds", "MLP adds")
 
 
 def tables(record: dict[str, Any]) -> Iterator[RenderableType]:
     """Predictions, then by block: rank at ``[CLS]``, share of image tokens on top, contributions of both sublayers."""
-    for image in record["images"]:
+    exclusive = record["model"]["problem_type"] == "single_label_classification"
+    for image in map(shown_record, record["images"]):
         # Names may hold brackets and :codes:, so they are passed as Text and not as markup.
         target = image["target"]["name"]
-        shares = ", ".join(f"{guess['name']} {guess['probability']:.1%}" for guess in image["predictions"])
-        yield Text.assemble((image["name"], "bold"), f": {shares}")
-        title = Text(f"How the class {target!r} is built", style="table.title")
+        yield Text.assemble((image["label"], "bold"), f": {', '.join(map(_prediction, image['predictions']))}")
+        rival = "" if image["against"] is None else f", rather than {image['against']['name']!r}"
+        kind = "the class " if exclusive else ""
+        title = Text(f"How {kind}{target!r} is built{rival}", style="table.title")
         table = Table(title=title, title_justify="left", caption_justify="left")
         attribution, largest = image["attribution"], image["largest"]
         for heading in (
             "block",
-            "\\[CLS] rank",
-            "image tokens with it on top",
+            *(
+                ("\\[CLS] rank", "image tokens with it on top")
+                if exclusive
+                else ("\\[CLS] logit", "mean of image tokens")
+            ),
             *(_CONTRIBUTIONS if attribution else ()),
         ):
             table.add_column(heading, justify="right")
         for row in image["blocks"]:
-            rank = "–" if row["cls_rank"] is None else str(row["cls_rank"])
+            values = _ranks(row) if exclusive else _logits(row)
             contributions = _contributions(attribution, largest, row["block"]) if attribution else ()
-            table.add_row(str(row["block"] + 1), rank, f"{row['identifiable']:.0%}", *contributions)
-        table.caption = Text(_caption(target, attribution, largest), style="table.caption")
+            table.add_row(str(row["block"]), *values, *contributions)
+        first = f"rank: number of classes that score higher than {target}; " if exclusive else ""
+        table.caption = Text(first + _caption(image), style="table.caption")
         yield table
+
+
+def _prediction(guess: dict[str, Any]) -> str:
+    """A class with its probability; an output that has none with its value."""
+    value = f"{guess['logit']:.4g}" if guess["probability"] is None else f"{guess['probability']:.1%}"
+    return f"{guess['name']} {value}"
+
+
+def _ranks(row: dict[str, Any]) -> tuple[str, str]:
+    return "–" if row["cls_rank"] is None else str(row["cls_rank"]), f"{row['identifiable']:.0%}"
+
+
+def _logits(row: dict[str, Any]) -> tuple[str, str]:
+    return "–" if row["cls_logit"] is None else f"{row['cls_logit']:+.2f}", f"{row['mean_logit']:+.2f}"
 
 
 def _contributions(attribution: dict[str, Any], largest: dict[str, Any], block: int) -> Iterator[str]:
@@ -44,12 +66,15 @@ def _contributions(attribution: dict[str, Any], largest: dict[str, Any], block: 
         yield f"[bold]{value:+.2f} ◂[/bold]" if marked else f"{value:+.2f}"
 
 
-def _caption(target: str, attribution: dict[str, Any] | None, largest: dict[str, Any] | None) -> str:
+def _caption(image: Mapping[str, Any]) -> str:
+    attribution, largest = image["attribution"], image["largest"]
     if attribution is None or largest is None:
-        return f"rank 0: {target} is on top; the head pools by attention, so its logit is no sum of contributions"
+        return "the head pools by attention, so its logit is no sum of contributions"
     sublayer = "MLP" if largest["sublayer"] == "mlp" else "attention"
+    logit = "logit" if image["against"] is None else "difference of the two logits,"
+    most = f"; the largest contribution is that of the {sublayer} of block {largest['block']}"
     return (
-        f"rank 0: {target} is on top; the logit {attribution['logit']:.2f} is the sum of all these, of the "
-        f"embeddings ({attribution['embed']:+.2f}) and of biases ({attribution['bias']:+.2f}); the largest "
-        f"contribution is that of the {sublayer} of block {largest['block'] + 1}"
+        f"the {logit} {attribution['logit']:.2f} is the sum of all these, of the embeddings "
+        f"({attribution['embed']:+.2f}) and of biases ({attribution['bias']:+.2f})"
+        f"{most if largest['value'] > 0 else '; none of these raises it'}"
     )

@@ -65,13 +65,14 @@ function tokenGrid(host, { label, prefix = false }) {
       image.alt = alt;
     },
     /** `colors(token)`: a CSS color or null; `labels(token)`: its name for screen readers; `tip(token)`: lines of its tip. */
-    paint({ colors, labels, tip, marked = () => false, gray = true }) {
+    paint({ colors, labels, tip, marked = () => false, query = () => false, gray = true }) {
       tips = tip;
       root.classList.toggle("gray", gray);
       for (const [token, button] of buttons) {
         button.style.setProperty("--color", colors(token) ?? "transparent");
         button.setAttribute("aria-label", labels(token));
         button.classList.toggle("marked", marked(token));
+        button.classList.toggle("query", query(token));
       }
     },
   };

@@ -9,7 +9,7 @@ const SITES = {
 const siteLabel = (site) => (SITES[site] ? `${SITES[site][0]} (${site})` : site);
 const siteWords = () => {
   if (state.site === "embed") return "Before the first block";
-  const number = state.block + 1;
+  const number = state.block;
   return {
     attn_out: `In what attention adds in block ${number}`,
     resid_mid: `After the attention of block ${number}`,
@@ -20,17 +20,28 @@ const siteWords = () => {
 const blockIndex = () => (state.site === "embed" ? 0 : state.block);
 const currentFacts = () => {
   const site = currentImage().tokens[state.site];
-  return { rank: site.rank[blockIndex()], top: site.top[blockIndex()], logit: site.top_logit[blockIndex()] };
+  return { values: valuesAt(site)[blockIndex()], top: site.top[blockIndex()] };
 };
 const rankWords = (rank) => `rank ${rank} of ${model.num_classes}`;
+/** Where a class stands at a token: its rank, or the logit of an output that has none. */
+const unit = model.problem_type === "regression" ? "output" : "logit";
+const standing = (value) => (exclusive ? rankWords(value) : `${unit} ${fixed(value)}`);
+
+/** By block and token, ranks of the class of interest, or logits. */
+const valuesAt = (site) => site.rank ?? site.logit;
 
 function setUpTokens() {
   const main = tokenGrid(byId("token-grid"), { label: "Tokens of the picture", prefix: true });
   const slider = byId("block");
-  slider.max = model.blocks;
+  slider.max = model.blocks - 1;
+  if (!exclusive) {
+    byId("coloring").querySelector("[value=top1]").parentElement.remove();
+    byId("coloring-value").textContent = unit;
+    byId("tokens-question").textContent = `what is the ${unit} of`;
+  }
   slider.addEventListener("input", () => {
     stopPlaying();
-    update({ block: Number(slider.value) - 1 });
+    update({ block: Number(slider.value) });
   });
   for (const site of record.sites) byId("site").append(make("option", { value: site }, siteLabel(site)));
   byId("site").addEventListener("change", (event) => {
@@ -53,9 +64,9 @@ function setUpTokens() {
     document.documentElement.style.setProperty("--overlay", state.opacity);
     byId("opacity").setAttribute("aria-valuetext", `${Math.round(100 * state.opacity)} per cent`);
   });
-  onChange(["image", "block", "site", "coloring"], () => drawTokens(main));
+  onChange(["image", "category", "block", "site", "coloring"], () => drawTokens(main));
   onChange(["image"], () => main.setPicture(record.pictures[state.image], `What the model saw of ${currentImage().name}`));
-  onChange(["image", "block", "site", "token", "pinned"], drawInspector);
+  onChange(["image", "category", "block", "site", "token", "pinned"], drawInspector);
 }
 
 let playing = null;
@@ -80,47 +91,56 @@ function drawPlay() {
 function drawBlockControls() {
   const embed = state.site === "embed";
   const slider = byId("block");
-  slider.value = state.block + 1;
+  slider.value = state.block;
   slider.disabled = byId("play").disabled = embed;
   byId("site").value = state.site;
-  byId("block-value").textContent = embed ? "before block 1" : `${state.block + 1} of ${model.blocks}`;
-  slider.setAttribute("aria-valuetext", `block ${state.block + 1} of ${model.blocks}`);
+  byId("block-value").textContent = embed ? "before block 0" : `${state.block} of 0–${model.blocks - 1}`;
+  slider.setAttribute("aria-valuetext", `block ${state.block} of 0 to ${model.blocks - 1}`);
 }
 
 function drawTokens(grid) {
-  const { rank, top } = currentFacts();
+  const { values, top } = currentFacts();
   const palette = categoryColors();
+  const largest = largestOf(values);
+  const onTop = (token) => exclusive && values[token] === 0;
   const colors = {
-    identifiability: (token) => viridis(identifiability(rank[token])),
+    identifiability: (token) => (exclusive ? viridis(identifiability(values[token])) : divergingCss(values[token], largest)),
     top1: (token) => palette.get(top[token][0]) ?? OTHER,
     none: () => null,
   }[state.coloring];
   const target = currentImage().target.name;
+  const topClass = (token) => (exclusive ? [`top class: ${className(top[token][0])}`] : []);
   grid.paint({
     colors,
     gray: state.coloring !== "none",
-    marked: (token) => state.coloring === "identifiability" && rank[token] === 0,
-    labels: (token) => `${tokenName(token)}: ${target} at ${rankWords(rank[token])}, top class ${className(top[token][0])}`,
+    marked: (token) => state.coloring === "identifiability" && onTop(token),
+    labels: (token) => [`${tokenName(token)}: ${target} at ${standing(values[token])}`, ...topClass(token)].join(", "),
     tip: (token) => [
       tokenName(token),
-      `${target}: ${rankWords(rank[token])}${rank[token] === 0 ? " (on top)" : ""}`,
-      `identifiability ${fixed(identifiability(rank[token]), rankDigits)}`,
-      `top class: ${className(top[token][0])}`,
+      `${target}: ${standing(values[token])}${onTop(token) ? " (on top)" : ""}`,
+      ...(exclusive ? [`identifiability ${fixed(identifiability(values[token]), rankDigits)}`] : []),
+      ...topClass(token),
     ],
   });
-  drawLegend(palette, top);
-  const image = rank.slice(prefixCount);
-  const onTop = image.filter((tokenRank) => tokenRank === 0).length;
-  byId("summary").textContent =
-    `${siteWords()}, ${onTop} of ${counted(image.length, "image token")} (${percent(onTop / image.length)}) have ${target} on top` +
-    (clsToken >= 0 ? `; at [CLS] it has ${rankWords(rank[clsToken])}.` : ".");
+  drawLegend(palette, top, largest);
+  const image = values.slice(prefixCount);
+  const atCls = clsToken >= 0 ? `; at [CLS] it has ${standing(values[clsToken])}.` : ".";
+  const count = image.filter((value) => (exclusive ? value === 0 : value > 0)).length;
+  const share = `${count} of ${counted(image.length, "image token")} (${percent(count / image.length)})`;
+  byId("summary").textContent = `${siteWords()}, ` + (exclusive ? `${share} have ${target} on top`
+    : multiLabel ? `${share} have a logit of ${target} above 0`
+    : `the mean of ${target} over image tokens is ${fixed(sum(image) / image.length)}`) + atCls;
 }
 
-function drawLegend(palette, top) {
+function drawLegend(palette, top, largest) {
   const legend = byId("legend");
   const target = currentImage().target;
   if (state.coloring === "none") {
     legend.replaceChildren(make("p", {}, "The picture as the model sees it, with the borders of its tokens."));
+    return;
+  }
+  if (state.coloring === "identifiability" && !exclusive) {
+    divergingLegend(legend, largest, `${unit} of ${target.name} below 0`, "above 0");
     return;
   }
   if (state.coloring === "identifiability") {
@@ -160,26 +180,28 @@ function swatch(color) {
 function drawInspector() {
   const { token } = state;
   const site = currentImage().tokens[state.site];
-  const rank = site.rank[blockIndex()][token];
+  const value = valuesAt(site)[blockIndex()][token];
   const target = currentImage().target;
   byId("inspector-title").textContent = tokenName(token) + (state.pinned ? " (held)" : "");
   byId("unpin").hidden = !state.pinned;
   byId("inspector-now").textContent =
-    `${siteWords()}: ${target.name} has ${rankWords(rank)}, identifiability ${fixed(identifiability(rank), rankDigits)}.`;
+    `${siteWords()}: ${target.name} has ${standing(value)}` +
+    (exclusive ? `, identifiability ${fixed(identifiability(value), rankDigits)}.` : ".");
   const places = Array.from({ length: record.top_k }, (_, place) => place);
   const ordinal = (place) => ["1st", "2nd", "3rd"][place] ?? `${place + 1}th`;
   const head = make("thead", {}, make("tr", {},
     make("th", { scope: "col" }, "Block"),
-    make("th", { scope: "col", title: `Number of classes that score higher than ${target.name}` }, "Rank"),
-    ...places.map((place) => make("th", { scope: "col" }, `${ordinal(place)} class`))));
+    make("th", { scope: "col", title: exclusive ? `Number of classes that score higher than ${target.name}` : target.name },
+      exclusive ? "Rank" : unit),
+    ...places.map((place) => make("th", { scope: "col" }, `${ordinal(place)} ${exclusive ? "class" : "output"}`))));
   const rows = site.top.map((tokens, block) => {
     const current = block === blockIndex();
     const number = state.site === "embed" ? "input"
-      : make("button", { type: "button", class: "link", "aria-label": `Go to block ${block + 1}` }, String(block + 1));
+      : make("button", { type: "button", class: "link", "aria-label": `Go to block ${block}` }, String(block));
     if (state.site !== "embed") number.addEventListener("click", () => update({ block }));
     return make("tr", { "aria-current": current && "true", "data-block": block },
       make("th", { scope: "row" }, number),
-      make("td", { class: "number" }, String(site.rank[block][token])),
+      make("td", { class: "number" }, exclusive ? String(site.rank[block][token]) : fixed(site.logit[block][token])),
       ...tokens[token].map((index, place) => {
         const name = make("span", { class: "name", title: className(index) }, className(index));
         return make("td", { class: index === target.index ? "target" : null }, name, " ",
@@ -187,7 +209,7 @@ function drawInspector() {
       }));
   });
   byId("token-classes").replaceChildren(
-    make("caption", {}, make("span", {}, `Classes with the highest logits, ${siteLabel(state.site)}; ${target.name} is highlighted.`)),
+    make("caption", {}, make("span", {}, `${exclusive ? "Classes" : "Outputs"} with the highest logits, ${siteLabel(state.site)}; ${target.name} is highlighted.`)),
     head, make("tbody", {}, ...rows));
   keepInView(rows[blockIndex()], head);
 }

@@ -1,12 +1,20 @@
 // The explanation: one large map, and a small map for every block and head.
 function setUpExplanation() {
-  const large = tokenGrid(byId("map-grid"), { label: "Explanation map" });
+  const large = tokenGrid(byId("map-grid"), { label: "Explanation map", prefix: true });
   const blockSelect = byId("map-block");
   const headSelect = byId("map-head");
   blockSelect.append(make("option", { value: "" }, "all, summed"));
   headSelect.append(make("option", { value: "" }, "all, summed"));
-  for (const block of blockNumbers()) blockSelect.append(make("option", { value: block }, String(block + 1)));
-  for (const head of headNumbers()) headSelect.append(make("option", { value: head }, String(head + 1)));
+  for (const block of blockNumbers()) blockSelect.append(make("option", { value: block }, String(block)));
+  for (const head of headNumbers()) headSelect.append(make("option", { value: head }, String(head)));
+  const methods = Object.entries(imageAt(0).classes[0].explanations);
+  byId("method").hidden = methods.length < 2;
+  for (const [name, { label }] of methods) {
+    byId("method").append(make("label", {},
+      make("input", { type: "radio", name: "method", value: name, checked: name === state.method }),
+      name === "class_gradient" ? `${label} (the paper)` : label));
+  }
+  byId("method").addEventListener("change", (event) => update({ method: event.target.value }));
   const chosen = (select) => (select.value === "" ? null : Number(select.value));
   blockSelect.addEventListener("change", () => {
     const mapBlock = chosen(blockSelect);
@@ -17,20 +25,22 @@ function setUpExplanation() {
   byId("own-scale").addEventListener("change", (event) => update({ ownScale: event.target.checked }));
   buildMultiples();
   onChange(["image"], () => large.setPicture(record.pictures[state.image], ""));
-  onChange(["image", "mapBlock", "mapHead"], () => drawLargeMap(large));
-  onChange(["image", "ownScale"], drawMultiples);
+  onChange(["image", "category", "rival", "method", "mapBlock", "mapHead"], () => drawLargeMap(large));
+  onChange(["image", "category", "rival", "method", "ownScale"], drawMultiples);
   onChange(["mapBlock", "mapHead"], markMultiple);
 }
 
+const currentMaps = () => currentImage().explanations[state.method];
+
 /** The map of a block and head; null sums over all blocks or heads. */
 function mapOf(block, head) {
-  const { values } = currentImage().explanation;
+  const { values } = currentMaps();
   if (block === null) return sumMaps(values.map(sumMaps));
   return head === null ? sumMaps(values[block]) : values[block][head];
 }
 function mapName(block, head) {
   if (block === null) return "All blocks and heads";
-  return head === null ? `Block ${block + 1}, all heads` : `Block ${block + 1}, head ${head + 1}`;
+  return head === null ? `Block ${block}, all heads` : `Block ${block}, head ${head}`;
 }
 
 /** The tokens whose attention is explained, in words. */
@@ -41,36 +51,70 @@ const QUERIES = {
   "tokens of both heads": "the tokens that the two heads read",
 };
 
+/** What a method asks, and the meaning of its negative and positive values. */
+function methodWords() {
+  const image = currentImage();
+  const { loss } = currentMaps();
+  const words = make("strong", {}, classWords(image));
+  const queries = QUERIES[model.query];
+  if (state.method === "class_gradient") {
+    return {
+      lead: ["Tokens learn from one another through attention. For each image token: would more attention to it from ", queries,
+        " make ", words, " likelier (positive) or less likely (negative)? ",
+        `The value is the negative gradient of the ${loss.replaceAll("_", " ")} loss with respect to that attention weight.`],
+      signs: [`more attention here would speak against ${classWords(image)}`, `more attention here would speak for ${classWords(image)}`],
+    };
+  }
+  const added = image.rival ? " (the difference of the two logits)"
+    : exclusive ? " (its logit beyond those of its rivals, of which the likeliest count most)" : ` (its ${unit})`;
+  const subject = image.rival || !exclusive ? [words, added] : ["the log odds of ", words, added];
+  return {
+    lead: ["What does each image token add to ", ...subject, `, through the attention of ${queries} in every block and head? ` +
+      "With the scale of every norm held at its value, the contributions are exact."],
+    signs: [`speaks against ${classWords(image)}`, `speaks for ${classWords(image)}`],
+  };
+}
+
+// Where all image tokens are queries, a mark on each would say nothing.
+const imageQueries = model.queries.filter((token) => token >= prefixCount).length;
+const isQuery = (token) => model.queries.includes(token) && (token < prefixCount || imageQueries < tokenCount - prefixCount);
+
 function drawLargeMap(grid) {
-  const { target, explanation } = currentImage();
   const { mapBlock, mapHead } = state;
   const map = mapOf(mapBlock, mapHead);
   const largest = largestOf(map);
-  const queries = QUERIES[explanation.query];
-  byId("explanation-words").replaceChildren(
-    "Tokens learn from one another through attention. For each image token: would more attention to it from ", queries,
-    " make ", make("strong", {}, target.name), " likelier (positive) or less likely (negative)? ",
-    `The value is the negative gradient of the ${explanation.loss.replaceAll("_", " ")} loss with respect to that attention weight.`);
+  const { lead, signs } = methodWords();
+  byId("explanation-words").replaceChildren(...lead);
   byId("map-title").textContent = mapName(mapBlock, mapHead);
   byId("map-block").value = mapBlock ?? "";
   byId("map-head").value = mapHead ?? "";
   byId("map-head").disabled = mapBlock === null;
   byId("map-head").title = mapBlock === null ? "Choose a block first" : "";
   byId("map-all").disabled = mapBlock === null;
+  const value = (token) => (token < prefixCount ? null : map[token - prefixCount]);
+  const role = (token) => (isQuery(token) ? " (query)" : "");
   grid.paint({
-    colors: (token) => divergingCss(map[token - prefixCount], largest),
-    labels: (token) => `${tokenName(token)}: ${significant(map[token - prefixCount])}`,
-    tip: (token) => [tokenName(token), `${mapName(mapBlock, mapHead)}: ${significant(map[token - prefixCount])}`],
+    colors: (token) => (value(token) === null ? null : divergingCss(value(token), largest)),
+    labels: (token) => tokenName(token) + role(token) + (value(token) === null ? "" : `: ${significant(value(token))}`),
+    tip: (token) => [
+      tokenName(token) + role(token),
+      value(token) === null ? "no image token, so it has no place on the map" : `${mapName(mapBlock, mapHead)}: ${significant(value(token))}`,
+    ],
+    query: isQuery,
   });
-  divergingLegend(byId("map-legend"), largest,
-    `more attention here would speak against ${target.name}`, `more attention here would speak for ${target.name}`);
+  divergingLegend(byId("map-legend"), largest, ...signs);
+  const mark = make("span", { class: "ring", "aria-hidden": "true" });
+  const every = imageQueries === tokenCount - prefixCount;
+  byId("map-legend").append(make("p", {}, ...(every
+    ? [`Queries, whose attention is explained: ${QUERIES[model.query]}.`]
+    : [mark, " query: its attention is explained"])));
 }
 
 function buildMultiples() {
   const table = byId("multiples");
   const header = make("tr", {}, make("th", { scope: "col" }, "Block"), make("th", { scope: "col" }, "all"),
-    ...headNumbers().map((head) => make("th", { scope: "col", "aria-label": `head ${head + 1}` }, String(head + 1))));
-  const body = blockNumbers().map((block) => make("tr", {}, make("th", { scope: "row" }, String(block + 1)),
+    ...headNumbers().map((head) => make("th", { scope: "col", "aria-label": `head ${head}` }, String(head))));
+  const body = blockNumbers().map((block) => make("tr", {}, make("th", { scope: "row" }, String(block)),
     ...[null, ...headNumbers()].map((head) => {
       const canvas = make("canvas", { width: gridColumns, height: gridRows });
       return make("td", {}, make("button", { type: "button", class: "mini", "data-block": block, "data-head": head ?? "all", tabindex: -1 }, canvas));
@@ -114,10 +158,10 @@ const miniAt = (block, head) =>
   byId("multiples").querySelector(`.mini[data-block="${block}"][data-head="${head === null ? "all" : head}"]`);
 
 function drawMultiples() {
-  const image = currentImage();
-  const summed = image.explanation.values.map(sumMaps);
+  const { values } = currentMaps();
+  const summed = values.map(sumMaps);
   // Sums over heads are larger than single heads, so each kind has its own scale.
-  const shared = { all: largestOf(summed.flat()), head: largestOf(image.explanation.values.flat(2)) };
+  const shared = { all: largestOf(summed.flat()), head: largestOf(values.flat(2)) };
   byId("multiples-words").textContent =
     "Choose a map to enlarge it. Blocks run down, heads across; “all” sums a block's heads. " +
     (state.ownScale
@@ -126,7 +170,7 @@ function drawMultiples() {
   for (const button of byId("multiples").querySelectorAll(".mini")) {
     const block = Number(button.dataset.block);
     const all = button.dataset.head === "all";
-    const map = all ? summed[block] : image.explanation.values[block][Number(button.dataset.head)];
+    const map = all ? summed[block] : values[block][Number(button.dataset.head)];
     paintCanvas(button.firstChild, map, state.ownScale ? largestOf(map) : shared[all ? "all" : "head"]);
     button.setAttribute("aria-label", `${mapName(block, all ? null : Number(button.dataset.head))}: sum ${significant(sum(map))}`);
   }

@@ -9,8 +9,8 @@ function setUpAttribution() {
   const sources = tokenGrid(byId("source-grid"), { label: "Contribution of image tokens to the logit" });
   byId("detail-all").addEventListener("click", () => update({ detailBlock: null }));
   onChange(["image"], () => sources.setPicture(record.pictures[state.image], ""));
-  onChange(["image"], drawBars);
-  onChange(["image", "detailBlock"], () => drawDetail(sources));
+  onChange(["image", "category", "rival"], drawBars);
+  onChange(["image", "category", "rival", "detailBlock"], () => drawDetail(sources));
 }
 
 /** Every part of the sum, in the order in which the model computes them. */
@@ -18,8 +18,8 @@ function attributionParts({ embed, attention, mlp, bias }) {
   return [
     { id: "embed", name: "Embeddings", value: embed },
     ...blockNumbers().flatMap((block) => [
-      { id: `attention-${block}`, name: `Block ${block + 1} attention`, value: sum(attention[block]), block },
-      { id: `mlp-${block}`, name: `Block ${block + 1} MLP`, value: mlp[block] },
+      { id: `attention-${block}`, name: `Block ${block} attention`, value: sum(attention[block]), block },
+      { id: `mlp-${block}`, name: `Block ${block} MLP`, value: mlp[block] },
     ]),
     { id: "bias", name: "Biases", value: bias },
   ];
@@ -38,11 +38,13 @@ function barRow({ id, name, value, largest, digits = 2, tag = "div", className =
 }
 
 function drawBars() {
-  const { attribution, target } = currentImage();
+  const image = currentImage();
+  const { attribution, target, rival } = image;
   const rows = attributionParts(attribution);
   const largest = largestOf(rows.map((row) => row.value));
   byId("attribution-words").replaceChildren(
-    "The logit of ", make("strong", {}, target.name), ` is ${fixed(attribution.logit)}. It is exactly the sum of the contributions ` +
+    `The ${unit} of `, make("strong", {}, target.name), ...(rival ? [` less that of `, make("strong", {}, rival.name)] : []),
+    ` is ${fixed(attribution.logit)}. It is exactly the sum of the contributions ` +
     "of the model's parts: embeddings, the attention and MLP of each block, and all biases (the scale of every norm is held at its value).");
   byId("bars").replaceChildren(...rows.map(({ id, name, value, block }) => {
     if (block === undefined) return barRow({ id: `bar-${id}`, name, value, largest });
@@ -54,17 +56,19 @@ function drawBars() {
     return row;
   }));
   byId("bars-total").replaceChildren(
-    make("span", {}, "Sum of all parts = logit"), make("strong", { id: "total" }, fixed(sum(rows.map((row) => row.value)))));
+    make("span", {}, rival ? "Sum of all parts = difference of the logits" : `Sum of all parts = ${unit}`), make("strong", { id: "total" }, fixed(sum(rows.map((row) => row.value)))));
 }
 
 function drawDetail(sources) {
-  const { attribution, target } = currentImage();
+  const image = currentImage();
+  const { attribution } = image;
+  const goal = `the ${unit} of ${classWords(image)}`;
   const block = state.detailBlock;
   for (const bar of byId("bars").querySelectorAll("button")) {
     bar.setAttribute("aria-pressed", String(Number(bar.dataset.block) === block));
   }
   byId("detail-all").hidden = block === null;
-  byId("detail-title").textContent = block === null ? "Through the attention of all blocks" : `Through the attention of block ${block + 1}`;
+  byId("detail-title").textContent = block === null ? "Through the attention of all blocks" : `Through the attention of block ${block}`;
   const map = block === null ? sumMaps(attribution.image_tokens) : attribution.image_tokens[block];
   const total = block === null ? sum(attribution.attention.map(sum)) : sum(attribution.attention[block]);
   const fromImage = sum(map);
@@ -76,14 +80,14 @@ function drawDetail(sources) {
   const largest = largestOf(heads);
   const digits = largest >= 1 ? 2 : largest >= 0.1 ? 3 : 4;
   byId("head-bars").replaceChildren(...heads.map((value, head) =>
-    barRow({ id: `head-${head}`, name: `Head ${head + 1}`, value, largest, digits })));
+    barRow({ id: `head-${head}`, name: `Head ${head}`, value, largest, digits })));
   const top = largestOf(map);
   const name = (token) => `${tokenName(token)}: ${significant(map[token - prefixCount])}`;
   sources.paint({
     colors: (token) => divergingCss(map[token - prefixCount], top),
     labels: name,
-    tip: (token) => [tokenName(token), `adds ${significant(map[token - prefixCount])} to the logit of ${target.name}`],
+    tip: (token) => [tokenName(token), `adds ${significant(map[token - prefixCount])} to ${goal}`],
   });
   divergingLegend(byId("source-legend"), top,
-    `lowers the logit of ${target.name}`, `raises it`);
+    `lowers ${goal}`, `raises it`);
 }

@@ -14,6 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from classlens import palette
@@ -27,9 +28,8 @@ _COLORS: Mapping[str, str] = {
     "opacity": str(palette.OPACITY),
 }
 """Colors of the figures that the style sheet uses too."""
-_LOGIT_DIGITS = 4
-_MAP_DIGITS = 3
 _PART_DIGITS = 6
+_INT16 = 32767
 
 
 def write_report(record: Mapping[str, Any], pictures: Sequence[Image.Image], path: Path) -> None:
@@ -38,8 +38,9 @@ def write_report(record: Mapping[str, Any], pictures: Sequence[Image.Image], pat
     ``write_report(record, [trace.picture(0)], Path("report.html"))``
 
     ``pictures[i]`` is the model's input for ``record["images"][i]``, RGB at ``input_size``. The file opens without a
-    server and loads nothing; its policy forbids every request and every script but its own. Token logits keep 4
-    significant digits, explanation maps 3, attribution 6. An existing file is replaced once the new one is complete.
+    server and loads nothing; its policy forbids every request and every script but its own. Token logits and maps are
+    rounded to 1/32,767 of the largest of their array, attribution to 6 digits. An existing file is replaced once the
+    new one is complete.
     Raises ``ClasslensError`` where pictures and images differ in number, or a value is not finite.
     """
     if len(pictures) != len(record["images"]):
@@ -56,7 +57,7 @@ def _page(record: Mapping[str, Any], pictures: Sequence[Image.Image]) -> str:
     style, script = _filled(_file_text("report.css"), _COLORS), _script()
     model = record["model"]["name"]
     images = record["images"]
-    subject = images[0]["name"] if len(images) == 1 else f"{len(images)} images"
+    subject = images[0]["label"] if len(images) == 1 else f"{len(images)} images"
     # Only this style and this script may act, so a hostile name that became markup would still do nothing.
     sources = f"style-src '{_digest(style)}'; script-src '{_digest(script)}'"
     policy = f"default-src 'none'; img-src data:; {sources}; base-uri 'none'; form-action 'none'"
@@ -79,7 +80,7 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
 def _data(record: Mapping[str, Any], pictures: Sequence[Image.Image]) -> Iterable[str]:
     """Shared data first, then one element for each image, which the page parses when the image is chosen."""
     shared = {key: record[key] for key in ("classlens", "model", "class_names", "sites", "top_k")}
-    shared["images"] = [{"name": image["name"]} for image in record["images"]]
+    shared["images"] = [{"name": image["label"]} for image in record["images"]]
     shared["pictures"] = [_data_uri(picture) for picture in pictures]
     yield _json_element("record", shared, subject="the record")
     for number, image in enumerate(record["images"]):
@@ -87,13 +88,41 @@ def _data(record: Mapping[str, Any], pictures: Sequence[Image.Image]) -> Iterabl
 
 
 def _compact(image: Mapping[str, Any]) -> dict[str, Any]:
-    tokens = {
-        site: {**facts, "top_logit": _rounded(facts["top_logit"], _LOGIT_DIGITS)}
-        for site, facts in image["tokens"].items()
-    }
-    explanation = {**image["explanation"], "values": _rounded(image["explanation"]["values"], _MAP_DIGITS)}
-    attribution = image["attribution"] and _rounded(image["attribution"], _PART_DIGITS)
-    return {**image, "tokens": tokens, "explanation": explanation, "attribution": attribution}
+    """The numbers of an image, with large arrays as whole numbers of two bytes."""
+    classes = [
+        {
+            **{key: one[key] for key in ("target", "blocks", "largest")},
+            "tokens": {
+                site: {name: _packed(values) for name, values in facts.items()} for site, facts in one["tokens"].items()
+            },
+            "explanations": {
+                name: {**maps, "values": _packed(maps["values"])} for name, maps in one["explanations"].items()
+            },
+            "attribution": one["attribution"]
+            and {
+                **_rounded(
+                    {key: part for key, part in one["attribution"].items() if key != "image_tokens"}, _PART_DIGITS
+                ),
+                "image_tokens": _packed(one["attribution"]["image_tokens"]),
+            },
+        }
+        for one in (image, *image["others"])
+    ]
+    kept = {key: image[key] for key in ("target", "against", "predictions")}
+    return {**kept, "name": image["label"], "classes": classes}
+
+
+def _packed(values: Any) -> Any:
+    """An array as base64 of 16-bit numbers, times ``scale``; as it is where whole numbers are larger."""
+    numbers = np.asarray(values)
+    if not np.isfinite(numbers).all():
+        return values  # refused when it is written
+    whole, largest = numbers.dtype.kind in "iu", float(np.abs(numbers).max(initial=0))
+    if whole and largest > _INT16:
+        return values
+    scale = 1.0 if whole or largest == 0 else largest / _INT16
+    data = np.round(numbers / scale).astype("<i2").tobytes()
+    return {"shape": list(numbers.shape), "scale": scale, "base64": base64.b64encode(data).decode("ascii")}
 
 
 def _rounded(value: Any, digits: int) -> Any:
