@@ -60,7 +60,7 @@ def test_a_panel_for_each_model_with_every_line_and_its_band() -> None:
         for condition, dash in (("clean", "-"), ("random_init", "--")):
             for tokens, color in (("cls", palette.CLS), ("image", palette.IMAGE_TOKENS)):
                 rows = own[(own["condition"] == condition) & (own["tokens"] == tokens)]
-                assert (color, dash, [1, 2, 3, 4], rows["value"].tolist()) in found
+                assert (color, dash, [0, 1, 2, 3], rows["value"].tolist()) in found
         assert (palette.MUTED, ":", [0, 1], [0.1, 0.1]) in found, "chance"
         bands = [np.asarray(one.get_paths()[0].vertices) for one in axes.collections]
         lowest = sorted(round(float(band[:, 1].min()), 6) for band in bands)
@@ -145,7 +145,7 @@ def test_a_heat_map_shows_classes_by_their_last_block(classes: int) -> None:
     shown = order if classes <= 30 else np.concatenate([order[:15], order[-15:]])
     np.testing.assert_array_equal(np.asarray(axes.images[0].get_array()), values[shown])
     assert [text.get_text() for text in axes.get_yticklabels()] == [f"class {number}" for number in shown]
-    assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "2"]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["0", "1"]
 
 
 def test_names_that_are_hostile_to_figures() -> None:

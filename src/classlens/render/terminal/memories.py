@@ -22,8 +22,8 @@ def memory_table(memories: xr.Dataset) -> Table:
     """The result of ``lens.memories`` as a table, with its sublayer, block and model as the title."""
     attrs = memories.attrs
     unit, where = _UNITS[attrs["sublayer"]], f"block {attrs['block']} of {attrs['model']}"
-    if "memory" in attrs:
-        table = Table(title=escape(f"Classes of {unit} {attrs['memory']}, {attrs['sublayer']}, {where}"))
+    if "unit" in attrs:
+        table = Table(title=escape(f"Classes of {unit} {attrs['unit']}, {attrs['sublayer']}, {where}"))
     else:
         table = Table(title=escape(f"Memories ({unit}s), {attrs['sublayer']}, {where}"))
         table.add_column(unit, justify="right")
@@ -33,7 +33,7 @@ def memory_table(memories: xr.Dataset) -> Table:
     if "top" in memories:
         table.add_column("its top class")
     for row in memory_record(memories)["rows"]:
-        first = [str(row["memory"])] if "memory" in row else []
+        first = [str(row["unit"])] if "unit" in row else []
         last = [row["top"]] if "top" in row else []
         cells = [*first, row["class_name"], f"{row['score']:.3f}", f"{row['cosine']:.3f}", *last]
         table.add_row(*map(escape, cells))

@@ -42,9 +42,11 @@ function unpacked(value) {
   if (value.base64 === undefined) return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, unpacked(inner)]));
   const bytes = Uint8Array.from(atob(value.base64), (letter) => letter.charCodeAt(0));
   const view = new DataView(bytes.buffer);
+  const { scale = [1] } = value;
+  const rowLength = bytes.length / 2 / scale.length;
   let next = 0;
-  const nested = ([size, ...inner]) => Array.from({ length: size },
-    () => (inner.length ? nested(inner) : value.scale * view.getInt16(2 * next++, true)));
+  const number = () => scale[Math.floor(next / rowLength)] * view.getInt16(2 * next++, true);
+  const nested = ([size, ...inner]) => Array.from({ length: size }, () => (inner.length ? nested(inner) : number()));
   return nested(value.shape);
 }
 

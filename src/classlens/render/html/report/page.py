@@ -39,8 +39,8 @@ def write_report(record: Mapping[str, Any], pictures: Sequence[Image.Image], pat
 
     ``pictures[i]`` is the model's input for ``record["images"][i]``, RGB at ``input_size``. The file opens without a
     server and loads nothing; its policy forbids every request and every script but its own. Token logits and maps are
-    rounded to 1/32,767 of the largest of their array, attribution to 6 digits. An existing file is replaced once the
-    new one is complete.
+    rounded to 1/32,767 of the largest of their block or map, attribution to 6 digits. An existing file is replaced once
+    the new one is complete.
     Raises ``ClasslensError`` where pictures and images differ in number, or a value is not finite.
     """
     if len(pictures) != len(record["images"]):
@@ -96,7 +96,7 @@ def _compact(image: Mapping[str, Any]) -> dict[str, Any]:
                 site: {name: _packed(values) for name, values in facts.items()} for site, facts in one["tokens"].items()
             },
             "explanations": {
-                name: {**maps, "values": _packed(maps["values"])} for name, maps in one["explanations"].items()
+                name: {**maps, "values": _packed(maps["values"], axes=2)} for name, maps in one["explanations"].items()
             },
             "attribution": one["attribution"]
             and {
@@ -112,17 +112,21 @@ def _compact(image: Mapping[str, Any]) -> dict[str, Any]:
     return {**kept, "name": image["label"], "classes": classes}
 
 
-def _packed(values: Any) -> Any:
-    """An array as base64 of 16-bit numbers, times ``scale``; as it is where whole numbers are larger."""
+def _packed(values: Any, axes: int = 1) -> Any:
+    """An array as base64 of 16-bit numbers, each times the ``scale`` of its place on the first axes.
+
+    Whole numbers stay as they are, in a list where 16 bits do not hold them.
+    """
     numbers = np.asarray(values)
-    if not np.isfinite(numbers).all():
-        return values  # refused when it is written
-    whole, largest = numbers.dtype.kind in "iu", float(np.abs(numbers).max(initial=0))
-    if whole and largest > _INT16:
-        return values
-    scale = 1.0 if whole or largest == 0 else largest / _INT16
-    data = np.round(numbers / scale).astype("<i2").tobytes()
-    return {"shape": list(numbers.shape), "scale": scale, "base64": base64.b64encode(data).decode("ascii")}
+    whole = numbers.dtype.kind in "iu"
+    if not np.isfinite(numbers).all() or (whole and np.abs(numbers).max(initial=0) > _INT16):
+        return values  # what is not finite is refused when it is written
+    rows = numbers.reshape(*numbers.shape[:axes], -1)
+    largest = np.ones(rows.shape[:-1]) * _INT16 if whole else np.abs(rows).max(axis=-1)
+    scale = np.array([float(f"{size / _INT16:.6g}") or 1.0 for size in largest.flat])
+    data = np.round(rows.reshape(len(scale), -1) / scale[:, None]).astype("<i2").tobytes()
+    packed = {"shape": list(numbers.shape), "base64": base64.b64encode(data).decode("ascii")}
+    return packed if whole else {**packed, "scale": scale.tolist()}
 
 
 def _rounded(value: Any, digits: int) -> Any:
