@@ -125,7 +125,7 @@ def test_commands(tmp_path: Path) -> None:
         scores = lens.view.space.weight @ lens.view.blocks[block].mlp.weight[:, 0]
         assert shown["rows"][0]["class_name"] == lens.classes.names[int(scores.argmax())]
         table = CliRunner().invoke(app, args[:-1], env={"COLUMNS": "100"}).stdout
-        assert f"Classes of hidden unit 0, mlp, block {block} of" in table
+        assert f"Classes of hidden unit 0, mlp, block {block} of" in " ".join(table.split())
         best = json.loads(CliRunner().invoke(app, [*args[:4], "--top", "1", "--json"]).stdout)["rows"][0]
         table = CliRunner().invoke(app, [*args[:4], "--top", "1"], env={"COLUMNS": "100"}).stdout
         cells = [cell.strip() for cell in table.splitlines()[-2].strip("│").split("│")]
