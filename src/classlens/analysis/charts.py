@@ -18,6 +18,8 @@ class Chart:
     """Values by column: only rows with one of these are drawn, in this order."""
     rows: str | None = None
     columns: str | None = "model"
+    chance_label: str = "chance: 1 in C classes"
+    """Meaning of the dotted lines, at the values of a column ``chance``."""
     max_columns: int = 4
     """Largest number of panels side by side; further panels go on below."""
 

@@ -1,4 +1,8 @@
-"""The random twin of a model: the same architecture as its library initializes it, from a recorded seed."""
+"""The random twin of a model: the same architecture as its library initializes it, from a recorded seed.
+
+Two parts follow the trained model, since the library's initialization would make a twin that says nothing: LayerScale,
+and a classifier head that is all zeros.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +44,26 @@ def random_twin(model: str | Path | nn.Module | ModelView, lens: Lens, options: 
             width = sum(readout.space.weight.shape[1] for readout in lens.view.readouts)
             twin_options["head"] = nn.Linear(width, rows)
         loaded = load_model(model, pretrained=False, **twin_options)
+    redraw_layer_scale(loaded.view, lens.view, seed)
     redraw_zero_heads(loaded.view, seed)
     return Lens(loaded)
+
+
+def redraw_layer_scale(view: ModelView, trained: ModelView, seed: int) -> None:
+    """Set each LayerScale to the values of the trained model in a random order.
+
+    Libraries start LayerScale near zero (1e-5), so that blocks of a twin would add nothing, and every token would keep
+    the ranks of its embedding.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in view.module.parameters()}
+    for block, trained_block in zip(view.blocks, trained.blocks, strict=True):
+        for output, trained_output in ((block.attn, trained_block.attn), (block.mlp, trained_block.mlp)):
+            scale, values = output.scale, trained_output.scale
+            if scale is None or values is None or scale.untyped_storage().data_ptr() not in parameters:
+                continue
+            with torch.no_grad():
+                scale.copy_(values.flatten()[torch.randperm(values.numel(), generator=generator)].view_as(scale))
 
 
 def redraw_zero_heads(view: ModelView, seed: int) -> None:

@@ -77,3 +77,15 @@ def test_classes_that_the_twin_has_not_reached_count_for_nothing(tmp_path: Path)
     rows = table.groupby("condition")[["value", "images"]].agg(["min", "max"])
     assert rows.loc["clean"].tolist() == pytest.approx([(1 / 2 + 0 + 1) / 3] * 2 + [5, 5], abs=1e-12)
     assert rows.loc["random_init"].tolist() == pytest.approx([(1 / 2 + 0) / 2] * 2 + [3, 3], abs=1e-12)
+
+
+@pytest.mark.parametrize(("classes", "chance"), [(4, 1.0), (10, 1 - 0.5**5), (1000, 1 - 0.995**5)])
+def test_chance_of_random_memories(tmp_path: Path, classes: int, chance: float) -> None:
+    """Five sets of five random classes hold the class of a token that often; other definitions have no such chance."""
+    table, _ = table_and_contents(tmp_path, StoreSpec(conditions=("clean",), classes=classes), NAME)
+    by_value = table["by"] == "by_value"
+    assert table["chance"][by_value].tolist() == pytest.approx([chance] * int(by_value.sum()), abs=1e-12)
+    assert table["chance"][~by_value].isna().all()
+    random = np.random.default_rng(0)
+    best = np.argsort(random.random((4000, 5, classes)), axis=-1)[..., :5]
+    assert float((best == 1).any(axis=(1, 2)).mean()) == pytest.approx(chance, abs=4 * 0.5 / 4000**0.5)

@@ -80,7 +80,7 @@ def _lines(chart: Lines, table: pd.DataFrame, labels: Labels) -> Figure:
             blocks = sorted(panel.table["block"].unique())
             axes.set_xticks(blocks[:: -(-len(blocks) // 8)])
         _finish(panel, chart.value, grid="y")
-    _legend(figure, table, chart.color, colors, labels, chart.dash)
+    _legend(figure, table, chart, colors, labels, chart.dash)
     return figure
 
 
@@ -117,7 +117,7 @@ def _dots(chart: Dots, table: pd.DataFrame, labels: Labels) -> Figure:
         axes.set_xlim(-0.02, 1.02)
         axes.set_xlabel(chart.value if panel is panels[-1] else "", fontsize=9)
         _finish(panel, "", grid="x")
-    _legend(figure, table, chart.color, colors, labels, None)
+    _legend(figure, table, chart, colors, labels, None)
     return figure
 
 
@@ -199,7 +199,12 @@ def _chances(table: pd.DataFrame) -> list[float]:
 
 
 def _legend(
-    figure: Figure, table: pd.DataFrame, column: str, colors: Mapping[str, str], labels: Labels, dash: str | None
+    figure: Figure,
+    table: pd.DataFrame,
+    chart: Lines | Dots,
+    colors: Mapping[str, str],
+    labels: Labels,
+    dash: str | None,
 ) -> None:
     handles = [
         Line2D([], [], color=color, linewidth=2.2, label=plain(label_text(value, labels)))
@@ -210,8 +215,8 @@ def _legend(
             label = label_text(value, labels)
             handles.append(Line2D([], [], color=MUTED, linestyle="-" if value == CLEAN else "--", label=label))
     if _chances(table):
-        handles.append(Line2D([], [], color=MUTED, linestyle=":", label="chance: 1 in C classes"))
-    if len(handles) > 1 or column == "tokens":
+        handles.append(Line2D([], [], color=MUTED, linestyle=":", label=chart.chance_label))
+    if len(handles) > 1 or chart.color == "tokens":
         figure.legend(
             handles=handles,
             loc="outside lower center",
