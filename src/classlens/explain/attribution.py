@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -38,58 +39,91 @@ def attribute(recording: Recording, target: ClassOrWeights, *, check: bool = Tru
 
     Raises ClasslensError where a block adds something else than its heads, unless ``check`` is off.
     """
+    return attribute_each(recording, [target], check=check)[0]
+
+
+def attribute_each(recording: Recording, targets: Sequence[ClassOrWeights], *, check: bool = True) -> list[Attribution]:
+    """``attribute`` for several targets with one pass of the model."""
     recording.require_same_edits()
     heads = max(block.heads for block in recording.view.blocks)
-    groups = slices(len(target), _WEIGHTS // (heads * recording.tokens.count**2))
-    parts = [_attribute(recording, target[images], images, check) for images in groups]
+    groups = slices(len(targets[0]), _WEIGHTS // (heads * recording.tokens.count**2))
+    parts = [_attribute(recording, [target[images] for target in targets], images, check) for images in groups]
     names = [field.name for field in fields(Attribution)]
-    return Attribution(*(torch.cat([getattr(part, name) for part in parts]).cpu() for name in names))
+    return [
+        Attribution(*(torch.cat([getattr(part, name) for part in of_target]).cpu() for name in names))
+        for of_target in zip(*parts, strict=True)
+    ]
 
 
-def _attribute(recording: Recording, target: Tensor, images: slice, check: bool) -> Attribution:
-    view = recording.view
-    last = recording.state("resid_post", len(view.blocks) - 1, images)
-    functionals = []
-    bias = last.new_zeros(len(last), dtype=compute_dtype(last.dtype))
-    for readout in view.readouts:
-        direction, weights, constant = readout.space.frozen(last[:, readout.pooled], target)
-        if not readout.counts_bias and readout.space.bias is not None:
-            constant = constant - select_classes(readout.space.bias.to(constant.dtype), target)
-        bias = bias + constant * readout.weight
-        functionals.append((readout.pooled, Functional(direction, weights * readout.weight)))
-    attention: list[Tensor] = []
+def _attribute(recording: Recording, targets: Sequence[Tensor], images: slice, check: bool) -> list[Attribution]:
+    sums = [_Sum.of(recording, target, images) for target in targets]
 
     def attend(number: int, pattern: Tensor) -> None:
         """Contributions of one block's heads while the model runs again, so that its attention weights are dropped."""
-        nonlocal bias
+        for each in sums:
+            each.attend(number, pattern, check)
+
+    run(recording.view, recording.pixels[images], {"attention": attend}, unfused=True)
+    return [each.finish() for each in sums]
+
+
+@dataclass
+class _Sum:
+    """The contributions to one logit of some images, as they are added up."""
+
+    recording: Recording
+    images: slice
+    functionals: list[tuple[slice, Functional]]
+    bias: Float[Tensor, " image"]
+    attention: list[Float[Tensor, "image head token"]]
+
+    @classmethod
+    def of(cls, recording: Recording, target: Tensor, images: slice) -> _Sum:
+        view = recording.view
+        last = recording.state("resid_post", len(view.blocks) - 1, images)
+        functionals = []
+        bias = last.new_zeros(len(last), dtype=compute_dtype(last.dtype))
+        for readout in view.readouts:
+            direction, weights, constant = readout.space.frozen(last[:, readout.pooled], target)
+            if not readout.counts_bias and readout.space.bias is not None:
+                constant = constant - select_classes(readout.space.bias.to(constant.dtype), target)
+            bias = bias + constant * readout.weight
+            functionals.append((readout.pooled, Functional(direction, weights * readout.weight)))
+        return cls(recording, images, functionals, bias, [])
+
+    def attend(self, number: int, pattern: Float[Tensor, "image head query token"], check: bool) -> None:
+        recording, images = self.recording, self.images
         total: Tensor | float = 0.0
         added: Tensor | float = 0.0
-        for tokens, functional in functionals:
+        for tokens, functional in self.functionals:
             inside = (recording.before_norm(name, number, images, tokens) for name in ("attn_raw", "attn_joined"))
-            through, constant = functional.through(view.blocks[number].attn, *inside)
+            through, constant = functional.through(recording.view.blocks[number].attn, *inside)
             values = recording.activation("values", number)[images]
             total = total + head_contributions(through, attention=pattern[:, :, tokens], values=values)
-            bias = bias + constant
+            self.bias = self.bias + constant
             added = added + functional(recording.activation("attn_out", number)[images, tokens]) - constant
         assert isinstance(total, Tensor)
         assert isinstance(added, Tensor)
         if check:
-            _check_heads(view, number, total, added)
-        attention.append(total)
+            _check_heads(recording.view, number, total, added)
+        self.attention.append(total)
 
-    run(view, recording.pixels[images], {"attention": attend}, unfused=True)
-    mlp = []
-    for number, block in enumerate(view.blocks):
-        total = torch.zeros_like(bias)
-        for tokens, functional in functionals:
-            inside = (recording.before_norm(name, number, images, tokens) for name in ("mlp_raw", "mlp_joined"))
-            _, constant = functional.through(block.mlp, *inside)
-            total = total + functional(recording.activation("mlp_out", number)[images, tokens]) - constant
-            bias = bias + constant
-        mlp.append(total)
-    embed = sum(functional(recording.activation("embed", 0)[images, tokens]) for tokens, functional in functionals)
-    assert isinstance(embed, Tensor)
-    return Attribution(embed, torch.stack(attention, dim=1), torch.stack(mlp, dim=1), bias)
+    def finish(self) -> Attribution:
+        recording, images = self.recording, self.images
+        mlp = []
+        for number, block in enumerate(recording.view.blocks):
+            total = torch.zeros_like(self.bias)
+            for tokens, functional in self.functionals:
+                inside = (recording.before_norm(name, number, images, tokens) for name in ("mlp_raw", "mlp_joined"))
+                _, constant = functional.through(block.mlp, *inside)
+                total = total + functional(recording.activation("mlp_out", number)[images, tokens]) - constant
+                self.bias = self.bias + constant
+            mlp.append(total)
+        embed = sum(
+            functional(recording.activation("embed", 0)[images, tokens]) for tokens, functional in self.functionals
+        )
+        assert isinstance(embed, Tensor)
+        return Attribution(embed, torch.stack(self.attention, dim=1), torch.stack(mlp, dim=1), self.bias)
 
 
 def _check_heads(
@@ -117,9 +151,8 @@ def logit_attribution(
     tokens that the head pools, and ``d`` and ``w`` make the logit the linear function ``Σ_q w_q x_q · d + constant`` of
     the last hidden states while the scale of every norm is held at its value. With the embeddings, MLPs and biases
     (``trace.attribution``) the sum over blocks, heads and all tokens is the logit; with ``against``, the difference of
-    the two logits. Raises ClasslensError for a head
-    that pools by attention. Source: the direct path of Elhage et al., *A Mathematical Framework for Transformer
-    Circuits*, 2021 (transformer-circuits.pub).
+    the two logits. Raises ClasslensError for a head that pools by attention. Source: the direct path of Elhage et al.,
+    *A Mathematical Framework for Transformer Circuits*, 2021 (transformer-circuits.pub).
     """
     classes = target.to(recording.view.device)
     weights = classes if against is None else _hot(recording, target) - _hot(recording, against)
@@ -142,9 +175,15 @@ def log_odds(
         view.require_exclusive("log odds", "use logit_attribution; or load it with multi_label=True for binary logits")
     if against is not None or view.multi_label:
         return logit_attribution(recording, target, against=against)
+    return attribute(recording, odds_weights(recording, target)).attention[..., recording.tokens.image]
+
+
+def odds_weights(recording: Recording, target: Int[Tensor, " image"]) -> Float[Tensor, "image category"]:
+    """The slopes of a class's log odds by the logits: 1, and minus the softmax over its rivals; of a label 1 alone."""
     logits, hot = recording.logits.to(recording.dtype), _hot(recording, target)
-    rivals = logits.masked_fill(hot.bool(), -torch.inf).softmax(dim=1)
-    return attribute(recording, hot - rivals).attention[..., recording.tokens.image]
+    if not recording.view.exclusive:
+        return hot
+    return hot - logits.masked_fill(hot.bool(), -torch.inf).softmax(dim=1)
 
 
 def _hot(recording: Recording, classes: Int[Tensor, " image"]) -> Float[Tensor, "image category"]:

@@ -2,60 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
+from jaxtyping import Int
 from torch import Tensor
 
 from classlens.core.arrays import Array
 from classlens.core.scores import Share
+from classlens.explain.attribution import Attribution, attribute_each, odds_weights
+from classlens.explain.class_logits import token_logits
 from classlens.explain.registry import DEFAULT_METHODS, METHODS, is_defined
-from classlens.lens.facts import recorded_facts
+from classlens.forward.isolation import isolated
+from classlens.forward.recording import Recording
+from classlens.lens.facts import site_blocks
 from classlens.lens.trace import Trace
 from classlens.models.view import ModelView, Site
 
 Record = dict[str, Any]
 
 
-def class_records(trace: Trace, target: Tensor, sites: tuple[Site, ...]) -> list[Record]:
-    """The record of one class of each image of a trace; ``target`` holds an index per image."""
-    view = trace.recording.view
-    facts = {
-        site: facts.sel(site=site)
-        for group in (sites[:1], sites[1:])
-        for facts in [recorded_facts(trace.recording, group, target).dataset(trace.names, trace.classes, target)]
-        for site in group
-    }
-    shown = {name: _explain(trace, name, target) for name in shown_methods(view)}
-    weights = {name: _weights(trace, name, target) for name in shown}
-    attribution = trace.attribution(target) if _additive(view) else None
-    value = "rank" if view.exclusive else "logit"
-    records = []
-    for number, index in enumerate(target.tolist()):
-        parts = None if attribution is None else _parts(attribution.isel(image=number))
-        values = {site: dataset[value].isel(image=number) for site, dataset in facts.items()}
-        records.append(
-            {
-                "target": {"index": index, "name": trace.classes.names[index]},
-                "tokens": {site: {value: _plain(values[site].values)} for site in sites},
-                "blocks": _evolution(values["resid_post"]),
-                "explanations": {
-                    name: {
-                        "label": METHODS[name].label,
-                        "loss": maps.attrs.get("loss"),
-                        "weight": float(weights[name][number]),
-                        "values": significant(maps.values[number]),
-                    }
-                    for name, maps in shown.items()
-                },
-                "attribution": parts,
-                "largest": None if parts is None else _largest(parts),
-            }
-        )
+@isolated
+def class_records(trace: Trace, candidates: Int[Tensor, "image place"], sites: tuple[Site, ...]) -> list[list[Record]]:
+    """The record of each candidate class of each image of a trace, by image and place; one pass for all classes."""
+    recording, classes = trace.recording, candidates.unbind(dim=1)
+    value = "rank" if recording.view.exclusive else "logit"
+    standing = {site: _standing(recording, candidates, site) for site in sites}
+    attributions, maps = _attributed(trace, classes)
+    records: list[list[Record]] = []
+    for number in range(len(trace)):
+        records.append([])
+        for place, target in enumerate(classes):
+            index = int(target[number])
+            parts = attributions and _parts(attributions[place], recording, number, index)
+            values = {site: standing[site][number, place].numpy() for site in sites}
+            explanations = {name: _map(trace, name, by_place[place], target, number) for name, by_place in maps.items()}
+            records[-1].append(
+                {
+                    "target": {"index": index, "name": trace.classes.names[index]},
+                    "tokens": {site: {value: _plain(values[site])} for site in sites},
+                    "blocks": _evolution(values["resid_post"], recording.tokens.kinds),
+                    "explanations": explanations,
+                    "attribution": parts,
+                    "largest": parts and _largest(parts),
+                }
+            )
     return records
+
+
+def _standing(recording: Recording, candidates: Int[Tensor, "image place"], site: Site) -> Tensor:
+    """Ranks of each candidate, or its logits where outputs have no ranks: ``[image, place, block, token]``."""
+    view = recording.view
+    shape = (*candidates.shape, len(site_blocks(view, site)), recording.tokens.count)
+    result = torch.empty(shape, dtype=torch.int64 if view.exclusive else torch.float64)
+    for images, block, tokens, logits in token_logits(recording, site):
+        for place, index in enumerate(candidates[images].to(logits.device).unbind(dim=1)):
+            own = logits.gather(2, index[:, None, None].expand(-1, logits.shape[1], 1))
+            values = (logits > own).sum(dim=2) if view.exclusive else own[..., 0]
+            result[images, place, block, tokens] = values.to(result)
+    return result
+
+
+def _attributed(trace: Trace, classes: Sequence[Tensor]) -> tuple[list[Attribution] | None, dict[str, list[Tensor]]]:
+    """The attribution of each class, where it is defined, and the maps of each shown method, by place."""
+    recording = trace.recording
+    device, image_tokens = recording.view.device, recording.tokens.image
+    maps: dict[str, list[Tensor]] = {}
+    attributions: list[Attribution] | None = None
+    if all(readout.space.pool is None for readout in recording.view.readouts):
+        odds = [odds_weights(recording, target).to(device) for target in classes]
+        both = attribute_each(recording, [*(target.to(device) for target in classes), *odds])
+        attributions, odds_attributions = both[: len(classes)], both[len(classes) :]
+        first = shown_methods(recording.view)[0]
+        maps[first] = [part.attention[..., image_tokens] for part in odds_attributions]
+    options = {} if recording.view.exclusive else {"loss": "logit"}
+    gradients = [trace.explain(target, method="class_gradient", **options) for target in classes]
+    maps["class_gradient"] = [torch.from_numpy(gradient.values) for gradient in gradients]
+    return attributions, maps
+
+
+def _map(trace: Trace, name: str, values: Tensor, target: Tensor, number: int) -> Record:
+    # Losses of other heads than those of exclusive classes are no differences of logits.
+    loss = ("cross_entropy" if trace.recording.view.exclusive else "logit") if name == "class_gradient" else None
+    weight = _rivals_share(trace, number, int(target[number])) if name == "log_odds" else 1.0
+    return {"label": METHODS[name].label, "loss": loss, "weight": weight, "values": significant(values[number].numpy())}
 
 
 def shown_methods(view: ModelView) -> tuple[str, ...]:
@@ -97,46 +129,35 @@ def class_words(image: Mapping[str, Any]) -> str:
     return f"{image['target']['name']}{rival}"
 
 
-def _explain(trace: Trace, name: str, target: Tensor) -> xr.DataArray:
-    # Losses of other heads are no differences of logits.
-    loss = {} if trace.recording.view.exclusive or "loss" not in METHODS[name].options else {"loss": "logit"}
-    return trace.explain(target, method=name, **loss)
+def _rivals_share(trace: Trace, number: int, index: int) -> float:
+    """``1 - p`` of a class, the factor that makes log odds of classes differ as their logits do; 1 for a label."""
+    if not trace.recording.view.exclusive:
+        return 1.0
+    logits = trace.recording.logits[number].cpu().double()
+    rivals = torch.cat([logits[:index], logits[index + 1 :]])
+    return float((rivals.logsumexp(dim=0) - logits.logsumexp(dim=0)).exp())
 
 
-def _weights(trace: Trace, name: str, target: Tensor) -> Tensor:
-    """By image, the factor that makes maps of classes differ as their logits do: ``1 - p`` for log odds."""
-    logits = trace.recording.logits.cpu().double()
-    if name != "log_odds" or not trace.recording.view.exclusive:
-        return torch.ones(len(logits))
-    others = logits.scatter(1, target[:, None], -torch.inf)
-    return (others.logsumexp(dim=1) - logits.logsumexp(dim=1)).exp()
-
-
-def _additive(view: ModelView) -> bool:
-    """Whether a logit is a sum of contributions (law 3): that of a pool that is not linear in the tokens is none."""
-    return all(readout.space.pool is None for readout in view.readouts)
-
-
-def _parts(attribution: xr.Dataset) -> Record:
-    image_tokens = attribution.attention_token.isel(token=attribution.token_kind.values == "image")
+def _parts(attribution: Attribution, recording: Recording, number: int, index: int) -> Record:
+    by_token = attribution.attention[number]
     return {
-        "logit": float(attribution.logit),
-        "embed": float(attribution.embed),
-        "attention": attribution.attention.values.tolist(),
-        "mlp": attribution.mlp.values.tolist(),
-        "bias": float(attribution.bias),
-        "image_tokens": significant(image_tokens.values.sum(axis=1)),
+        "logit": float(recording.logits[number, index]),
+        "embed": float(attribution.embed[number]),
+        "attention": by_token.sum(dim=-1).tolist(),
+        "mlp": attribution.mlp[number].tolist(),
+        "bias": float(attribution.bias[number]),
+        "image_tokens": significant(by_token[..., recording.tokens.image].sum(dim=1).numpy()),
     }
 
 
-def _evolution(values: xr.DataArray) -> list[Record]:
+def _evolution(values: Array, kinds: Sequence[str]) -> list[Record]:
     """Per block, for ranks: the rank at ``[CLS]`` and the share of image tokens on top. For logits: both means."""
-    kinds = values.token_kind.values
+    is_image, is_cls = (np.array(kinds) == kind for kind in ("image", "cls"))
     rows = []
-    for block in values.block.values:
-        of_block = values.sel(block=block).values
-        image, cls = of_block[kinds == "image"], of_block[kinds == "cls"]
-        if values.name == "rank":
+    for block, of_block in enumerate(values):
+        image, cls = of_block[is_image], of_block[is_cls]
+        facts: Record
+        if values.dtype.kind == "i":
             hits = image == 0
             facts = {
                 "cls_rank": int(cls[0]) if len(cls) else None,
@@ -144,7 +165,7 @@ def _evolution(values: xr.DataArray) -> list[Record]:
             }
         else:
             facts = {"cls_logit": float(cls[0]) if len(cls) else None, "mean_logit": float(image.mean())}
-        rows.append({"block": int(block), **facts})
+        rows.append({"block": block, **facts})
     return rows
 
 

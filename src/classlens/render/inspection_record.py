@@ -106,10 +106,10 @@ def _images(trace: Trace, target: Target, against: Class | None, top: int) -> It
     tops = {site: trace.top(site, top) for site in sites}
     predictions = _predictions(trace, top)
     candidates = _candidates(trace, target, against)
-    records = [class_records(trace, candidates[:, place], sites) for place in range(candidates.shape[1])]
+    records = class_records(trace, candidates, sites)
     for number in range(len(trace)):
-        image = records[0][number]
-        distinct = {record[number]["target"]["index"]: record[number] for record in reversed(records[1:])}
+        image, *others = records[number]
+        distinct = {record["target"]["index"]: record for record in reversed(others)}
         distinct.pop(image["target"]["index"], None)
         rival = None if against is None else int(candidates[number, 1])
         rival = None if rival == image["target"]["index"] else rival  # as a prediction may be
