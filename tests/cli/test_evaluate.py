@@ -76,7 +76,7 @@ def test_metrics_without_curves_have_no_figures(data: str, tmp_path: Path) -> No
         (("--methods", "class_gradient:loss=logit:loss=logit"), "has the option 'loss' twice"),
         (("--metrics", "auc"), "metric 'auc' is not known"),
         (("--data", "folder:/nowhere"), "is not a folder"),
-        pytest.param(("--batch-size", "many"), "batch size 'many' cannot be used", marks=pytest.mark.wrong_types),
+        pytest.param(("--batch-size", "many"), "batch_size 'many' cannot be used", marks=pytest.mark.wrong_types),
     ],
 )
 @pytest.mark.wrong_types

@@ -69,11 +69,11 @@ def test_lines_for_machines(data: str, tmp_path: Path) -> None:
     [
         (("--data", "flder:/x"), "did you mean 'folder:ROOT'?"),
         (("--data", "folder:/nowhere"), "is not a folder"),
-        (("--batch-size", "many"), "batch size 'many' cannot be used"),
+        (("--batch-size", "many"), "batch_size 'many' cannot be used"),
         (("--transform", "mine"), "transform 'mine' is not known"),
         (("--dtype", "int8"), "dtype 'int8' is not known"),
         (("--engine", "spark"), "engine 'spark' is not known"),
-        (("--per-class", "0"), "per_class is 0"),
+        (("--per-class", "0"), "per_class 0 cannot be used"),
         (("--split", "validation"), "has no split 'validation'"),
     ],
 )

@@ -116,14 +116,14 @@ def test_passes_of_little_memory(train: str, test: str, tmp_path: Path) -> None:
         (("--alpha", "small"), "alpha 'small' cannot be used"),
         (("--alpha", "0"), "alpha 0.0 cannot be used"),
         (("--sites", "resid_pots"), "did you mean 'resid_post'"),
-        (("--tokens", "dist"), "no tokens 'dist'"),
+        (("--tokens", "dist"), "tokens 'dist' is not known"),
         (("--ram", "lots"), "ram 'lots' is no amount of RAM"),
         (("--ram", "1kB"), "is too little"),
         (("--train", "folder:/nowhere"), "is not a folder"),
         (("--test-split", "validation"), "has no split 'validation'"),
-        (("--batch-size", "many"), "batch size 'many' cannot be used"),
+        (("--batch-size", "many"), "batch_size 'many' cannot be used"),
         (("--tuned-lens", "/nowhere.safetensors"), "cannot be read"),
-        (("--train-limit", "0"), "limit is 0"),
+        (("--train-limit", "0"), "limit 0 cannot be used"),
     ],
 )
 @pytest.mark.wrong_types
@@ -204,10 +204,10 @@ def test_a_tuned_lens_from_a_command(train: str, test: str, lens: Path, tmp_path
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (("--tokens", "cls"), "tokens 'cls' are not known"),
-        (("--epochs", "0"), "epochs is 0"),
-        (("--held-out", "1"), "held_out 1.0 is no share"),
-        (("--learning-rate", "0"), "learning rate 0.0"),
+        (("--tokens", "cls"), "tokens 'cls' is not known"),
+        (("--epochs", "0"), "epochs 0 cannot be used"),
+        (("--held-out", "1"), "held_out 1.0 cannot be used"),
+        (("--learning-rate", "0"), "learning_rate 0.0"),
         (("--ram", "lots"), "ram 'lots'"),
         (("--data", "flder:/x"), "did you mean 'folder:ROOT'?"),
         (("--limit", "1"), "give at least 2"),

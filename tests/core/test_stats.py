@@ -17,7 +17,6 @@ from scipy import stats
 from classlens.core import stats as module
 from classlens.core.stats import (
     Statistics,
-    check_statistics,
     estimate,
     flip_signs,
     holm,
@@ -327,14 +326,14 @@ def test_results_do_not_depend_on_how_much_is_drawn_at_once(scratch: int, monkey
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"permutations": 0}, "permutations 0 is too few"),
-        ({"resamples": 0}, "resamples 0 is too few"),
-        ({"confidence": 0.0}, "confidence 0.0 is out of range"),
-        ({"confidence": 1.0}, "confidence 1.0 is out of range"),
-        ({"seed": -1}, "seed -1 is negative"),
+        ({"permutations": 0}, "permutations 0 cannot be used: give a whole number of at least 1"),
+        ({"resamples": 0}, "resamples 0 cannot be used"),
+        ({"confidence": 0.0}, "confidence 0.0 cannot be used: give a number between 0 and 1"),
+        ({"confidence": 1.0}, "confidence 1.0 cannot be used"),
+        ({"seed": -1}, "seed -1 cannot be used"),
     ],
 )
 def test_settings_out_of_range(change: dict[str, Any], message: str) -> None:
-    check_statistics(Statistics(permutations=1, resamples=1, confidence=0.01, seed=0))
+    Statistics(permutations=1, resamples=1, confidence=0.01, seed=0)
     with pytest.raises(ClasslensError, match=message):
-        check_statistics(replace(Statistics(), **change))
+        replace(Statistics(), **change)

@@ -124,7 +124,7 @@ def test_counts_below_one(name: str, count: int, spec: str) -> None:
 
 
 def test_a_seed_below_zero(spec: str) -> None:
-    refused(lambda: open_dataset(spec, limit=2, seed=-1), "seed is -1")
+    refused(lambda: open_dataset(spec, limit=2, seed=-1), "seed -1 cannot be used")
 
 
 def test_per_class_needs_labels(tmp_path: Path) -> None:

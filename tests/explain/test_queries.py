@@ -79,10 +79,12 @@ def test_refusals() -> None:
         "'cls', 'reg0', 'reg1'",
     )
     query: Any
-    for query in (1.5, 7, -1, True):
+    for query in (1.5, True, (1.5, 2), ("cls", 1)):
+        refused(partial(trace.explain, 0, query=query, method="class_gradient"), "query ", "a position")
+    for query in (7, -1):
         explain = partial(trace.explain, 0, query=query, method="class_gradient")
         refused(explain, "query ", "a whole number from 0 to 6")
-    for query in ((3,), (1.5, 2), (2, 0), (0, -1), [0, 1, 1], ("cls", 1)):
+    for query in ((3,), (2, 0), (0, -1), [0, 1, 1]):
         refused(
             lambda query=query: trace.explain(0, method="rollout", query=query),  # type: ignore[misc]
             "query ",

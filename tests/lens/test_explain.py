@@ -126,7 +126,7 @@ def test_refusals() -> None:
     lens, pixels = classlens.load(zoo.build("cls")), zoo.pixels("cls")
     gradient = partial(lens.explain, pixels, 0, method="class_gradient")
     refused(lambda: gradient(against=1, loss="cross_entropy"), "'cross_entropy'", "against")
-    refused(lambda: lens.explain(pixels, 0, batch_size=0), "batch_size is 0")
+    refused(lambda: lens.explain(pixels, 0, batch_size=0), "batch_size 0 cannot be used")
     refused(lambda: gradient(query="dist"), "'dist'")
     refused(lambda: lens.explain(pixels, 0, method="rollout", loss="logit"), "has no option 'loss'")
     refused(lambda: lens.explain(pixels, method="gradcam"), "did you mean 'grad_cam'")

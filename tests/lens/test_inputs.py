@@ -140,9 +140,9 @@ ZEROS = torch.zeros(1, 3, 32, 32)
         (torch.zeros(1, 3, 64, 48), ["64×48", "32×32", "'builtin:cifar10'"]),
         ([], ["no images"]),
         ([ZEROS], ["image 0", "Tensor"]),
-        (None, ["NoneType"]),
-        (3, ["int"]),
-        (b"cat.png", ["bytes"]),
+        (None, ["images None cannot be used: give a path"]),
+        (3, ["images 3 cannot be used"]),
+        (b"cat.png", ["images b'cat.png' cannot be used"]),
         ([photo(), 3], ["image 1", "int"]),
         (np.zeros((3, 40, 50), np.uint8), ["[3, 40, 50]", "channels"]),
         (np.full((40, 40, 3), 2.0), ["0 to 1"]),
@@ -163,7 +163,7 @@ def test_what_is_no_image(lens: classlens.Lens, images: Any, parts: list[str]) -
 
 @pytest.mark.parametrize("batch_size", [0, -3])
 def test_a_batch_of_nothing(lens: classlens.Lens, batch_size: int) -> None:
-    with pytest.raises(ClasslensError, match=f"batch_size is {batch_size}"):
+    with pytest.raises(ClasslensError, match=f"batch_size {batch_size} cannot be used"):
         lens.trace(ZEROS, batch_size=batch_size)
 
 

@@ -195,9 +195,9 @@ def test_weights_that_are_not_finite_are_named(value: float) -> None:
 @pytest.mark.parametrize("batch_size", [0, -1])
 def test_a_batch_holds_an_image(batch_size: int) -> None:
     lens, pixels = classlens.load(zoo.build("cls")), zoo.pixels("cls")
-    with pytest.raises(classlens.ClasslensError, match=f"batch_size is {batch_size}"):
+    with pytest.raises(classlens.ClasslensError, match=f"batch_size {batch_size} cannot be used"):
         lens.trace(pixels, batch_size=batch_size)
-    with pytest.raises(classlens.ClasslensError, match=f"batch_size is {batch_size}"):
+    with pytest.raises(classlens.ClasslensError, match=f"batch_size {batch_size} cannot be used"):
         lens.facts(pixels, "mlp_out", 0, batch_size=batch_size)
 
 

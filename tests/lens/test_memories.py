@@ -85,8 +85,12 @@ def test_more_places_than_there_are(scaled: Lens) -> None:
 
 def test_refusals(scaled: Lens) -> None:
     refused(lambda: memory_classes(scaled, "mpl", 0, 0), "sublayer 'mpl' is not known")  # type: ignore[arg-type]
-    refused(lambda: memory_classes(scaled, "mlp", 2, 0), "block 2 does not exist", "blocks 0 to 1")
-    refused(lambda: memory_classes(scaled, "mlp", 0, 48), "unit 48 does not exist", "units 0 to 47 in mlp")
-    refused(lambda: memory_classes(scaled, "attn", 0, -1), "unit -1 does not exist", "units 0 to 11 in attn")
-    refused(lambda: class_memories(scaled, "mlp", 0, 0, k=0), "k is 0")
+    refused(lambda: memory_classes(scaled, "mlp", 2, 0), "block 2 cannot be used: give a whole number from 0 to 1")
+    refused(lambda: memory_classes(scaled, "mlp", 0, 48), "unit 48 ", "a whole number from 0 to 47 in mlp")
+    refused(
+        lambda: memory_classes(scaled, "attn", 0, -1),
+        "unit -1 ",
+        "a whole number from 0 to 11 in attn",
+    )
+    refused(lambda: class_memories(scaled, "mlp", 0, 0, k=0), "k 0 cannot be used: give a whole number of at least 1")
     refused(lambda: class_memories(scaled, "mlp", 0, "kind 33"), "kind 33")

@@ -14,8 +14,9 @@ from classlens.analysis.image_table import CONTENT, image_rows
 from classlens.analysis.measured_store import MeasuredStore, StoredBatch, open_measured_stores
 from classlens.analysis.pairs import compare
 from classlens.analysis.registry import EXPERIMENTS
+from classlens.core.arguments import AnyPath, checked
 from classlens.core.home import with_home
-from classlens.core.stats import Statistics, check_statistics
+from classlens.core.stats import Statistics
 from classlens.errors import ClasslensError, require_extra
 from classlens.tasks.tokens.conditions.registry import CONDITIONS
 
@@ -67,8 +68,9 @@ class AnalyzeResult:
 
 
 @with_home
+@checked
 def analyze(
-    stores: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Mapping[str, str | os.PathLike[str]],
+    stores: AnyPath | Sequence[AnyPath] | Mapping[str, AnyPath],
     *,
     experiments: str | Collection[str] = "all",
     statistics: Statistics | None = None,
@@ -112,7 +114,6 @@ def analyze(
     """
     chosen = [_experiment(name) for name in EXPERIMENTS.select(experiments)]
     statistics = statistics or Statistics()
-    check_statistics(statistics)
     require_libraries()
     opened = open_measured_stores([stores] if isinstance(stores, str | os.PathLike) else stores)
     missing: list[Missing] = []

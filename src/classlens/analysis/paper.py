@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from classlens.analysis.analyze import AnalyzeResult, analyze, require_libraries
 from classlens.analysis.published import PROBE_METHOD, REMOVAL, REMOVAL_METHODS, REMOVAL_MODELS
-from classlens.core.stats import Statistics, check_statistics
+from classlens.core.stats import Statistics
 from classlens.data.class_mapping import map_classes
 from classlens.data.dataset import Dataset
 from classlens.data.open_dataset import open_dataset
@@ -93,7 +93,6 @@ def reproduce(
         raise ClasslensError(f"no {'data' if names else 'models'} were given: give one or more")
     if ranks and not removal:
         raise ClasslensError("ranks were given without token removal, which they are for: add --removal")
-    check_statistics(statistics or Statistics())
     require_libraries()
     datasets = [open_dataset(spec, split=split, per_class=per_class) for spec in data]
     measured: list[str] = []

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from classlens.core.arguments import checked
 from classlens.core.space import ClassSpace
 from classlens.core.steps import Norm, detached
 
@@ -17,6 +18,7 @@ Loss = Literal["cross_entropy", "logit", "double_softmax"]
 LOSSES: tuple[Loss, ...] = get_args(Loss)
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Output:
     """The last projection of a sublayer, up to the residual add.
@@ -43,6 +45,10 @@ class Output:
     scale: Float[Tensor, " width"] | None = None
     norm: Norm | None = None
     inner: Norm | None = None
+
+    def _axis_sizes(self) -> dict[str, int]:
+        width, unit = self.weight.shape
+        return {"width": width, "unit": unit}
 
     @classmethod
     def of(cls, projection: nn.Linear, **surroundings: Any) -> Output:

@@ -9,12 +9,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from classlens.core.arguments import checked
 from classlens.core.steps import Norm, Pool, Projection, Step, compute_dtype
 
 ClassOrWeights = Int[Tensor, " image"] | Float[Tensor, "image classes"]
 """A class for each image, or a weight for each class, such as 1 and -1 for a difference of two logits."""
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class ClassSpace:
     """The class embedding with the norms before it: the map from a token to class logits.
@@ -41,6 +43,12 @@ class ClassSpace:
     weight: Float[Tensor, "classes width"]
     bias: Float[Tensor, " classes"] | None
     pool: Pool | None = None
+
+    def _axis_sizes(self) -> dict[str, int]:
+        """The width of a token is that of the first parameter that it meets."""
+        weights = (getattr(step, "weight", None) for step in self.steps)
+        first = next((weight for weight in weights if weight is not None), self.weight)
+        return {"width": first.shape[-1], "classes": self.num_classes}
 
     @property
     def steps(self) -> tuple[Step, ...]:

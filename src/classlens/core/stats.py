@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from classlens.errors import ClasslensError
+from classlens.core.arguments import AtLeast1, Seed, Share, checked
 
 Alternative = Literal["greater", "two-sided"]
 
@@ -25,6 +25,7 @@ _SCRATCH = 2**22
 _LEAST = float(np.finfo(np.float64).tiny)
 
 
+@checked
 @dataclass(frozen=True)
 class Statistics:
     """Settings of permutation tests and bootstrap intervals.
@@ -40,23 +41,10 @@ class Statistics:
         0.95
     """
 
-    seed: int = 0
-    permutations: int = 10_000
-    resamples: int = 2_000
-    confidence: float = 0.95
-
-
-def check_statistics(statistics: Statistics) -> None:
-    """Raises ClasslensError for settings out of range."""
-    for name, value in (("permutations", statistics.permutations), ("resamples", statistics.resamples)):
-        if value < 1:
-            raise ClasslensError(f"{name} {value} is too few: give 1 or more")
-    if not 0 < statistics.confidence < 1:
-        raise ClasslensError(
-            f"confidence {statistics.confidence} is out of range: give a number between 0 and 1, such as 0.95"
-        )
-    if statistics.seed < 0:
-        raise ClasslensError(f"seed {statistics.seed} is negative: give 0 or more")
+    seed: Seed = 0
+    permutations: AtLeast1 = 10_000
+    resamples: AtLeast1 = 2_000
+    confidence: Share = 0.95
 
 
 class Estimate(NamedTuple):

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from classlens.core.arguments import NonNegative, checked
 from classlens.errors import ClasslensError
 
 
@@ -53,6 +54,7 @@ def _default_eps(dtype: torch.dtype) -> float:
     return next(eps for eps in epsilons if torch.equal(F.rms_norm(x, (1,), eps=eps), F.rms_norm(x, (1,))))
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Norm:
     """A LayerNorm or RMSNorm over the last axis.
@@ -74,7 +76,10 @@ class Norm:
     kind: Literal["layer", "rms"]
     weight: Float[Tensor, " width"] | None
     bias: Float[Tensor, " width"] | None
-    eps: float
+    eps: NonNegative
+
+    def _axis_sizes(self) -> dict[str, int]:
+        return {} if self.weight is None else {"width": len(self.weight)}
 
     @classmethod
     def of(cls, layer: nn.LayerNorm | nn.RMSNorm) -> Norm:

@@ -15,11 +15,13 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
+from classlens.core.arguments import checked, shown, whole_number
 from classlens.core.arrays import Array
 from classlens.errors import ClasslensError
 from classlens.models.images import open_picture
 
 
+@checked
 @dataclass(frozen=True)
 class ClassName:
     """A class of a data set.
@@ -57,6 +59,7 @@ class Source(Protocol):
         ...
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Images with names, labels and possibly masks; made by ``classlens.open_dataset``.
@@ -122,19 +125,27 @@ class Dataset:
 
     def picture(self, index: int) -> Image.Image:
         """An upright RGB image; raises ClasslensError for an unreadable file."""
-        return self.source.picture(int(self.positions[index]))
+        return self.source.picture(self._position(index))
 
     def mask(self, index: int) -> Bool[np.ndarray, "height width"] | None:
         """True where the image shows its own class; None without a mask."""
-        return self.source.mask(int(self.positions[index]))
+        return self.source.mask(self._position(index))
 
     def ignored(self, index: int) -> Bool[np.ndarray, "height width"] | None:
         """True where the mask does not say what the image shows; None where it always does."""
-        return self.source.ignored(int(self.positions[index]))
+        return self.source.ignored(self._position(index))
 
-    def subset(self, indices: Sequence[int] | Array) -> Dataset:
-        """Chosen images, in the order given."""
-        chosen = np.asarray(indices, dtype=np.int64)
+    def _position(self, index: int) -> int:
+        return int(self.positions[whole_number("index", index, 0, len(self) - 1)])
+
+    def subset(self, indices: Array | Sequence[int]) -> Dataset:
+        """Chosen images, in the order given; raises ClasslensError for an index that is none of theirs."""
+        chosen = np.asarray(indices)
+        whole = chosen.ndim == 1 and (not len(chosen) or chosen.dtype.kind in "iu")
+        if not whole or not np.isin(chosen, np.arange(len(self))).all():
+            last = len(self) - 1
+            raise ClasslensError(f"indices {shown(indices)} cannot be used: give whole numbers from 0 to {last}")
+        chosen = chosen.astype(np.int64)
         names = tuple(self.names[index] for index in chosen)
         return replace(self, names=names, labels=self.labels[chosen], positions=self.positions[chosen])
 

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 
 import numpy as np
 
+from classlens.core.arguments import AtLeast1, Seed, checked
 from classlens.core.arrays import Array
 from classlens.core.home import with_home
 from classlens.data.dataset import Dataset
@@ -17,14 +18,15 @@ from classlens.errors import ClasslensError
 
 
 @with_home
+@checked
 def open_dataset(
     spec: str,
     *,
     split: str | None = None,
     label_column: str | None = None,
-    per_class: int | None = None,
-    limit: int | None = None,
-    seed: int | None = None,
+    per_class: AtLeast1 | None = None,
+    limit: AtLeast1 | None = None,
+    seed: Seed | None = None,
 ) -> Dataset:
     """Open a data set, or a sample of its images.
 
@@ -60,7 +62,6 @@ def open_dataset(
     layout = LAYOUTS[name]
     if label_column is not None and layout.read_column is None:
         raise ClasslensError(f"data {spec!r} has no columns: leave out label column {label_column!r}")
-    _check_counts(per_class, limit, seed)
     if label_column is None or layout.read_column is None:
         dataset = layout.read(spec, root, split)
     else:
@@ -71,9 +72,11 @@ def open_dataset(
     return sample_images(dataset, per_class=per_class, limit=limit, seed=seed)
 
 
-def sample_images(dataset: Dataset, *, per_class: int | None, limit: int | None, seed: int | None) -> Dataset:
+@checked
+def sample_images(
+    dataset: Dataset, *, per_class: AtLeast1 | None, limit: AtLeast1 | None, seed: Seed | None
+) -> Dataset:
     """A sample of the images of a data set; see ``open_dataset``."""
-    _check_counts(per_class, limit, seed)
     if per_class is not None:
         if not dataset.classes:
             raise ClasslensError(
@@ -88,14 +91,6 @@ def sample_images(dataset: Dataset, *, per_class: int | None, limit: int | None,
             f"data {dataset.spec!r} holds no images: give the folder that they are in, or another split"
         )
     return dataset
-
-
-def _check_counts(per_class: int | None, limit: int | None, seed: int | None) -> None:
-    for option, count in (("per_class", per_class), ("limit", limit)):
-        if count is not None and count < 1:
-            raise ClasslensError(f"{option} is {count}: give at least 1")
-    if seed is not None and seed < 0:
-        raise ClasslensError(f"seed is {seed}: give at least 0")
 
 
 def _quotas(labels: Array, limit: int, seed: int | None) -> dict[int, int]:

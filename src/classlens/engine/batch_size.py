@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 
-from classlens.errors import ClasslensError
+from classlens.core.arguments import Takes
 from classlens.models.view import ModelView
 from classlens.store.store import SHARD
 
-BatchSize = int | Literal["auto"]
+BatchSize = Annotated[
+    int | Literal["auto"],
+    Takes(
+        f"auto, a whole number from 1 to {SHARD}, or a multiple of {SHARD}",
+        lambda size: size == "auto" or 1 <= size <= SHARD or (size > 0 and size % SHARD == 0),
+    ),
+]
 
 # Sixteen images keep two to sixteen CPU cores busy, and their states within a few hundred MiB.
 _CPU = 16
@@ -23,18 +29,13 @@ _MAXIMUM = 256
 def choose_batch_size(
     batch_size: BatchSize, begun: Mapping[str, Any] | None, view: ModelView, tokens: int, passes: int = 1
 ) -> int:
-    """A power of two for ``"auto"``; raises ClasslensError for a number that does not fit the shards of a store.
+    """A power of two for ``"auto"``; any other number as it is.
 
     ``passes``: forward passes per image between two points where a run can be saved.
     """
     if batch_size == "auto":
         return int(begun["batch_size"]) if begun is not None else _fitting(view, tokens, passes)
-    value: object = batch_size  # the command line passes any text
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (value > SHARD and value % SHARD):
-        raise ClasslensError(
-            f"batch size {batch_size!r} cannot be used: give auto, a number from 1 to {SHARD}, or a multiple of {SHARD}"
-        )
-    return value
+    return batch_size
 
 
 def _fitting(view: ModelView, tokens: int, passes: int) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import nn
 
+from classlens.core.arguments import Takes
 from classlens.errors import ClasslensError
 from classlens.lens.lens import Lens
 from classlens.lens.load import load
@@ -16,7 +17,9 @@ from classlens.lens.random_twin import random_twin
 from classlens.models.load import load_model
 from classlens.models.view import ModelView
 
-Model = str | Path | nn.Module | ModelView | Lens
+Model = Annotated[
+    str | Path | nn.Module | ModelView | Lens, Takes("a model name, a folder, a module, a ModelView or a Lens")
+]
 
 
 class ModelSource:

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from classlens.core.arguments import AtLeast1, NonNegative, checked
 from classlens.engine.runner import BatchResult, Runner
 from classlens.engine.task import Job, Partition, Step, Steps
 from classlens.errors import ClasslensError, cause
 from classlens.store.store import Store
 
 
+@checked
 @dataclass(frozen=True)
 class Cluster:
     """Where Ray runs and how much of it a run takes.
@@ -28,8 +30,8 @@ class Cluster:
     """
 
     address: str | None = None
-    actors: int | None = None
-    gpus: float | None = None
+    actors: AtLeast1 | None = None
+    gpus: NonNegative | None = None
 
 
 def fill(job: Job, partitions: Sequence[Partition], store: Store, cluster: Cluster) -> Steps:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from classlens.core.arguments import AtLeast0, Seed, checked
 from classlens.core.arrays import Array
 from classlens.data.class_mapping import map_classes
 from classlens.data.dataset import Dataset
@@ -23,7 +24,7 @@ from classlens.engine.progress import MeasureResult, Report, Tracker, no_report
 from classlens.engine.ray import Cluster
 from classlens.engine.runner import BatchResult
 from classlens.engine.task import Job, Partition, Task
-from classlens.errors import ClasslensError, unknown
+from classlens.errors import ClasslensError
 from classlens.lens.lens import Lens
 from classlens.models.view import Tokens
 from classlens.store.backend import is_local
@@ -35,6 +36,7 @@ Engine = Literal["local", "ray"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """How a run goes through a data set; every task takes these.
@@ -49,19 +51,13 @@ class RunOptions:
         report: called with a ``Progress`` as images are finished.
     """
 
-    seed: int = 0
+    seed: Seed = 0
     batch_size: BatchSize = "auto"
-    workers: int | None = None
+    workers: AtLeast0 | None = None
     skip_bad: bool = False
     engine: Engine = "local"
     cluster: Cluster = field(default_factory=Cluster)
     report: Report = no_report
-
-    def __post_init__(self) -> None:
-        if self.engine not in ENGINES:
-            raise unknown("engine", self.engine, ENGINES)
-        if self.seed < 0:
-            raise ClasslensError(f"seed is {self.seed}: give at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)

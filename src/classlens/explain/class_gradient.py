@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from classlens.core.attention import LOSSES, Loss, class_gradient, contrast_gradient, loss_gradient
-from classlens.errors import ClasslensError, unknown
+from classlens.core.arguments import taken
+from classlens.core.attention import Loss, class_gradient, contrast_gradient, loss_gradient
+from classlens.errors import ClasslensError
 from classlens.explain.batching import slices
 from classlens.explain.method import Method
 from classlens.explain.queries import Queries, Query, queries_of
@@ -146,9 +147,7 @@ def resolved_loss(loss: Loss | None, against: object = None, view: ModelView | N
 
     Raises ClasslensError for an unknown loss, one that excludes ``against``, or one that the head does not have.
     """
-    loss = loss or ("cross_entropy" if against is None else "logit")
-    if loss not in LOSSES:
-        raise unknown("loss", loss, LOSSES)
+    loss = taken("loss", ("cross_entropy" if against is None else "logit") if loss is None else loss, Loss)
     if view is not None and loss != "logit" and not (view.multi_label and loss == "cross_entropy"):
         view.require_exclusive(f"the loss {loss!r}", "give loss='logit'")
     if against is not None and loss != "logit":

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from classlens.errors import unknown
+from classlens.core.arguments import taken
 from classlens.explain.batching import explain_in_groups
 from classlens.explain.method import Method
 from classlens.forward.differentiable import differentiable_pass, summed_logits
 from classlens.forward.recording import Recording
 from classlens.models.view import ModelView
 
-_POOLS = ("mean", "head")
+Pool = Literal["mean", "head"]
 
 
 def legrad(
@@ -21,7 +23,7 @@ def legrad(
     target: Int[Tensor, " image"],
     *,
     against: Int[Tensor, " image"] | None = None,
-    pool: str = "mean",
+    pool: Pool = "mean",
 ) -> Float[Tensor, "image block head token"]:
     """LeGrad: the positive gradient of each block's own class logit by its attention weights, mean over queries.
 
@@ -36,8 +38,7 @@ def legrad(
             models. ``head``: the tokens as the model's own head pools them after the last block.
     """
     view, image_tokens = recording.view, recording.tokens.image
-    if pool not in _POOLS:
-        raise unknown("pool", pool, _POOLS)
+    taken("pool", pool, Pool)
     logits_after = _logits_of_mean if pool == "mean" else ModelView.logits_after
 
     def explain(images: slice) -> Tensor:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from classlens.core.arguments import is_whole_number, whole_number
+from classlens.core.arguments import Takes, taken, whole_number
 from classlens.core.space import ClassSpace
 from classlens.errors import ClasslensError, suggestion
 from classlens.forward.recording import Recording
 from classlens.models.view import ModelView, Tokens
 
 Integer = int | np.integer
-Query = str | Integer | tuple[Integer, Integer] | list[Integer] | None
+Query = Annotated[
+    str | Integer | tuple[Integer, Integer] | list[Integer] | None,
+    Takes("a prefix token's name, a position, (row, column) or None"),
+]
 """A prefix token's name, a position in the sequence, ``(row, column)`` of an image token, or None for the tokens that
 the head pools."""
 
@@ -46,7 +49,7 @@ def queries_of(recording: Recording, query: Query) -> list[Queries]:
 
 def token_position(tokens: Tokens, query: Query, view: ModelView) -> int:
     """Position of a token in the sequence; raises ClasslensError for a token that does not exist."""
-    rows, columns = tokens.grid
+    query, (rows, columns) = taken("query", query, Query), tokens.grid
     if isinstance(query, str):
         if query not in tokens.prefix:
             names = ", ".join(repr(name) for name in tokens.prefix) or "none"
@@ -56,11 +59,7 @@ def token_position(tokens: Tokens, query: Query, view: ModelView) -> int:
             )
         return tokens.prefix.index(query)
     if isinstance(query, tuple | list):
-        if (
-            len(query) != 2
-            or not all(map(is_whole_number, query))
-            or not (0 <= query[0] < rows and 0 <= query[1] < columns)
-        ):
+        if len(query) != 2 or not (0 <= query[0] < rows and 0 <= query[1] < columns):
             raise ClasslensError(
                 f"query {query} is no image token: give (row, column) within the grid of {rows} by {columns}"
             )

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from classlens.core.arguments import Takes
 from classlens.errors import ClasslensError
 from classlens.models.images import ImageLike, read_pictures
 from classlens.models.transforms import Preprocessing
 from classlens.models.view import ModelView
 
-Images = ImageLike | Tensor | Iterable[ImageLike]
+Images = Annotated[
+    ImageLike | Tensor | Iterable[ImageLike],
+    Takes("a path, a PIL image, an array, preprocessed pixels as a tensor, or several of the first three in a list"),
+]
 
 
 def prepare_images(

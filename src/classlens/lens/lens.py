@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -15,6 +14,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from classlens.core.arguments import AnyPath, AtLeast1, checked
 from classlens.errors import ClasslensError, cause
 from classlens.explain.batching import slices
 from classlens.explain.registry import default_method, method_of
@@ -37,6 +37,7 @@ from classlens.models.view import ModelView, Site
 
 
 @isolated_methods
+@checked
 class Lens:
     """A model with its class embedding, classes and preprocessing, from ``classlens.load``.
 
@@ -87,9 +88,11 @@ class Lens:
             True
         """
         self._check_parameters()
+        if pixels is not None:
+            _, pixels = prepare_images(pixels, self.view, self.preprocessing)
         return require_laws(self.view, check_laws(self.view, pixels))
 
-    def trace(self, images: Images, *, batch_size: int = 32) -> Trace:
+    def trace(self, images: Images, *, batch_size: AtLeast1 = 32) -> Trace:
         """Run the model over some images and keep the states that results are computed from.
 
         Args:
@@ -115,7 +118,7 @@ class Lens:
         return Trace(self._record(names, pixels, batch_size), self.classes, self.preprocessing, names, pixels)
 
     def facts(
-        self, images: Images, sites: Site | Collection[Site], target: Target, *, batch_size: int = 32
+        self, images: Images, sites: Site | Collection[Site], target: Target, *, batch_size: AtLeast1 = 32
     ) -> xr.Dataset:
         """``Trace.facts`` without a trace: tokens are reduced while the model runs, and their states dropped.
 
@@ -158,7 +161,7 @@ class Lens:
         target: Target = "predicted",
         *,
         method: str | None = None,
-        batch_size: int = 32,
+        batch_size: AtLeast1 = 32,
         **options: Any,
     ) -> xr.DataArray:
         """``Trace.explain`` without a trace of all images, to explain many.
@@ -192,7 +195,7 @@ class Lens:
         if options.get("against") is not None:
             given["against"] = options["against"]
         known = {
-            key: class_indices(self.classes, classes, len(names))
+            key: class_indices(self.classes, classes, len(names), key)
             for key, classes in given.items()
             if not is_predicted(classes)
         }
@@ -236,7 +239,7 @@ class Lens:
         with editing(self.view, edits):
             yield
 
-    def with_tuned_lens(self, tuned_lens: str | os.PathLike[str] | TunedLens) -> Lens:
+    def with_tuned_lens(self, tuned_lens: TunedLens | AnyPath) -> Lens:
         """The same model with a tuned lens as decoder: tokens pass the translator of their block before projection.
 
         Ranks, logits, facts and explanations of the blocks are then those of the translated tokens; the sublayer
@@ -284,8 +287,6 @@ class Lens:
     def _inputs(self, images: Images, batch_size: int) -> tuple[list[str], Float[Tensor, "image channel height width"]]:
         """Names and pixels of images, for an unchanged model."""
         self._check_parameters()
-        if batch_size < 1:
-            raise ClasslensError(f"batch_size is {batch_size}: expected at least 1 image")
         return prepare_images(images, self.view, self.preprocessing)
 
 

@@ -9,25 +9,26 @@ from typing import Any
 import torch
 from torch import nn
 
+from classlens.core.arguments import AnyPath, AtLeast1, checked
 from classlens.core.home import with_home
 from classlens.forward.isolation import isolated
 from classlens.lens.lens import Lens
 from classlens.models.classes import ClassNames
-from classlens.models.load import load_model
+from classlens.models.load import ModelLike, load_model
 from classlens.models.summary import announce
 from classlens.models.transforms import Transform
-from classlens.models.view import ModelView
 
 
 @isolated
 @with_home
+@checked
 def load(
-    model: str | Path | nn.Module | ModelView,
+    model: ModelLike,
     *,
-    checkpoint: str | Path | None = None,
-    num_classes: int | None = None,
-    img_size: int | tuple[int, int] | None = None,
-    head: nn.Linear | str | Path | None = None,
+    checkpoint: AnyPath | None = None,
+    num_classes: AtLeast1 | None = None,
+    img_size: AtLeast1 | tuple[AtLeast1, AtLeast1] | None = None,
+    head: nn.Linear | AnyPath | None = None,
     class_names: ClassNames | Path | None = None,
     transform: Transform | str | None = None,
     crop_pct: float | None = None,

@@ -8,14 +8,15 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
+from classlens.core.arguments import AtLeast1, checked, whole_number
 from classlens.core.memories import memories, memory_scores
-from classlens.errors import ClasslensError, unknown
-from classlens.forward.agreement import SUBLAYERS, Sublayer
+from classlens.forward.agreement import Sublayer
 from classlens.lens.lens import Lens
 from classlens.lens.target import Class, class_indices
 
 
-def memory_classes(lens: Lens, sublayer: Sublayer, block: int, unit: int, *, k: int = 10) -> xr.Dataset:
+@checked
+def memory_classes(lens: Lens, sublayer: Sublayer, block: int, unit: int, *, k: AtLeast1 = 10) -> xr.Dataset:
     """The classes that the value vector of a memory scores highest.
 
     Source: Vilas, Schaumlöffel and Roig, NeurIPS 2023, section 5.
@@ -41,7 +42,7 @@ def memory_classes(lens: Lens, sublayer: Sublayer, block: int, unit: int, *, k: 
         >>> memory_classes(lens, "mlp", 5, unit=4, k=3).sizes["place"]
         3
     """
-    _check(lens, sublayer, block, k, unit=unit)
+    _check(lens, sublayer, block, unit=unit)
     space, output = lens.view.space, getattr(lens.view.blocks[block], sublayer)
     column = torch.tensor([unit], device=space.embedding.device)
     scores, cosines = memory_scores(space.embedding, output, slice(None), column)
@@ -51,8 +52,9 @@ def memory_classes(lens: Lens, sublayer: Sublayer, block: int, unit: int, *, k: 
     return _dataset(attrs, category=best, class_name=names, score=scores[best], cosine=cosines[best])
 
 
+@checked
 def class_memories(
-    lens: Lens, sublayer: Sublayer, block: int, category: Class | None = None, *, k: int = 10
+    lens: Lens, sublayer: Sublayer, block: int, category: Class | None = None, *, k: AtLeast1 = 10
 ) -> xr.Dataset:
     """The memories whose value vectors score a class highest, or those closest to the class that they score highest.
 
@@ -77,7 +79,7 @@ def class_memories(
         >>> class_memories(lens, "mlp", 5, "cat", k=3).unit.shape
         (3,)
     """
-    _check(lens, sublayer, block, k)
+    _check(lens, sublayer, block)
     space, output = lens.view.space, getattr(lens.view.blocks[block], sublayer)
     top = memories(space.embedding, output).by_value[:, 0]
     classes = top if category is None else torch.full_like(top, int(class_indices(lens.classes, category, 1)[0]))
@@ -103,18 +105,10 @@ def _dataset(attrs: dict[str, object], **columns: Tensor | NDArray[np.object_]) 
     return xr.Dataset({name: ("place", column) for name, column in values.items()}, attrs=attrs)
 
 
-def _check(lens: Lens, sublayer: str, block: int, k: int, *, unit: int | None = None) -> None:
-    """Raises ClasslensError for a sublayer, block or unit that the model does not have, and for a ``k`` below 1."""
-    blocks = len(lens.view.blocks)
-    if sublayer not in SUBLAYERS:
-        raise unknown("sublayer", sublayer, SUBLAYERS)
-    if not 0 <= block < blocks:
-        raise ClasslensError(f"block {block} does not exist: model {lens.view.name!r} has blocks 0 to {blocks - 1}")
-    if k < 1:
-        raise ClasslensError(f"k is {k}: give 1 or more")
-    count = getattr(lens.view.blocks[block], sublayer).weight.shape[1]
-    if unit is not None and not 0 <= unit < count:
-        raise ClasslensError(
-            f"unit {unit} does not exist: block {block} of model {lens.view.name!r} has units 0 to {count - 1} in "
-            f"{sublayer}"
-        )
+def _check(lens: Lens, sublayer: str, block: int, *, unit: int | None = None) -> None:
+    """Raises ClasslensError for a block or unit that the model does not have."""
+    model = f" of model {lens.view.name!r}"
+    whole_number("block", block, 0, len(lens.view.blocks) - 1, hint=model)
+    if unit is not None:
+        count = getattr(lens.view.blocks[block], sublayer).weight.shape[1]
+        whole_number("unit", unit, 0, count - 1, hint=f" in {sublayer}{model}")

@@ -12,12 +12,12 @@ from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 
-from classlens.core.arguments import whole_number
+from classlens.core.arguments import AtLeast1, checked, whole_number
 from classlens.core.arrays import Array
 from classlens.core.attention import Loss
 from classlens.core.scores import identifiability
 from classlens.core.steps import compute_dtype
-from classlens.errors import ClasslensError, not_finite
+from classlens.errors import not_finite
 from classlens.explain.all_classes import explain_classes, explain_every_class
 from classlens.explain.attribution import attribute
 from classlens.explain.batching import slices
@@ -44,6 +44,7 @@ from classlens.models.view import Site
 
 
 @isolated_methods
+@checked
 class Trace:
     """A recorded forward pass over some images; every result is an ``xarray.DataArray`` or ``Dataset`` with labels.
 
@@ -81,7 +82,7 @@ class Trace:
         Args:
             image: position among the images of the trace, from 0.
         """
-        return self._preprocessing.picture(self._pixels[image])
+        return self._preprocessing.picture(self._pixels[whole_number("image", image, 0, len(self) - 1)])
 
     def window(self, photo: Image.Image) -> Window | None:
         """The part of a photo that the model sees, in pixels of the photo.
@@ -208,8 +209,7 @@ class Trace:
             >>> trace.top(k=3).class_name.sel(block=5, token=0).shape
             (2, 3)
         """
-        if not 1 <= k <= len(self.classes):
-            raise ClasslensError(f"k is {k}: expected 1 to {len(self.classes)}, the number of classes")
+        k = whole_number("k", k, 1, len(self.classes), hint=", the number of classes")
         blocks = site_blocks(self.recording.view, site)
         shape = (len(self), len(blocks), self.recording.tokens.count, k)
         index = torch.empty(shape, dtype=torch.int64)
@@ -252,7 +252,7 @@ class Trace:
         chosen, attrs = method_of(method, options), method_attrs(method, options)
         index = self._indices(target)
         if options.get("against") is not None:
-            options["against"] = self._indices(options["against"])
+            options["against"] = self._indices(options["against"], "against")
         values = chosen.run(self.recording, index, **options)
         coords = self._image_token_coords | target_coords(self.classes, index.numpy())
         return array(values, chosen.dims, coords, name="importance", **attrs)
@@ -281,7 +281,9 @@ class Trace:
         attrs = method_attrs("class_gradient", {"loss": loss, "query": query})
         return array(values, ("image", "category", "token"), coords, name="importance", **attrs)
 
-    def explain_classes(self, step: int = 32, *, loss: Loss = "logit", query: Query = None) -> Iterator[xr.DataArray]:
+    def explain_classes(
+        self, step: AtLeast1 = 32, *, loss: Loss = "logit", query: Query = None
+    ) -> Iterator[xr.DataArray]:
         """The class gradient of every class for every block and head, some classes at a time to bound RAM.
 
         Args:
@@ -301,7 +303,6 @@ class Trace:
             >>> [part.sizes["category"] for part in trace.explain_classes(step=4)]
             [4, 4, 2]
         """
-        step = whole_number("step", step, 1)
         dims = ("image", "category", "block", "head", "token")
         coords, attrs = self._image_token_coords, method_attrs("class_gradient", {"loss": loss, "query": query})
         for classes in slices(len(self.classes), step):
@@ -376,11 +377,11 @@ class Trace:
         """The model's own logits in the precision of every other result."""
         return self.recording.logits.to(compute_dtype(self.recording.logits.dtype))
 
-    def _indices(self, target: Target) -> Int[Tensor, " image"]:
+    def _indices(self, target: Target, name: str = "target") -> Int[Tensor, " image"]:
         """Class index of each image, on the CPU."""
         if is_predicted(target):
             return self.recording.logits.argmax(dim=1).cpu()
-        return class_indices(self.classes, target, len(self))
+        return class_indices(self.classes, target, len(self), name)
 
     def _state_coords(self, blocks: Array, *, image_only: bool = False) -> Coordinates:
         return state_coords(self.recording.view, self.recording.tokens, self.names, blocks, image_only=image_only)

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from classlens.core.arguments import AnyPath, checked
 from classlens.core.home import expanded
 from classlens.core.steps import Projection
 from classlens.errors import ClasslensError, cause
@@ -23,6 +24,7 @@ from classlens.models.view import ModelView
 _KIND = "tuned lens"
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class TunedLens:
     """One translator per block, ``x -> weight[b] @ x + bias[b]``, for tokens before they are projected.
@@ -78,7 +80,7 @@ class TunedLens:
             for weight, bias in zip(self.weight, self.bias, strict=True)
         )
 
-    def save(self, file: str | os.PathLike[str], view: ModelView, metadata: Mapping[str, str] | None = None) -> None:
+    def save(self, file: AnyPath, view: ModelView, metadata: Mapping[str, str] | None = None) -> None:
         """Write a file for ``lens.with_tuned_lens``.
 
         Args:
@@ -87,12 +89,21 @@ class TunedLens:
             metadata: further texts by name, for ``read_tuned_lens``.
 
         Raises:
-            OSError: the file cannot be written.
+            ClasslensError: the file cannot be written.
         """
+        try:
+            Path(file).write_bytes(self.to_bytes(view, metadata))
+        except OSError as error:
+            raise ClasslensError(
+                f"file {str(file)!r} cannot be written ({cause(error)}): give the name of a new file"
+            ) from None
+
+    def to_bytes(self, view: ModelView, metadata: Mapping[str, str] | None = None) -> bytes:
+        """The contents of the file that ``save`` writes."""
         model = {"classlens": _KIND, "model": view.name, "weights": weights_digest(view)}
         tensors = {"weight": self.weight, "bias": self.bias}
         arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        Path(file).write_bytes(save(arrays, {**(metadata or {}), **model}))
+        return save(arrays, {**(metadata or {}), **model})
 
 
 def read_tuned_lens(file: str | os.PathLike[str], view: ModelView) -> tuple[TunedLens, dict[str, str]]:

@@ -7,10 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
+from classlens.core.arguments import Takes
 from classlens.errors import ClasslensError, suggestion
 
-ClassNames = Sequence[str] | Mapping[int, str] | Mapping[str, str]
+ClassNames = Annotated[
+    Sequence[str] | Mapping[int, str] | Mapping[str, str],
+    Takes("a list of names in the order of the head's rows, or a dict from the indices 0, 1 … to names"),
+]
 """A name for each row of a head: in order, or by index."""
 
 

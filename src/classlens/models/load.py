@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from classlens.core.arguments import AnyPath, AtLeast1, Takes
 from classlens.errors import ClasslensError
 from classlens.models.adapter import LibraryModel, ModelRequest, adapter_of_module, adapter_of_name, from_user
 from classlens.models.classes import Classes, ClassNames, make_classes, ordered_names, read_class_names
@@ -18,6 +19,8 @@ from classlens.models.transforms import Preprocessing, Transform, make_preproces
 from classlens.models.user_file import FileTransform
 from classlens.models.view import ModelView
 from classlens.models.wrappers import require_values
+
+ModelLike = Annotated[str | Path | nn.Module | ModelView, Takes("a model name, a folder, a module or a ModelView")]
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,12 @@ class LoadedModel:
 
 
 def load_model(
-    model: str | Path | nn.Module | ModelView,
+    model: ModelLike,
     *,
-    checkpoint: str | Path | None = None,
-    num_classes: int | None = None,
-    img_size: int | tuple[int, int] | None = None,
-    head: nn.Linear | str | Path | None = None,
+    checkpoint: AnyPath | None = None,
+    num_classes: AtLeast1 | None = None,
+    img_size: AtLeast1 | tuple[AtLeast1, AtLeast1] | None = None,
+    head: nn.Linear | AnyPath | None = None,
     class_names: ClassNames | Path | None = None,
     transform: Transform | str | None = None,
     crop_pct: float | None = None,
@@ -57,10 +60,6 @@ def load_model(
     """See ``classlens.load``, which also runs the self-check."""
     if isinstance(model, Path):
         model = str(model)
-    if not isinstance(model, str | nn.Module | ModelView):
-        raise ClasslensError(
-            f"a {type(model).__name__} was given as the model: give a model name, a folder, a module or a ModelView"
-        )
     adjustment = Adjustment(crop_pct, interpolation, _numbers(mean), _numbers(std))
     given = class_names
     class_names = _names(given)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from classlens.core.arguments import checked
 from classlens.core.attention import Output
 from classlens.core.space import ClassSpace
 from classlens.core.steps import Step
@@ -32,6 +33,7 @@ def _unchanged(passing: Any) -> Tensor:
     return tensor
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Point:
     """A place in a forward pass where a hook gets a tensor: the input or the output of a module.
@@ -73,6 +75,7 @@ class Point:
         return new if self.write is None else self.write(passing, new)
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class BlockView:
     """One transformer block.
@@ -138,6 +141,7 @@ class Tokens:
         return [*self.prefix, *["image"] * (self.grid[0] * self.grid[1])]
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Readout:
     """One head's share of the logits; the model's logits are the weighted sum over its readouts.
@@ -183,6 +187,7 @@ def _output_itself(output: Any) -> Tensor:
     return logits
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class ModelView:
     """A model as classlens sees it, with the user's own modules and parameters.
@@ -287,8 +292,12 @@ class ModelView:
         """The precision of the model's first parameter."""
         return next(self.module.parameters()).dtype
 
+    def _axis_sizes(self) -> dict[str, int]:
+        return {"channel": self.channels}
+
     def run(self, pixels: Float[Tensor, "image channel height width"]) -> Float[Tensor, "row category"]:
         """The model's own logits; a hook may put rows of other images in the place of the embeddings."""
+        self.tokens((pixels.shape[2], pixels.shape[3]))
         return self.logits_of(self.module(pixels))
 
     def space_at(self, space: ClassSpace, site: str, block: int) -> ClassSpace:

@@ -7,13 +7,15 @@ import os
 import xarray as xr
 import zarr
 
+from classlens.core.arguments import AnyPath, checked
 from classlens.core.home import with_home
 from classlens.errors import ClasslensError
 from classlens.store.backend import as_url, is_complete, open_root, root_attributes
 
 
 @with_home
-def open_store(store: str | os.PathLike[str]) -> xr.DataTree:
+@checked
+def open_store(store: AnyPath) -> xr.DataTree:
     """Open a store as a tree of labeled arrays, one node per condition (or metric and method), read lazily.
 
     Args:

@@ -63,10 +63,10 @@ def close(logits: Tensor, expected: Tensor) -> None:
 
 
 def refusal(edit: Any, lens: Lens, x: Tensor, *, entered: bool) -> str:
-    """The message of an edit that cannot be applied, on entering or when the model runs; no trace is left."""
+    """The message of an edit that cannot be made or applied, or when the model runs; no trace is left."""
     before = zoo.snapshot(lens.view.module)
     inside = False
-    with pytest.raises(ClasslensError) as caught, lens.edit(edit), torch.no_grad():
+    with pytest.raises(ClasslensError) as caught, lens.edit(edit() if callable(edit) else edit), torch.no_grad():
         inside = True
         lens.view.run(x)
     assert inside == entered

@@ -37,4 +37,4 @@ def test_channels_of_attention() -> None:
 
 @pytest.mark.wrong_types
 def test_an_unknown_sublayer() -> None:
-    refused(AblateNeurons([0], sublayer="mlps"), "sublayer 'mlps' is not known; did you mean 'mlp'?")  # type: ignore[arg-type]
+    refused(lambda: AblateNeurons([0], sublayer="mlps"), "sublayer 'mlps' is not known; did you mean 'mlp'?")  # type: ignore[arg-type]

@@ -17,4 +17,4 @@ def test_ablated_sublayers() -> None:
 @pytest.mark.wrong_types
 def test_an_unknown_sublayer() -> None:
     message = "sublayer 'norm' is not known; give one of attn, mlp"
-    refused(AblateSublayer("norm"), message)  # type: ignore[arg-type]
+    refused(lambda: AblateSublayer("norm"), message)  # type: ignore[arg-type]

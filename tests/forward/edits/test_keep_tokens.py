@@ -57,11 +57,11 @@ def test_an_image_that_keeps_no_pooled_token_has_no_logits() -> None:
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (torch.tensor([1, 0, 1, 1, 1]), "tokens to keep were given as torch.int64: give a bool mask"),
-        (np.array([1, 0, 1, 1, 1]), "tokens to keep were given as int64: give a bool mask"),
-        (np.array([None] * 5), "tokens to keep were given as object: give a bool mask"),
-        ([True] * 5, "tokens to keep were given as list: give a bool mask, [token] or [image, token]"),
-        ("image", "tokens to keep were given as str: give a bool mask"),
+        (torch.tensor([1, 0, 1, 1, 1]), "mask of type Tensor, [5], torch.int64 cannot be used: give a bool mask"),
+        (np.array([1, 0, 1, 1, 1]), "mask of type ndarray, [5], int64 cannot be used: give a bool mask"),
+        (np.array([None] * 5), "mask of type ndarray, [5], object cannot be used: give a bool mask"),
+        ([True] * 5, "mask [True, True, True, True, True] cannot be used: give a bool mask [token] or [image, token]"),
+        ("image", "mask 'image' cannot be used: give a bool mask"),
         (torch.ones(6, dtype=torch.bool), "a mask of shape [6] was given for 5 tokens"),
         (np.ones(6, dtype=bool), "a mask of shape [6] was given for 5 tokens"),
         (torch.tensor(True), "a mask of shape [] was given for 5 tokens"),
@@ -69,7 +69,7 @@ def test_an_image_that_keeps_no_pooled_token_has_no_logits() -> None:
 )
 @pytest.mark.wrong_types
 def test_no_mask(mask: Any, message: str) -> None:
-    refused(KeepTokens(mask), message)
+    refused(lambda: KeepTokens(mask), message)
 
 
 def test_a_mask_of_other_images() -> None:

@@ -81,11 +81,11 @@ def test_the_source_runs_once() -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("cat.png", "'cat.png' was given as the source of a patch: give preprocessed pixels [image, 3, height, width]"),
-        (Path("cat.png"), "cat.png') was given as the source of a patch: give preprocessed pixels"),
-        (None, "None was given as the source of a patch"),
-        ([[0.0]], "[[0.0]] was given as the source of a patch"),
-        (np.array("cat.png"), "was given as the source of a patch"),
+        ("cat.png", "source 'cat.png' cannot be used: give a tensor or an array"),
+        (Path("cat.png"), "cat.png') cannot be used: give a tensor or an array"),
+        (None, "source None cannot be used"),
+        ([[0.0]], "source [[0.0]] cannot be used"),
+        (np.array("cat.png"), "source array('cat.png', dtype='<U7') cannot be used: give a tensor"),
         (torch.zeros(3, 16, 16), "a tensor of shape [3, 16, 16] was given as the source of a patch"),
         (np.zeros((3, 16, 16)), "a tensor of shape [3, 16, 16] was given as the source of a patch"),
         (torch.zeros(0, 3, 16, 16), "a tensor of shape [0, 3, 16, 16] was given as the source of a patch"),
@@ -97,7 +97,7 @@ def test_the_source_runs_once() -> None:
 @pytest.mark.parametrize("site", ["resid_post", "heads"])
 @pytest.mark.wrong_types
 def test_no_source(site: str, source: Any, message: str) -> None:
-    refused(Patch(site, source, heads=[0] if site == "heads" else None), message)
+    refused(lambda: Patch(site, source, heads=[0] if site == "heads" else None), message)
 
 
 @pytest.mark.parametrize("site", PATCH_SITES)
@@ -115,7 +115,7 @@ def test_a_source_of_another_size() -> None:
 
 def test_unknown_sites() -> None:
     x = torch.zeros(1, 3, 16, 16)
-    refused(Patch("attn_in", x), "site 'attn_in' cannot be patched; did you mean 'attn_out'?")
-    refused(Patch("logits", x), "give one of embed, resid_pre, attn_out, mlp_out, resid_post, heads")
+    refused(lambda: Patch("attn_in", x), "site 'attn_in' is not known; did you mean 'attn_out'?")
+    refused(lambda: Patch("logits", x), "give one of embed, resid_pre, attn_out, mlp_out, resid_post, heads")
     refused(Patch("heads", x), "give both or neither")
     refused(Patch("mlp_out", x, heads=[0]), "give both or neither")

@@ -37,9 +37,9 @@ def test_the_last_block_and_a_class() -> None:
     ("args", "says"),
     [
         (("--unit", "1", "--class", "cat"), "were both given"),
-        (("--block", "6"), "blocks 0 to 5"),
-        (("--block", "-7"), "block -7 does not exist"),
-        (("--unit", "512"), "has units 0 to 511"),
+        (("--block", "6"), "a whole number from 0 to 5"),
+        (("--block", "-7"), "block -7 cannot be used"),
+        (("--unit", "512"), "a whole number from 0 to 511 in mlp"),
         (("--class", "catt"), "did you mean 'cat'"),
         (("--sublayer", "ffn"), "sublayer 'ffn' is not known"),
     ],

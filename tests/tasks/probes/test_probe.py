@@ -320,7 +320,7 @@ def test_the_model_is_left_as_it_was(data: Data, tmp_path: Path) -> None:
     [
         ({"kind": "lasso"}, ("kind 'lasso'", "ridge, pooled, logistic")),
         ({"kind": "logistics"}, ("did you mean 'logistic'",)),
-        ({"alpha": 0.0}, ("alpha 0.0", "above 0, or loo")),
+        ({"alpha": 0.0}, ("alpha 0.0", "a number above 0 or 'loo'")),
         ({"alpha": -1}, ("alpha -1",)),
         ({"alpha": "small"}, ("alpha 'small'",)),
         ({"alpha": True}, ("alpha True",)),
@@ -332,8 +332,8 @@ def test_the_model_is_left_as_it_was(data: Data, tmp_path: Path) -> None:
         ({"tokens": "dist"}, ("'dist'",)),
         ({"test": "same"}, ("30 images", "both for training and test")),
         ({"train": "folder:/nowhere"}, ("is not a folder",)),
-        ({"train_limit": 0}, ("limit is 0",)),
-        ({"batch_size": 65}, ("batch size 65",)),
+        ({"train_limit": 0}, ("limit 0 cannot be used",)),
+        ({"batch_size": 65}, ("batch_size 65",)),
     ],
 )
 def test_mistakes(data: Data, tmp_path: Path, changes: dict[str, Any], names: tuple[str, ...]) -> None:

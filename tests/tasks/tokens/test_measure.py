@@ -273,10 +273,10 @@ def test_many_classes_take_wider_integers(tmp_path: Path) -> None:
         ({"conditions": "context_removed"}, "needs masks"),
         ({"sites": ["embedding"]}, "site 'embedding' cannot be measured"),
         ({"sites": ["resid_post"], "memories": True}, "add both to sites"),
-        ({"batch_size": 100}, "batch size 100 cannot be used"),
-        ({"batch_size": 0}, "batch size 0 cannot be used"),
+        ({"batch_size": 100}, "batch_size 100 cannot be used"),
+        ({"batch_size": 0}, "batch_size 0 cannot be used"),
         ({"engine": "spark"}, "engine 'spark' is not known"),
-        ({"limit": 0}, "limit is 0"),
+        ({"limit": 0}, "limit 0 cannot be used"),
     ],
 )
 @pytest.mark.wrong_types

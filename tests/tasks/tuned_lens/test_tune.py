@@ -418,18 +418,18 @@ def test_every_kind_of_head(data: str, tmp_path: Path, model: str, which: Any) -
 @pytest.mark.parametrize(
     ("changes", "names"),
     [
-        ({"tokens": "cls"}, ("tokens 'cls'", "all or pooled")),
-        ({"epochs": 0}, ("epochs is 0",)),
-        ({"patience": 0}, ("patience is 0",)),
-        ({"learning_rate": 0.0}, ("learning rate 0.0",)),
-        ({"learning_rate": float("nan")}, ("learning rate nan",)),
+        ({"tokens": "cls"}, ("tokens 'cls'", "all, pooled")),
+        ({"epochs": 0}, ("epochs 0 cannot be used",)),
+        ({"patience": 0}, ("patience 0 cannot be used",)),
+        ({"learning_rate": 0.0}, ("learning_rate 0.0",)),
+        ({"learning_rate": float("nan")}, ("learning_rate nan",)),
         ({"held_out": 1.0}, ("held_out 1.0",)),
         ({"held_out": 0.0}, ("held_out 0.0",)),
         ({"ram": "lots"}, ("ram 'lots'",)),
         ({"limit": 1}, ("1 images: give at least 2",)),
         ({"out": "lens.pt"}, ("'lens.pt'", "ending in .safetensors")),
         ({"data": "folder:/nowhere"}, ("is not a folder",)),
-        ({"batch_size": 100}, ("batch size 100",)),
+        ({"batch_size": 100}, ("batch_size 100",)),
     ],
 )
 def test_what_cannot_be_asked_for(data: str, tmp_path: Path, changes: dict[str, Any], names: tuple[str, ...]) -> None:

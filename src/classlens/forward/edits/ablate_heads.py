@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from classlens.core.arguments import checked
 from classlens.forward.edits.columns import (
     Replacement,
     checked_replacement,
@@ -18,6 +19,7 @@ from classlens.forward.edits.selection import Indices, TokenGroup, block_indices
 from classlens.models.view import ModelView
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class AblateHeads(Edit):
     """Outputs of attention heads are replaced, before an inner norm and the output projection.

@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 
+from classlens.core.arguments import checked
 from classlens.forward.agreement import Sublayer
 from classlens.forward.edits.columns import Replacement, checked_replacement, replace_columns
 from classlens.forward.edits.edit import Edit, EditStep
@@ -15,6 +16,7 @@ from classlens.forward.edits.selection import Indices, TokenGroup, block_indices
 from classlens.models.view import ModelView
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class AblateNeurons(Edit):
     """Memory coefficients are replaced: activations of hidden units of the MLP, or of channels of attention.

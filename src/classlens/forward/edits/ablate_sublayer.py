@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from classlens.core.arguments import checked
 from classlens.forward.agreement import Sublayer
 from classlens.forward.edits.columns import Replacement, checked_replacement, replacement
 from classlens.forward.edits.edit import Edit, EditStep
@@ -15,6 +16,7 @@ from classlens.forward.edits.selection import Indices, TokenGroup, block_indices
 from classlens.models.view import ModelView
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class AblateSublayer(Edit):
     """The output that attention or an MLP adds to the residual stream is replaced.

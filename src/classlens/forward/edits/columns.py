@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from classlens.core.arguments import Takes, taken
 from classlens.core.arrays import Array
 from classlens.errors import ClasslensError
-from classlens.forward.edits.selection import TokenSelector, tensor_of
+from classlens.forward.edits.selection import TokenSelector
 from classlens.models.view import ModelView
 
-Replacement = Literal["zero", "mean"] | Tensor | Array
+Replacement = Annotated[Literal["zero", "mean"] | Tensor | Array, Takes("'zero', 'mean' or a tensor")]
 Activations = Float[Tensor, "image token channel"]
 
 
 def checked_replacement(to: Replacement) -> Literal["zero", "mean"] | Tensor:
-    """A replacement with arrays as tensors; raises ClasslensError for any other value."""
-    tensor = tensor_of(to)
-    if tensor is not None:
-        return tensor
-    if isinstance(to, str) and to in ("zero", "mean"):
-        return to
-    raise ClasslensError(f"to={to!r}"[:80] + " is not known: give zero, mean or a tensor")
+    """A replacement with arrays as tensors; raises ClasslensError for an array of anything but numbers."""
+    return to if isinstance(to, str) else taken("to", to, Tensor)
 
 
 def replacement(to: Literal["zero", "mean"] | Tensor, x: Activations) -> Activations:

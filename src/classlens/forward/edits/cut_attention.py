@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from classlens.core.arguments import checked
 from classlens.forward.edits.attention_rows import attention_steps, renormalized
 from classlens.forward.edits.edit import Edit, EditStep
 from classlens.forward.edits.selection import Indices, TokenGroup, token_selector
 from classlens.models.view import ModelView
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class CutAttention(Edit):
     """Attention weights from some tokens to some others become 0.
@@ -55,6 +57,7 @@ class CutAttention(Edit):
         return attention_steps(view, self.blocks, self.heads, cut)
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class NoCls(CutAttention):
     """Image tokens do not attend to ``[CLS]``.

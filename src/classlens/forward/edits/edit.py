@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from classlens.core.arguments import AtLeast0, checked, shown
 from classlens.errors import ClasslensError
 from classlens.forward.active_edits import activated
 from classlens.forward.edits.registry import EDITS
@@ -19,6 +20,7 @@ from classlens.models.view import ModelView
 _EXPOSED = frozenset({"attn_coefficients", "attn_joined"})
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class EditStep:
     """One change of the tensor that passes at one point of one block.
@@ -38,7 +40,7 @@ class EditStep:
     """
 
     point: str
-    block: int
+    block: AtLeast0
     change: Change
     first: bool = False
     last: bool = False
@@ -81,7 +83,7 @@ def editing(view: ModelView, edits: Sequence[Edit]) -> Iterator[None]:
     """Apply edits to every pass in the body; afterwards the model is as before (law 4). Other threads wait."""
     for edit in edits:
         if not isinstance(edit, Edit):
-            raise ClasslensError(f"{repr(edit)[:80]} is not an edit: give an instance of {', '.join(EDITS)}")
+            raise ClasslensError(f"{shown(edit)} is not an edit: give an instance of {', '.join(EDITS)}")
     with ExitStack() as stack:
         stack.enter_context(exclusive(view.module))
         with plain_torch():

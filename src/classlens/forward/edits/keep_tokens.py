@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-import torch
 from torch import Tensor
 
+from classlens.core.arguments import Takes, checked
 from classlens.core.arrays import Array
-from classlens.errors import ClasslensError
 from classlens.forward.edits.attention_rows import attention_steps, renormalized
 from classlens.forward.edits.edit import Edit, EditStep
 from classlens.forward.edits.pooling import pooling_over
-from classlens.forward.edits.selection import tensor_of, token_selector
+from classlens.forward.edits.selection import token_selector
 from classlens.models.view import ModelView
 
+Mask = Annotated[
+    Tensor | Array,
+    Takes("a bool mask [token] or [image, token]", lambda mask: str(mask.dtype) in ("torch.bool", "bool")),
+]
 
+
+@checked
 @dataclass(frozen=True, eq=False)
 class KeepTokens(Edit):
     """All other tokens are dropped after position embeddings; each image may keep different ones.
@@ -33,7 +38,7 @@ class KeepTokens(Edit):
         mask: bool tensor or array, ``[token]`` or ``[image, token]``; True keeps a token. Prefix tokens come first.
 
     Raises:
-        ClasslensError: on entering ``Lens.edit``, for anything but a bool mask; when the model runs, for a mask of
+        ClasslensError: for anything but a bool mask; when the model runs, for a mask of
             another number of tokens or images.
 
     Examples:
@@ -47,14 +52,10 @@ class KeepTokens(Edit):
     label = "keep tokens"
     about = "all other tokens are dropped after position embeddings; each image may keep different ones"
 
-    mask: Tensor | Array
+    mask: Mask
 
     def steps(self, view: ModelView) -> Iterator[EditStep]:
-        mask = tensor_of(self.mask)
-        if mask is None or mask.dtype != torch.bool:
-            kind = getattr(self.mask, "dtype", type(self.mask).__name__)
-            raise ClasslensError(f"tokens to keep were given as {kind}: give a bool mask, [token] or [image, token]")
-        selector = token_selector(view, mask)
+        selector = token_selector(view, self.mask)
 
         def keep(weights: Tensor) -> Tensor:
             return renormalized(weights.masked_fill(~selector(weights)[:, None, None, :], 0.0))

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from classlens.core.arguments import checked, taken
 from classlens.core.arrays import Array
-from classlens.errors import ClasslensError, suggestion
+from classlens.errors import ClasslensError
 from classlens.forward.edits.columns import head_columns, joined_heads, replace_columns
 from classlens.forward.edits.edit import Edit, EditStep
 from classlens.forward.edits.selection import (
@@ -20,15 +22,16 @@ from classlens.forward.edits.selection import (
     TokenSelector,
     block_indices,
     head_indices,
-    tensor_of,
     token_selector,
 )
 from classlens.forward.run import run
 from classlens.models.view import ModelView
 
-PATCH_SITES = ("embed", "resid_pre", "attn_out", "mlp_out", "resid_post", "heads")
+PatchSite = Literal["embed", "resid_pre", "attn_out", "mlp_out", "resid_post", "heads"]
+PATCH_SITES: tuple[PatchSite, ...] = get_args(PatchSite)
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Patch(Edit):
     """Activations of another image's run replace those of the image that runs.
@@ -63,18 +66,13 @@ class Patch(Edit):
     label = "patch"
     about = "activations of another image's run replace those of the image that runs"
 
-    site: str
+    site: PatchSite
     source: Tensor | Array = field(repr=False)
     blocks: Indices = "all"
     tokens: TokenGroup = "all"
     heads: Indices | None = None
 
     def steps(self, view: ModelView) -> Iterator[EditStep]:
-        if self.site not in PATCH_SITES:
-            raise ClasslensError(
-                f"site {self.site!r} cannot be patched{suggestion(str(self.site), PATCH_SITES)}; "
-                f"give one of {', '.join(PATCH_SITES)}"
-            )
         if (self.site == "heads") != (self.heads is not None):
             raise ClasslensError("heads= goes with site 'heads' of a patch, which needs it: give both or neither")
         tokens = token_selector(view, self.tokens)
@@ -111,10 +109,8 @@ class Patch(Edit):
         return activations
 
     def _source_pixels(self, view: ModelView) -> Float[Tensor, "image channel height width"]:
-        source = tensor_of(self.source)
+        source = taken("source", self.source, Tensor)
         expected = f"give preprocessed pixels [image, {view.channels}, height, width]"
-        if source is None:
-            raise ClasslensError(f"{repr(self.source)[:80]} was given as the source of a patch: {expected}")
         if source.ndim != 4 or source.shape[1] != view.channels or not len(source):
             raise ClasslensError(
                 f"a tensor of shape {list(source.shape)} was given as the source of a patch: {expected}"

@@ -1,38 +1,33 @@
-"""Selects the tokens, blocks, heads and units of an edit, and turns arrays into tensors."""
+"""Selects the tokens, blocks, heads and units of an edit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from classlens.core.arguments import is_whole_number
+from classlens.core.arguments import Takes, is_whole_number, shown, tensor_of
 from classlens.core.arrays import Array
 from classlens.errors import ClasslensError, suggestion, unknown
 from classlens.forward.agreement import SUBLAYERS
 from classlens.models.view import ModelView
 
-TokenGroup = str | int | np.integer | Sequence[int | np.integer] | slice | Tensor | Array
+TokenGroup = Annotated[
+    str | int | np.integer | Sequence[int | np.integer] | slice | Tensor | Array,
+    Takes("the name of a group of tokens, indices, a slice, or a bool mask [token] or [image, token]"),
+]
 """``"cls"``, ``"image"``, ``"prefix"``, ``"all"``, another prefix token's name, indices, a slice, or a bool mask
 ``[token]`` or ``[image, token]``."""
-Indices = int | np.integer | Sequence[int | np.integer] | Tensor | Array | Literal["all"]
+Indices = Annotated[
+    int | np.integer | Sequence[int | np.integer] | Tensor | Array | Literal["all"],
+    Takes("whole numbers, or 'all'"),
+]
 """Indices of blocks, heads or units, or ``"all"``."""
 TokenSelector = Callable[[Tensor], Tensor]
 """From a passing tensor (``[image, token, channel]`` or attention weights) to a bool mask ``[image or 1, token]``."""
-
-
-def tensor_of(value: object) -> Tensor | None:
-    """A tensor, or a NumPy array as a tensor of its own; None for any other value."""
-    if isinstance(value, Tensor):
-        return value
-    try:
-        # A copy in C order: torch takes neither negative strides nor, without a warning, arrays that are read-only.
-        return torch.from_numpy(np.array(value, order="C")) if isinstance(value, np.ndarray) else None
-    except TypeError:
-        return None
 
 
 def token_selector(view: ModelView, group: TokenGroup) -> TokenSelector:
@@ -76,7 +71,7 @@ def _mask(view: ModelView, group: TokenGroup, count: int) -> Tensor:
         return mask
     indices = list(range(count))[group] if isinstance(group, slice) else _whole_numbers(group, "tokens")
     if not indices:
-        raise ClasslensError(f"{group!r} takes no token: give some of 0 to {count - 1}")
+        raise ClasslensError(f"tokens {group!r} take no token: give some of 0 to {count - 1}")
     wrong = [index for index in indices if not 0 <= index < count]
     if wrong:
         raise ClasslensError(f"token {wrong[0]} does not exist: the model has tokens 0 to {count - 1}")
@@ -125,5 +120,5 @@ def _whole_numbers(chosen: object, parts: str) -> list[int]:
     if is_whole_number(numbers):
         numbers = [numbers]
     if not isinstance(numbers, Sequence) or not all(map(is_whole_number, numbers)):
-        raise ClasslensError(f"{parts} were given as {chosen!r}"[:80] + ": give whole numbers")
+        raise ClasslensError(f"{parts} {shown(chosen)} cannot be used: give whole numbers")
     return [int(number) for number in numbers]

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from classlens.core.arguments import checked
 from classlens.forward.edits.attention_rows import attention_steps
 from classlens.forward.edits.edit import Edit, EditStep
 from classlens.forward.edits.selection import Indices, token_selector
 from classlens.models.view import ModelView
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class SelfOnly(Edit):
     """Every image token attends to itself alone: its row of attention weights is one-hot. Prefix tokens keep theirs.

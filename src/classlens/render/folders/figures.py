@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 from classlens.analysis.registry import EXPERIMENTS
+from classlens.core.arguments import AnyPath, checked
 from classlens.core.home import with_home
 from classlens.errors import ClasslensError, cause, unknown
 from classlens.render.figures.charts import draw
@@ -17,10 +17,11 @@ FORMATS = ("png", "svg")
 
 
 @with_home
+@checked
 def figures(
-    folder: str | os.PathLike[str],
+    folder: AnyPath,
     *,
-    out: str | os.PathLike[str] | None = None,
+    out: AnyPath | None = None,
     experiments: str | Collection[str] = "all",
     formats: str | Collection[str] = FORMATS,
     report: Callable[[int, int], None] = lambda *_: None,

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from classlens.core.arguments import AnyPath, AtLeast0, AtLeast1, Seed, Takes, checked
 from classlens.core.arrays import Array
 from classlens.core.home import with_home
-from classlens.core.stats import Statistics, check_statistics
+from classlens.core.stats import Statistics
 from classlens.data.dataset import Dataset
+from classlens.engine.batch_size import BatchSize
 from classlens.engine.model_source import Model
 from classlens.engine.progress import MeasureResult, Report, no_report
 from classlens.engine.ray import Cluster
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STORE = "evaluation.zarr"
+Steps = Annotated[
+    int | Literal["all"],
+    Takes("a whole number of at least 2, or 'all'", lambda steps: steps == "all" or steps >= 2),
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,24 +66,25 @@ class EvaluateResult:
 
 @isolated
 @with_home
+@checked
 def evaluate(
     model: Model,
     data: str | Dataset,
-    out: str | os.PathLike[str],
+    out: AnyPath,
     *,
     methods: str | Collection[str] = "all",
     metrics: str | Collection[str] = "all",
-    steps: int | Literal["all"] = 25,
-    permutations: int = 10,
-    ranks: str | os.PathLike[str] | None = None,
+    steps: Steps = 25,
+    permutations: AtLeast1 = 10,
+    ranks: AnyPath | None = None,
     split: str | None = None,
     label_column: str | None = None,
-    per_class: int | None = None,
-    limit: int | None = None,
+    per_class: AtLeast1 | None = None,
+    limit: AtLeast1 | None = None,
     shuffle: bool = False,
-    seed: int = 0,
-    batch_size: int | Literal["auto"] = "auto",
-    workers: int | None = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = "auto",
+    workers: AtLeast0 | None = None,
     skip_bad: bool = False,
     engine: Engine = "local",
     cluster: Cluster | None = None,
@@ -143,9 +149,8 @@ def evaluate(
         cluster=cluster or Cluster(),
         report=report,
     )
-    settings = _settings(steps, permutations, seed)
+    settings = EvaluationSettings(steps, permutations, seed)
     statistics = statistics or Statistics()
-    check_statistics(statistics)
     importances = parse_methods(methods)
     if methods == "all" and ranks is not None:
         importances += parse_methods(stored_methods(ranks))
@@ -178,15 +183,6 @@ def evaluate(
         note = f"{quarters} of all {total} as quarters of mosaics" if quarters else ""
         result = session.fill(jobs, store, renew, note)
     return EvaluateResult(*tables(url, statistics), missing, result, statistics)
-
-
-def _settings(steps: int | Literal["all"], permutations: int, seed: int) -> EvaluationSettings:
-    value: object = steps  # callers without a type checker pass anything
-    if value != "all" and (isinstance(value, bool) or not isinstance(value, int) or value < 2):
-        raise ClasslensError(f"steps is {steps}: give at least 2, or all")
-    if permutations < 1:
-        raise ClasslensError(f"permutations is {permutations}: give at least 1")
-    return EvaluationSettings(steps, permutations, seed)
 
 
 def _check_mosaics(store: Store, task: EvaluationTask) -> None:

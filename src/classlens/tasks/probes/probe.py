@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from classlens.core.arguments import AnyPath, AtLeast0, AtLeast1, Positive, Seed, checked
 from classlens.core.home import with_home
 from classlens.data.dataset import Dataset
+from classlens.engine.batch_size import BatchSize
 from classlens.engine.model_source import Model, ModelSource
 from classlens.engine.progress import MeasureResult, Report, Tracker, no_report
 from classlens.engine.ram import parse_ram
 from classlens.engine.ray import Cluster
 from classlens.engine.session import Engine, RunOptions, Selection, Session
-from classlens.errors import ClasslensError, require_extra, unknown
+from classlens.errors import ClasslensError, require_extra
 from classlens.forward.isolation import isolated
 from classlens.lens.tuned_lens import TunedLens
 from classlens.store.lock import only_writer
@@ -56,29 +57,30 @@ class ProbeResult:
 
 @isolated
 @with_home
+@checked
 def probe(
     model: Model,
     train: str | Dataset,
     test: str | Dataset,
-    out: str | os.PathLike[str],
+    out: AnyPath,
     *,
     sites: str | Collection[str] = ("attn_out", "mlp_out", "resid_post"),
     kind: Kind = "ridge",
-    alpha: float | Literal["loo"] = 1.0,
+    alpha: Positive | Literal["loo"] = 1.0,
     tokens: TokenChoice | None = None,
     ram: int | str = "8GB",
-    tuned_lens: str | os.PathLike[str] | TunedLens | None = None,
+    tuned_lens: TunedLens | AnyPath | None = None,
     train_split: str | None = None,
-    train_per_class: int | None = None,
-    train_limit: int | None = None,
+    train_per_class: AtLeast1 | None = None,
+    train_limit: AtLeast1 | None = None,
     test_split: str | None = None,
-    test_per_class: int | None = None,
-    test_limit: int | None = None,
+    test_per_class: AtLeast1 | None = None,
+    test_limit: AtLeast1 | None = None,
     label_column: str | None = None,
     shuffle: bool = False,
-    seed: int = 0,
-    batch_size: int | Literal["auto"] = "auto",
-    workers: int | None = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = "auto",
+    workers: AtLeast0 | None = None,
     skip_bad: bool = False,
     engine: Engine = "local",
     cluster: Cluster | None = None,
@@ -138,8 +140,6 @@ def probe(
         ... )  # doctest: +SKIP
         >>> classlens.open_store(result.run.store)["probe"]["rank"].sel(site="resid_post")  # doctest: +SKIP
     """
-    if kind not in CONDITION_OF:
-        raise unknown("kind", kind, CONDITION_OF)
     if kind == "logistic":
         require_extra("probes", "sklearn")
     penalty = _check_alpha(alpha, kind)
@@ -213,8 +213,6 @@ def _check_alpha(alpha: float | str, kind: str) -> float | Literal["loo"]:
         if kind == "logistic":
             raise ClasslensError("alpha 'loo' is for ridge probes: give logistic probes a number")
         return "loo"
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not alpha > 0:
-        raise ClasslensError(f"alpha {alpha!r} cannot be used: give a number above 0, or loo")
     return float(alpha)
 
 

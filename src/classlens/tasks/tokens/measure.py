@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from classlens.core.arguments import AnyPath, AtLeast0, AtLeast1, Seed, checked
 from classlens.core.arrays import Array
 from classlens.core.home import with_home
 from classlens.data.dataset import Dataset
+from classlens.engine.batch_size import BatchSize
 from classlens.engine.model_source import Model
 from classlens.engine.progress import MeasureResult, Report, no_report
 from classlens.engine.ray import Cluster
@@ -35,24 +36,25 @@ from classlens.tasks.tokens.task import TokenTask
 
 @isolated
 @with_home
+@checked
 def measure(
     model: Model,
     data: str | Dataset,
-    out: str | os.PathLike[str],
+    out: AnyPath,
     *,
     conditions: str | Collection[str] = (CLEAN,),
     sites: str | Collection[str] = "all",
     memories: bool = False,
-    tuned_lens: str | os.PathLike[str] | TunedLens | None = None,
-    probes: str | os.PathLike[str] | None = None,
+    tuned_lens: TunedLens | AnyPath | None = None,
+    probes: AnyPath | None = None,
     split: str | None = None,
     label_column: str | None = None,
-    per_class: int | None = None,
-    limit: int | None = None,
+    per_class: AtLeast1 | None = None,
+    limit: AtLeast1 | None = None,
     shuffle: bool = False,
-    seed: int = 0,
-    batch_size: int | Literal["auto"] = "auto",
-    workers: int | None = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = "auto",
+    workers: AtLeast0 | None = None,
     skip_bad: bool = False,
     engine: Engine = "local",
     cluster: Cluster | None = None,

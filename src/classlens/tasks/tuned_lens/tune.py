@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
+from classlens.core.arguments import AnyPath, AtLeast0, AtLeast1, Positive, Seed, Share, checked
 from classlens.core.home import with_home
 from classlens.data.dataset import Dataset
+from classlens.engine.batch_size import BatchSize
 from classlens.engine.model_source import Model, ModelSource
 from classlens.engine.progress import Report, Tracker, no_report
 from classlens.engine.ram import parse_ram
@@ -64,25 +65,26 @@ class TuneResult:
 
 @isolated
 @with_home
+@checked
 def tune(
     model: Model,
     data: str | Dataset,
-    out: str | os.PathLike[str],
+    out: AnyPath,
     *,
     tokens: TokenChoice = "all",
-    epochs: int = 30,
-    patience: int = 4,
-    learning_rate: float = 1e-3,
-    held_out: float = 0.1,
+    epochs: AtLeast1 = 30,
+    patience: AtLeast1 = 4,
+    learning_rate: Positive = 1e-3,
+    held_out: Share = 0.1,
     control: bool = False,
     ram: int | str = "8GB",
     split: str | None = None,
     label_column: str | None = None,
-    limit: int | None = None,
+    limit: AtLeast1 | None = None,
     shuffle: bool = False,
-    seed: int = 0,
-    batch_size: int | Literal["auto"] = "auto",
-    workers: int | None = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = "auto",
+    workers: AtLeast0 | None = None,
     skip_bad: bool = False,
     engine: Engine = "local",
     cluster: Cluster | None = None,
@@ -139,7 +141,6 @@ def tune(
         ... )  # doctest: +SKIP
         >>> tuned = classlens.load("builtin:cifar10").with_tuned_lens("lens.safetensors")  # doctest: +SKIP
     """
-    _check(tokens, epochs, patience, learning_rate, held_out)
     available = parse_ram(ram)
     path = Path(out)
     if path.suffix != ".safetensors" or path.is_dir():
@@ -203,7 +204,7 @@ def tune(
         metadata = {"training": key, "result": json.dumps({**fields, "data": dataset.spec})}
         try:
             with atomic_write(path) as temporary:
-                state.best.save(temporary, view, metadata)
+                temporary.write_bytes(state.best.to_bytes(view, metadata))
         except OSError as error:
             raise ClasslensError(
                 f"tuned lens {str(path)!r} cannot be written ({cause(error)}): give another --out"
@@ -281,15 +282,3 @@ def _resumed(checkpoint: Path, key: str, view: ModelView) -> TrainingState | Non
     return TrainingState(
         **{name: value for name, value in record.items() if name not in ("settings", "best")}, best=best
     )
-
-
-def _check(tokens: str, epochs: int, patience: int, learning_rate: float, held_out: float) -> None:
-    if tokens not in ("all", "pooled"):
-        raise ClasslensError(f"tokens {tokens!r} are not known: give all or pooled")
-    for name, value in (("epochs", epochs), ("patience", patience)):
-        if value < 1:
-            raise ClasslensError(f"{name} is {value}: give at least 1")
-    if not learning_rate > 0:
-        raise ClasslensError(f"learning rate {learning_rate} cannot be used: give a number above 0, such as 0.001")
-    if not 0 < held_out < 1:
-        raise ClasslensError(f"held_out {held_out} is no share: give a number between 0 and 1, such as 0.1")
