@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from classlens import __version__
 from classlens.cli import options as given
 from classlens.cli.app import app, listed, reporting
 from classlens.errors import ClasslensError
+from classlens.text import say
 
 
 @app.command()
@@ -48,16 +48,15 @@ def analyze(
             report=lambda model, done, images: update(f"analyzing {model}", done, images),
         )
         write_analysis(result, out, version=__version__)
-    console = Console(emoji=False, highlight=False, soft_wrap=True)
     for missing in result.missing:
         extent = "not measured" if missing.whole else "in part not measured"
-        console.print(f"{missing.model}, {missing.experiment}: {extent}: {missing.reason}", markup=False)
+        say(f"{missing.model}, {missing.experiment}: {extent}: {missing.reason}")
     for _, row in result.pairs[result.pairs["measure"] == "flipped"].iterrows() if len(result.pairs) else ():
         flips = f"{round(row['difference'] * row['images']):,} of {row['images']:,} predictions"
-        console.print(f"{row['first']} and {row['second']}: {flips} differ.", markup=False)
-    console.print(f"Tables: {out / 'tables'}", markup=False)
-    console.print(f"Summary: {out / 'summary.md'}", markup=False)
-    console.print(f"Figures: classlens figures {out}", markup=False)
+        say(f"{row['first']} and {row['second']}: {flips} differ.")
+    say(f"Tables: {out / 'tables'}")
+    say(f"Summary: {out / 'summary.md'}")
+    say(f"Figures: classlens figures {out}")
 
 
 def named_stores(stores: list[str]) -> list[str] | dict[str, str]:

@@ -12,12 +12,12 @@ from importlib import import_module
 from typing import Annotated, Any, ParamSpec
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
 from classlens import __version__
 from classlens.core.home import with_home
 from classlens.errors import ClasslensError
+from classlens.text import say
 
 # Placeholders of help texts and the registries that fill them when the help is shown.
 _REGISTRIES = {
@@ -58,7 +58,6 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
-_errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 _P = ParamSpec("_P")
 
 
@@ -70,10 +69,10 @@ def reporting(command: Callable[_P, None]) -> Callable[_P, None]:
         try:
             with_home(command)(*args, **kwargs)
         except ClasslensError as error:
-            _errors.print(f"Error: {error}", markup=False, style="red")
+            say(f"Error: {error}", style="red", stderr=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            _errors.print("Interrupted; nothing half-written is left.")
+            say("Interrupted; nothing half-written is left.", stderr=True)
             raise typer.Exit(130) from None
 
     return run

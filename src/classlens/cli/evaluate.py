@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from classlens import __version__
 from classlens.cli import options
 from classlens.cli.app import app, reporting
 from classlens.cli.options import ModelOptions, RunOptions, expand_options, split_names
 from classlens.errors import ClasslensError
+from classlens.text import say
 
 
 @app.command()
@@ -89,9 +89,8 @@ def evaluate(
     write_evaluation(result, results, version=__version__)
     if run.log_json:
         return
-    console = Console(emoji=False, highlight=False, soft_wrap=True)
     for name, reason in result.missing.items():
-        console.print(f"{name}: not measured: {reason}", markup=False)
-    console.print(f"Summary: {results / 'summary.md'}", markup=False)
+        say(f"{name}: not measured: {reason}")
+    say(f"Summary: {results / 'summary.md'}")
     if (results / "curves.png").exists():  # some metrics have no curves
-        console.print(f"Curves: {results / 'curves.png'}", markup=False)
+        say(f"Curves: {results / 'curves.png'}")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from classlens import __version__
 from classlens.cli import options as given
@@ -15,6 +14,7 @@ from classlens.cli.app import app, listed, reporting
 from classlens.cli.images import Classes, Images, SkipBad, image_files, skipped_lines, targets_of, traces_of
 from classlens.cli.options import ModelOptions, expand_options
 from classlens.errors import ClasslensError
+from classlens.text import say
 
 _BATCH = 8
 
@@ -120,11 +120,10 @@ def explain(
             version=__version__,
         )
         (folder / "explain.json").write_text(text, encoding="utf-8")
-    console = Console(emoji=False, highlight=False, soft_wrap=True)
     for number, record in enumerate(records, start=1):
-        console.print(f"{record['name']}: {record['target']}: {out / f'{number:02d}-methods.png'}", markup=False)
+        say(f"{record['name']}: {record['target']}: {out / f'{number:02d}-methods.png'}")
     for line in skipped_lines(skipped):
-        console.print(line, markup=False)
+        say(line)
 
 
 def _say_without_rival(names: Iterable[str]) -> None:

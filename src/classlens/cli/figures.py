@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from classlens.cli.app import app, listed, reporting
+from classlens.text import say
 
 
 @app.command()
@@ -34,6 +34,5 @@ def figures(
             formats=listed(formats),
             report=lambda done, tables: update("drawing", done, tables),
         )
-    console = Console(emoji=False, highlight=False, soft_wrap=True)
     for path in paths:
-        console.print(str(path), markup=False)
+        say(str(path))

@@ -15,6 +15,7 @@ from classlens import __version__
 from classlens.cli.app import app, check_images, reporting
 from classlens.cli.options import ModelOptions, expand_options
 from classlens.errors import ClasslensError
+from classlens.text import say
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -77,7 +78,7 @@ def inspect(
     console = Console(emoji=False)
     for table in tables(record):
         console.print(table)
-    console.print(f"Report: {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+    say(f"Report: {out / 'report.html'}")
 
 
 def _write(record: dict[str, Any], pictures: list[Image], out: Path) -> None:

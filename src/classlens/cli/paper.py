@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from classlens import __version__
 from classlens.cli import options as given
 from classlens.cli.app import app, listed, reporting
 from classlens.errors import ClasslensError
+from classlens.text import say
 
 
 @app.command()
@@ -90,9 +90,8 @@ def paper(
             problems=reproduction.problems,
             removal=reproduction.removal,
         )
-    console = Console(emoji=False, highlight=False, soft_wrap=True)
-    console.print(f"Summary: {analysis_folder / 'summary.md'}", markup=False)
-    console.print(f"Page: {page}", markup=False)
+    say(f"Summary: {analysis_folder / 'summary.md'}")
+    say(f"Page: {page}")
     if reproduction.problems:
         reasons = "; ".join(f"{model}: {reason}" for model, reason in reproduction.problems.items())
         raise ClasslensError(

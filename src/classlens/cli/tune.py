@@ -12,6 +12,7 @@ from rich.console import Console
 from classlens.cli import options
 from classlens.cli.app import app, reporting
 from classlens.cli.options import ModelOptions, RunOptions, expand_options
+from classlens.text import say
 
 
 @app.command()
@@ -72,4 +73,4 @@ def tune(
         return
     console = Console(emoji=False, highlight=False, soft_wrap=True)
     console.print(tuned_table(result))
-    console.print(f"Tuned lens: {result.file}", markup=False)
+    say(f"Tuned lens: {result.file}")

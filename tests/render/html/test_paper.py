@@ -16,7 +16,7 @@ from classlens.render.html.paper import write_paper
 from tests.analysis.stores import StoreSpec, write_store
 from tests.refusals import refused
 
-HOSTILE = "<img src=x onerror=alert(1)>"
+HOSTILE = "<img src=x onerror=alert(1)>\u202e\x1b[31m"
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,7 @@ def test_values_of_one_block_by_hand(three_models: AnalyzeResult, text: str) -> 
 def test_values_are_named_by_their_labels(text: str) -> None:
     """Labels of conditions, tokens and sublayers, of the experiment itself, and of a value that it adds."""
     assert "| block | trained model, [CLS] | trained model, image tokens | random twin, [CLS] |" in text
-    assert "**first | odd, MLP**" in text
+    assert "**first \\| odd, MLP**" in text
     assert "| block | memories of the class (published code) |" in text
     assert "| first \\| odd | context removed | unedited | tokens identifiable |" in text
     assert "| mean of the models | [CLS] |" in text

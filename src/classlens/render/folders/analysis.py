@@ -13,6 +13,7 @@ from classlens.analysis.experiment import Experiment
 from classlens.errors import ClasslensError, cause
 from classlens.render.folders.result_folder import ANALYSIS, replacing
 from classlens.render.markdown.analysis import summary
+from classlens.text import csv_text
 
 
 def write_analysis(analysis: AnalyzeResult, out: Path, *, version: str) -> None:
@@ -27,7 +28,7 @@ def write_analysis(analysis: AnalyzeResult, out: Path, *, version: str) -> None:
         tables.mkdir()
         for name, table in analysis.all_tables.items():
             table.to_parquet(tables / f"{name}.parquet", index=False)
-            table.to_csv(tables / f"{name}.csv", index=False)
+            write_csv(table, tables / f"{name}.csv")
         (folder / "summary.md").write_text(summary(analysis), encoding="utf-8")
         record = {
             "classlens": version,
@@ -37,6 +38,12 @@ def write_analysis(analysis: AnalyzeResult, out: Path, *, version: str) -> None:
             "missing": [missing._asdict() for missing in analysis.missing],
         }
         (folder / "analysis.json").write_text(json.dumps(record, indent=1, allow_nan=False), encoding="utf-8")
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """A table for spreadsheets, too: no text in it is a formula."""
+    texts = table.select_dtypes(exclude="number")
+    table.assign(**{name: texts[name].map(csv_text) for name in texts}).to_csv(path, index=False)
 
 
 def table_path(folder: Path, experiment: Experiment) -> Path | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from classlens.analysis.charts import Lines
 from classlens.analysis.labels import method_label
+from classlens.render.folders.analysis import write_csv
 from classlens.render.folders.result_folder import EVALUATION, replacing
 from classlens.render.markdown.evaluation import evaluation_summary, evaluation_title
 from classlens.tasks.evaluation.evaluate import EvaluateResult
@@ -25,8 +26,8 @@ def write_evaluation(result: EvaluateResult, out: Path, *, version: str) -> None
     from classlens.render.figures.style import save
 
     with replacing(out, EVALUATION) as folder:
-        result.scores.to_csv(folder / "scores.csv", index=False)
-        result.curves.to_csv(folder / "curves.csv", index=False)
+        write_csv(result.scores, folder / "scores.csv")
+        write_csv(result.curves, folder / "curves.csv")
         (folder / "summary.md").write_text(evaluation_summary(result), encoding="utf-8")
         names = zip(result.curves["metric"], result.curves["curve"], strict=True)
         table = result.curves.assign(panel=[METRICS[metric].curves[curve] for metric, curve in names])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
@@ -17,6 +16,7 @@ from classlens.analysis.analyze import AnalyzeResult
 from classlens.analysis.published import REMOVAL, SOURCE, Comparison, compare
 from classlens.analysis.registry import EXPERIMENTS
 from classlens.errors import ClasslensError, cause
+from classlens.text import html_text
 
 
 def write_paper(
@@ -37,11 +37,11 @@ def write_paper(
     """
     template = Template(files("classlens.render.html").joinpath("paper.html").read_text(encoding="utf-8"))
     values = {
-        "version": html.escape(version),
-        "source": html.escape(SOURCE),
+        "version": html_text(version),
+        "source": html_text(SOURCE),
         "measured": "\n".join(_measured(analysis)),
         "problems": "\n".join(
-            f"<li>{html.escape(model)}: {html.escape(reason)}</li>" for model, reason in (problems or {}).items()
+            f"<li>{html_text(model)}: {html_text(reason)}</li>" for model, reason in (problems or {}).items()
         ),
         "rows": "\n".join(_rows(compare(analysis, problems, removal))),
         "figures": "\n".join(_figures(analysis, figures)),
@@ -64,7 +64,7 @@ def _measured(analysis: AnalyzeResult) -> Iterator[str]:
         images = f"{store['images']:,} images of {data}{note}"
         if store["images"] != store["images_of_all"]:
             images += f"; {store['images_of_all'] - store['images']:,} more are not measured"
-        yield f"<li><strong>{html.escape(store['model'])}</strong>: {html.escape(images)}</li>"
+        yield f"<li><strong>{html_text(store['model'])}</strong>: {html_text(images)}</li>"
 
 
 def _rows(comparisons: Sequence[Comparison]) -> Iterator[str]:
@@ -80,16 +80,16 @@ def _rows(comparisons: Sequence[Comparison]) -> Iterator[str]:
         if published.model != model:
             model = published.model
             heading = f"{model}: not measured: {shared[model]}" if shared[model] else model
-            yield f'<tr class="model"><th colspan="4" scope="rowgroup">{html.escape(heading)}</th></tr>'
+            yield f'<tr class="model"><th colspan="4" scope="rowgroup">{html_text(heading)}</th></tr>'
         if isnan(comparison.value):
             reason = "" if comparison.reason == shared[model] else f": {comparison.reason}"
-            measured = f'<td colspan="2" class="missing">not measured{html.escape(reason)}</td>'
+            measured = f'<td colspan="2" class="missing">not measured{html_text(reason)}</td>'
         else:
             interval = f"{_percent(comparison.low)} to {_percent(comparison.high)}"
             difference = f"{100 * (comparison.value - published.value):+.2f}".replace("-", "−")
             value = f"{_percent(comparison.value)} <small>({interval}; n = {comparison.images:,})</small>"
             measured = f"<td>{value}</td><td>{difference}</td>"
-        label = html.escape(published.label)
+        label = html_text(published.label)
         yield f'<tr><th scope="row">{label}</th><td>{_percent(published.value)}</td>{measured}</tr>'
 
 
@@ -104,16 +104,16 @@ def _figures(analysis: AnalyzeResult, figures: Path) -> Iterator[str]:
             continue
         paths = [figures / f"{chart.file_stem(experiment.name)}.png" for chart in experiment.charts]
         pictures = [
-            f'<img alt="{html.escape(experiment.label)}" src="data:image/png;base64,{_encoded(path)}">'
+            f'<img alt="{html_text(experiment.label)}" src="data:image/png;base64,{_encoded(path)}">'
             for path in paths
             if path.is_file()
         ]
         if pictures:
-            heading = f"<h3>{html.escape(experiment.label)}</h3><p>{html.escape(experiment.definition)}</p>"
+            heading = f"<h3>{html_text(experiment.label)}</h3><p>{html_text(experiment.definition)}</p>"
             yield f'<section class="card">{heading}<div class="pictures">{"".join(pictures)}</div></section>'
     rows = [
-        f"<li>{html.escape(missing.model)}, {html.escape(missing.experiment)}{'' if missing.whole else ', in part'}: "
-        f"{html.escape(missing.reason)}</li>"
+        f"<li>{html_text(missing.model)}, {html_text(missing.experiment)}{'' if missing.whole else ', in part'}: "
+        f"{html_text(missing.reason)}</li>"
         for missing in analysis.missing
     ]
     if rows:

@@ -14,7 +14,8 @@ from classlens.analysis.experiment import Experiment
 from classlens.analysis.labels import label_text
 from classlens.analysis.registry import EXPERIMENTS
 from classlens.core.stats import Statistics
-from classlens.render.markdown.tables import cell_text, interval_text, markdown_table, p_text
+from classlens.render.markdown.tables import interval_text, markdown_table, p_text
+from classlens.text import markdown_text
 
 Name = Callable[[object], str]
 """From a value of a table to its label."""
@@ -103,12 +104,12 @@ def _stores(analysis: AnalyzeResult) -> Iterator[str]:
     yield markdown_table(["model", "data", "images", "blocks", "classes", "conditions"], rows)
     for store in analysis.stores:
         if store["data_note"]:
-            yield f"- {cell_text(store['model'])}: {store['data_note']}\n"
+            yield f"- {markdown_text(store['model'])}: {markdown_text(store['data_note'])}\n"
         if store["images"] != store["images_of_all"]:
             lacking = store["images_of_all"] - store["images"]
             yield (
-                f"- {cell_text(store['model'])}: {lacking:,} images are not measured (skipped, or the run goes on), "
-                "and are left out of everything.\n"
+                f"- {markdown_text(store['model'])}: {lacking:,} images are not measured (skipped, or the run goes "
+                "on), and are left out of everything.\n"
             )
 
 
@@ -155,7 +156,7 @@ def _lines(chart: Lines, table: pd.DataFrame, name: Name) -> Iterator[str]:
             if "p_holm" in rows and rows["p_holm"].notna().any():
                 header.append("p")
                 columns.append([p_text(by_block[block]["p_holm"]) if block in by_block else "" for block in blocks])
-        yield f"**{', '.join(map(name, values))}**: {chart.value}\n"
+        yield f"**{markdown_text(', '.join(map(name, values)))}**: {chart.value}\n"
         yield markdown_table(header, [list(row) for row in zip(blocks, *columns, strict=True)])
 
 
@@ -192,7 +193,7 @@ def _classes(chart: Heat, table: pd.DataFrame, name: Name) -> Iterator[str]:
         shown = panel.sort_values("value", ascending=False, kind="stable")
         if len(shown) > 2 * _CLASSES:
             shown = pd.concat([shown.head(_CLASSES), shown.tail(_CLASSES)])
-        yield f"**{', '.join(map(name, values))}**, last block: highest and lowest classes\n"
+        yield f"**{markdown_text(', '.join(map(name, values)))}**, last block: highest and lowest classes\n"
         yield markdown_table(
             ["class", chart.value], [[row[chart.y], interval_text(row)] for _, row in shown.iterrows()]
         )
@@ -200,4 +201,5 @@ def _classes(chart: Heat, table: pd.DataFrame, name: Name) -> Iterator[str]:
 
 def _missing(missing: Sequence[Missing]) -> Iterator[str]:
     for entry in missing:
-        yield f"- Not measured for {cell_text(entry.model)}{'' if entry.whole else ', in part'}: {entry.reason}.\n"
+        missing = f"Not measured for {entry.model}{'' if entry.whole else ', in part'}: {entry.reason}."
+        yield f"- {markdown_text(missing)}\n"

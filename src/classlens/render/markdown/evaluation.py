@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from classlens.render.markdown.tables import interval_text, markdown_table
+from classlens.render.markdown.tables import Bold, interval_text, markdown_table
 from classlens.tasks.evaluation.evaluate import EvaluateResult
 from classlens.tasks.evaluation.registry import METRICS
+from classlens.text import markdown_text
 
 _ARROWS: Mapping[str, str] = {"higher": " ↑", "lower": " ↓"}
 
@@ -27,7 +28,7 @@ def evaluation_summary(result: EvaluateResult) -> str:
     statistics = result.statistics
     images = int(result.scores["images"].max()) if len(result.scores) else 0
     parts = [
-        f"# {evaluation_title(result)}\n",
+        f"# {markdown_text(evaluation_title(result))}\n",
         f"Up to {images:,} images; in brackets {100 * statistics.confidence:g} % bootstrap intervals over images "
         f"({statistics.resamples:,} resamples, seed {statistics.seed}). Arrows show which direction is better; the "
         "best value of a column is bold, and so are those whose interval holds it.\n",
@@ -37,7 +38,9 @@ def evaluation_summary(result: EvaluateResult) -> str:
     for metric, rows in result.scores.groupby("metric", sort=False):
         parts.append(f"## {str(metric).replace('_', ' ').capitalize()}\n")
         parts.append(_table(str(metric), rows))
-    parts += [f"- Not measured: {name}: {reason}.\n" for name, reason in result.missing.items()]
+    parts += [
+        f"- Not measured: {markdown_text(name)}: {markdown_text(reason)}.\n" for name, reason in result.missing.items()
+    ]
     return "\n".join(parts)
 
 
@@ -57,7 +60,7 @@ def _table(name: str, scores: pd.DataFrame) -> str:
                 continue
             text = interval_text(row)
             bold = row is not None and row["low"] <= best[measure] <= row["high"]
-            line.append(f"**{text}**" if bold else text)
+            line.append(Bold(text) if bold else text)
         lines.append(line)
     return markdown_table(["method", *header], lines)
 

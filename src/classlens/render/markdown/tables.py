@@ -7,16 +7,21 @@ from typing import Any
 
 import pandas as pd
 
+from classlens.text import markdown_text
+
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A table; every cell stays on one line."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(cell_text(cell) for cell in line)} |\n" for line in lines)
+    lines = [[cell if isinstance(cell, Bold) else markdown_text(cell) for cell in line] for line in (header, *rows)]
+    lines.insert(1, ["---"] * len(header))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def cell_text(value: Any) -> str:
-    """A value on one line, without a bar that would begin another cell."""
-    return " ".join(str(value).split()).replace("|", "\\|")
+class Bold(str):
+    """A cell in bold."""
+
+    def __new__(cls, text: str) -> Bold:
+        return super().__new__(cls, f"**{markdown_text(text)}**")
 
 
 def interval_text(row: Any, value: str = "value", low: str = "low", high: str = "high") -> str:

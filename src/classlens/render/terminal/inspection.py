@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from classlens.render.class_record import shown_record
+from classlens.text import visible
 
 _CONTRIBUTIONS = ("attention adds", "MLP adds")
 
@@ -17,7 +18,7 @@ _CONTRIBUTIONS = ("attention adds", "MLP adds")
 def tables(record: dict[str, Any]) -> Iterator[RenderableType]:
     """Predictions, then by block: rank at ``[CLS]``, share of image tokens on top, contributions of both sublayers."""
     exclusive = record["model"]["problem_type"] == "single_label_classification"
-    for image in map(shown_record, record["images"]):
+    for image in map(shown_record, visible(record["images"])):
         # Names may hold brackets and :codes:, so they are passed as Text and not as markup.
         target = image["target"]["name"]
         yield Text.assemble((image["label"], "bold"), f": {', '.join(map(_prediction, image['predictions']))}")

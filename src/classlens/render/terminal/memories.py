@@ -8,6 +8,8 @@ import xarray as xr
 from rich.markup import escape
 from rich.table import Table
 
+from classlens.text import visible
+
 _UNITS = {"attn": "channel", "mlp": "hidden unit"}
 
 
@@ -20,7 +22,7 @@ def memory_record(memories: xr.Dataset) -> dict[str, Any]:
 
 def memory_table(memories: xr.Dataset) -> Table:
     """The result of ``lens.memories`` as a table, with its sublayer, block and model as the title."""
-    attrs = memories.attrs
+    attrs = visible(memories.attrs)
     unit, where = _UNITS[attrs["sublayer"]], f"block {attrs['block']} of {attrs['model']}"
     if "unit" in attrs:
         table = Table(title=escape(f"Classes of {unit} {attrs['unit']}, {attrs['sublayer']}, {where}"))
@@ -32,7 +34,7 @@ def memory_table(memories: xr.Dataset) -> Table:
     table.add_column("cosine", justify="right")
     if "top" in memories:
         table.add_column("its top class")
-    for row in memory_record(memories)["rows"]:
+    for row in visible(memory_record(memories)["rows"]):
         first = [str(row["unit"])] if "unit" in row else []
         last = [row["top"]] if "top" in row else []
         cells = [*first, row["class_name"], f"{row['score']:.3f}", f"{row['cosine']:.3f}", *last]

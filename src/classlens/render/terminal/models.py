@@ -7,11 +7,13 @@ from dataclasses import asdict
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from classlens.errors import ClasslensError, suggestion
 from classlens.models.adapter import ModelEntry
 from classlens.models.registry import ADAPTERS
+from classlens.text import visible
 
 
 def filter_models(entries: Iterable[ModelEntry], family: str | None, search: str | None) -> list[ModelEntry]:
@@ -42,7 +44,7 @@ def model_table(models: Iterable[ModelEntry]) -> Table:
     for column in ("library", "family", "classes", "weights"):
         table.add_column(column)
     for model in models:
-        table.add_row(model.name, model.library, model.family, _classes(model), model.weights)
+        table.add_row(*map(escape, visible([model.name, model.library, model.family, _classes(model), model.weights])))
     return table
 
 

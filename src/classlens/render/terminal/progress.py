@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
+
+from classlens.text import say
 
 if TYPE_CHECKING:
     from classlens.engine.progress import MeasureResult, Progress
@@ -96,26 +97,25 @@ def _bar_and_outcome(store: str, kept: Callable[[], bool] | None) -> Iterator[tu
             saved = f"{last.done} of {last.images} images are" if kept is None else "What is finished is"
             nothing = kept is not None and not kept()
             said = "Nothing is saved yet." if nothing else f"{saved} saved in {store}; the same command goes on there."
-            print(said, file=sys.stderr)
+            say(said, stderr=True)
         raise
     for outcome in outcomes:
         _print_outcome(outcome)
 
 
 def _print_outcome(outcome: MeasureResult) -> None:
-    console = Console(highlight=False, emoji=False, soft_wrap=True)
     new = outcome.images - outcome.before
     rate = f", {new / outcome.seconds:.1f} images/s" if new and outcome.seconds else ""
     before = f" ({outcome.before} were measured before)" if outcome.before else ""
     note = f" ({outcome.note})" if outcome.note else ""
-    console.print(f"Measured {new} images{note} in {outcome.seconds:.1f} s{rate}{before}.", markup=False)
+    say(f"Measured {new} images{note} in {outcome.seconds:.1f} s{rate}{before}.")
     for line in _images(outcome):
-        console.print(line, markup=False)
+        say(line)
     for name, reason in list(outcome.skipped.items())[:5]:
-        console.print(f"Skipped {name}: {reason}", markup=False)
+        say(f"Skipped {name}: {reason}")
     if len(outcome.skipped) > 5:
-        console.print(f"… and {len(outcome.skipped) - 5} more, all in the variable `problem`.", markup=False)
-    console.print(f"Store: {outcome.store}", markup=False)
+        say(f"… and {len(outcome.skipped) - 5} more, all in the variable `problem`.")
+    say(f"Store: {outcome.store}")
 
 
 def _images(outcome: MeasureResult) -> Iterator[str]:

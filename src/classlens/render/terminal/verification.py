@@ -13,6 +13,7 @@ from rich.text import Text
 from classlens.core.steps import Norm, Projection, Step, UnitLength
 from classlens.lens.verify import Law
 from classlens.models.view import ModelView, Readout
+from classlens.text import visible
 
 Record = dict[str, Any]
 _STEPS: dict[type[Step], str] = {Projection: "projection", UnitLength: "unit length"}
@@ -56,6 +57,7 @@ def verification(view: ModelView, laws: Sequence[Law]) -> Record:
 
 def verification_tables(record: Record) -> Iterator[RenderableType]:
     """The record as two tables for the terminal."""
+    record = visible(record)
     parts = Table(title=Text(f"{record['model']} ({record['class']})", style="table.title"), title_justify="left")
     parts.add_column("part", no_wrap=True)
     parts.add_column("")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import io
 import json
 import os
@@ -19,6 +18,7 @@ from PIL import Image
 
 from classlens import palette
 from classlens.errors import ClasslensError
+from classlens.text import html_text, visible
 
 _COLORS: Mapping[str, str] = {
     "cls": palette.CLS,
@@ -43,6 +43,7 @@ def write_report(record: Mapping[str, Any], pictures: Sequence[Image.Image], pat
     the new one is complete.
     Raises ``ClasslensError`` where pictures and images differ in number, or a value is not finite.
     """
+    record = visible(record)
     if len(pictures) != len(record["images"]):
         raise ClasslensError(
             f"{len(pictures)} pictures were given for {len(record['images'])} images of the record: "
@@ -62,9 +63,9 @@ def _page(record: Mapping[str, Any], pictures: Sequence[Image.Image]) -> str:
     sources = f"style-src '{_digest(style)}'; script-src '{_digest(script)}'"
     policy = f"default-src 'none'; img-src data:; {sources}; base-uri 'none'; form-action 'none'"
     values = {
-        "policy": html.escape(policy),
-        "version": html.escape(str(record["classlens"])),
-        "title": html.escape(f"classlens: {subject}, {model}"),
+        "policy": html_text(policy),
+        "version": html_text(str(record["classlens"])),
+        "title": html_text(f"classlens: {subject}, {model}"),
         "style": style,
         "script": script,
         "data": "\n".join(_data(record, pictures)),
