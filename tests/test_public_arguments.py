@@ -96,7 +96,8 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
     selection = {"split": None, "label_column": None, "limit": 2, "shuffle": False}
     run = {"seed": 0, "batch_size": 1, "workers": 0, "skip_bad": False, "engine": "local", "cluster": None}
     load = {"checkpoint": None, "num_classes": None, "head": None, "class_names": None, "transform": None}
-    load |= {"device": None, "dtype": None, "pretrained": True}
+    load |= {"device": None, "dtype": None, "pretrained": True, "img_size": None, "crop_pct": None, "mean": None}
+    load |= {"std": None, "interpolation": None, "multi_label": None}
     test = {"test_split": None, "test_per_class": 1, "test_limit": None}
     train = {"train_split": None, "train_per_class": None, "train_limit": 2}
 
@@ -224,6 +225,8 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
         "ModelView.tokens": (view.tokens, {"size": (32, 32)}),
         "ModelView.logits": (view.logits, {"last": last, "mask": None}),
         "ModelView.logits_after": (view.logits_after, {"block": 2, "states": last}),
+        "ModelView.probabilities": (view.probabilities, {"logits": states}),
+        "ModelView.require_exclusive": (view.require_exclusive, {"what": "a", "instead": "b"}),
         "ModelView.spaces": (view.spaces, {"count": 65}),
         "ModelView.space_at": (view.space_at, {"space": space, "site": "mlp_out", "block": 2}),
         "ModelView.space_by_site": (view.space_by_site, {"space": space}),

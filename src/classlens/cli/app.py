@@ -82,7 +82,7 @@ class _Notes(logging.Handler):
     """What the library logs, on stderr; above a bar that is shown there."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        _errors.print(record.getMessage(), markup=False)
+        say(record.getMessage(), stderr=True)
 
 
 _notes = _Notes()

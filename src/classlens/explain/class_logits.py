@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from classlens.errors import not_finite
 from classlens.explain.batching import slices
 from classlens.forward.recording import Recording
 
@@ -25,3 +26,10 @@ def token_logits(recording: Recording, site: str) -> Iterator[tuple[slice, int, 
         for block, states in recording.walk(site, images):
             for space, tokens in view.spaces(recording.tokens.count):
                 yield images, block, tokens, view.space_at(space, site, block).project(states[:, tokens])
+
+
+def check_finite(logits: Tensor) -> None:
+    """Raises ClasslensError for logits that are not finite."""
+    # The extremes are NaN or infinite when any logit is; neither a mask nor a float64 copy as large as the logits.
+    if not all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(logits)):
+        raise not_finite()

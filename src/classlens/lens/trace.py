@@ -17,11 +17,10 @@ from classlens.core.arrays import Array
 from classlens.core.attention import Loss
 from classlens.core.scores import identifiability
 from classlens.core.steps import compute_dtype
-from classlens.errors import not_finite
 from classlens.explain.all_classes import explain_classes, explain_every_class
 from classlens.explain.attribution import attribute
 from classlens.explain.batching import slices
-from classlens.explain.class_logits import token_logits
+from classlens.explain.class_logits import check_finite, token_logits
 from classlens.explain.queries import Query
 from classlens.explain.registry import default_method, method_of
 from classlens.forward.isolation import isolated_methods
@@ -131,7 +130,7 @@ class Trace:
         result = torch.empty(shape, dtype=compute_dtype(view.dtype))
         for images, block, tokens, logits in token_logits(self.recording, site):
             result[images, block, tokens] = logits.cpu()
-        _check_finite(result)
+        check_finite(result)
         coords = self._state_coords(blocks) | self._class_coords
         return array(result, ("image", "block", "token", "category"), coords, name="logit")
 
@@ -218,7 +217,7 @@ class Trace:
             best = logits.topk(k, dim=-1)
             index[images, block, tokens] = best.indices.cpu()
             logit[images, block, tokens] = best.values.cpu().to(logit)
-        _check_finite(logit)
+        check_finite(logit)
         dims = ("image", "block", "token", "place")
         names = np.array(self.classes.names, dtype=object)[index.numpy()]
         order = {"place": np.arange(k), "logit": (dims, logit.numpy()), "class_name": (dims, names)}
@@ -393,9 +392,3 @@ class Trace:
     @property
     def _class_coords(self) -> Coordinates:
         return {"image": image_names(self.names), **class_coords(self.classes)}
-
-
-def _check_finite(logits: Tensor) -> None:
-    # The extremes are NaN or infinite when any logit is; neither a mask nor a float64 copy as large as the logits.
-    if not all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(logits)):
-        raise not_finite()

@@ -30,7 +30,7 @@ def result(rows: list[tuple[object, ...]]) -> EvaluateResult:
 
 def test_tables() -> None:
     lines = evaluation_summary(result(list(ROWS))).splitlines()
-    assert lines[0] == "# How faithful explanations are: a|b"
+    assert lines[0] == "# How faithful explanations are: a\\|b"
     assert "Up to 1,234 images" in lines[2]
     assert "50 resamples" in lines[2]
     assert "| method | removal, least first, AUC ↑ | removal, most first, AUC ↓ |" in lines

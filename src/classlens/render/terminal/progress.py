@@ -88,7 +88,7 @@ def _bar_and_outcome(store: str, kept: Callable[[], bool] | None) -> Iterator[tu
                 last = progress
                 if not estimated and (whole := _whole_cost(progress)):
                     estimated = True
-                    print(whole, file=sys.stderr)
+                    say(whole, stderr=True)
                 update(progress.doing, progress.done + progress.under_way, progress.images, speed(progress))
 
             yield report, outcomes.append
