@@ -74,7 +74,7 @@ def test_a_size_that_is_not_square() -> None:
     ("options", "parts"),
     [
         ({"banana": 3}, ["vit_tiny_patch16_224", "banana"]),
-        ({"img_size": 0}, ["vit_tiny_patch16_224", "options"]),
+        ({"img_size": 8}, ["vit_tiny_patch16_224", "options"]),
         ({"embed_dim": 25}, ["vit_tiny_patch16_224", "options"]),
     ],
 )

@@ -362,6 +362,8 @@ def _words(hint: Any, sizes: Mapping[str, int]) -> tuple[str, ...]:
         axes = ", ".join(f"{axis} {sizes[axis]}" if axis in sizes else axis for axis in hint.dim_str.split())
         return (f"a tensor [{axes}] of {kind}",)
     kind = origin or hint
+    if kind is tuple and inner and inner[-1] is not Ellipsis:
+        return (f"({', '.join(map(words, inner))})",)
     if inner and kind in (Sequence, Collection, tuple, list, Iterable):
         return (f"a list of {words(inner[0])}",)
     return (_WORDS.get(kind) or f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}",)
