@@ -92,7 +92,7 @@ class TunedLens:
             ClasslensError: the file cannot be written.
         """
         try:
-            Path(file).write_bytes(self.to_bytes(view, metadata))
+            Path(expanded(file)).write_bytes(self.to_bytes(view, metadata))
         except OSError as error:
             raise ClasslensError(
                 f"file {str(file)!r} cannot be written ({cause(error)}): give the name of a new file"
