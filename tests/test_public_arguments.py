@@ -95,7 +95,13 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
     outs = iter(range(10**6))
     selection = {"split": None, "label_column": None, "limit": 2, "shuffle": False}
     run = {"seed": 0, "batch_size": 1, "workers": 0, "skip_bad": False, "engine": "local", "cluster": None}
-    load = {"checkpoint": None, "num_classes": None, "head": None, "class_names": None, "transform": None}
+    load: dict[str, Any] = {
+        "checkpoint": None,
+        "num_classes": None,
+        "head": None,
+        "class_names": None,
+        "transform": None,
+    }
     load |= {"device": None, "dtype": None, "pretrained": True, "img_size": None, "crop_pct": None, "mean": None}
     load |= {"std": None, "interpolation": None, "multi_label": None}
     test = {"test_split": None, "test_per_class": 1, "test_limit": None}
@@ -115,7 +121,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
         with lens.edit(edits):
             pass
 
-    tables = {"folder": folder / "none", "out": None, "experiments": "evolution", "formats": "png"}
+    tables: dict[str, Any] = {"folder": folder / "none", "out": None, "experiments": "evolution", "formats": "png"}
     tables["report"] = lambda *_: None
     made = {field: getattr(view, field) for field in inspect.signature(classlens.ModelView).parameters}
     return {
@@ -339,7 +345,8 @@ def test_numbers_and_arrays_of_every_library(calls: dict[str, Call], monkeypatch
     """Results are the same whatever holds the number, the class or the tokens."""
     lens = classlens.load("builtin:cifar10")
     pixels = torch.randn(2, 3, 32, 32)
-    trace = lens.trace(pixels)
+    trace: Any = lens.trace(pixels)
+    target: Any
     expected = trace.rank("mlp_out", [3, 5])
     for target in (np.array([3, 5]), torch.tensor([3, 5]), xr.DataArray([3, 5]), (np.int8(3), torch.tensor(5))):
         assert trace.rank("mlp_out", target).equals(expected)
@@ -350,6 +357,7 @@ def test_numbers_and_arrays_of_every_library(calls: dict[str, Call], monkeypatch
     assert trace.picture(xr.DataArray(1)) == trace.picture(1)
     with lens.edit(classlens.AblateHeads([1], blocks=[2])):
         ablated = lens.trace(pixels).model_logits
+    kind: Any
     for kind in (np.array, torch.tensor, xr.DataArray, tuple):
         with lens.edit(classlens.AblateHeads(kind([1]), blocks=kind([2]))):
             assert lens.trace(pixels).model_logits.equals(ablated)

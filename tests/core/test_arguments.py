@@ -90,23 +90,25 @@ def test_names() -> None:
     assert taken("pools", {"mean"}, kind | Collection[kind]) == ["mean"]
 
 
-@checked
 def scaled(x: Float[Tensor, "*rows width"], weight: Float[Tensor, " width"] | None = None, *rest: int, k: int) -> Any:
     return x, weight, rest, k
 
 
+SCALED: Any = checked(scaled)
+
+
 def test_a_function() -> None:
-    x, weight, rest, k = scaled(np.ones((2, 3)), xr.DataArray([1.0, 2.0, 3.0]), True, k=np.int8(2))
+    x, weight, rest, k = SCALED(np.ones((2, 3)), xr.DataArray([1.0, 2.0, 3.0]), True, k=np.int8(2))
     assert isinstance(x, Tensor)
     assert isinstance(weight, Tensor)
     assert (rest, k) == ((True,), 2)
     refused(
-        lambda: scaled(torch.ones(2, 3), torch.ones(2), k=1), "weight of type Tensor, [2], torch.float32", "[width 3]"
+        lambda: SCALED(torch.ones(2, 3), torch.ones(2), k=1), "weight of type Tensor, [2], torch.float32", "[width 3]"
     )
     with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'k'"):
-        scaled(torch.ones(2))
+        SCALED(torch.ones(2))
     with pytest.raises(TypeError, match="unexpected keyword argument 'l'"):
-        scaled(torch.ones(2), k=1, l=2)
+        SCALED(torch.ones(2), k=1, l=2)
 
 
 def test_words() -> None:

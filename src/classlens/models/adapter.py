@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
@@ -37,7 +37,7 @@ class ModelEntry:
 class ModelRequest:
     """What a user asks for besides the name of a model."""
 
-    checkpoint: str | os.PathLike[str] | None = None
+    checkpoint: str | Path | None = None
     num_classes: int | None = None
     pretrained: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)

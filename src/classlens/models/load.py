@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -65,7 +66,8 @@ def load_model(
     class_names = _names(given)
     if img_size is not None:
         options["img_size"] = img_size
-    request = ModelRequest(checkpoint, num_classes, pretrained, options, class_names)
+    weights = None if checkpoint is None else os.fspath(checkpoint)
+    request = ModelRequest(weights, num_classes, pretrained, options, class_names)
     if isinstance(model, nn.Module | ModelView):
         if not request.is_default:
             raise ClasslensError(
@@ -86,7 +88,7 @@ def load_model(
             )
         from classlens.models.timm_linear_head import with_head
 
-        library_model = with_head(library_model, head, name)
+        library_model = with_head(library_model, head if isinstance(head, nn.Linear) else os.fspath(head), name)
     require_values(library_model.module, name)
     _move(library_model, name, device, dtype)
     view = library_model.view or adapter_of_module(library_model.module, name).describe(library_model.module, name)

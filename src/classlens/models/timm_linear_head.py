@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -46,7 +45,7 @@ class LinearHead(nn.Module):
         return logits
 
 
-def with_head(model: LibraryModel, head: nn.Linear | str | os.PathLike[str], name: str) -> LibraryModel:
+def with_head(model: LibraryModel, head: nn.Linear | str | Path, name: str) -> LibraryModel:
     """A backbone with a user's head: a linear layer, or a file with its weight (and bias)."""
     linear = head if isinstance(head, nn.Linear) else _read_head(head)
     spec = find_spec(model.module)
@@ -90,7 +89,7 @@ def _readouts(module: LinearHead, backbone: Any, pool: str, prefix: int, refuse:
     return Readout(first, slice(0, 1)), Readout(second, patches, tokens=slice(1, None), counts_bias=False)
 
 
-def _read_head(path: str | os.PathLike[str]) -> nn.Linear:
+def _read_head(path: str | Path) -> nn.Linear:
     state = read_state(path)
     weights = [key for key, value in state.items() if value.ndim == 2]
     if len(weights) != 1 or len(state) > 2:

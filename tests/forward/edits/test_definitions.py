@@ -177,7 +177,7 @@ def _theirs(made: Made, place: str, at: int, part: list[int], tokens: Callable[[
     return _put(lambda block, token: block == at and tokens(token), part, lambda _, token: other[token][part])
 
 
-def patch(made: Made, site: str, place: str, block: int, given: Any) -> tuple[list[Edit], Changes]:
+def patch(made: Made, site: Any, place: str, block: int, given: Any) -> tuple[list[Edit], Changes]:
     put = _theirs(made, place, block, list(range(24)), lambda token: token >= made.start)
     return [Patch(site, made.source, blocks=given, tokens="image")], Changes(places={place: put})
 

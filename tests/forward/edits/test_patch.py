@@ -18,7 +18,7 @@ from tests.forward.edits.by_hand import by_hand, close, edited, model, pixels, r
 
 
 @pytest.mark.parametrize("site", ["embed", "resid_pre", "attn_out", "mlp_out", "resid_post"])
-def test_a_patch_from_the_own_image_changes_nothing(site: str) -> None:
+def test_a_patch_from_the_own_image_changes_nothing(site: Any) -> None:
     vit, x = model(), pixels()
     with torch.no_grad():
         close(edited(vit, x, Patch(site, source=x, tokens=[1, 2])), vit(x))
@@ -96,12 +96,12 @@ def test_the_source_runs_once() -> None:
 )
 @pytest.mark.parametrize("site", ["resid_post", "heads"])
 @pytest.mark.wrong_types
-def test_no_source(site: str, source: Any, message: str) -> None:
+def test_no_source(site: Any, source: Any, message: str) -> None:
     refused(lambda: Patch(site, source, heads=[0] if site == "heads" else None), message)
 
 
 @pytest.mark.parametrize("site", PATCH_SITES)
-def test_a_source_of_another_number_of_images(site: str) -> None:
+def test_a_source_of_another_number_of_images(site: Any) -> None:
     heads = [0] if site == "heads" else None
     message = "the source of a patch has 2 images of 5 tokens, but 3 of 5 run at once"
     refused(Patch(site, torch.zeros(2, 3, 16, 16), heads=heads), message, entered=True)
@@ -115,7 +115,9 @@ def test_a_source_of_another_size() -> None:
 
 def test_unknown_sites() -> None:
     x = torch.zeros(1, 3, 16, 16)
-    refused(lambda: Patch("attn_in", x), "site 'attn_in' is not known; did you mean 'attn_out'?")
-    refused(lambda: Patch("logits", x), "give one of embed, resid_pre, attn_out, mlp_out, resid_post, heads")
+    unknown: Any = "attn_in"
+    refused(lambda: Patch(unknown, x), "site 'attn_in' is not known; did you mean 'attn_out'?")
+    other: Any = "logits"
+    refused(lambda: Patch(other, x), "give one of embed, resid_pre, attn_out, mlp_out, resid_post, heads")
     refused(Patch("heads", x), "give both or neither")
     refused(Patch("mlp_out", x, heads=[0]), "give both or neither")

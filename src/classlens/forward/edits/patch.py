@@ -109,7 +109,7 @@ class Patch(Edit):
         return activations
 
     def _source_pixels(self, view: ModelView) -> Float[Tensor, "image channel height width"]:
-        source = taken("source", self.source, Tensor)
+        source: Tensor = taken("source", self.source, Tensor)
         expected = f"give preprocessed pixels [image, {view.channels}, height, width]"
         if source.ndim != 4 or source.shape[1] != view.channels or not len(source):
             raise ClasslensError(
