@@ -103,7 +103,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
         "transform": None,
     }
     load |= {"device": None, "dtype": None, "pretrained": True, "img_size": None, "crop_pct": None, "mean": None}
-    load |= {"std": None, "interpolation": None, "multi_label": None}
+    load |= {"std": None, "interpolation": None, "multi_label": None, "transform": None}
     test = {"test_split": None, "test_per_class": 1, "test_limit": None}
     train = {"train_split": None, "train_per_class": None, "train_limit": 2}
 
