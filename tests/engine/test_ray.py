@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from classlens import ClasslensError, measure, probe, tune
 from classlens.data.open_dataset import open_dataset
 from classlens.engine.model_source import ModelSource
 from classlens.engine.progress import Progress
-from classlens.engine.ray import Cluster, pool_size
+from classlens.engine.ray import Cluster, connected, pool_size
 from classlens.engine.session import RunOptions, Session
 from classlens.lens.tuned_lens import TunedLens
 from classlens.store.open_store import open_group
@@ -249,3 +250,41 @@ def test_the_number_of_actors(cluster: Cluster, resources: dict[str, float], exp
 def test_more_gpus_than_there_are() -> None:
     refused(lambda: pool_size(Cluster(gpus=0.5), {"CPU": 4.0}), "gpus is 0.5", "has 0 GPUs", "0 to run on CPUs")
     refused(lambda: pool_size(Cluster(gpus=2), {"GPU": 1.0}), "gpus is 2", "has 1 GPUs")
+
+
+@pytest.mark.parametrize("address", ["auto", "ray://host:10001"])
+def test_a_running_cluster_is_taken_as_it_is(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    given: list[dict[str, Any]] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **options: given.append(options))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with connected(Cluster(address=address)):
+        assert [(options["address"], "include_dashboard" in options) for options in given] == [(address, False)]
+
+
+OWN = """
+import os, sys
+from classlens.engine.ray import Cluster, connected
+with connected(Cluster()) as ray:
+    import psutil
+    children = psutil.Process().children(recursive=True)
+    sockets = [(one.name(), each) for one in [psutil.Process(), *children] for each in one.net_connections()]
+    listening = {each.laddr.ip: name for name, each in sockets if each.status == "LISTEN"}
+    print(sorted(listening), "gcs_server" in [one.name() for one in children])
+    names = [" ".join(one.cmdline()) for one in children]
+    pages = [name for name in names if "dashboard.py" in name and "--disable-frontend" not in name]
+    print(pages, os.environ["RAY_USAGE_STATS_ENABLED"])
+print(ray.is_initialized())
+"""
+
+
+@pytest.mark.slow
+def test_a_ray_of_our_own_listens_on_loopback_alone() -> None:
+    pytest.importorskip("ray")
+    environment = {**os.environ, "RAY_ADDRESS": "192.0.2.1:6379"}  # not for us: a Ray of our own was asked for
+    said = subprocess.run([sys.executable, "-c", OWN], env=environment, capture_output=True, text=True, timeout=300)
+    listening, dashboards, connected_after = said.stdout.splitlines()[-3:]
+    assert set(listening.split("]")[0].strip("[").replace("'", "").split(", ")) <= {"127.0.0.1", "::ffff:127.0.0.1"}
+    assert listening.endswith("True")
+    assert (dashboards, connected_after) == ("[] 0", "False")

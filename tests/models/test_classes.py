@@ -51,6 +51,13 @@ def test_a_word_for_a_class(word: int | str, index: int) -> None:
     assert type(found) is int
 
 
+def test_near_names_are_spelled_as_the_model_spells_them() -> None:
+    cats = Classes(("Bengal", "Maine Coon, Coon cat", "siamese"))
+    assert cats.index("bengal") == cats.index("BENGAL") == 0
+    assert "did you mean 'Bengal'?" in refused("Bengall", cats)
+    assert "did you mean 'Coon cat'" in refused("coon-cat", cats)
+
+
 @pytest.mark.parametrize("index", [-1, 6, 1000])
 def test_an_index_that_is_none(index: int) -> None:
     message = refused(index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,8 +24,8 @@ class Cluster:
     """Where Ray runs and how much of it a run takes.
 
     Args:
-        address: None for a local Ray of this process, ``"auto"`` for the cluster of this machine, or
-            ``"ray://host:10001"``.
+        address: None for a Ray of this process, which listens on the loopback interface alone; ``"auto"`` for the
+            cluster of this machine, or ``"ray://host:10001"``.
         actors: copies of the model; by default one per GPU (or share of one), or one per two CPUs.
         gpus: GPUs per actor, such as 0.5; 1 by default where the cluster has any.
     """
@@ -52,14 +53,21 @@ def stream(job: Job, partitions: Sequence[Partition], cluster: Cluster) -> Gener
 @contextmanager
 def connected(cluster: Cluster) -> Iterator[Any]:
     """The library ``ray``, connected to the cluster; disconnected at the end unless it was connected before."""
+    if cluster.address is None:
+        # Nobody else can reach a Ray that is started here, and it reports to nobody. Ray reads these on import; the
+        # first, whatever its name, keeps it on the loopback interface on Linux, too.
+        os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
     try:
         import ray
     except ImportError:
         raise ClasslensError("the engine ray needs Ray, which is not installed: pip install 'classlens[ray]'") from None
     starts = not ray.is_initialized()
     if starts:
+        options: dict[str, Any] = {"address": cluster.address}
+        if cluster.address is None:
+            options = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         try:
-            ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:  # no such cluster, another version of Ray: not bounded
             raise ClasslensError(
                 f"the cluster {cluster.address or 'on this machine'!r} cannot be reached ({cause(error)}): check "

@@ -72,7 +72,8 @@ class Classes:
         if spelling.isdecimal():
             return self.index(int(spelling))
         examples = ", ".join(repr(known[:40]) for known in self.names[:3])
-        hint = suggestion(name, self._indices) or (
+        synonyms = [part.strip() for known in self.names for part in known.split(",")]
+        hint = suggestion(name, [*synonyms, *self.names]) or (
             f": give an index from 0 to {len(self.names) - 1}, or a name such as {examples}"
         )
         raise ClasslensError(f"class {name!r} is not one of this model's {len(self.names)} classes{hint}")

@@ -16,7 +16,7 @@ from classlens.core.arrays import Array
 from classlens.data.dataset import ClassName, Dataset, data_root, read_text_file
 from classlens.data.layout import Layout
 from classlens.data.layouts import folder as image_folders
-from classlens.errors import ClasslensError
+from classlens.errors import ClasslensError, suggestion
 
 _SIDE = 32
 _PIXELS = 3 * _SIDE * _SIDE
@@ -74,7 +74,9 @@ def _read(kind: _Kind, spec: str, root: str, split: str | None) -> Dataset:
     """The binary files, torchvision's files or image folders in ROOT; ``split`` is ``test`` (default) or ``train``."""
     folder, chosen = data_root(spec, root), split or "test"
     if chosen not in kind.files:
-        raise ClasslensError(f"data {spec!r} has no split {chosen!r}: give train or test")
+        raise ClasslensError(
+            f"data {spec!r} has no split {chosen!r}{suggestion(chosen, kind.files)}: give train or test"
+        )
     for binary in (folder / kind.binary, folder):
         if all((binary / file).is_file() for file in kind.files[chosen]):
             return _binary(spec, kind, binary, chosen)

@@ -19,7 +19,7 @@ from timm.data import ImageNetInfo
 from classlens.data.dataset import ClassName, Dataset, ImageFiles, data_root, read_text_file
 from classlens.data.layout import Layout
 from classlens.data.layouts.folder import image_paths
-from classlens.errors import ClasslensError
+from classlens.errors import ClasslensError, suggestion
 
 _FOLDER = "ImageNetS919"
 _SPLITS = ("validation", "test")
@@ -88,7 +88,9 @@ def read(spec: str, root: str, split: str | None) -> Dataset:
             f"data {spec!r} has no folder {_FOLDER}/validation or {_FOLDER}/test: give the folder that holds {_FOLDER}"
         )
     if split is not None and split not in splits:
-        raise ClasslensError(f"data {spec!r} has no split {split!r}: it has {' and '.join(splits)}")
+        raise ClasslensError(
+            f"data {spec!r} has no split {split!r}{suggestion(split, splits)}: it has {' and '.join(splits)}"
+        )
     chosen = split or splits[0]
     wnids = sorted(
         entry.name for entry in os.scandir(folder / chosen) if entry.is_dir() and not entry.name.startswith(".")
