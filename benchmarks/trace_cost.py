@@ -53,7 +53,7 @@ def main() -> None:
 
     tasks: dict[str, Callable[[], object]] = {
         "trace": lambda: lens.trace(pixels),
-        "explain": lambda: lens.trace(pixels).explain(target),
+        "explain": lambda: lens.trace(pixels).explain(target, method="class_gradient"),
         "facts": lambda: lens.facts(pixels, SITES, target, batch_size=len(pixels)),
         "facts_of_a_trace": lambda: lens.trace(pixels).facts(SITES, target),
         "attribution": lambda: lens.trace(pixels).attribution(target),
