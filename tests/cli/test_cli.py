@@ -144,11 +144,36 @@ def test_the_table_says_the_same(report: tuple[Path, Result]) -> None:
         for prediction in image["predictions"]:
             assert f"{prediction['name']} {100 * prediction['probability']:.1f}%" in unbroken
         assert f"How the class {image['target']['name']!r} is built" in text
-    assert text.count("│     6 │") == 2
+    assert [text.count(f"│     {block} │") for block in (0, 5, 6)] == [2, 2, 0], "blocks count from 0"
     assert text.splitlines()[-1] == f"Report: {out / 'report.html'}"
 
 
 # Options
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_class_rather_than_another(here: Path) -> None:
+    result = run("../cat.png", "--class", "cat", "--against", "dog")
+    assert result.exit_code == 0
+    (image,) = record_of(here / "classlens-report")["images"]
+    assert image["against"] == {"index": 5, "name": "dog"}
+    text = " ".join(result.stdout.split())
+    assert "How the class 'cat' is built, rather than 'dog'" in text
+    logits = classlens.load("builtin:cifar10").trace(here / "../cat.png").model_logits[0]
+    difference = float(logits[3] - logits[5])
+    assert f"the difference of the two logits, {difference:.2f} is the sum" in text
+    same = run("../cat.png", "--class", "cat", "--against", "3")
+    assert same.exit_code == 2
+    assert "--class and --against are both 'cat'" in same.stderr
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_labels_with_a_probability_each(here: Path) -> None:
+    assert run("../cat.png", "--multi-label").exit_code == 0
+    record = record_of(here / "classlens-report")
+    assert record["model"]["problem_type"] == "multi_label_classification"
+    for guess in record["images"][0]["predictions"]:
+        assert guess["probability"] == pytest.approx(1 / (1 + np.exp(-guess["logit"])))
 
 
 @pytest.mark.usefixtures("without_figures")
