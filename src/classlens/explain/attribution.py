@@ -105,7 +105,8 @@ class _Sum:
         assert isinstance(total, Tensor)
         assert isinstance(added, Tensor)
         if check:
-            _check_heads(recording.view, number, total, added)
+            dtype = recording.activation("attn_out", number).dtype
+            _check_heads(recording.view, number, total, added, dtype)
         self.attention.append(total)
 
     def finish(self) -> Attribution:
@@ -127,12 +128,16 @@ class _Sum:
 
 
 def _check_heads(
-    view: ModelView, block: int, heads: Float[Tensor, "image head token"], added: Float[Tensor, " image"]
+    view: ModelView,
+    block: int,
+    heads: Float[Tensor, "image head token"],
+    added: Float[Tensor, " image"],
+    dtype: torch.dtype,
 ) -> None:
-    """Raises ClasslensError where an edit, a hook or an adapter changes what the heads add."""
+    """Raises ClasslensError where an edit, a hook or an adapter changes what the heads add; ``dtype`` is the block's."""
     error = (heads.sum(dim=(1, 2)) - added).abs()
     # Rounding of the model's own sums: up to a per mille in fused kernels, a few eps in half precision.
-    tolerance = max(1e-3, 16 * torch.finfo(view.dtype).eps) * (heads.abs().sum(dim=(1, 2)) + added.abs()) + 1e-6
+    tolerance = max(1e-3, 16 * torch.finfo(dtype).eps) * (heads.abs().sum(dim=(1, 2)) + added.abs()) + 1e-6
     if bool((error > tolerance).any()):
         image = int((error - tolerance).argmax())
         raise ClasslensError(
