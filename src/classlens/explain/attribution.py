@@ -134,7 +134,7 @@ def _check_heads(
     added: Float[Tensor, " image"],
     dtype: torch.dtype,
 ) -> None:
-    """Raises ClasslensError where an edit, a hook or an adapter changes what the heads add; ``dtype`` is the block's."""
+    """Raises ClasslensError where an edit, a hook or an adapter changes what the heads of a block in ``dtype`` add."""
     error = (heads.sum(dim=(1, 2)) - added).abs()
     # Rounding of the model's own sums: up to a per mille in fused kernels, a few eps in half precision.
     tolerance = max(1e-3, 16 * torch.finfo(dtype).eps) * (heads.abs().sum(dim=(1, 2)) + added.abs()) + 1e-6
