@@ -56,6 +56,12 @@ ALSO = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is taken for a file is one of an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 def values(rng: random.Random) -> Any:
     makers: list[Callable[[], Any]] = [
         lambda: None,

@@ -189,5 +189,5 @@ def test_refusals() -> None:
         refused(
             lambda loss=loss: trace.explain(0, loss=loss, method="class_gradient"),  # type: ignore[misc]
             "loss ",
-            "give one of cross_entropy",
+            "cross_entropy",
         )
