@@ -205,3 +205,21 @@ def test_nothing_to_explain(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "holds no images" in run(tmp_path / "empty", "--out", tmp_path / "x").stderr
     assert "does not exist" in run(tmp_path / "gone.png", "--out", tmp_path / "x").stderr
+
+
+def test_inspect_takes_them_as_well(photos: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(photos[0].read_bytes())
+    (tmp_path / "in" / "b.png").write_bytes(b"no image")
+    given = ("inspect", str(tmp_path / "in"), str(photos[1]), "--class", "cat", "--class", "ship", "--json")
+    out = str(tmp_path / "out")
+    assert CliRunner().invoke(app, [*given, "--out", out]).exit_code == 2
+    result = CliRunner().invoke(app, [*given, "--skip-bad", "--out", out])
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout)
+    assert [image["target"]["name"] for image in record["images"]] == ["cat", "ship", "cat", "ship"]
+    assert list(record["skipped"]) == [str(tmp_path / "in" / "b.png")]
+    assert len({image["name"] for image in record["images"]}) == 4
+    rows = json.loads((tmp_path / "out" / "inspect.json").read_text())["images"]
+    ranks = classlens.load("builtin:cifar10").trace(photos[1]).rank("resid_post", "ship")
+    assert rows[3]["tokens"]["resid_post"]["rank"] == ranks.values[0].tolist()

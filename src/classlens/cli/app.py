@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -106,13 +105,6 @@ def main(
     logging.getLogger("classlens").addHandler(_notes)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a file name or a rule of a table that it cannot show is no failure
-
-
-def check_images(images: list[str]) -> None:
-    """Raise for the first image that is not there, before a model is loaded."""
-    missing = [image for image in images if not os.path.exists(image)]  # of a name too long, Path.exists raises
-    if missing:
-        raise ClasslensError(f"image {missing[0]!r} does not exist: give the path of an image file")
 
 
 def listed(text: str) -> tuple[str, ...]:

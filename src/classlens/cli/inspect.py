@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 
 from classlens import __version__
-from classlens.cli.app import app, check_images, reporting
+from classlens.cli.app import app, reporting
+from classlens.cli.images import Classes, Images, SkipBad, image_files, skipped_lines, targets_of, traces_of
 from classlens.cli.options import ModelOptions, expand_options
 from classlens.errors import ClasslensError
 from classlens.text import say
@@ -29,13 +30,14 @@ _BATCH = 8
 @reporting
 @expand_options
 def inspect(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    images: Images,
     weights: ModelOptions,
     model: Annotated[
         str, typer.Option(help="Name of a model of {libraries}; see `classlens models`.")
     ] = "builtin:cifar10",
-    class_: Annotated[str, typer.Option("--class", help="Class of interest: a name or an index.")] = "predicted",
+    class_: Classes = None,
     against: Annotated[str | None, typer.Option(help="Another class: explain the class rather than this one.")] = None,
+    skip_bad: SkipBad = False,
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("classlens-report"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -45,32 +47,35 @@ def inspect(
     from classlens.render.terminal.progress import progress_bar
 
     check_replaceable(out, INSPECTION)
-    check_images(images)
+    files = image_files(images)
+    skipped: dict[str, str] | None = {} if skip_bad else None
     load_options = weights.load_options(model)
-    steps = len(images) + 2
+    steps = len(files) + 2
     with progress_bar("loading the model") as progress:
         lens = load(model, **load_options)
-        target: int | str = class_ if class_ == "predicted" else lens.classes.index(class_)
+        targets = targets_of(lens, class_)
         rival = None if against is None else lens.classes.index(against)
-        if rival is not None and rival == target:
+        if rival is not None and rival in targets:
             raise ClasslensError(f"--class and --against are both {lens.classes.names[rival]!r}: give another class")
         pictures: list[Image] = []
         progress("running the model", 1, steps)
 
         def traces() -> Iterator[Trace]:
-            for start in range(0, len(images), _BATCH):
-                trace = lens.trace(images[start : start + _BATCH], batch_size=_BATCH)
-                pictures.extend(trace.picture(number) for number in range(len(trace)))
+            # The classes of one image follow each other.
+            for _, trace in traces_of(lens, files, _BATCH if len(targets) == 1 else 1, skipped):
+                for _ in targets:
+                    pictures.extend(trace.picture(number) for number in range(len(trace)))
                 yield trace
-                progress("running the model", 1 + len(pictures), steps)
+                progress("running the model", 1 + len(pictures) // len(targets), steps)
 
         from classlens.render.inspection_record import inspection
 
-        record = inspection(lens, traces(), target, rival, version=__version__)
+        record = inspection(lens, traces(), targets[0], rival, more=targets[1:], version=__version__)
         progress("writing the report", steps - 1, steps)
         _write(record, pictures, out)
     if as_json:
-        json.dump({"out": str(out), **_summary(record)}, sys.stdout, indent=1)
+        left_out = {} if skipped is None else {"skipped": skipped}
+        json.dump({"out": str(out), **_summary(record), **left_out}, sys.stdout, indent=1)
         print()
         return
     from classlens.render.terminal.inspection import tables
@@ -78,6 +83,8 @@ def inspect(
     console = Console(emoji=False)
     for table in tables(record):
         console.print(table)
+    for line in skipped_lines(skipped):
+        say(line)
     say(f"Report: {out / 'report.html'}")
 
 

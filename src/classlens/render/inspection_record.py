@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import count
+from itertools import chain, count
 from pathlib import PurePath
 from typing import Any
 
@@ -26,15 +26,22 @@ _MAP_NUMBERS = 450_000
 
 
 def inspection(
-    lens: Lens, traces: Iterable[Trace], target: Target = "predicted", against: Class | None = None, *, version: str
+    lens: Lens,
+    traces: Iterable[Trace],
+    target: Target = "predicted",
+    against: Class | None = None,
+    *,
+    more: Sequence[Target] = (),
+    version: str,
 ) -> Record:
     """Everything that `classlens inspect` shows, as plain numbers and names.
 
     ``inspection(lens, [lens.trace("cat.png")], "cat", "dog", version="0.1.0")["images"][0]["predictions"]``
 
     ``traces`` may be a generator: only one trace is held at a time. ``target`` is one class for all images, or
-    ``"predicted"``; ``against`` is a class that it is compared with. Each image holds the maps of its likeliest
-    classes: five, or fewer for a large model, and these two.
+    ``"predicted"``; the images of each trace are added once more for each class of ``more``. ``against`` is a class
+    that it is compared with. Each image holds the maps of its likeliest classes: five, or fewer for a large model, and
+    these two.
     """
     view, top = lens.view, min(_TOP, len(lens.classes))
     images: list[Record] = []
@@ -43,7 +50,7 @@ def inspection(
     tokens = view.tokens(view.input_size)
     for trace in traces:
         tokens = trace.recording.tokens
-        for image in _images(trace, target, against, top):
+        for image in chain.from_iterable(_images(trace, wanted, against, top) for wanted in (target, *more)):
             image["name"] = _unique_name(image["name"], names)
             names.add(image["name"])
             images.append(image)
