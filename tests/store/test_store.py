@@ -14,7 +14,8 @@ import xarray as xr
 import zarr
 
 from classlens.errors import ClasslensError
-from classlens.store.store import SHARD, Store, create_store, find_store, partition_ranges
+from classlens.store.metadata import SHARD
+from classlens.store.store import Store, create_store, find_store, partition_ranges
 from tests.refusals import refused
 from tests.store.small import IMAGES, part, schema, values
 
@@ -45,7 +46,7 @@ def test_a_new_group_is_blank_and_pending(store: Store) -> None:
     assert store.status("clean").tolist() == [0] * IMAGES
     assert store.problems("clean") == {}
     assert store.group_attributes("clean")["note"] == "for tests"
-    assert store.attributes == {"format": 1, "model": "tiny"}
+    assert store.attributes == {"format": 2, "model": "tiny"}
 
 
 def test_shards_are_written_one_by_one(store: Store) -> None:
@@ -86,7 +87,7 @@ def test_the_marker_is_written_last(store: Store, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(zarr.Array, "__setitem__", recorded)
     store.write("clean", 0, part(values(), slice(0, 5)), {1: "damaged"})
     assert written[-2:] == ["problem", "measured"]
-    assert set(written) == {"rank", "logit", "problem", "measured"}
+    assert set(written) == {"rank", "logit", "content", "problem", "measured"}
 
 
 def test_a_failed_write_leaves_the_shard_pending(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +155,7 @@ def test_a_local_store_appears_with_its_attributes(tmp_path: Path, monkeypatch: 
 
     def fails(source: Any, target: Any) -> None:
         assert not out.exists()
-        assert zarr.open_group(source, mode="r").attrs["classlens"] == {"format": 1, "model": "tiny"}
+        assert zarr.open_group(source, mode="r").attrs["classlens"] == {"format": 2, "model": "tiny"}
         raise PermissionError(errno.EACCES, "Permission denied")
 
     with monkeypatch.context() as patch:

@@ -9,7 +9,7 @@ import torch
 
 from classlens.errors import ClasslensError
 from classlens.models.view import ModelView
-from classlens.store.store import SHARD
+from classlens.store.metadata import SHARD
 
 BatchSize = int | Literal["auto"]
 
