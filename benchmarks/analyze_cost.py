@@ -28,8 +28,9 @@ from classlens import analyze, figures
 from classlens.core.stats import Statistics, shuffle_labels
 from classlens.forward.agreement import BY, SUBLAYERS
 from classlens.render.folders.analysis import write_analysis
+from classlens.store.metadata import SHARD
 from classlens.store.schema import Coords
-from classlens.store.store import SHARD, create_store
+from classlens.store.store import create_store
 from classlens.tasks.tokens.schema import STORED_SITES, Axes
 
 CONDITIONS = ("clean", "random_init", "self_only", "no_cls", "context_removed", "class_removed")

@@ -60,7 +60,7 @@ class Nothing:
     def ignored(self, place: int) -> None:
         return None
 
-    def size(self, place: int) -> int:
+    def content(self, place: int) -> int:
         return 0
 
 
@@ -74,8 +74,9 @@ class PixelsAtHand(Session):
         for start in range(first, len(job.dataset), job.batch_size):
             images = range(start, min(start + job.batch_size, len(job.dataset)))
             nothing = np.zeros((len(images), 1), np.int8)
-            batch = Batch(images, pixels[: len(images)], nothing, {})
-            yield BatchResult(images, dict(measurer.measure(batch, job.task.groups)), {})
+            content = np.zeros(len(images), np.int64)
+            batch = Batch(images, pixels[: len(images)], nothing, {}, content)
+            yield BatchResult(images, dict(measurer.measure(batch, job.task.groups)), {}, content)
 
 
 class TimedSums(RidgeSums):

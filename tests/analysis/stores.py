@@ -11,8 +11,9 @@ import numpy as np
 
 from classlens.core.arrays import Array
 from classlens.forward.agreement import BY, SUBLAYERS
+from classlens.store.metadata import SHARD
 from classlens.store.schema import Coords
-from classlens.store.store import SHARD, Store, create_store
+from classlens.store.store import Store, create_store
 from classlens.tasks.tokens.schema import STORED_SITES, Axes
 
 Values = dict[str, Array]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -19,7 +21,7 @@ from classlens.models.view import SITES, ModelView, Site
 from tests import literal, zoo
 from tests.explain.methods_twin import written_out
 from tests.lens.test_readouts import _made as two_readouts
-from tests.refusals import refused
+from tests.refusals import refused, unchecked
 
 KINDS = ("cls", *zoo.KINDS)
 WIDTH, BLOCKS = 24, 3
@@ -299,7 +301,7 @@ def test_translators_that_do_not_fit(tmp_path: Path) -> None:
         for part in ("weight", "bias"):
             wrong = {"weight": tuned_lens.weight.clone(), "bias": tuned_lens.bias.clone()}
             wrong[part][1] = value
-            refused(partial(lens.with_tuned_lens, TunedLens(**wrong)), "not finite", "tune it again")
+            refused(partial(lens.with_tuned_lens, TunedLens(**wrong)), "not finite", "make it anew")
     file = tmp_path / "lens.safetensors"
     tuned_lens.save(file, lens.view)
     refused(lambda: lens_of(seed=5).with_tuned_lens(file), "other weights", "tune one for this model")
@@ -312,3 +314,24 @@ def test_translators_that_do_not_fit(tmp_path: Path) -> None:
     save_file({"weight": tuned_lens.weight}, tmp_path / "less.safetensors", {"classlens": "tuned lens"})
     refused(lambda: lens.with_tuned_lens(tmp_path / "less.safetensors"), "cannot be read")
     refused(lambda: tuned_lens.save(tmp_path / "none" / "a.safetensors", lens.view), "none", "cannot be written")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int64, torch.bool])
+def test_a_file_of_other_numbers(dtype: torch.dtype, tmp_path: Path) -> None:
+    lens = classlens.load("builtin:cifar10")
+    whole = TunedLens.identity(lens.view)
+    file = tmp_path / "lens.safetensors"
+    whole.save(file, lens.view)
+    with safe_open(file, framework="pt") as saved:
+        save_file({"weight": whole.weight.to(dtype), "bias": whole.bias}, file, saved.metadata())
+    name = str(dtype).removeprefix("torch.")
+    refused(lambda: lens.with_tuned_lens(file), repr(str(file)), f"a weight of {name}", "expected float32 or float64")
+    with unchecked():
+        by_hand = TunedLens(whole.weight, whole.bias.to(dtype))
+    refused(lambda: lens.with_tuned_lens(by_hand), f"a bias of {name}")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "lens.safetensors")
+    lens = classlens.load("builtin:cifar10")
+    refused(lambda: lens.with_tuned_lens(tmp_path / "lens.safetensors"), "is not a regular file")

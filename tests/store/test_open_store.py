@@ -43,7 +43,7 @@ def test_nodes_are_groups(store: Store) -> None:
 
 def test_attributes_of_root_and_nodes(store: Store) -> None:
     tree = open_store(store.url)
-    assert tree.attrs == {"format": 1, "model": "tiny", "versions": {"torch": "2.6"}}
+    assert tree.attrs == {"format": 2, "model": "tiny", "versions": '{"torch": "2.6"}'}
     assert tree["clean"].attrs["note"] == "for tests"
     assert "model" not in tree["clean"].attrs
     assert tree["clean"]["rank"].attrs["note"] == "rank of the target"

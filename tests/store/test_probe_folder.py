@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import classlens
 from classlens.core.probes import LinearProbes
@@ -133,3 +135,46 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: py
         "run the same command again to resume",
     )
     assert [path.name for path in files.folder.iterdir()] == ["probes.json"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{", "[]", "3", "[" * 100_000, "{}", '{"weights": "", "model": "x", "sites": 3, "tokens": [0, 5]}'),
+        *(json.dumps({**record(), "tokens": value}) for value in (3, [], [0], ["0", 5], [0, None], [0.5, 5], {"0": 5})),
+        json.dumps(record()).replace("[0, 5]", "NaN"),
+    ],
+)
+def test_records_of_others(text: str, tmp_path: Path) -> None:
+    folder = written(tmp_path, TOKENS)[0]
+    (folder.folder / "probes.json").write_text(text)
+    refused(lambda: folder.check(VIEW), "cannot be read", "`classlens probe` wrote")
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        ((5, WIDTH, CLASSES + 1), (5, CLASSES)),
+        ((5, WIDTH, CLASSES), (5, 1)),
+        ((4, WIDTH, CLASSES), (4, CLASSES)),
+        ((), ()),
+    ],
+)
+def test_probes_of_other_shapes(shapes: tuple[tuple[int, ...], tuple[int, ...]], tmp_path: Path) -> None:
+    folder = written(tmp_path, TOKENS)[0]
+    weight, bias = (torch.zeros(shape) for shape in shapes)
+    save_file({"weight": weight, "bias": bias}, folder.folder / TOKENS[1].file_name)
+    refused(lambda: folder.check(VIEW), TOKENS[1].file_name, f"have weights of shape {list(shapes[0])}")
+
+
+def test_probes_of_other_numbers_and_kinds_of_files(tmp_path: Path) -> None:
+    folder = written(tmp_path, TOKENS)[0]
+    path = folder.folder / TOKENS[1].file_name
+    for dtype in (torch.bfloat16, torch.int64, torch.bool):
+        linear = probes(5)
+        save_file({"weight": linear.weight.to(dtype), "bias": linear.bias}, path)
+        refused(lambda: ProbeFolder(folder.folder).probes("attn_out", 1), "a weight of", "expected float32 or float64")
+    for name in (TOKENS[1].file_name, "probes.json"):
+        (folder.folder / name).unlink()
+        os.mkfifo(folder.folder / name)
+        refused(lambda: folder.check(VIEW), "is not a regular file")

@@ -47,8 +47,26 @@ def test_the_same_settings_in_another_spelling() -> None:
 
 
 def test_the_first_difference_is_named() -> None:
-    begun = {"command": "evaluate", "model": "tiny", "weights": "0123", "batch_size": 16, "sites": ["embed"]}
-    refused(lambda: require_same("run.zarr", begun, {"batch_size": 8}), "'run.zarr'", "batch size '16', not '8'")
+    begun = {
+        "command": "evaluate",
+        "model": "tiny",
+        "weights": "0123",
+        "labels": "4567",
+        "batch_size": 16,
+        "sites": ["embed"],
+        "versions": {"torch": "2.6", "timm": "1.0"},
+    }
+    refused(lambda: require_same("run.zarr", begun, {"batch_size": 8}), "'run.zarr'", "batch size 16, not 8")
     refused(lambda: require_same("run.zarr", begun, {"command": "measure"}), "command 'evaluate', not 'measure'")
-    refused(lambda: require_same("run.zarr", begun, {"weights": "4567"}), "model 'tiny' of other weights ('0123')")
     refused(lambda: require_same("run.zarr", begun, {"sites": ["x" * 99]}), "…")
+    message = refused(lambda: require_same("run.zarr", begun, {"versions": {"torch": "2.7", "timm": "1.0"}}))
+    assert "versions torch '2.6', not '2.7'" in message
+    assert "timm" not in message
+
+
+def test_digests_are_told_in_words() -> None:
+    begun = {"model": "tiny", "weights": "0123", "labels": "4567"}
+    refused(lambda: require_same("run.zarr", begun, {"weights": "4567"}), "with model 'tiny' of other weights:")
+    refused(lambda: require_same("run.zarr", begun, {"labels": "89"}), "with other labels: give the same")
+    said = refused(lambda: require_same("run.zarr", begun, {"labels": "89"}, lambda key: f"{key}: 'a' was 'b'"))
+    assert "with other labels (labels: 'a' was 'b'): give the same to resume" in said

@@ -14,7 +14,8 @@ import xarray as xr
 import zarr
 
 from classlens.errors import ClasslensError
-from classlens.store.store import SHARD, Store, create_store, find_store, partition_ranges
+from classlens.store.metadata import SHARD
+from classlens.store.store import Store, create_store, find_store, partition_ranges
 from tests.refusals import refused
 from tests.store.small import IMAGES, part, schema, values
 
@@ -45,7 +46,7 @@ def test_a_new_group_is_blank_and_pending(store: Store) -> None:
     assert store.status("clean").tolist() == [0] * IMAGES
     assert store.problems("clean") == {}
     assert store.group_attributes("clean")["note"] == "for tests"
-    assert store.attributes == {"format": 1, "model": "tiny"}
+    assert store.attributes == {"format": 2, "model": "tiny"}
 
 
 def test_shards_are_written_one_by_one(store: Store) -> None:
@@ -69,10 +70,13 @@ def test_part_of_a_shard_leaves_the_others_pending(store: Store) -> None:
     np.testing.assert_array_equal(read(store)["rank"][:SHARD], arrays["rank"][:SHARD])
 
 
-def test_an_unaligned_write_is_refused(store: Store) -> None:
-    assert SHARD == 64
-    with pytest.raises(AssertionError, match="image 10 is not the first of a shard"):
-        store.write("clean", 10, part(values(), slice(0, 1)), {})
+def test_a_write_within_a_shard_leaves_its_other_images(store: Store) -> None:
+    arrays = values()
+    for images in (slice(40, 50), slice(0, 10)):
+        store.write("clean", images.start, part(arrays, images), {})
+    written = np.r_[0:10, 40:50]
+    assert np.flatnonzero(store.status("clean")).tolist() == written.tolist()
+    np.testing.assert_array_equal(read(store)["rank"].values[written], arrays["rank"][written])
 
 
 def test_the_marker_is_written_last(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +90,7 @@ def test_the_marker_is_written_last(store: Store, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(zarr.Array, "__setitem__", recorded)
     store.write("clean", 0, part(values(), slice(0, 5)), {1: "damaged"})
     assert written[-2:] == ["problem", "measured"]
-    assert set(written) == {"rank", "logit", "problem", "measured"}
+    assert set(written) == {"rank", "logit", "content", "problem", "measured"}
 
 
 def test_a_failed_write_leaves_the_shard_pending(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +158,7 @@ def test_a_local_store_appears_with_its_attributes(tmp_path: Path, monkeypatch: 
 
     def fails(source: Any, target: Any) -> None:
         assert not out.exists()
-        assert zarr.open_group(source, mode="r").attrs["classlens"] == {"format": 1, "model": "tiny"}
+        assert zarr.open_group(source, mode="r").attrs["classlens"] == {"format": 2, "model": "tiny"}
         raise PermissionError(errno.EACCES, "Permission denied")
 
     with monkeypatch.context() as patch:

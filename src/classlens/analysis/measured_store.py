@@ -16,10 +16,11 @@ from numpy import ndarray
 from classlens.core.arrays import Array
 from classlens.errors import ClasslensError
 from classlens.store.backend import as_url
+from classlens.store.metadata import SHARD
 from classlens.store.open_store import group_names, open_group
 from classlens.store.schema import MEASURED
-from classlens.store.store import SHARD
 from classlens.tasks.tokens.conditions.registry import CLEAN
+from classlens.tasks.tokens.schema import Axes, check_values, require_condition, require_parameters
 
 TokenGroup = Literal["cls", "image", "all"]
 
@@ -57,6 +58,7 @@ class MeasuredStore:
         self.url = as_url(store)
         self._names = group_names(self.url)
         self._groups: dict[str, xr.Dataset] = {}
+        self._axes: Axes | None = None
         clean = self.group(CLEAN)
         if clean is None and any("." in name for name in self._names):  # groups METRIC.METHOD of `classlens evaluate`
             raise ClasslensError(
@@ -69,7 +71,7 @@ class MeasuredStore:
                 "--conditions clean"
             )
         self.attrs: dict[str, Any] = dict(clean.attrs)
-        self.model = str(self.attrs["model"])
+        self.model = str(self.attrs.get("model", "model"))
         self.num_classes = int(self.attrs["num_classes"])
         self.blocks = clean.sizes["block"]
         self.total_images = clean.sizes["image"]
@@ -100,8 +102,24 @@ class MeasuredStore:
         if not self.has(name):
             return None
         if name not in self._groups:
-            self._groups[name] = open_group(self.url, name)
+            group = open_group(self.url, name)
+            self._check(name, group)
+            self._groups[name] = group
         return self._groups[name]
+
+    def _check(self, name: str, group: xr.Dataset) -> None:
+        """Raises ClasslensError for a group that is not as `measure` writes it."""
+        if name == "parameters":
+            assert self._axes is not None, "clean comes first"
+            require_parameters(self.url, group, self._axes)
+            return
+        axes = require_condition(self.url, group)
+        if self._axes not in (None, axes):
+            raise ClasslensError(
+                f"store {self.url!r} has other images, tokens or blocks under {name!r} than under {CLEAN!r}: measure "
+                "it anew"
+            )
+        self._axes = axes
 
     def has(self, condition: str) -> bool:
         """Whether a condition was measured."""
@@ -192,7 +210,9 @@ class StoredBatch:
             raise AssertionError(f"condition {condition} was not measured: add it to the needs of the experiment")
         key = (condition, name)
         if key not in self._arrays:
-            self._arrays[key] = np.asarray(group[name].isel(image=self._slice).values)[self._chosen]
+            values = np.asarray(group[name].isel(image=self._slice).values)
+            check_values(self.store.url, name, values, self.store.num_classes)
+            self._arrays[key] = values[self._chosen]
         values, dims = self._arrays[key], list(group[name].dims)
         for dim, label in coords.items():
             index = [str(coord) for coord in group[dim].values].index(label)

@@ -13,6 +13,7 @@ from classlens.cli import (
     probe,
     tune,
     analyze,
+    check_store,
     figures,
     paper,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "analyze",
     "app",
     "check",
+    "check_store",
     "evaluate",
     "explain",
     "figures",

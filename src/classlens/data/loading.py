@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -36,7 +36,7 @@ class Batch:
     """Consecutive images of a data set. An unreadable image is black and has an entry in ``problems``.
 
     ``shows_class``: int8 ``[image, mask position]``, 1 where the mask shows the class, 0 where it does not, -1 without
-    a mask.
+    a mask. ``content``: int64 ``[image]``, which tells versions of the images apart.
     """
 
     images: range
@@ -44,7 +44,8 @@ class Batch:
     # in containers.
     array: Array
     shows_class: Array
-    problems: dict[int, str] = field(default_factory=dict)
+    problems: dict[int, str]
+    content: Array
 
     @property
     def pixels(self) -> Tensor:
@@ -86,7 +87,9 @@ class ImageReader:
             except ClasslensError as error:
                 pixels[row] = 0
                 problems[index] = str(error)
-        return Batch(images, pixels, shows_class, problems)
+        positions = self.dataset.positions[images.start : images.stop]
+        content = [self.dataset.source.content(int(position)) for position in positions]  # right after decoding: cached
+        return Batch(images, pixels, shows_class, problems, np.array(content, dtype=np.int64))
 
     def _read_mask(self, index: int, shows_class: Array) -> None:
         mask = self.dataset.mask(index) if self.dataset.has_masks else None

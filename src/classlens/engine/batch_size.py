@@ -9,7 +9,7 @@ import torch
 
 from classlens.core.arguments import Takes
 from classlens.models.view import ModelView
-from classlens.store.store import SHARD
+from classlens.store.metadata import SHARD
 
 BatchSize = Annotated[
     int | Literal["auto"],

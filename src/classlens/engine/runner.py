@@ -16,6 +16,7 @@ from classlens.core.arrays import Array
 from classlens.data.loading import Batch
 from classlens.engine.task import Arrays, Job, Partition, Step, Steps
 from classlens.errors import ClasslensError
+from classlens.forward.isolation import require_threads
 from classlens.store.store import Store
 
 SAVE_SECONDS = 15.0
@@ -24,11 +25,15 @@ SAVE_SECONDS = 15.0
 
 @dataclass(frozen=True, eq=False)
 class BatchResult:
-    """What a task computed for a batch; ``problems`` are reasons by index of unreadable images."""
+    """What a task computed for a batch; ``problems`` are reasons by index of unreadable images.
+
+    ``content`` is that of the batch.
+    """
 
     images: range
     arrays: Arrays
     problems: dict[int, str]
+    content: Array
 
     @property
     def readable(self) -> Array:
@@ -54,7 +59,7 @@ class Runner:
         """The results of a partition, batch by batch; ends after the first unreadable image unless such are skipped."""
         for _, groups in partition.batches:
             batch = next(batches)
-            yield BatchResult(batch.images, dict(self._measured(batch, groups)), batch.problems)
+            yield BatchResult(batch.images, dict(self._measured(batch, groups)), batch.problems, batch.content)
             if batch.problems and not self.job.skip_bad:
                 return
 
@@ -69,9 +74,8 @@ class Runner:
                 problems = batch.problems if self.job.skip_bad else {}
                 count = len(images) if self.job.skip_bad or not batch.problems else min(batch.problems) - images.start
                 for number, (group, arrays) in enumerate(self._measured(batch, groups), start=1):
-                    unsaved.add(
-                        group, images[:count], {name: values[:count] for name, values in arrays.items()}, problems
-                    )
+                    found = {name: values[:count] for name, values in arrays.items()}
+                    unsaved.add(group, _Part(images[:count], found, problems, batch.content[:count]))
                     if number < len(groups):
                         yield Step(0, 0, len(images) * number / len(groups))
                 if count < len(images):
@@ -106,15 +110,15 @@ class _Unsaved:
     def __exit__(self, *_: object) -> None:
         self._save()
 
-    def add(self, group: str, images: range, arrays: Mapping[str, Array], problems: Mapping[int, str]) -> None:
+    def add(self, group: str, part: _Part) -> None:
         """Take the arrays of some images, which follow each other within a group."""
-        if not images:
+        if not part.images:
             return
         parts = self._parts.setdefault(group, [])
-        if parts and parts[-1].images.stop != images.start:  # an earlier run measured what lies between
+        if parts and parts[-1].images.stop != part.images.start:  # an earlier run measured what lies between
             self._save_group(group)
             parts = self._parts.setdefault(group, [])
-        parts.append(_Part(images, arrays, problems))
+        parts.append(part)
         if time.monotonic() - self._saved >= SAVE_SECONDS:
             self._save()
 
@@ -127,7 +131,8 @@ class _Unsaved:
         parts = self._parts[group]
         values = {key: np.concatenate([part.arrays[key] for part in parts]) for key in parts[0].arrays}
         problems = {index: reason for part in parts for index, reason in part.problems.items()}
-        self._store.write(group, parts[0].images.start, values, problems)
+        content = np.concatenate([part.content for part in parts])
+        self._store.write(group, parts[0].images.start, values, problems, content)
         del self._parts[group]  # an interrupt of the writing is followed by another try
 
 
@@ -135,10 +140,12 @@ class _Part(NamedTuple):
     images: range
     arrays: Mapping[str, Array]
     problems: Mapping[int, str]
+    content: Array
 
 
 @contextmanager
 def _torch_threads(count: int) -> Iterator[None]:
+    require_threads(count)
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

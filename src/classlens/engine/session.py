@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -25,12 +26,15 @@ from classlens.engine.ray import Cluster
 from classlens.engine.runner import BatchResult
 from classlens.engine.task import Job, Partition, Task
 from classlens.errors import ClasslensError
+from classlens.lens.coords import image_names
 from classlens.lens.lens import Lens
 from classlens.models.view import Tokens
 from classlens.store.backend import is_local
+from classlens.store.identity import Identity
 from classlens.store.lock import only_writer
-from classlens.store.provenance import description, provenance, require_same, transform_pixels
-from classlens.store.store import SHARD, Store, create_store, find_store, partition_ranges
+from classlens.store.metadata import SHARD
+from classlens.store.provenance import description, provenance, require_same, text_digest, transform_pixels
+from classlens.store.store import Store, create_store, find_store, partition_ranges
 
 Engine = Literal["local", "ray"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
@@ -106,7 +110,7 @@ class Session:
             raise ClasslensError(
                 "a loaded model was given to run on a cluster: give the model's name, which each worker loads"
             )
-        self.source, self.dataset, self.options = source, dataset, options
+        self.source, self.dataset, self.options, self._labeled = source, dataset, options, labeled
         self.lens.view.require_exclusive(
             "a run over a data set", "use lens.trace, or inspect and explain, for its images"
         )
@@ -115,6 +119,8 @@ class Session:
             if labeled
             else np.full(len(dataset), -1, dtype=np.int64)
         )
+        self._image_names = [str(name) for name in image_names(dataset.names)]
+        self._notes: list[str] = []
         self.pixels: Tensor = transform_pixels(self.lens.preprocessing, self.lens.view)
         self.shape = tuple(self.pixels.shape)
         self.tokens: Tokens = self.lens.view.tokens((self.shape[1], self.shape[2]))
@@ -153,9 +159,20 @@ class Session:
             raise ClasslensError(f"data {self.dataset.spec!r} has no labels, which {purpose}: give labeled images")
 
     def settings(self, **task: Any) -> dict[str, Any]:
-        """What a resumed run must repeat; ``task`` holds settings of the task."""
+        """What a resumed run must repeat; ``task`` holds settings of the task.
+
+        A store has the content of each image beside its values.
+        """
         seed = self.options.seed
-        return {**provenance(self.lens, self.dataset, self.pixels, batch_size=self.batch_size, seed=seed), **task}
+        same = provenance(self.lens, self.dataset, self.pixels, batch_size=self.batch_size, seed=seed)
+        if self._labeled:
+            same["labels"] = text_digest(map(str, self.labels.tolist()))
+            same["class_names"] = text_digest(self.lens.classes.names)
+        return {**same, **task}
+
+    def training_settings(self, **task: Any) -> dict[str, Any]:
+        """``settings`` of a run that learns from all images together, with their content."""
+        return {**self.settings(**task), "content": self.dataset.content_digest}
 
     def job(
         self,
@@ -191,9 +208,25 @@ class Session:
             if store is None:
                 threads = {"threads": torch.get_num_threads()}
                 store = create_store(url, {**settings, **description(self.lens, self.dataset), **threads})
-            require_same(url, store.attributes, settings)
-            store.clear_leftovers()
+            else:
+                identity = Identity(self._image_names, self.labels, self.lens.classes.names)
+                require_same(url, store.attributes, settings, partial(identity.example, store))
+                store.clear_leftovers()
+                self._notes = [note for note in (_repair(store), self._forget_changed(store)) if note]
             yield store, renew
+
+    def _forget_changed(self, store: Store) -> str:
+        """Make images pending whose files are others than those that were measured; returns a note on them."""
+        before = {group: store.finished_values(group, "content") for group in store.groups()}
+        rows = [row for row, name in enumerate(self._image_names) if any(name in group for group in before.values())]
+        now = dict(zip([self._image_names[row] for row in rows], self.dataset.content(rows).tolist(), strict=True))
+        changed: set[str] = set()
+        for group, contents in before.items():
+            other = {name for name, content in contents.items() if now.get(name) != content}
+            names = (store.texts(group, "image") or []) if other else []
+            store.reset(group, sorted({row // SHARD for row, name in enumerate(names) if name in other}))
+            changed |= other
+        return f"{len(changed)} images changed since they were measured" if changed else ""
 
     def fill(self, jobs: Sequence[Job], store: Store, renew: Callable[[], None], note: str = "") -> MeasureResult:
         """Measure the pending images of each job into the store, with one progress over all jobs."""
@@ -214,6 +247,7 @@ class Session:
                     tracker.advance(step.images, step.skipped, under_way=step.under_way)
             for group in job.task.groups:
                 skipped |= {job.dataset.names[index]: why for index, why in sorted(store.problems(group).items())}
+        anew = f"{' and '.join(self._notes)}: their shards are measured anew" if self._notes else ""
         return MeasureResult(
             store.url,
             images,
@@ -221,7 +255,7 @@ class Session:
             skipped,
             tracker.seconds,
             jobs[0].batch_size,
-            note,
+            "; ".join(filter(None, (note, anew))),
             self.dataset.class_counts,
             int((self.dataset.labels < 0).sum()),
         )
@@ -243,6 +277,12 @@ class Session:
                     reason = result.problems[min(result.problems)]
                     raise ClasslensError(f"{reason}; --skip-bad (skip_bad=True) leaves it out")
                 yield result
+
+
+def _repair(store: Store) -> str:
+    """Make images pending whose values are damaged; returns a note on them."""
+    count = store.repair()
+    return f"{count} damaged files were found" if count else ""
 
 
 def _pending_partitions(job: Job, store: Store) -> list[Partition]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,32 @@ _holders: WeakKeyDictionary[nn.Module, _Holder] = WeakKeyDictionary()
 _awaited: dict[int, _Holder] = {}
 """What each waiting thread waits for."""
 _change = Condition()
+# Whether torch has computed in this process, and whether it had in the process that this one was forked from.
+_used, _forked = False, False
+
+
+def _after_fork() -> None:
+    """In a forked process: threads of torch and holders of locks stayed behind, and would be waited for forever."""
+    global _change, _forked
+    _change = Condition()
+    _holders.clear()
+    _awaited.clear()
+    if _used:
+        _forked = True
+        torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def require_threads(count: int) -> None:
+    """Raises ClasslensError for more threads of torch than a forked process can have."""
+    if _forked and count > 1:
+        raise ClasslensError(
+            f"this run needs {count} threads of torch, and a process that was forked from one that had used torch has "
+            "one: start it with the method spawn or forkserver of multiprocessing, or run in the first process"
+        )
 
 
 @contextmanager
@@ -78,6 +105,8 @@ def _waits_for(holder: _Holder | None, thread: int) -> bool:
 @contextmanager
 def plain_torch() -> Iterator[None]:
     """Without the caller's autocast and inference mode, and with torch's own default dtype and device."""
+    global _used
+    _used = True
     dtype = torch.get_default_dtype()
     with ExitStack() as stack:
         if torch.is_inference_mode_enabled():

@@ -19,6 +19,7 @@ from classlens.core.home import expanded
 from classlens.core.steps import Projection
 from classlens.errors import ClasslensError, cause
 from classlens.models.digest import weights_digest
+from classlens.models.files import require_file, require_floats
 from classlens.models.view import ModelView
 
 _KIND = "tuned lens"
@@ -73,8 +74,7 @@ class TunedLens:
                 f"a tuned lens of shape {list(self.weight.shape)} was given, but model {view.name!r} has "
                 f"{expected[0]} blocks of width {expected[1]}: give one that was tuned for it"
             )
-        if not all(bool(torch.isfinite(value).all()) for value in (self.weight, self.bias)):
-            raise ClasslensError("the tuned lens holds numbers that are not finite: tune it again")
+        require_floats("the tuned lens", weight=self.weight, bias=self.bias)
         return tuple(
             Projection(weight.detach().to(view.device), bias.detach().to(view.device))
             for weight, bias in zip(self.weight, self.bias, strict=True)
@@ -109,6 +109,7 @@ class TunedLens:
 def read_tuned_lens(file: str | os.PathLike[str], view: ModelView) -> tuple[TunedLens, dict[str, str]]:
     """The tuned lens of a file and its metadata; raises ClasslensError for one of another model."""
     path = Path(expanded(file))
+    require_file(path, "tuned lens")
     try:
         with safe_open(path, framework="pt") as tensors:
             metadata = dict(tensors.metadata() or {})
@@ -116,14 +117,15 @@ def read_tuned_lens(file: str | os.PathLike[str], view: ModelView) -> tuple[Tune
                 raise ClasslensError(
                     f"file {str(path)!r} is no tuned lens of classlens: give one that `classlens tune` wrote"
                 )
-            tuned_lens = TunedLens(tensors.get_tensor("weight"), tensors.get_tensor("bias"))
+            weight, bias = tensors.get_tensor("weight"), tensors.get_tensor("bias")
     except (OSError, SafetensorError) as error:
         raise ClasslensError(
             f"tuned lens {str(path)!r} cannot be read ({cause(error)}): give a file that `classlens tune` wrote"
         ) from None
+    require_floats(f"tuned lens {str(path)!r}", weight=weight, bias=bias)
     if metadata.get("weights") != weights_digest(view):
         raise ClasslensError(
             f"tuned lens {str(path)!r} was tuned for model {metadata.get('model')!r} with other weights than those of "
             f"{view.name!r}: tune one for this model"
         )
-    return tuned_lens, metadata
+    return TunedLens(weight, bias), metadata

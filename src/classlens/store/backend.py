@@ -11,11 +11,10 @@ from zarr.abc.store import Store as Backend
 from zarr.storage import FsspecStore, LocalStore
 
 from classlens.errors import ClasslensError, cause
+from classlens.store.guard import ATTRIBUTE, GuardedStore
 
-FORMAT = 1
+FORMAT = 2
 """Version of the format of stores; other versions are refused."""
-ATTRIBUTE = "classlens"
-"""Attribute of the root that makes a Zarr group a store of classlens."""
 
 
 def as_url(store: str | os.PathLike[str]) -> str:
@@ -42,13 +41,15 @@ def open_backend(url: str) -> Backend:
         ) from None
 
 
-def find_root(url: str) -> zarr.Group | None:
+def find_root(url: str, *, writing: bool = False) -> zarr.Group | None:
     """The root of a store of classlens; None where nothing lies. Raises ClasslensError for anything else."""
     if is_local(url) and not os.path.lexists(url):
         return None
-    backend = open_backend(url)
+    backend = GuardedStore(open_backend(url), url, writing=writing)
     try:
         root = zarr.open_group(backend, mode="r+", zarr_format=3)
+    except ClasslensError:
+        raise
     except FileNotFoundError:
         if is_local(url) and (not os.path.isdir(url) or os.listdir(url)):
             raise _foreign(url) from None
@@ -60,8 +61,8 @@ def find_root(url: str) -> zarr.Group | None:
         raise _foreign(url)
     if attributes["format"] != FORMAT:
         raise ClasslensError(
-            f"store {url!r} has format {attributes['format']}, but this version of classlens writes format {FORMAT}: "
-            "give another --out"
+            f"store {url!r} has format {attributes['format']}, but this version of classlens reads and writes format "
+            f"{FORMAT}: measure into another --out"
         )
     return root
 

@@ -18,11 +18,19 @@ from torch import Tensor
 from classlens.core.probes import LinearProbes
 from classlens.errors import ClasslensError, cause
 from classlens.models.digest import weights_digest
+from classlens.models.files import require_file, require_floats
 from classlens.models.view import ModelView
 from classlens.store.atomic import atomic_write, clear_leftovers
+from classlens.store.attributes import ATTRIBUTES, check_attributes
+from classlens.store.metadata import MAX_METADATA, MetadataError, read_json
 
 _RECORD = "probes.json"
-_FILE_NAME = re.compile(r"([a-z_]+)-(\d+)-(\d+)-(\d+)\.safetensors")
+_NEEDED = {"model", "sites", "tokens", "weights"}
+_KNOWN = {
+    **{key: ATTRIBUTES[key] for key in ("model", "sites", "weights")},
+    "tokens": lambda value: isinstance(value, list) and len(value) == 2 and all(type(item) is int for item in value),
+}
+_FILE_NAME = re.compile(r"([a-z_]+)-(\d{2,6})-(\d{4,8})-(\d{4,8})\.safetensors")
 
 
 class ProbeTokens(NamedTuple):
@@ -58,11 +66,15 @@ class ProbeFolder:
     def record(self) -> dict[str, Any] | None:
         """Data, model and settings of the training; None for a folder without probes."""
         path = self.folder / _RECORD
+        require_file(path, "probes", largest=MAX_METADATA)
         try:
-            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            record = read_json(path.read_bytes())
+            if not isinstance(record, dict) or not record.keys() >= _NEEDED:
+                raise MetadataError("it is no record of a training")
+            check_attributes(record, _KNOWN)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, MetadataError) as error:
             raise ClasslensError(
                 f"probes {str(path)!r} cannot be read ({cause(error)}): give a folder that `classlens probe` wrote"
             ) from None
@@ -121,11 +133,31 @@ class ProbeFolder:
         sites = {
             (site, block) for site in record["sites"] for block in range(1 if site == "embed" else len(view.blocks))
         }
-        count = sum(tokens.stop - tokens.start for tokens in self.trained())
         start, stop = record["tokens"]
+        trained = [tokens for tokens in self.trained() if (tokens.site, tokens.block) in sites]
+        for tokens in trained:
+            self._check_shape(tokens, view)
+        count = sum(tokens.stop - tokens.start for tokens in trained if start <= tokens.start < tokens.stop <= stop)
         if count < (stop - start) * len(sites):
             raise ClasslensError(
                 f"probes {str(self.folder)!r} are not all trained yet: run the same `classlens probe` again to resume"
+            )
+
+    def _check_shape(self, tokens: ProbeTokens, view: ModelView) -> None:
+        """Raises ClasslensError unless a file holds a probe of this model for each of the tokens, or one for all."""
+        path = self.folder / tokens.file_name
+        width, classes = view.blocks[0].attn.weight.shape[0], view.num_classes
+        require_file(path, "probes")
+        try:
+            with safe_open(path, framework="pt") as file:
+                weight, bias = (list(file.get_slice(name).get_shape()) for name in ("weight", "bias"))
+        except (OSError, SafetensorError) as error:
+            raise _unreadable(path, error) from None
+        counts = (1, tokens.stop - tokens.start)
+        if weight not in [[count, width, classes] for count in counts] or bias != [weight[0], classes]:
+            raise ClasslensError(
+                f"probes {str(path)!r} have weights of shape {weight}, but the model has width {width} and {classes} "
+                "classes: remove the file and run `classlens probe` again"
             )
 
     def _read(self, tokens: ProbeTokens) -> tuple[Tensor, Tensor]:
@@ -134,11 +166,10 @@ class ProbeFolder:
             with safe_open(path, framework="pt") as file:
                 weight, bias = file.get_tensor("weight"), file.get_tensor("bias")
         except (OSError, SafetensorError) as error:
-            raise ClasslensError(
-                f"probes {str(path)!r} cannot be read ({cause(error)}): remove the file and run `classlens probe` again"
-            ) from None
+            raise _unreadable(path, error) from None
         if not bool(torch.isfinite(bias).all()):
             raise ClasslensError(f"probes {str(path)!r} are not finite: train them anew with a larger alpha")
+        require_floats(f"file {str(path)!r}", weight=weight[:0], bias=bias)  # weights are read where they are used
         return weight, bias
 
     def _write(self, name: str, write: Callable[[Path], object]) -> None:
@@ -150,3 +181,9 @@ class ProbeFolder:
                 f"probes cannot be written to {str(self.folder)!r} ({cause(error)}): make room or give another "
                 "--out, and run the same command again to resume"
             ) from None
+
+
+def _unreadable(path: Path, error: Exception) -> ClasslensError:
+    return ClasslensError(
+        f"probes {str(path)!r} cannot be read ({cause(error)}): remove the file and run `classlens probe` again"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from typing import Any
 
@@ -39,8 +39,8 @@ def provenance(lens: Lens, dataset: Dataset, pixels: Tensor, *, batch_size: int,
         "dtype": str(lens.view.dtype).removeprefix("torch."),
         "device": lens.view.device.type,
         "weights": weights_digest(lens.view),
-        "data_fingerprint": dataset.fingerprint,
         "images": len(dataset),
+        "image_names": text_digest(dataset.names),
         "batch_size": batch_size,
         "seed": seed,
         "transform": transform_digest(pixels),
@@ -64,20 +64,50 @@ def description(lens: Lens, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def require_same(out: str, begun: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Raises ClasslensError where a run wrote to ``out`` with other settings."""
+def require_same(
+    out: str,
+    begun: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    example: Callable[[str], str | None] = lambda key: None,
+) -> None:
+    """Raises ClasslensError where a run wrote to ``out`` with other settings.
+
+    ``example`` gives a difference in words for a setting that is kept as a digest, such as ``"labels"``.
+    """
     for key, value in settings.items():
-        before = begun.get(key)
-        if key == "weights" and value != before:
-            raise ClasslensError(
-                f"output {out!r} was begun with model {begun.get('model')!r} of other weights ({_short(before)}): "
-                "give that model to resume, or another --out"
-            )
-        if json.loads(json.dumps(value)) != before:
-            raise ClasslensError(
-                f"output {out!r} was begun with {key.replace('_', ' ')} {_short(before)}, not {_short(value)}: "
-                "give the same to resume, or another --out"
-            )
+        before, now = begun.get(key), json.loads(json.dumps(value))
+        if before == now:
+            continue
+        if key == "weights":
+            difference = f"model {begun.get('model')!r} of other weights"
+        elif key in DIGESTS:
+            difference = f"{DIGESTS[key]}{f' ({more})' if (more := example(key)) else ''}"
+        else:
+            difference = f"{key.replace('_', ' ')} {_difference(before, now)}"
+        raise ClasslensError(f"output {out!r} was begun with {difference}: give the same to resume, or another --out")
+
+
+DIGESTS = {
+    "image_names": "images of other names",
+    "labels": "other labels",
+    "class_names": "other names of the classes, or in another order",
+    "content": "other images of the same names",
+    "transform": "another transform",
+}
+"""Settings that are kept as digests, in words."""
+
+
+def _difference(before: object, now: object) -> str:
+    """Two values; of two tables, the values that differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [key for key in sorted({**before, **now}) if before.get(key) != now.get(key)]
+        return ", ".join(f"{key} {_difference(before.get(key), now.get(key))}" for key in keys)
+    return f"{_short(before)}, not {_short(now)}"
+
+
+def text_digest(texts: Iterable[str]) -> str:
+    """SHA-256 of texts in order; a file name that is not text holds surrogates."""
+    return hashlib.sha256("\0".join(texts).encode(errors="surrogateescape")).hexdigest()
 
 
 def transform_pixels(preprocessing: Preprocessing, view: ModelView | None = None) -> Tensor:
@@ -111,5 +141,7 @@ def versions() -> dict[str, str]:
 
 
 def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return repr(text if len(text) <= 60 else f"{text[:60]}…")
+    if isinstance(value, list):
+        value = ", ".join(map(str, value))
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"

@@ -5,32 +5,39 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
+from jaxtyping import Int
+from zarr.codecs import ZstdCodec
 
 from classlens.core.arrays import Array
 from classlens.errors import ClasslensError, cause
-from classlens.store.backend import ATTRIBUTE, FORMAT, find_root, is_complete, is_local, open_backend, root_attributes
+from classlens.store.backend import FORMAT, find_root, is_complete, is_local, open_backend, root_attributes
+from classlens.store.damage import find_damage
+from classlens.store.files import StoreFiles
+from classlens.store.guard import ATTRIBUTE, METADATA
+from classlens.store.metadata import PER_IMAGE, SHARD
 from classlens.store.schema import MEASURED, SKIPPED, Coords, Schema
 
-SHARD = 64
-"""Images per shard."""
+_COMPRESSION = ZstdCodec(level=0, checksum=True)
 
 
 class Store:
     """A store open for writing; made by ``create_store`` or ``find_store``."""
 
     def __init__(self, url: str) -> None:
-        root = find_root(url)
+        root = find_root(url, writing=True)
         if root is None:
             raise ClasslensError(f"store {url!r} is gone: it was moved or deleted while it was being written")
         self.url = url
         self._root = root
+        self._lost: set[tuple[str, str]] = set()
         self.attributes: dict[str, Any] = root_attributes(root)
 
     def status(self, group: str) -> Array:
@@ -43,21 +50,28 @@ class Store:
         reasons = self._array(group, "problem")
         return {int(index): str(np.asarray(reasons[index : index + 1])[0]) for index in skipped}
 
-    def write(self, group: str, start: int, values: Mapping[str, Array], problems: Mapping[int, str]) -> None:
+    def write(
+        self,
+        group: str,
+        start: int,
+        values: Mapping[str, Array],
+        problems: Mapping[int, str],
+        content: Int[np.ndarray, " image"] | None = None,
+    ) -> None:
         """Write images from ``start`` on, the marker last; ``problems`` are by index of the data set.
 
-        The other images of their shards stay as they are.
+        The other images of their shards stay as they are. ``content`` tells versions of the images apart.
         """
         count = len(next(iter(values.values())))
         images = slice(start, start + count)
         with self._write_errors():
             for name, value in values.items():
                 self._array(group, name)[images] = value
+            self._array(group, "content")[images] = np.zeros(count, dtype=np.int64) if content is None else content
+            reasons = np.array([problems.get(index, "") for index in range(start, start + count)], dtype=object)
+            self._array(group, "problem")[images] = reasons
             status = np.full(count, MEASURED, dtype=np.uint8)
-            if problems:
-                reasons = np.array([problems.get(index, "") for index in range(start, start + count)], dtype=object)
-                self._array(group, "problem")[images] = reasons
-                status[[index - start for index in problems]] = SKIPPED
+            status[[index - start for index in problems]] = SKIPPED
             self._array(group, "measured")[images] = status
 
     def add_group(self, name: str, schema: Schema) -> None:
@@ -65,7 +79,12 @@ class Store:
         if not self._has(name):
             with self._write_errors():
                 _create_group(self._root, name, schema)
-        elif other := self._other_array(name, schema):
+            return
+        lost = {key: coord for key, coord in schema.coords.items() if (name, key) in self._lost}
+        if lost:
+            with self._write_errors():
+                _write_coords(self._group(name), lost)
+        if other := self._other_array(name, schema):
             raise ClasslensError(
                 f"store {self.url!r} holds {name!r} with another {other!r}: it was measured by another definition; "
                 "give another --out"
@@ -82,7 +101,51 @@ class Store:
 
     def has_parameters(self) -> bool:
         """Whether the group ``parameters`` is complete."""
-        return self._has("parameters")
+        return self._has("parameters") and "parameters" not in {group for group, _ in self._lost}
+
+    def groups(self) -> list[str]:
+        """Sorted names of the complete groups."""
+        return self._files.complete_groups()
+
+    def texts(self, group: str, name: str) -> list[str] | None:
+        """A coordinate of text, such as the names of the images; None for a group without it."""
+        return [str(text) for text in self._array(group, name)[:]] if name in self._group(group) else None
+
+    def finished_values(self, group: str, name: str) -> dict[str, int]:
+        """Whole numbers of the finished images by the names of these; empty for a group without such an array."""
+        if not {name, "measured"} <= set(self._group(group)):
+            return {}
+        finished = np.flatnonzero(self.status(group))
+        names, values = self.texts(group, "image") or [], np.asarray(self._array(group, name)[:])
+        return {names[image]: int(values[image]) for image in finished}
+
+    def reset(self, group: str, shards: Iterable[int]) -> None:
+        """Make the images of these shards pending."""
+        with self._write_errors():
+            for shard in shards:
+                self._files.remove(f"{group}/measured/c/{shard}")  # a damaged marker could not be read
+                self._array(group, "measured")[shard * SHARD : (shard + 1) * SHARD] = 0
+
+    def repair(self) -> int:
+        """Make images pending whose files are damaged; ``add_group`` and ``write_parameters`` write the rest anew.
+
+        Returns the number of damaged files. Raises ClasslensError where metadata are damaged.
+        """
+        found = find_damage(self.url)
+        for damage in found:
+            if damage.file == METADATA:
+                raise ClasslensError(
+                    f"store {self.url!r} is damaged: {damage.key!r} is missing or not as classlens writes it; remove "
+                    f"the folder {damage.group!r} in the store, and run the same command to measure it anew"
+                )
+        for group in {damage.group for damage in found}:
+            self.reset(group, sorted({d.shard for d in found if d.group == group and d.shard is not None}))
+        for damage in found:
+            if damage.shard is None:
+                self._lost.add((damage.group, damage.array))
+            if damage.array != "measured":
+                self._files.remove(damage.key)
+        return len(found)
 
     def clear_leftovers(self) -> None:
         """Remove half-written files of a killed writer; only while the store is locked."""
@@ -103,6 +166,13 @@ class Store:
                 return name
         return None
 
+    def _group(self, name: str) -> zarr.Group:
+        return self._root.require_group(name)
+
+    @cached_property
+    def _files(self) -> StoreFiles:
+        return StoreFiles(self.url)
+
     def _has(self, name: str) -> bool:
         group = self._root.get(name)
         return isinstance(group, zarr.Group) and is_complete(group)
@@ -113,12 +183,20 @@ class Store:
     @contextmanager
     def _write_errors(self) -> Iterator[None]:
         try:
-            yield
+            with _whole_files():
+                yield
         except OSError as error:
             raise ClasslensError(
                 f"store {self.url!r} cannot be written ({cause(error)}): make room or restore access, and run the "
                 "same command again to resume"
             ) from error
+
+
+@contextmanager
+def _whole_files() -> Iterator[None]:
+    """Every finished shard has all its files: one without would be told by nothing from one that lost a file."""
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        yield
 
 
 def create_store(url: str, attributes: Mapping[str, Any]) -> Store:
@@ -168,13 +246,17 @@ def _create_group(root: zarr.Group, name: str, schema: Schema) -> None:
             dtype=variable.dtype,
             chunks=schema.chunk(variable.dims, SHARD),
             shards=(SHARD, *shape[1:]),
+            compressors=_COMPRESSION,
             fill_value=variable.fill if variable.dtype.kind == "f" else int(variable.fill),
             dimension_names=variable.dims,
             attributes={"note": variable.note},
         )
     images = schema.shape(("image",))
-    for key, dtype, fill in (("measured", "uint8", 0), ("problem", str, "")):
-        group.create_array(key, shape=images, dtype=dtype, chunks=(SHARD,), fill_value=fill, dimension_names=("image",))
+    types: dict[str, tuple[Any, int | str]] = {"content": ("int64", 0), "problem": (str, ""), "measured": ("uint8", 0)}
+    for key in PER_IMAGE:
+        dtype, fill = types[key]
+        array = _create_array(group, key, images, dtype, ("image",), (SHARD,), fill)
+    array[:] = 0  # a pending image differs from one whose marker was lost
     group.attrs.update({**schema.attrs, "coordinates": f"{_coordinate_names(schema.coords)} problem"})
 
 
@@ -182,7 +264,7 @@ def _create_parameters(root: zarr.Group, data: Mapping[str, tuple[tuple[str, ...
     group = root.create_group("parameters", overwrite=True)
     _write_coords(group, coords)
     for key, (dims, values) in data.items():
-        array = group.create_array(key, shape=values.shape, dtype=values.dtype, dimension_names=dims)
+        array = _create_array(group, key, values.shape, values.dtype, dims, values.shape, 0)
         array[...] = values
     group.attrs["coordinates"] = _coordinate_names(coords)
 
@@ -195,7 +277,27 @@ def _coordinate_names(coords: Coords) -> str:
 def _write_coords(group: zarr.Group, coords: Coords) -> None:
     for key, (dim, values) in coords.items():
         text = values.dtype.kind in "OUT"
-        array = group.create_array(
-            key, shape=values.shape, dtype=str if text else values.dtype, dimension_names=(dim,), chunks=values.shape
-        )
+        dtype: Any = str if text else values.dtype
+        array = _create_array(group, key, values.shape, dtype, (dim,), values.shape, "" if text else 0)
         array[...] = values.astype(object) if text else values
+
+
+def _create_array(
+    group: zarr.Group,
+    key: str,
+    shape: tuple[int, ...],
+    dtype: Any,
+    dims: tuple[str, ...],
+    chunks: tuple[int, ...],
+    fill: int | str,
+) -> Any:
+    return group.create_array(
+        key,
+        shape=shape,
+        dtype=dtype,
+        chunks=chunks,
+        compressors=_COMPRESSION,
+        fill_value=fill,
+        dimension_names=dims,
+        overwrite=True,
+    )

@@ -120,7 +120,7 @@ def test_both_layouts_are_the_same_data(kind: str, tmp_path: Path, monkeypatch: 
     binary(tmp_path / "first", kind)
     pickled(tmp_path / "second", kind, monkeypatch)
     first, second = (open_dataset(f"{kind}:{tmp_path / name}") for name in ("first", "second"))
-    assert first.fingerprint == second.fingerprint
+    assert first.content_digest == second.content_digest
 
 
 def test_unpublished_pickled_files_are_never_opened(kind: str, tmp_path: Path) -> None:
@@ -184,8 +184,8 @@ def test_the_fingerprint_depends_on_pixels_and_survives_pickling(kind: str, tmp_
     before = open_dataset(f"{kind}:{tmp_path}")
     copy = pickle.loads(pickle.dumps(before))
     np.testing.assert_array_equal(np.asarray(copy.picture(1)), np.asarray(before.picture(1)))
-    assert copy.fingerprint == before.fingerprint
+    assert copy.content_digest == before.content_digest
     content = bytearray(path.read_bytes())
     content[100] ^= 1
     path.write_bytes(bytes(content))
-    assert open_dataset(f"{kind}:{tmp_path}").fingerprint != before.fingerprint
+    assert open_dataset(f"{kind}:{tmp_path}").content_digest != before.content_digest

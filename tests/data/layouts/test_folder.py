@@ -139,7 +139,7 @@ def test_names_that_are_not_text(tmp_path: Path) -> None:
     os.rename(tmp_path / "a/1.png", os.fsencode(tmp_path / "a") + b"/\xff.png")
     data = open_dataset(f"folder:{tmp_path}")
     assert data.picture(0).size == (3, 2)
-    assert len(data.fingerprint) == 64
+    assert len(data.content_digest) == 64
 
 
 @pytest.mark.parametrize("kind", ["missing", "file"])
@@ -164,4 +164,4 @@ def test_an_unreadable_image_is_an_error_on_access(tmp_path: Path) -> None:
     refused(lambda: data.picture(0), "broken.png")
     (tmp_path / "a/gone.png").unlink()
     refused(lambda: data.picture(1), "gone.png", "does not exist")
-    assert data.fingerprint
+    assert data.content_digest

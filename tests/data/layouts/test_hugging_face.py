@@ -240,10 +240,10 @@ def test_the_fingerprint_is_that_of_the_table(hub: Hub) -> None:
     hub.tables["insects"] = labeled()
     before = open_dataset("hf:insects")
     copy = pickle.loads(pickle.dumps(before))
-    assert copy.fingerprint == before.fingerprint == open_dataset("hf:insects").fingerprint
+    assert copy.content_digest == before.content_digest == open_dataset("hf:insects").content_digest
     assert copy.picture(1).tobytes() == before.picture(1).tobytes()
     hub.tables["insects"] = replace(labeled(), _fingerprint="def")
-    assert open_dataset("hf:insects").fingerprint != before.fingerprint
+    assert open_dataset("hf:insects").content_digest != before.content_digest
 
 
 @pytest.mark.slow  # the library does not load with the lowest versions of others
@@ -261,4 +261,4 @@ def test_the_real_library(tmp_path: Path) -> None:
     assert [category.name for category in data.classes] == ["cat", "dog"]
     for index in range(4):
         assert data.picture(index).tobytes() == pictures[index].tobytes()
-    assert open_dataset(f"hf:{tmp_path}").fingerprint == data.fingerprint
+    assert open_dataset(f"hf:{tmp_path}").content_digest == data.content_digest

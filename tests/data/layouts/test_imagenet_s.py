@@ -222,5 +222,5 @@ def test_a_dataset_can_be_pickled(tmp_path: Path) -> None:
     data = open_dataset(make(tmp_path, {TENCH: 6, SHARK: 6}), per_class=5, limit=7)
     copy = pickle.loads(pickle.dumps(data))
     assert copy.names == data.names
-    assert copy.fingerprint == data.fingerprint
+    assert copy.content_digest == data.content_digest
     np.testing.assert_array_equal(copy.mask(6), data.mask(6))

@@ -427,7 +427,7 @@ def test_other_settings_are_refused(data: Data, undisturbed: Callable[[str], Pat
     out = undisturbed("four passes")
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     message = refused(lambda: probe(lens_of(), *data, out, **{**FOUR_PASSES, **changes}))
-    assert next(iter(changes)).replace("_", " ").replace("train limit", "data fingerprint") in message
+    assert next(iter(changes)).replace("_", " ").replace("train limit", "images") in message
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 

@@ -161,7 +161,7 @@ def test_batches_are_kept(data: str, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         measure(MODEL, data, out, batch_size=10, report=stop_after(64))
     assert measure(MODEL, data, out).batch_size == 10
-    with pytest.raises(ClasslensError, match="was begun with batch size '10', not '32'"):
+    with pytest.raises(ClasslensError, match="was begun with batch size 10, not 32"):
         measure(MODEL, data, out, batch_size=32)
     measure(MODEL, data, tmp_path / "large.zarr", batch_size=128)
     found, large = (open_group(path, "clean").load() for path in (out, tmp_path / "large.zarr"))
@@ -189,11 +189,14 @@ def test_other_things_are_refused(data: str, whole: Path, tmp_path: Path) -> Non
         assert says in str(error.value)
         assert str(error.value).count(". ") == 0
 
-    refused("was begun with data fingerprint", limit=60)
-    refused("was begun with sites", sites=["attn_out", "mlp_out"])
-    refused("was begun with memories", memories=False)
-    refused("was begun with seed '0', not '1'", seed=1)
-    refused("was begun with transform", transform="paper")
+    refused("was begun with images 66, not 60", limit=60)
+    refused(
+        "with sites 'attn_out, resid_mid, mlp_out, resid_post, embed', not 'attn_out, mlp_out'",
+        sites=["attn_out", "mlp_out"],
+    )
+    refused("was begun with memories True, not False", memories=False)
+    refused("was begun with seed 0, not 1", seed=1)
+    refused("was begun with another transform", transform="paper")
     refused("was begun with dtype 'float32', not 'float64'", dtype="float64")
     lens = classlens.load(MODEL)
     with torch.no_grad():
@@ -208,7 +211,7 @@ def test_other_versions_are_refused(data: str, tmp_path: Path) -> None:
     root = zarr.open_group(out, mode="r+")
     kept: Any = root.attrs["classlens"]
     root.attrs["classlens"] = {**kept, "versions": {**kept["versions"], "torch": "1.0"}}
-    with pytest.raises(ClasslensError, match="was begun with versions"):
+    with pytest.raises(ClasslensError, match="was begun with versions torch '1.0', not"):
         measure(MODEL, data, out, limit=3)
     root.attrs["classlens"] = {**kept, "format": 0}
     with pytest.raises(ClasslensError, match="has format 0"):

@@ -316,7 +316,9 @@ def test_a_finished_one_is_read_again(data: str, short: Path) -> None:
 )
 def test_other_settings_do_not_go_on(data: str, short: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     given = {**SHORT, **changes}
-    refused(lambda: tune(lens_of(), data, short, **given), "other images or settings")
+    key, value = next(iter(changes.items()))
+    says = f"with {'images' if key == 'limit' else key.replace('_', ' ')} "
+    refused(lambda: tune(lens_of(), data, short, **given), says, f", not {value!r}: give the same")
     out = tmp_path / "lens.safetensors"
 
     def stop(now: Progress) -> None:
@@ -325,7 +327,7 @@ def test_other_settings_do_not_go_on(data: str, short: Path, tmp_path: Path, cha
 
     with pytest.raises(Stopped):
         tune(lens_of(), data, out, **SHORT, report=stop)
-    refused(lambda: tune(lens_of(), data, out, **given), "lens.safetensors.training", "other images or settings")
+    refused(lambda: tune(lens_of(), data, out, **given), "lens.safetensors.training", says)
 
 
 def test_states_in_memory_and_made_anew(data: str, short: Path, tmp_path: Path) -> None:
@@ -449,7 +451,7 @@ def test_what_lies_there_already(data: str, tmp_path: Path, short: Path) -> None
     refused(lambda: tune(other, data, short, **SHORT), "other weights")
     by_hand = tmp_path / "by_hand.safetensors"
     TunedLens.identity(lens_of().view).save(by_hand, lens_of().view, {})
-    refused(lambda: tune(lens_of(), data, by_hand, **SHORT), "other images or settings")
+    refused(lambda: tune(lens_of(), data, by_hand, **SHORT), "no record of its training")
 
 
 def test_a_lens_that_is_tuned_already(data: str, short: Path, tmp_path: Path) -> None:

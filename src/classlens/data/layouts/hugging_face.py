@@ -48,7 +48,7 @@ class _Rows:
     def ignored(self, position: int) -> None:
         return None
 
-    def size(self, position: int) -> int:
+    def content(self, position: int) -> int:
         return self.version
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Int
 from PIL import Image
 from timm.data import ImageNetInfo
 
-from classlens.data.dataset import ClassName, Dataset, ImageFiles, data_root, read_text_file
+from classlens.data.dataset import ClassName, Dataset, ImageFiles, data_root, file_content, read_text_file
 from classlens.data.layout import Layout
 from classlens.data.layouts.folder import image_paths
 from classlens.errors import ClasslensError, suggestion
@@ -47,8 +47,9 @@ class _Images:
     def picture(self, position: int) -> Image.Image:
         return self.files.picture(position)
 
-    def size(self, position: int) -> int:
-        return self.files.size(position)
+    def content(self, position: int) -> int:
+        mask = self._mask_path(position)
+        return self.files.content(position) ^ (0 if mask is None else file_content(mask))
 
     def mask(self, position: int) -> Bool[np.ndarray, "height width"] | None:
         ids = self._class_ids(position)
@@ -61,13 +62,14 @@ class _Images:
     def _wnid(self, position: int) -> str:
         return self.files.paths[position].partition("/")[0]
 
+    def _mask_path(self, position: int) -> Path | None:
+        wnid, _, file = self.files.paths[position].partition("/")
+        return None if self.masks is None else (self.masks / wnid / file).with_suffix(".png")
+
     def _class_ids(self, position: int) -> Int[np.ndarray, "height width"] | None:
         """The class id at each pixel; None without a mask."""
-        wnid, _, file = self.files.paths[position].partition("/")
-        if self.masks is None:
-            return None
-        path = (self.masks / wnid / file).with_suffix(".png")
-        if not path.is_file():
+        path = self._mask_path(position)
+        if path is None or not path.is_file():
             return None
         try:
             with Image.open(path) as image:

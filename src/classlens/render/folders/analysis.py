@@ -11,9 +11,13 @@ import pandas as pd
 from classlens.analysis.analyze import AnalyzeResult, require_libraries
 from classlens.analysis.experiment import Experiment
 from classlens.errors import ClasslensError, cause
+from classlens.models.files import require_file
 from classlens.render.folders.result_folder import ANALYSIS, replacing
 from classlens.render.markdown.analysis import summary
 from classlens.text import csv_text
+
+_LARGEST = 2**28
+"""More bytes than any table has."""
 
 
 def write_analysis(analysis: AnalyzeResult, out: Path, *, version: str) -> None:
@@ -55,9 +59,10 @@ def table_path(folder: Path, experiment: Experiment) -> Path | None:
 def read_table(path: Path, experiment: Experiment) -> pd.DataFrame:
     """A table that `classlens analyze` wrote; raises ClasslensError for any other file."""
     require_libraries()
+    require_file(path, "table", largest=_LARGEST)
     try:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except (OSError, ValueError) as error:  # errors of pyarrow and pandas are subclasses of ValueError
+    except Exception as error:  # pyarrow and pandas do not bound what a damaged file raises
         raise ClasslensError(
             f"table {str(path)!r} cannot be read ({cause(error)}): run `classlens analyze` again"
         ) from None
@@ -65,5 +70,10 @@ def read_table(path: Path, experiment: Experiment) -> pd.DataFrame:
         if column not in table:
             raise ClasslensError(
                 f"table {str(path)!r} has no column {column!r}: give a table of `classlens analyze` of this version"
+            )
+    for column in ("value", "low", "high", "block"):
+        if column in table and not pd.api.types.is_numeric_dtype(table[column]):
+            raise ClasslensError(
+                f"table {str(path)!r} has a column {column!r} without numbers: give a table of `classlens analyze`"
             )
     return table

@@ -75,7 +75,12 @@ def figures(
             report(number, len(tables))
             table = read_table(path, experiment)
             for chart in experiment.charts:
-                figure = draw(chart, table, experiment.label, experiment.labels)
+                try:
+                    figure = draw(chart, table, experiment.label, experiment.labels)
+                except (KeyError, IndexError, TypeError, ValueError) as error:  # values of another form
+                    raise ClasslensError(
+                        f"table {str(path)!r} cannot be drawn ({cause(error)}): run `classlens analyze` again"
+                    ) from None
                 if figure is None:
                     continue
                 out.mkdir(parents=True, exist_ok=True)

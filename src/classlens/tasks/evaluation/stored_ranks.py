@@ -18,6 +18,7 @@ from classlens.models.digest import weights_digest
 from classlens.store.open_store import group_names, open_group
 from classlens.store.schema import MEASURED
 from classlens.tasks.tokens.conditions.registry import decoder_conditions
+from classlens.tasks.tokens.schema import check_values, require_condition
 
 STORED_RANK = "stored_rank"
 """Name of the method on the command line; its options are ``condition`` and ``site``."""
@@ -67,15 +68,18 @@ def stored_importance(
             f"store {os.fspath(store)!r} is of model {data.attrs.get('model')!r} with other weights than those of "
             f"{lens.view.name!r}: give ranks of this model"
         )
+    require_condition(os.fspath(store), data)
     sites = [str(name) for name in data["site"].values] if "site" in data else []
     if site not in sites:
         raise ClasslensError(
             f"store {os.fspath(store)!r} has no site {site!r}: it holds {', '.join(sites) or 'embed'}; measure it, or "
             f"give {STORED_RANK}:condition={condition}:site={sites[0] if sites else 'resid_post'}"
         )
-    rows = _rows(store, data, [str(name) for name in image_names(dataset.names)], labels)
+    rows = _rows(store, data, dataset, [str(name) for name in image_names(dataset.names)], labels)
     image = np.flatnonzero(data["token_kind"].values.astype(object) == "image")
-    ranks = data["rank"].isel(site=sites.index(site)).values[rows][:, :, image]
+    stored = data["rank"].isel(site=sites.index(site)).values
+    check_values(os.fspath(store), "rank", stored, data.attrs["num_classes"])
+    ranks = stored[rows][:, :, image]
     if (ranks < 0).any():
         raise ClasslensError(
             f"condition {condition!r} of store {os.fspath(store)!r} has no ranks of some image tokens: train probes "
@@ -85,7 +89,11 @@ def stored_importance(
 
 
 def _rows(
-    store: str | os.PathLike[str], data: xr.Dataset, names: Sequence[str], labels: Int[ndarray, " image"]
+    store: str | os.PathLike[str],
+    data: xr.Dataset,
+    dataset: Dataset,
+    names: Sequence[str],
+    labels: Int[ndarray, " image"],
 ) -> Int[ndarray, " image"]:
     """Row of each image in the store."""
     measured = data["measured"].values == MEASURED
@@ -97,6 +105,12 @@ def _rows(
             "the same images"
         )
     rows = np.array([row_of[name] for name in names], dtype=np.int64)
+    other = data["content"].values[rows] != dataset.content(range(len(names)))
+    if other.any():
+        raise ClasslensError(
+            f"image {names[int(np.flatnonzero(other)[0])]!r} has changed since the ranks in store "
+            f"{os.fspath(store)!r} were measured: measure them again"
+        )
     # Without a label, the class of interest is the predicted one in both.
     stored = np.where(labels < 0, data["label"].values[rows], data["target"].values[rows])
     differs = stored != labels

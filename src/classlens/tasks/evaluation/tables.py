@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from classlens.core.stats import Statistics
+from classlens.errors import ClasslensError, cause
 from classlens.explain.registry import METHODS
 from classlens.store.open_store import group_names, open_group
 from classlens.tasks.evaluation.registry import METRICS
@@ -27,14 +28,22 @@ def tables(store: str, statistics: Statistics) -> tuple[pd.DataFrame, pd.DataFra
         data = open_group(store, group)
         if "measured" not in data:  # an unfinished group of a killed run
             continue
-        # A mosaic with an unreadable quarter has no labels.
-        void = data["label"].values < 0 if data.attrs["mosaics"] else False
-        data = data.isel(image=(data["measured"].values == 1) & ~np.asarray(void)).load()
-        if not data.sizes["image"]:
-            continue
-        keys = {"model": data.attrs["model"], "method": method, "metric": name}
-        scores += [keys | score._asdict() for score in METRICS[name].scores(data, statistics)]
-        curves += [keys | point._asdict() for point in METRICS[name].points(data, statistics)]
+        try:
+            # A mosaic with an unreadable quarter has no labels.
+            void = data["label"].values < 0 if data.attrs["mosaics"] else False
+            data = data.isel(image=(data["measured"].values == 1) & ~np.asarray(void)).load()
+            if not data.sizes["image"]:
+                continue
+            keys = {"model": data.attrs["model"], "method": method, "metric": name}
+            scores += [keys | score._asdict() for score in METRICS[name].scores(data, statistics)]
+            curves += [keys | point._asdict() for point in METRICS[name].points(data, statistics)]
+        except ClasslensError:
+            raise
+        except (KeyError, IndexError, TypeError, ValueError) as error:  # arrays of another form
+            raise ClasslensError(
+                f"group {group!r} of store {store!r} is not as `classlens evaluate` writes it ({cause(error)}): "
+                "evaluate into another --out"
+            ) from None
     columns = ["model", "method", "metric"]
     return (
         pd.DataFrame(scores, columns=[*columns, "measure", "value", "low", "high", "images", "better"]),

@@ -20,9 +20,10 @@ from classlens.errors import ClasslensError, require_extra
 from classlens.forward.isolation import isolated
 from classlens.lens.tuned_lens import TunedLens
 from classlens.store.lock import only_writer
+from classlens.store.metadata import SHARD
 from classlens.store.probe_folder import ProbeFolder
 from classlens.store.provenance import require_same
-from classlens.store.store import SHARD, find_store
+from classlens.store.store import find_store
 from classlens.tasks.probes.plan import TokenChoice, all_probe_tokens, choose_sites, token_range
 from classlens.tasks.probes.training import Kind, ProbeTrainer
 from classlens.tasks.tokens.conditions.registry import CLEAN
@@ -175,7 +176,7 @@ def probe(
     positions = token_range(token_choice, view, session.tokens)
     if kind == "pooled" and token_choice != "image":
         raise ClasslensError(f"pooled probes share all image tokens, not tokens {token_choice!r}: leave tokens out")
-    settings = session.settings(
+    settings = session.training_settings(
         data=train_data.spec,
         kind=kind,
         alpha=penalty,

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
+from classlens.core.arrays import Array
+from classlens.errors import ClasslensError
 from classlens.forward.agreement import BY, SUBLAYERS
 from classlens.store.schema import Coords, Schema, Variable
 
@@ -51,6 +54,70 @@ class Axes:
             "sublayer": len(SUBLAYERS),
         }
         return Schema(sizes, _variables(self), frozenset(["token"]), coords or {}, attrs or {})
+
+
+_COORDS = {"image": "image", "block": "block", "token_kind": "token", "category": "category", "class_name": "category"}
+"""Coordinates of every condition and their dims."""
+
+
+def require_condition(store: str, data: xr.Dataset) -> Axes:
+    """The axes of a condition in a store; raises ClasslensError where it has other arrays than `measure` writes.
+
+    ``data`` has the attributes of the store.
+    """
+    attrs, sizes = data.attrs, data.sizes
+    try:
+        sites = tuple(site for site in attrs["sites"] if site in STORED_SITES)
+        axes = Axes(
+            images=sizes["image"],
+            tokens=sizes["token"],
+            blocks=sizes["block"],
+            classes=attrs["num_classes"],
+            sites=sites,
+            embed="embed" in attrs["sites"],
+            memories=attrs["memories"],
+        )
+    except KeyError as error:
+        raise _other_form(store, f"it lacks {error.args[0]!r}") from None
+    found = {name: (array.dims, array.shape, array.dtype) for name, array in data.variables.items()}
+    schema = axes.schema()
+    for name, variable in schema.variables.items():
+        if found.get(name) != (variable.dims, schema.shape(variable.dims), variable.dtype):
+            raise _other_form(store, f"{name!r} is missing or of another form")
+    known = {**_COORDS, "measured": "image", **({"site": "site"} if sites else {})}
+    for name, dim in known.items():
+        if name not in found or found[name][0] != (dim,):
+            raise _other_form(store, f"{name!r} is missing or of another form")
+    if sizes["category"] != axes.classes or (sites and tuple(map(str, data["site"].values)) != sites):
+        raise _other_form(store, "its classes or sites are not those of its attributes")
+    return axes
+
+
+def require_parameters(store: str, data: xr.Dataset, axes: Axes) -> None:
+    """Raises ClasslensError where the agreement in the group ``parameters`` is not as `measure` writes it."""
+    name = "class_value_agreement"
+    if name not in data or data[name].dims != ("weights", "sublayer", "block", "category"):
+        raise _other_form(store, f"{name!r} is missing or of another form")
+    if (data.sizes["block"], data.sizes["category"]) != (axes.blocks, axes.classes):
+        raise _other_form(store, "its parameters are of another model")
+    labels = [[str(text) for text in data[dim].values] if dim in data.coords else [] for dim in ("weights", "sublayer")]
+    if labels[0] not in (["model"], ["model", "random_init"]) or labels[1] != list(SUBLAYERS):
+        raise _other_form(store, "its parameters have other weights or sublayers")
+
+
+def check_values(store: str, name: str, values: Array, classes: int) -> None:
+    """Raises ClasslensError for ranks and classes that the model does not have, and for flags other than -1, 0 or 1."""
+    if values.dtype.kind != "i" or not values.size:
+        return
+    high = 1 if values.dtype == np.int8 else classes - 1
+    if not -1 <= values.min() <= values.max() <= high:
+        raise _other_form(store, f"{name!r} has values beyond {high}")
+
+
+def _other_form(store: str, reason: str) -> ClasslensError:
+    return ClasslensError(
+        f"store {store!r} is not used, since {reason}: expected what `classlens measure` writes; measure it anew"
+    )
 
 
 def class_dtype(classes: int) -> np.dtype[Any]:

@@ -28,6 +28,7 @@ from classlens.lens.tuned_lens import TunedLens, read_tuned_lens
 from classlens.models.view import ModelView
 from classlens.store.atomic import atomic_write, clear_leftovers
 from classlens.store.lock import only_writer
+from classlens.store.provenance import require_same
 from classlens.tasks.tuned_lens.state_cache import TrainingStates
 from classlens.tasks.tuned_lens.training import TokenChoice, TrainingState, TunedLensTrainer
 
@@ -158,7 +159,7 @@ def tune(
     dataset = selection.open(data, seed)
     session = Session(ModelSource(model, options), dataset, run, labeled=False)
     view = session.lens.view
-    settings = session.settings(
+    settings = session.training_settings(
         tokens=tokens,
         epochs=epochs,
         patience=patience,
@@ -170,7 +171,7 @@ def tune(
     images = len(dataset)
     with only_writer(str(path), local=True):
         clear_leftovers(path.parent, f".{path.name}.*")
-        finished = _finished(path, view, key)
+        finished = _finished(path, view, settings)
         if finished is not None:
             return finished
         order = np.random.default_rng(seed).permutation(images)
@@ -186,7 +187,7 @@ def tune(
         trainer = TunedLensTrainer(view, states, train, apart, tokens, control, seed)
         checkpoint = checkpoint_of(path)
         with session.connected():
-            state = _resumed(checkpoint, key, view) or trainer.begin()
+            state = _resumed(checkpoint, settings, view) or trainer.begin()
             tracker.restart(epochs * images, state.epoch * images)
             while state.epoch < epochs and state.epochs_without_improvement < patience:
                 begun = state.epoch * images
@@ -220,15 +221,21 @@ def _report_epoch(tracker: Tracker, begun: int, doing: str, done: int) -> None:
 _FIELDS = ("blocks", "constant", "epochs", "images", "held_out", "seconds")
 
 
-def _finished(path: Path, view: ModelView, key: str) -> TuneResult | None:
+def _finished(path: Path, view: ModelView, settings: Mapping[str, Any]) -> TuneResult | None:
     """The result of a finished run; raises ClasslensError for that of other images or settings."""
     if not path.exists():
         return None
     tuned_lens, metadata = read_tuned_lens(path, view)
-    if metadata.get("training") != key:
-        raise ClasslensError(f"tuned lens {str(path)!r} is of other images or settings: give another --out")
-    fields = json.loads(metadata["result"])
-    return TuneResult(path, tuned_lens, **{name: fields[name] for name in _FIELDS})
+    try:
+        begun, fields = json.loads(metadata["training"]), json.loads(metadata["result"])
+        result = TuneResult(path, tuned_lens, **{name: fields[name] for name in _FIELDS})
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ClasslensError(
+            f"tuned lens {str(path)!r} has no record of its training: expected a file of `classlens tune`; give "
+            "another --out"
+        ) from None
+    _require_same(path, begun, settings)
+    return result
 
 
 def checkpoint_of(path: Path) -> Path:
@@ -265,20 +272,22 @@ class _Saver:
         self._cost = self._last - started
 
 
-def _resumed(checkpoint: Path, key: str, view: ModelView) -> TrainingState | None:
+def _resumed(checkpoint: Path, settings: Mapping[str, Any], view: ModelView) -> TrainingState | None:
     """The state of a stopped run; raises ClasslensError for that of other images or settings."""
     if not checkpoint.exists():
         return None
     try:
         record: Mapping[str, Any] = torch.load(checkpoint, map_location=view.device, weights_only=True)
-        same = record["settings"] == key
+        begun = json.loads(record["settings"])
+        best = TunedLens(*(part.cpu() for part in record["best"]))
+        rest = {name: value for name, value in record.items() if name not in ("settings", "best")}
+        state = TrainingState(**rest, best=best)
     except Exception as error:  # torch does not bound what a damaged file raises
         raise ClasslensError(f"{str(checkpoint)!r} cannot be resumed ({cause(error)}): remove it") from None
-    if not same:
-        raise ClasslensError(
-            f"{str(checkpoint)!r} is of a run with other images or settings: give the same to resume, or remove it"
-        )
-    best = TunedLens(*(part.cpu() for part in record["best"]))
-    return TrainingState(
-        **{name: value for name, value in record.items() if name not in ("settings", "best")}, best=best
-    )
+    _require_same(checkpoint, begun, settings)
+    return state
+
+
+def _require_same(path: Path, begun: object, settings: Mapping[str, Any]) -> None:
+    """Raises ClasslensError, with the first difference, for a training with other images or settings."""
+    require_same(str(path), begun if isinstance(begun, dict) else {}, settings)

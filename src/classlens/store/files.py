@@ -1,0 +1,67 @@
+"""Files of a store as bytes, without zarr: its groups, arrays and metadata."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import fsspec
+
+from classlens.store.guard import METADATA, damaged, foreign_form, require_regular
+from classlens.store.metadata import MAX_METADATA, ArrayMetadata, read_array, read_group
+
+
+class StoreFiles:
+    """Files of a store, as bytes."""
+
+    def __init__(self, url: str) -> None:
+        self._url, self._local = url, "://" not in url
+        self._system, self._root = fsspec.core.url_to_fs(url)
+
+    def folders(self, group: str) -> list[str]:
+        """Names of what lies in the store or in a group, other than its metadata."""
+        entries = self._system.ls(f"{self._root}/{group}".rstrip("/"), detail=True)
+        names = [entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "directory"]
+        return sorted(names)
+
+    def read(self, key: str) -> bytes | None:
+        """The bytes of a file; None where it is missing. Raises ClasslensError for a link, a device or a pipe."""
+        if self._local:
+            require_regular(self._url, self._url, key, MAX_METADATA if key.endswith(METADATA) else None)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            return bytes(self._system.cat_file(f"{self._root}/{key}"))
+        return None
+
+    def remove(self, key: str) -> None:
+        """Remove a file."""
+        with suppress(FileNotFoundError):
+            self._system.rm_file(f"{self._root}/{key}")
+
+    def group(self, name: str) -> dict[str, Any] | None:
+        """Attributes of a group; None for what is no group. Raises ClasslensError for those of another form."""
+        data = self.read(f"{name}/{METADATA}")
+        if data is None:
+            return None
+        with foreign_form(self._url, f"{name}/{METADATA}"):
+            return read_group(data)
+
+    def array(self, group: str, name: str) -> ArrayMetadata:
+        """Metadata of an array; raises ClasslensError for another form, and where they are missing."""
+        key = f"{group}/{name}/{METADATA}"
+        data = self.read(key)
+        if data is None:
+            raise damaged(self._url, key)
+        with foreign_form(self._url, key):
+            return read_array(data)
+
+    def complete_groups(self) -> list[str]:
+        """Sorted names of the groups, without those that a stopped run left half made."""
+        return [name for name in self.folders("") if "coordinates" in (self.group(name) or {})]
+
+    def check_group(self, group: str) -> None:
+        """Raises ClasslensError unless all metadata of a group have the form in which classlens writes them.
+
+        zarr reads them side by side, and prints all errors but the first.
+        """
+        for name in self.folders(group):
+            self.array(group, name)
