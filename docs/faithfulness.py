@@ -52,7 +52,7 @@ def parts_of(recording: Recording) -> Parts:
         targets = (torch.full((len(recording),), category) for category in range(view.num_classes))
         return torch.stack([METHODS[method].run(recording, target, **options) for target in targets], dim=1)
 
-    weights = attention_weights(view, recording.pixels)
+    weights, _ = attention_weights(view, recording.pixels)
     attention = torch.stack([block[:, :, 0, 1:] for block in weights], dim=1)
     gradients = all_classes("class_gradient", loss="logit")
     return Parts(gradients, all_classes("logit_attribution"), attention, recording.logits)

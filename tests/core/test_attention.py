@@ -183,12 +183,12 @@ def test_head_contributions_and_bias_rebuild_what_the_sublayer_adds(output: str,
     made = _made(output, "none", generator)
     queries = [0, 2, 3]
     functional = Functional(
-        torch.randn(IMAGES, WIDTH, generator=generator, dtype=torch.float64),
+        torch.randn(IMAGES, 1, WIDTH, generator=generator, dtype=torch.float64),
         torch.rand(IMAGES, len(queries), generator=generator, dtype=torch.float64),
     )
     raw = made.raw(made.attention)[:, queries]
     joined = made.joined(made.attention)[:, queries]
-    through, bias = functional.through(made.output, raw, joined)
+    through, bias, *_ = functional.through(made.output, raw, joined)
     found = head_contributions(through, attention=made.attention[:, :, queries], values=made.values)
     assert found.shape == (IMAGES, HEADS, TOKENS)
     expected = functional(made.added(made.attention)[:, queries])
@@ -233,10 +233,18 @@ def test_a_model_in_half_precision_is_computed_in_float32(output: str, space: st
         made, given = cast(half, dtype), {name: x.to(dtype) for name, x in tensors.items()}
         logits = made.space.project(given["added"])
         maps = class_gradient(
-            made.space, made.output, values=made.values, gradient=loss_gradient(logits, made.target, "logit"), **given
+            made.space,
+            made.output,
+            added=given["added"],
+            raw=given["raw"],
+            joined=given["joined"],
+            values=made.values,
+            gradient=loss_gradient(logits, made.target, "logit"),
         )
         direction, weights, constant = made.space.frozen(given["added"], made.target)
-        functional, bias = Functional(direction, weights).through(made.output, given["raw"], given["joined"])
+        functional, bias, *_ = Functional(direction[:, None], weights).through(
+            made.output, given["raw"], given["joined"]
+        )
         parts = head_contributions(functional, attention=made.attention, values=made.values)
         return logits, maps, constant, functional.direction, functional.weights, bias, parts
 
@@ -263,6 +271,6 @@ def test_what_a_norm_needs_must_be_given(output: str, generator: torch.Generator
     gradient = torch.zeros_like(made.space.project(added))
     with pytest.raises(TypeError, match="needs the"):
         class_gradient(made.space, made.output, added=added, raw=None, values=made.values, gradient=gradient)
-    functional = Functional(torch.zeros(IMAGES, WIDTH).double(), torch.zeros(IMAGES, TOKENS).double())
+    functional = Functional(torch.zeros(IMAGES, 1, WIDTH).double(), torch.zeros(IMAGES, TOKENS).double())
     with pytest.raises(TypeError, match="needs the"):
         functional.through(made.output, None)

@@ -47,7 +47,7 @@ def test_a_head_that_pools_by_attention_needs_a_query(name: str) -> None:
     zoo.randomize(module)
     trace = classlens.load(module.double().eval()).trace(torch.randn(2, 3, 32, 32, dtype=torch.float64))
     tokens = trace.recording.tokens.image
-    weights = attention_weights(trace.recording.view, trace.recording.pixels)
+    weights, _ = attention_weights(trace.recording.view, trace.recording.pixels)
     for method in ("attention", "rollout", "chefer"):
         refused(
             lambda method=method: trace.explain(0, method=method),  # type: ignore[misc]

@@ -27,7 +27,7 @@ def test_gradients_are_slopes(name: str) -> None:
     view = view_of(name)
     view.module.requires_grad_(False)
     pixels = pixels_of(view)
-    weights = attention_weights(view, pixels)
+    weights, _ = attention_weights(view, pixels)
     assert len(weights) == len(view.blocks)
     for block in (0, len(weights) - 1):
         graph = differentiable_pass(view, pixels, ("resid_pre",))

@@ -94,15 +94,15 @@ def test_states_of_a_block_are_dropped_when_it_has_passed(monkeypatch: pytest.Mo
     lens, pixels = classlens.load(zoo.build("cls")), zoo.pixels("cls")
     held: list[dict[str, dict[int, torch.Tensor]]] = []
 
-    def recording(*args: Any) -> Any:
+    def recording(*args: Any, **options: Any) -> Any:
         held.append(args[-1])
-        return Recording(*args)
+        return Recording(*args, **options)
 
     monkeypatch.setattr(class_gradient, "Recording", recording)
     counts: list[int] = []
     receivers = {"resid_post": lambda _, __: counts.append(sum(len(states) for states in held[-1].values()))}
     with watching(lens.view, receivers):
-        lens.explain(pixels, 0, method="class_gradient")
+        class_gradient.class_gradient_streamed(lens.view, pixels, torch.zeros(len(pixels), dtype=torch.int64))
     assert counts == [0, 0, 0]
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -99,6 +99,30 @@ class Branches(Output):
         return torch.stack(scaled).sum(dim=0) if scaled else None
 
 
+@dataclass(frozen=True, eq=False)
+class Replaced:
+    """What edits replaced on the way from the joined heads, or hidden units, to a sublayer's output, at some queries.
+
+    ``out`` and ``raw``: tokens whose output, or whose output before a post-norm, is a given vector. ``coefficients``
+    and ``joined``: channels with a given value, before the projection or before an inner norm. None for nothing.
+    """
+
+    out: Bool[Tensor, "image query"] | None = None
+    raw: Bool[Tensor, "image query"] | None = None
+    coefficients: Bool[Tensor, "image query unit"] | None = None
+    joined: Bool[Tensor, "image query unit"] | None = None
+
+
+_NOTHING = Replaced()
+
+
+def _without(mask: Bool[Tensor, "image query *unit"] | None, x: Tensor) -> Tensor:
+    """``x`` with zeros where a mask holds; a mask of tokens holds for every channel."""
+    if mask is None:
+        return x
+    return torch.where(mask if mask.ndim == 3 else mask[..., None], torch.zeros_like(x), x)
+
+
 def loss_gradient(
     logits: Float[Tensor, "image query classes"], target: Int[Tensor, " image"], loss: Loss, *, sigmoid: bool = False
 ) -> Float[Tensor, "image query classes"]:
@@ -140,6 +164,7 @@ def class_gradient(
     joined: Float[Tensor, "image query unit"] | None = None,
     values: Float[Tensor, "image head token channel"],
     gradient: Float[Tensor, "image query classes"],
+    replaced: Replaced | None = None,
 ) -> Float[Tensor, "image head token"]:
     """``-∂ℓ/∂A[h, q, j]`` of one block, averaged over queries ``q``, without autograd (the paper, section 4).
 
@@ -148,7 +173,7 @@ def class_gradient(
     Post-norm blocks need ``raw``, blocks with an inner norm need ``joined``, the heads before that norm.
     """
     # The product with the values is linear, so the mean over queries comes first.
-    pulled = gradient_of_heads(output, space.vjp(added, gradient), raw=raw, joined=joined)
+    pulled = gradient_of_heads(output, space.vjp(added, gradient), raw=raw, joined=joined, replaced=replaced)
     heads = pulled.view(len(pulled), values.shape[1], -1)
     return -torch.einsum("ihc,ihtc->iht", heads, values.to(pulled.dtype))
 
@@ -159,62 +184,117 @@ def gradient_of_heads(
     *,
     raw: Float[Tensor, "image query width"] | None,
     joined: Float[Tensor, "image query unit"] | None,
+    replaced: Replaced | None = None,
 ) -> Float[Tensor, "image unit"]:
-    """The gradient at attention's output, pulled back to the joined heads and averaged over queries."""
+    """The gradient at attention's output, pulled back to the joined heads and averaged over queries.
+
+    Heads have no part in what edits ``replaced``.
+    """
+    replaced = replaced or _NOTHING
+    gradient = _without(replaced.out, gradient)
     if output.norm is not None:
         if raw is None:
             raise TypeError("a post-norm block needs the raw sublayer output")
         gradient = output.norm.vjp(raw.to(gradient.dtype), gradient)
     elif output.scale is not None:
         gradient = gradient * output.scale.to(gradient.dtype)
-    weight = output.weight.to(gradient.dtype)
-    if output.inner is None:
+    weight, gradient = output.weight.to(gradient.dtype), _without(replaced.raw, gradient)
+    if output.inner is None and replaced.coefficients is None:
         return gradient.mean(dim=1) @ weight
+    pulled = _without(replaced.coefficients, gradient @ weight)
+    if output.inner is None:
+        return pulled.mean(dim=1)
     if joined is None:
         raise TypeError("a block with an inner norm needs the joined heads before it")
-    return output.inner.vjp(joined.to(gradient.dtype), gradient @ weight).mean(dim=1)
+    return _without(replaced.joined, output.inner.vjp(joined.to(gradient.dtype), pulled)).mean(dim=1)
 
 
 @dataclass(frozen=True, eq=False)
 class Functional:
-    """A class logit as a linear function of the pooled tokens, with frozen scales: see ``ClassSpace.frozen``."""
+    """A class logit as a linear function of the pooled tokens, with frozen scales: see ``ClassSpace.frozen``.
 
-    direction: Float[Tensor, "image width"]
+    Queries share one ``direction``; where edits replaced something at some of them, each has its own.
+    """
+
+    direction: Float[Tensor, "image directions width"]
     weights: Float[Tensor, "image query"]
 
     def __call__(self, vectors: Float[Tensor, "image query width"]) -> Float[Tensor, " image"]:
         """The contribution to the logit of vectors that are added to the pooled tokens."""
-        return torch.einsum("iqw,iw,iq->i", vectors.to(self.direction.dtype), self.direction, self.weights)
+        vectors = vectors.to(self.direction.dtype)
+        if self.direction.shape[1] == 1:
+            products = (vectors @ self.direction.mT)[..., 0]
+        else:
+            products = (vectors * self.direction).sum(dim=-1)
+        return (products * self.weights).sum(dim=1)
+
+    def of_constant(self, vector: Float[Tensor, " width"] | None) -> Float[Tensor, " image"]:
+        """The contribution of a bias, which is added to every pooled token."""
+        if vector is None:
+            return self.weights.new_zeros(len(self.weights))
+        return ((self.direction @ vector.to(self.direction.dtype)) * self.weights).sum(dim=1)
+
+    def split(
+        self, mask: Bool[Tensor, "image query *unit"] | None, vectors: Float[Tensor, "image query width"] | None
+    ) -> tuple[Functional, Float[Tensor, "image width"]]:
+        """The same function of what is not replaced, and the contribution of each channel that is (0 if not given)."""
+        rest = self.direction if mask is None else _without(mask, self.direction.expand(-1, mask.shape[1], -1))
+        if mask is None or vectors is None:
+            return Functional(rest, self.weights), rest.new_zeros(rest.shape[0], rest.shape[2])
+        channels = (self.direction - rest) * vectors.to(rest.dtype) * self.weights[..., None]
+        return Functional(rest, self.weights), channels.sum(dim=1)
 
     def through(
         self,
         output: Output,
         raw: Float[Tensor, "image query width"] | None,
         joined: Float[Tensor, "image query unit"] | None = None,
-    ) -> tuple[Functional, Float[Tensor, " image"]]:
-        """The same function of the input of a sublayer's last projection, and the contribution of its biases."""
-        direction, weights = self.direction, self.weights
-        bias = direction.new_zeros(len(direction))
+        *,
+        replaced: Replaced | None = None,
+        added: Float[Tensor, "image query width"] | None = None,
+        coefficients: Float[Tensor, "image query unit"] | None = None,
+    ) -> Share:
+        """The same function of the input of a sublayer's last projection, and what does not come from there.
+
+        Contributions of what edits ``replaced`` need the output that is ``added``, or ``coefficients``.
+        """
+        replaced = replaced or _NOTHING
+        function, edit = self.split(replaced.out, added)
+        bias = self.weights.new_zeros(len(self.weights))
         if output.norm is not None:
             if raw is None:
                 raise TypeError("a post-norm block needs the raw sublayer output")
-            if output.norm.bias is not None:
-                bias = bias + direction @ output.norm.bias.to(direction.dtype) * weights.sum(dim=1)
-            weights = weights * output.norm.inverse_scale(raw.to(direction.dtype))[..., 0]
-            direction = output.norm.pull(direction)
+            bias = bias + function.of_constant(output.norm.bias)
+            scale = output.norm.inverse_scale(raw.to(bias.dtype))[..., 0]
+            function = Functional(output.norm.pull(function.direction), function.weights * scale)
         elif output.scale is not None:
-            direction = direction * output.scale.to(direction.dtype)
-        if output.bias is not None:
-            bias = bias + direction @ output.bias.to(direction.dtype) * weights.sum(dim=1)
-        direction = direction @ output.weight.to(direction.dtype)
+            function = Functional(function.direction * output.scale.to(bias.dtype), function.weights)
+        function, edit_before_norm = function.split(replaced.raw, raw)
+        bias = bias + function.of_constant(output.bias)
+        function = Functional(function.direction @ output.weight.to(bias.dtype), function.weights)
+        function, units = function.split(replaced.coefficients, coefficients)
         if output.inner is not None:
             if joined is None:
                 raise TypeError("a block with an inner norm needs the joined heads before it")
-            if output.inner.bias is not None:
-                bias = bias + direction @ output.inner.bias.to(direction.dtype) * weights.sum(dim=1)
-            weights = weights * output.inner.inverse_scale(joined.to(direction.dtype))[..., 0]
-            direction = output.inner.pull(direction)
-        return Functional(direction, weights), bias
+            bias = bias + function.of_constant(output.inner.bias)
+            scale = output.inner.inverse_scale(joined.to(bias.dtype))[..., 0]
+            function = Functional(output.inner.pull(function.direction), function.weights * scale)
+            function, units_before_norm = function.split(replaced.joined, joined)
+            units = units + units_before_norm
+        return Share(function, bias, edit.sum(dim=1) + edit_before_norm.sum(dim=1), units)
+
+
+class Share(NamedTuple):
+    """A logit's linear function of a sublayer's output, split by what the output consists of."""
+
+    function: Functional
+    """Of the joined heads or hidden units, without replaced ones."""
+    bias: Float[Tensor, " image"]
+    """Contribution of biases."""
+    edit: Float[Tensor, " image"]
+    """Contribution of outputs that an edit put in the place of the sublayer's."""
+    units: Float[Tensor, "image unit"]
+    """Contribution of each channel or hidden unit whose value an edit put in."""
 
 
 def head_contributions(
@@ -223,12 +303,15 @@ def head_contributions(
     attention: Float[Tensor, "image head query token"],
     values: Float[Tensor, "image head token channel"],
 ) -> Float[Tensor, "image head token"]:
-    """Contribution of each token through each head: ``Σ_q weights[q] · A[h, q, j] · (v[h, j] · W_O[h]ᵀ u)``.
+    """Contribution of each token through each head: ``Σ_q weights[q] · A[h, q, j] · (v[h, j] · W_O[h]ᵀ u[q])``.
 
     ``functional`` is already pulled back through the output projection (``Functional.through``): its direction is
     ``W_O[h]ᵀ u`` for all heads, concatenated.
     """
     dtype = functional.direction.dtype
-    heads = functional.direction.view(len(values), values.shape[1], -1)
-    contributions = torch.einsum("ihc,ihtc->iht", heads, values.to(dtype))
-    return contributions * torch.einsum("iq,ihqt->iht", functional.weights, attention.to(dtype))
+    heads = functional.direction.unflatten(-1, (values.shape[1], -1))
+    if heads.shape[1] == 1:
+        contributions = torch.einsum("ihc,ihtc->iht", heads[:, 0], values.to(dtype))
+        return contributions * torch.einsum("iq,ihqt->iht", functional.weights, attention.to(dtype))
+    contributions = torch.einsum("iqhc,ihtc->ihqt", heads, values.to(dtype))
+    return torch.einsum("iq,ihqt->iht", functional.weights, contributions * attention.to(dtype))

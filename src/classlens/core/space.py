@@ -122,7 +122,10 @@ class ClassSpace:
         return pulled
 
     def frozen(
-        self, tokens: Float[Tensor, "image pooled width"], target: ClassOrWeights
+        self,
+        tokens: Float[Tensor, "image pooled width"],
+        target: ClassOrWeights,
+        shares: Float[Tensor, "image pooled"] | None = None,
     ) -> tuple[Float[Tensor, "image width"], Float[Tensor, "image pooled"], Float[Tensor, " image"]]:
         """The logit as a linear function of the pooled tokens, with the scale of every norm frozen.
 
@@ -132,6 +135,7 @@ class ClassSpace:
         Args:
             tokens: the last hidden states of the pooled tokens, ``[image, pooled, width]``.
             target: a class for each image, ``[image]``, or weights of a sum of logits, ``[image, classes]``.
+            shares: weights of the tokens in their pooled mean, 1 on average; equal ones when left out.
 
         Returns:
             ``direction`` ``[image, width]``, ``weights`` ``[image, pooled]`` and ``constant`` ``[image]``.
@@ -142,12 +146,13 @@ class ClassSpace:
         if self.pool is not None:
             self.pool.pull(tokens)
         x = tokens.to(compute_dtype(tokens.dtype))
-        weights = x.new_full(x.shape[:2], 1 / x.shape[1])
+        shares = x.new_ones(x.shape[:2]) if shares is None else shares.to(x.dtype)
+        weights = shares / x.shape[1]
         token_scales = []
         for step in self.before:
             token_scales.append(step.inverse_scale(x)[..., 0])
             x = step(x)
-        x = x.mean(dim=1)
+        x = (x * shares[..., None]).mean(dim=1)
         outer = x.new_ones(len(x), 1)
         pooled_scales = []
         for step in self.after:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from classlens.core.attention import Loss, Output, gradient_of_heads, loss_gradient
+from classlens.core.attention import Loss, Output, Replaced, gradient_of_heads, loss_gradient
 from classlens.core.space import ClassSpace
 from classlens.core.steps import Norm, compute_dtype
 from classlens.errors import ClasslensError
@@ -54,8 +54,10 @@ class FoldedBlock:
             weight = weight * output.scale.to(dtype)[:, None]
         return cls(norm, rows, rows @ weight, weight)
 
-    def at(self, added: Float[Tensor, "image query width"], classes: slice) -> HeadGradients:
-        """``mean_q ∂z_c/∂y[q]`` for some of the folded classes, counted from the first of them."""
+    def at(
+        self, added: Float[Tensor, "image query width"], classes: slice, weights: Float[Tensor, "image query"] | None
+    ) -> HeadGradients:
+        """``mean_q weights[q] ∂z_c/∂y[q]`` for some of the folded classes, counted from the first of them."""
         rows, pulled = self.rows[classes], self.pulled[classes]
         added = added.to(rows.dtype)
         if self.norm is None:
@@ -63,6 +65,7 @@ class FoldedBlock:
         scale = self.norm.inverse_scale(added)
         centered = added - added.mean(dim=-1, keepdim=True) if self.norm.kind == "layer" else added
         unit = centered * scale
+        scale = scale if weights is None else scale * weights[..., None].to(scale)
         along = (unit @ rows.T) * (scale / (rows.shape[1] * added.shape[1]))
         return HeadGradients(pulled, scale.mean(dim=1, keepdim=True), unit @ self.weight, along)
 
@@ -160,12 +163,17 @@ def _walk(
             for block, fold in zip(blocks, folds, strict=True):
                 added = recording.activation("attn_out", block)[images, queries.positions]
                 count, rows = added.shape[:2]
+                weights = recording.query_weights(images, queries.positions)
+                if recording.replaced("attn", block, images, queries.positions) is not None:
+                    fold = None  # it is shared between images
                 per_class = image_tokens.stop - image_tokens.start + rows
                 if fold is None:
                     per_class = rows * (view.blocks[block].attn.weight.shape[1] + view.num_classes)
                 for part in slices(classes.stop - classes.start, _SCRATCH // (count * per_class)):
                     chosen = slice(classes.start + part.start, classes.start + part.stop)
-                    gradients = fold.at(added, part) if fold else _unfolded(recording, queries, block, images, chosen)
+                    gradients = (
+                        fold.at(added, part, weights) if fold else _unfolded(recording, queries, block, images, chosen)
+                    )
                     add(images, chosen, block, gradients, queries.weight)
                 if loss == "cross_entropy":
                     # The gradient of the softmax's normalization is the same for every class.
@@ -183,15 +191,20 @@ def _unfolded(recording: Recording, queries: Queries, block: int, images: slice,
     def repeated(x: Tensor | None) -> Tensor | None:
         return None if x is None else x.repeat_interleave(count, dim=0)
 
+    replaced = recording.replaced("attn", block, images, queries.positions)
+    masks = {} if replaced is None else {name: repeated(mask) for name, mask in vars(replaced).items()}
     added = repeated(recording.activation("attn_out", block)[images, queries.positions])
     assert added is not None
     added = added.to(recording.dtype)
     hot = F.one_hot(torch.arange(classes.start, classes.stop, device=added.device), queries.space.num_classes)
     gradient = hot.to(added.dtype).repeat(len(added) // count, 1)[:, None].expand(-1, added.shape[1], -1)
+    weights = repeated(recording.query_weights(images, queries.positions))
+    gradient = gradient if weights is None else gradient * weights[..., None].to(gradient)
     pulled = gradient_of_heads(
         attn,
         queries.at(recording.view, block).vjp(added, gradient),
         raw=repeated(recording.before_norm("attn_raw", block, images, queries.positions)),
         joined=repeated(recording.before_norm("attn_joined", block, images, queries.positions)),
+        replaced=Replaced(**masks),
     )
     return HeadGradients(pulled.view(-1, count, pulled.shape[1]))

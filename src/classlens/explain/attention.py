@@ -25,7 +25,7 @@ def attention(
     check_query(recording, query)
 
     def explain(images: slice) -> Tensor:
-        return query_rows(recording, query, _mean_weights(recording, images)[-1])
+        return query_rows(recording, images, query, _mean_weights(recording, images)[-1])
 
     return explain_in_groups(recording, explain)
 
@@ -46,14 +46,15 @@ def rollout(
             mixed = (weights + torch.eye(weights.shape[-1], dtype=weights.dtype, device=weights.device)) / 2
             rolled = mixed if rolled is None else mixed @ rolled
         assert rolled is not None
-        return query_rows(recording, query, rolled)
+        return query_rows(recording, images, query, rolled)
 
     return explain_in_groups(recording, explain)
 
 
 def _mean_weights(recording: Recording, images: slice) -> list[Float[Tensor, "image query token"]]:
     """Attention weights of each block, mean over heads, in the precision of results."""
-    blocks = attention_weights(recording.view, recording.pixels[images])
+    blocks, logits = attention_weights(recording.view, recording.pixels[images])
+    recording.require_same_logits(logits, images)
     return [weights.to(recording.dtype).mean(dim=1) for weights in blocks]
 
 

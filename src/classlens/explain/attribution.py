@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from classlens.core.attention import Functional, head_contributions
+from classlens.core.attention import Functional, Output, Share, head_contributions
 from classlens.core.space import ClassOrWeights, select_classes
 from classlens.core.steps import compute_dtype
 from classlens.errors import ClasslensError
-from classlens.explain.batching import slices
+from classlens.explain.batching import pass_groups
 from classlens.explain.method import Method
+from classlens.forward.agreement import Sublayer
+from classlens.forward.hooks import Receiver
 from classlens.forward.recording import Recording
 from classlens.forward.run import run
 from classlens.models.view import ModelView
@@ -26,12 +29,18 @@ _WEIGHTS = 16 * 2**20
 
 @dataclass(frozen=True)
 class Attribution:
-    """Contributions to a logit: ``embed + Σ attention + Σ mlp + bias``; ``attention`` is by the token attended to."""
+    """Contributions to a logit, which is the sum of all of them.
+
+    ``attention`` is by the token attended to. ``replaced`` is what heads add whose values an edit put in, so that they
+    come from no token. ``edit`` is what an edit put in the place of the whole output of attention.
+    """
 
     embed: Float[Tensor, " image"]
     attention: Float[Tensor, "image block head token"]
     mlp: Float[Tensor, "image block"]
     bias: Float[Tensor, " image"]
+    replaced: Float[Tensor, "image block head"]
+    edit: Float[Tensor, "image block"]
 
 
 def attribute(recording: Recording, target: ClassOrWeights, *, check: bool = True) -> Attribution:
@@ -45,8 +54,9 @@ def attribute(recording: Recording, target: ClassOrWeights, *, check: bool = Tru
 def attribute_each(recording: Recording, targets: Sequence[ClassOrWeights], *, check: bool = True) -> list[Attribution]:
     """``attribute`` for several targets with one pass of the model."""
     recording.require_same_edits()
+    recording.require_same_model()
     heads = max(block.heads for block in recording.view.blocks)
-    groups = slices(len(targets[0]), _WEIGHTS // (heads * recording.tokens.count**2))
+    groups = pass_groups(recording, _WEIGHTS // (heads * recording.tokens.count**2))
     parts = [_attribute(recording, [target[images] for target in targets], images, check) for images in groups]
     names = [field.name for field in fields(Attribution)]
     return [
@@ -57,13 +67,25 @@ def attribute_each(recording: Recording, targets: Sequence[ClassOrWeights], *, c
 
 def _attribute(recording: Recording, targets: Sequence[Tensor], images: slice, check: bool) -> list[Attribution]:
     sums = [_Sum.of(recording, target, images) for target in targets]
+    passing: dict[str, Tensor] = {}
 
-    def attend(number: int, pattern: Tensor) -> None:
+    def keep(name: str, _: int, x: Tensor) -> None:
+        passing[name] = x
+
+    def attend(number: int, _: Tensor) -> None:
         """Contributions of one block's heads while the model runs again, so that its attention weights are dropped."""
+        pattern, coefficients = passing.pop("attention"), passing.pop("attn_coefficients", None)
         for each in sums:
-            each.attend(number, pattern, check)
+            each.attend(number, pattern, coefficients, check)
 
-    run(recording.view, recording.pixels[images], {"attention": attend}, unfused=True)
+    exposing = "attn_coefficients" in recording.edited_points()
+    receivers: dict[str, Receiver] = {"attention": partial(keep, "attention")}
+    if exposing:
+        receivers["attn_coefficients"] = partial(keep, "attn_coefficients")
+    receivers["attn_out"] = attend
+    logits = run(recording.view, recording.pixels[images], receivers, unfused=True, exposing_coefficients=exposing)
+    if check:
+        recording.require_same_logits(logits, images)
     return [each.finish() for each in sums]
 
 
@@ -75,7 +97,9 @@ class _Sum:
     images: slice
     functionals: list[tuple[slice, Functional]]
     bias: Float[Tensor, " image"]
-    attention: list[Float[Tensor, "image head token"]]
+    attention: list[Float[Tensor, "image head token"]] = field(default_factory=list)
+    replaced: list[Float[Tensor, "image head"]] = field(default_factory=list)
+    edit: list[Float[Tensor, " image"]] = field(default_factory=list)
 
     @classmethod
     def of(cls, recording: Recording, target: Tensor, images: slice) -> _Sum:
@@ -84,66 +108,92 @@ class _Sum:
         functionals = []
         bias = last.new_zeros(len(last), dtype=compute_dtype(last.dtype))
         for readout in view.readouts:
-            direction, weights, constant = readout.space.frozen(last[:, readout.pooled], target)
+            shares = recording.query_weights(images, readout.pooled)
+            direction, weights, constant = readout.space.frozen(last[:, readout.pooled], target, shares)
             if not readout.counts_bias and readout.space.bias is not None:
                 constant = constant - select_classes(readout.space.bias.to(constant.dtype), target)
             bias = bias + constant * readout.weight
-            functionals.append((readout.pooled, Functional(direction, weights * readout.weight)))
-        return cls(recording, images, functionals, bias, [])
+            functionals.append((readout.pooled, Functional(direction[:, None], weights * readout.weight)))
+        return cls(recording, images, functionals, bias)
 
-    def attend(self, number: int, pattern: Float[Tensor, "image head query token"], check: bool) -> None:
-        recording, images = self.recording, self.images
-        total: Tensor | float = 0.0
-        added: Tensor | float = 0.0
+    def attend(
+        self,
+        number: int,
+        pattern: Float[Tensor, "image head query token"],
+        coefficients: Float[Tensor, "image token unit"] | None,
+        check: bool,
+    ) -> None:
+        values = self.recording.activation("values", number)[self.images]
+        by_token, by_head, by_edit, added = (torch.zeros((), device=values.device) for _ in range(4))
         for tokens, functional in self.functionals:
-            inside = (recording.before_norm(name, number, images, tokens) for name in ("attn_raw", "attn_joined"))
-            through, constant = functional.through(recording.view.blocks[number].attn, *inside)
-            values = recording.activation("values", number)[images]
-            total = total + head_contributions(through, attention=pattern[:, :, tokens], values=values)
-            self.bias = self.bias + constant
-            added = added + functional(recording.activation("attn_out", number)[images, tokens]) - constant
-        assert isinstance(total, Tensor)
-        assert isinstance(added, Tensor)
+            share = self._share(functional, "attn", number, tokens, coefficients)
+            by_token = by_token + head_contributions(share.function, attention=pattern[:, :, tokens], values=values)
+            by_head = by_head + share.units.unflatten(-1, (values.shape[1], -1)).sum(dim=-1)
+            by_edit = by_edit + share.edit
+            self.bias = self.bias + share.bias
+            output = self.recording.activation("attn_out", number)[self.images, tokens]
+            added = added + functional(output) - share.bias - share.edit
         if check:
-            dtype = recording.activation("attn_out", number).dtype
-            _check_heads(recording.view, number, total, added, dtype)
-        self.attention.append(total)
+            dtype = self.recording.activation("attn_out", number).dtype
+            _check_heads(self.recording.view, number, by_token, by_head, added, dtype)
+        self.attention.append(by_token)
+        self.replaced.append(by_head)
+        self.edit.append(by_edit)
 
     def finish(self) -> Attribution:
         recording, images = self.recording, self.images
         mlp = []
-        for number, block in enumerate(recording.view.blocks):
+        for number in range(len(recording.view.blocks)):
             total = torch.zeros_like(self.bias)
             for tokens, functional in self.functionals:
-                inside = (recording.before_norm(name, number, images, tokens) for name in ("mlp_raw", "mlp_joined"))
-                _, constant = functional.through(block.mlp, *inside)
-                total = total + functional(recording.activation("mlp_out", number)[images, tokens]) - constant
-                self.bias = self.bias + constant
+                share = self._share(functional, "mlp", number, tokens, None)
+                total = total + functional(recording.activation("mlp_out", number)[images, tokens]) - share.bias
+                self.bias = self.bias + share.bias
             mlp.append(total)
         embed = sum(
             functional(recording.activation("embed", 0)[images, tokens]) for tokens, functional in self.functionals
         )
         assert isinstance(embed, Tensor)
-        return Attribution(embed, torch.stack(self.attention, dim=1), torch.stack(mlp, dim=1), self.bias)
+        blocks = (torch.stack(parts, dim=1) for parts in (self.attention, mlp, self.replaced, self.edit))
+        by_token, by_mlp, by_head, by_edit = blocks
+        return Attribution(embed, by_token, by_mlp, self.bias, by_head, by_edit)
+
+    def _share(
+        self, functional: Functional, sublayer: Sublayer, block: int, tokens: slice, coefficients: Tensor | None
+    ) -> Share:
+        """A logit's linear function of a sublayer's output at the pooled tokens, split by what it consists of."""
+        recording, images = self.recording, self.images
+        output: Output = getattr(recording.view.blocks[block], sublayer)
+        return functional.through(
+            output,
+            recording.before_norm(f"{sublayer}_raw", block, images, tokens),
+            recording.before_norm(f"{sublayer}_joined", block, images, tokens),
+            replaced=recording.replaced(sublayer, block, images, tokens),
+            added=recording.activation(f"{sublayer}_out", block)[images, tokens],
+            coefficients=None if coefficients is None else coefficients[:, tokens],
+        )
 
 
 def _check_heads(
     view: ModelView,
     block: int,
-    heads: Float[Tensor, "image head token"],
+    by_token: Float[Tensor, "image head token"],
+    replaced: Float[Tensor, "image head"],
     added: Float[Tensor, " image"],
     dtype: torch.dtype,
 ) -> None:
-    """Raises ClasslensError where an edit, a hook or an adapter changes what the heads of a block in ``dtype`` add."""
-    error = (heads.sum(dim=(1, 2)) - added).abs()
+    """Raises ClasslensError where a hook or an adapter changes what the heads of a block in ``dtype`` add."""
+    total = by_token.sum(dim=(1, 2)) + replaced.sum(dim=1)
     # Rounding of the model's own sums: up to a per mille in fused kernels, a few eps in half precision.
-    tolerance = max(1e-3, 16 * torch.finfo(dtype).eps) * (heads.abs().sum(dim=(1, 2)) + added.abs()) + 1e-6
+    size = by_token.abs().sum(dim=(1, 2)) + replaced.abs().sum(dim=1) + added.abs()
+    tolerance = max(1e-3, 16 * torch.finfo(dtype).eps) * size + 1e-6
+    error = (total - added).abs()
     if bool((error > tolerance).any()):
         image = int((error - tolerance).argmax())
         raise ClasslensError(
-            f"the heads of block {block} of model {view.name!r} contribute {float(heads[image].sum()):.3g} to the "
-            f"logit, but its attention adds {float(added[image]):.3g}: something changes it after the heads; leave out "
-            "an edit of heads or of attention's output, or the hook or adapter that does"
+            f"the heads of block {block} of model {view.name!r} contribute {float(total[image]):.3g} to the logit, but "
+            f"its attention adds {float(added[image]):.3g}: something changes it after the heads; leave out the hook "
+            "or adapter that does"
         )
 
 

@@ -22,6 +22,12 @@ def slices(count: int, step: int) -> Iterator[slice]:
 def explain_in_groups(recording: Recording, explain: Callable[[slice], Tensor]) -> Tensor:
     """Maps of all images on the CPU, from a method that holds the attention weights of a group at once."""
     recording.require_same_edits()
+    recording.require_same_model()
     heads = sum(block.heads for block in recording.view.blocks)
-    groups = slices(len(recording), _WEIGHTS // (heads * recording.tokens.count**2))
+    groups = pass_groups(recording, _WEIGHTS // (heads * recording.tokens.count**2))
     return torch.cat([explain(images).detach().cpu() for images in groups])
+
+
+def pass_groups(recording: Recording, step: int) -> Iterator[slice]:
+    """Images in groups for another pass; with edits those of the first pass, as an edit may act across its batch."""
+    return slices(len(recording), recording.batch_size if recording.edited else step)

@@ -32,6 +32,7 @@ def chefer(
 
     def explain(images: slice) -> Tensor:
         graph = differentiable_pass(recording.view, recording.pixels[images])
+        recording.require_same_logits(graph.logits, images)
         value = graph.logit(target[images], None if against is None else against[images])
         gradients = graph.gradients(value, [part for block in graph.attention for part in block])
         count = recording.tokens.count
@@ -41,7 +42,7 @@ def chefer(
             weights = torch.cat(block, dim=1).detach().to(recording.dtype)
             gradient = torch.cat([gradients.pop(0) for _ in block], dim=1).to(recording.dtype)
             relevance = relevance + (weights * gradient).clamp_min(0).mean(dim=1) @ relevance
-        return query_rows(recording, query, relevance)
+        return query_rows(recording, images, query, relevance)
 
     return explain_in_groups(recording, explain)
 

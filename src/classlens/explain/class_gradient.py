@@ -15,6 +15,8 @@ from classlens.errors import ClasslensError
 from classlens.explain.batching import slices
 from classlens.explain.method import Method
 from classlens.explain.queries import Queries, Query, queries_of
+from classlens.forward.active_edits import Replacements, noting_replacements
+from classlens.forward.edits.pooling import kept_tokens
 from classlens.forward.recording import Recording
 from classlens.forward.streaming import stream
 from classlens.models.view import ModelView
@@ -23,6 +25,8 @@ from classlens.models.view import ModelView
 _ROWS = 16_384
 # Inner tensors of attention that pass a hook before its output.
 _INNER = ("values", "attn_joined", "attn_raw")
+# Where edits may put constants in.
+_EDITED = ("attn_coefficients", "attn_joined", "attn_raw", "attn_out")
 
 
 def class_gradient_maps(
@@ -74,8 +78,10 @@ def class_gradient_streamed(
     loss = resolved_loss(loss, against, view)
     tokens = view.tokens((int(pixels.shape[2]), int(pixels.shape[3])))
     held: dict[tuple[str, int], Tensor] = {}
+    replaced, kept = Replacements(), kept_tokens(view, len(pixels), tokens.count)
     # A recording of the one block that passes.
-    passing = Recording(view, tokens, pixels.new_empty(len(pixels), 0), pixels, held)
+    logits = pixels.new_empty(len(pixels), 0)
+    passing = Recording(view, tokens, logits, pixels, held, replaced=replaced, kept=kept)
     check_edits(passing)
     shape = (len(pixels), len(view.blocks), view.blocks[0].heads, tokens.grid[0] * tokens.grid[1])
     result = torch.zeros(shape, dtype=passing.dtype)
@@ -90,13 +96,15 @@ def class_gradient_streamed(
                 result[images, block] += _explain_block(passing, queries, block, images, target, loss, against)
         held.clear()
 
-    stream(view, pixels, (*_INNER, "attn_out"), receive)
+    with noting_replacements(replaced):
+        stream(view, pixels, (*_INNER, "attn_out"), receive)
     return result
 
 
 def check_edits(recording: Recording) -> None:
-    """Raises ClasslensError where an edit changes what the closed form reads."""
-    recording.require_unchanged(("values", "attn_coefficients", "attn_joined", "attn_out"), "gradients by attention")
+    """Raises ClasslensError where an edit changes what the closed form reads, or weights have changed."""
+    recording.require_same_model()
+    recording.require_replaced(_EDITED, "gradients by attention weights in closed form")
 
 
 def _explain_block(
@@ -121,6 +129,12 @@ def _explain_block(
     return queries.weight * gradient_of_block(recording, queries, block, images, gradient).cpu()
 
 
+def weighted(recording: Recording, queries: Queries, images: slice, gradient: Tensor) -> Tensor:
+    """A gradient by query, whose mean over queries is then that over the tokens that an edit keeps."""
+    weights = recording.query_weights(images, queries.positions)
+    return gradient if weights is None else gradient * weights[..., None].to(gradient)
+
+
 def gradient_of_block(
     recording: Recording, queries: Queries, block: int, images: slice, gradient: Float[Tensor, "image query classes"]
 ) -> Float[Tensor, "image head token"]:
@@ -132,7 +146,8 @@ def gradient_of_block(
         raw=recording.before_norm("attn_raw", block, images, queries.positions),
         joined=recording.before_norm("attn_joined", block, images, queries.positions),
         values=recording.activation("values", block)[images, :, recording.tokens.image],
-        gradient=gradient,
+        gradient=weighted(recording, queries, images, gradient),
+        replaced=recording.replaced("attn", block, images, queries.positions),
     )
 
 

@@ -22,6 +22,7 @@ def logit_groups(recording: Recording) -> Iterator[slice]:
 
 def token_logits(recording: Recording, site: str) -> Iterator[tuple[slice, int, Tensor | slice, Tensor]]:
     """``(images, block, tokens, logits)`` of every token at a site, with logits ``[image, token, category]``."""
+    recording.require_same_model()
     view = recording.view
     for images in logit_groups(recording):
         for block, states in recording.walk(site, images):

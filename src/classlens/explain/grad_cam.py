@@ -31,10 +31,14 @@ def grad_cam(
 
     def explain(images: slice) -> Tensor:
         graph = differentiable_pass(recording.view, recording.pixels[images], ("resid_pre",))
+        recording.require_same_logits(graph.logits, images)
         x = graph.activations["resid_pre"][number]
         value = graph.logit(target[images], None if against is None else against[images])
         (gradient,) = graph.gradients(value, [x])
-        channels = gradient[:, image_tokens].to(recording.dtype).mean(dim=1, keepdim=True)
+        gradient = gradient[:, image_tokens].to(recording.dtype)
+        weights = recording.query_weights(images, image_tokens)
+        gradient = gradient if weights is None else gradient * weights[..., None].to(gradient)
+        channels = gradient.mean(dim=1, keepdim=True)
         return (x[:, image_tokens].detach().to(recording.dtype) * channels).sum(dim=-1).clamp_min(0)
 
     return explain_in_groups(recording, explain)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from classlens.core.arguments import taken
@@ -43,23 +43,36 @@ def legrad(
 
     def explain(images: slice) -> Tensor:
         graph = differentiable_pass(view, recording.pixels[images], ("resid_post",))
+        recording.require_same_logits(graph.logits, images)
+        kept = None if recording.kept is None else recording.kept[images]
         maps = []
         for block, (weights, state) in enumerate(zip(graph.attention, graph.activations["resid_post"], strict=True)):
             with torch.enable_grad():
-                logits = logits_after(view, block, state)
+                logits = logits_after(view, block, state, kept)
                 logit = summed_logits(logits, target[images], None if against is None else against[images])
             gradient = torch.cat(graph.gradients(logit, weights), dim=1).to(recording.dtype)
-            maps.append(gradient.clamp_min(0).mean(dim=2)[:, :, image_tokens])
+            maps.append(_mean(gradient.clamp_min(0), kept)[:, :, image_tokens])
         return torch.stack(maps, dim=1) / (len(maps) * maps[0].shape[1])
 
     return explain_in_groups(recording, explain)
 
 
+def _mean(x: Float[Tensor, "image *head token last"], kept: Bool[Tensor, "image token"] | None) -> Tensor:
+    """The mean over tokens, those that an edit keeps."""
+    if kept is None:
+        return x.mean(dim=-2)
+    weights = kept.to(x) / kept.sum(dim=1, keepdim=True)
+    return torch.einsum("it,i...tc->i...c", weights, x)
+
+
 def _logits_of_mean(
-    view: ModelView, block: int, states: Float[Tensor, "image token width"]
+    view: ModelView,
+    block: int,
+    states: Float[Tensor, "image token width"],
+    kept: Bool[Tensor, "image token"] | None,
 ) -> Float[Tensor, "image category"]:
     """Class logits of the mean over all tokens after a block."""
-    mean = states.mean(dim=1)
+    mean = _mean(states, kept)
     spaces = [(view.space_at(readout.space, "resid_post", block), readout.weight) for readout in view.readouts]
     return torch.stack([weight * space.project(mean) for space, weight in spaces]).sum(dim=0)
 

@@ -79,12 +79,13 @@ def check_query(recording: Recording, query: Query) -> None:
 
 
 def query_rows(
-    recording: Recording, query: Query, matrix: Float[Tensor, "*batch query token"]
-) -> Float[Tensor, "*batch image_token"]:
+    recording: Recording, images: slice, query: Query, matrix: Float[Tensor, "image query token"]
+) -> Float[Tensor, "image image_token"]:
     """The rows of the queries at image tokens: their mean, weighted where a model has several readouts."""
-    image_tokens = recording.tokens.image
-    rows = [
-        queries.weight * matrix[..., queries.positions, image_tokens].mean(dim=-2)
-        for queries in queries_of(recording, query)
-    ]
+    rows = []
+    for queries in queries_of(recording, query):
+        chosen = matrix[:, queries.positions, recording.tokens.image]
+        weights = recording.query_weights(images, queries.positions)
+        chosen = chosen if weights is None else chosen * weights[..., None].to(chosen)
+        rows.append(queries.weight * chosen.mean(dim=1))
     return sum(rows[1:], rows[0])

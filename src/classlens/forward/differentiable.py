@@ -49,11 +49,11 @@ def summed_logits(
 
 def attention_weights(
     view: ModelView, pixels: Float[Tensor, "image channel height width"]
-) -> list[Float[Tensor, "image head query token"]]:
-    """Weights after softmax, by block, from one forward pass with attention in steps."""
+) -> tuple[list[Float[Tensor, "image head query token"]], Float[Tensor, "image category"]]:
+    """Weights after softmax, by block, and the logits, from one forward pass with attention in steps."""
     blocks: list[Tensor] = []
-    run(view, pixels, {"attention": lambda _, weights: blocks.append(weights)}, unfused=True)
-    return blocks
+    logits = run(view, pixels, {"attention": lambda _, weights: blocks.append(weights)}, unfused=True)
+    return blocks, logits
 
 
 def differentiable_pass(

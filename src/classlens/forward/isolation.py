@@ -103,6 +103,19 @@ def _waits_for(holder: _Holder | None, thread: int) -> bool:
 
 
 @contextmanager
+def uncompiled(module: nn.Module) -> Iterator[None]:
+    """Without ``module.compile()`` of any part: compiled code skips hooks that were registered after it was made."""
+    compiled = [(part, part._compiled_call_impl) for part in module.modules() if part._compiled_call_impl is not None]
+    try:
+        for part, _ in compiled:
+            part._compiled_call_impl = None
+        yield
+    finally:
+        for part, call in compiled:
+            part._compiled_call_impl = call
+
+
+@contextmanager
 def plain_torch() -> Iterator[None]:
     """Without the caller's autocast and inference mode, and with torch's own default dtype and device."""
     global _used

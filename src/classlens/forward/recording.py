@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import fields
 from functools import partial
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from classlens.core.attention import Replaced
 from classlens.core.steps import compute_dtype
 from classlens.errors import ClasslensError
-from classlens.forward.active_edits import active_edits
+from classlens.forward.active_edits import Replacements, active_edits, noting_replacements
+from classlens.forward.edits.pooling import kept_tokens
+from classlens.forward.model_state import ModelState
 from classlens.forward.streaming import stream
 from classlens.models.view import ModelView, Tokens
 
@@ -22,7 +27,8 @@ class Recording:
     """Pixels, logits and activations of some images: embeddings, sublayer outputs, values.
 
     ``recording.state("resid_mid", 3, slice(0, 4))`` is ``[image, token, width]`` of the first four images.
-    ``activations`` go by name and block.
+    ``activations`` go by name and block. ``kept`` ``[image, token]`` are the tokens that the head may pool, None for
+    all; ``batch_size`` is that of the pass.
     """
 
     def __init__(
@@ -32,6 +38,11 @@ class Recording:
         logits: Tensor,
         pixels: Tensor,
         activations: dict[tuple[str, int], Tensor],
+        *,
+        state: ModelState | None = None,
+        replaced: Replacements | None = None,
+        kept: Tensor | None = None,
+        batch_size: int | None = None,
     ) -> None:
         self.view = view
         self.tokens = tokens
@@ -39,6 +50,29 @@ class Recording:
         self.pixels = pixels
         self._activations = activations
         self._active = active_edits(view.module)
+        self._state = state
+        self._replaced = Replacements() if replaced is None else replaced
+        self.kept = kept
+        self.batch_size = len(logits) if batch_size is None else batch_size
+
+    def require_same_model(self) -> None:
+        """Raises ClasslensError where weights have changed since: results would mix the weights of two models."""
+        if self._state is not None and not self._state.same_weights(ModelState.of(self.view.module)):
+            raise ClasslensError(
+                f"the weights of model {self.view.name!r} have changed since these images ran, and results would mix "
+                "old and new ones: trace the images again"
+            )
+
+    def require_same_logits(self, logits: Tensor, images: slice) -> None:
+        """Raises ClasslensError where another pass of some images gave other logits than the recorded one."""
+        recorded, logits = self.logits[images], logits.detach()
+        # Attention in steps and fused attention round differently: up to a per mille, a few eps in half precision.
+        tolerance = max(1e-3, 16 * torch.finfo(logits.dtype).eps) * max(1.0, float(recorded.abs().max()))
+        if not float((logits - recorded).nan_to_num().abs().max()) <= tolerance:
+            raise ClasslensError(
+                f"model {self.view.name!r} gave these images other logits than when they were traced: something but "
+                "its weights has changed, such as a hook or a setting; trace the images again"
+            )
 
     def require_same_edits(self) -> None:
         """Raises ClasslensError where the model has other edits now: another pass would not be the recorded one."""
@@ -49,14 +83,37 @@ class Recording:
                 "lens.edit(…), with the same edit objects"
             )
 
-    def require_unchanged(self, points: Collection[str], what: str) -> None:
-        """Raises ClasslensError where an edit changes one of these points."""
-        changed = [point for point in points if point in self._active.points]
-        if changed:
+    def require_replaced(self, points: Collection[str], what: str) -> None:
+        """Raises ClasslensError where an edit computes with what passes at one of these points."""
+        computed = [point for point in points if point in self._active.computed]
+        if computed:
             raise ClasslensError(
-                f"{what} would be those of the unedited model, as an edit changes {changed[0]}: leave that edit out, "
-                "or give a method that runs the edited model, such as chefer"
+                f"{what} are not defined where an edit computes with what passes at {computed[0]}: give its EditStep "
+                "replaces=True if it puts in constants, leave it out, or give a method by autograd, such as chefer"
             )
+
+    @property
+    def edited(self) -> bool:
+        """Whether the images ran with edits."""
+        return bool(self._active.edits)
+
+    def edited_points(self) -> set[str]:
+        """Points at which edits replaced something."""
+        return self._replaced.points()
+
+    def replaced(self, sublayer: str, block: int, images: slice, tokens: slice) -> Replaced | None:
+        """What edits replaced in the output of a sublayer, for some images and tokens; None without such an edit."""
+        names = [field.name for field in fields(Replaced)]
+        masks = {name: self._replaced.of(f"{sublayer}_{name}", block) for name in names}
+        chosen = {name: mask[images, tokens] for name, mask in masks.items() if mask is not None}
+        return Replaced(**chosen) if any(bool(mask.any()) for mask in chosen.values()) else None
+
+    def query_weights(self, images: slice, positions: slice) -> Float[Tensor, "image query"] | None:
+        """Weights of tokens that the head pools, 1 on average: 0 for those that an edit drops; None for equal ones."""
+        if self.kept is None:
+            return None
+        kept = self.kept[images, positions].to(self.dtype)
+        return None if kept.shape[1] == 1 else kept / kept.mean(dim=1, keepdim=True).clamp_min(1 / kept.shape[1])
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -102,11 +159,26 @@ def record(view: ModelView, pixels: Tensor, *, batch_size: int = 32) -> Recordin
     """Run the model over ``pixels`` (``[image, channel, height, width]``) and keep what a trace needs."""
     tokens = view.tokens((int(pixels.shape[2]), int(pixels.shape[3])))
     activations: dict[tuple[str, int], Tensor] = {}
-    logits = [
-        stream(view, pixels[start : start + batch_size], _NAMES, partial(_keep, activations, len(pixels), start))
-        for start in range(0, len(pixels), batch_size)
-    ]
-    return Recording(view, tokens, torch.cat(logits), pixels, activations)
+    logits, kept, replaced = [], [], []
+    for start in range(0, len(pixels), batch_size):
+        keep = partial(_keep, activations, len(pixels), start)
+        replaced.append(Replacements())
+        with noting_replacements(replaced[-1]):
+            logits.append(stream(view, pixels[start : start + batch_size], _NAMES, keep))
+        mask = kept_tokens(view, len(logits[-1]), tokens.count)
+        if mask is not None:
+            kept.append(mask)
+    return Recording(
+        view,
+        tokens,
+        torch.cat(logits),
+        pixels,
+        activations,
+        state=ModelState.of(view.module),
+        replaced=Replacements.joined(replaced),
+        kept=torch.cat(kept) if kept else None,
+        batch_size=batch_size,
+    )
 
 
 def _keep(

@@ -77,6 +77,7 @@ def recorded_facts(recording: Recording, sites: tuple[Site, ...], target: Int[Te
 
     Where both sublayer outputs are among the sites, the products of their sums are sums of their products.
     """
+    recording.require_same_model()
     view, tokens = recording.view, recording.tokens
     table = FactsTable(view, tokens, sites, len(recording))
     for images in logit_groups(recording):

@@ -18,8 +18,10 @@ from classlens.core.arguments import AnyPath, AtLeast1, checked
 from classlens.errors import ClasslensError, cause
 from classlens.explain.batching import slices
 from classlens.explain.registry import default_method, method_of
+from classlens.forward.active_edits import active_edits
 from classlens.forward.edits.edit import Edit, editing
-from classlens.forward.isolation import isolated_methods
+from classlens.forward.isolation import exclusive, isolated_methods
+from classlens.forward.model_state import ModelState
 from classlens.forward.recording import Recording, record
 from classlens.forward.streaming import reduce_tokens
 from classlens.lens.coords import array, method_attrs, state_coords, target_coords
@@ -45,7 +47,7 @@ class Lens:
         view: blocks, tokens and class space of the model.
         classes: names of the classes, and the index of a name.
         preprocessing: from pictures to pixels and back.
-        checks: errors of laws 1 and 2, measured by the self-check.
+        checks: errors of laws 1 to 3, measured by the self-check.
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
@@ -55,13 +57,14 @@ class Lens:
         self.told_options = loaded.options
         self._parameters = _parameter_identities(self.view.module)
         try:
-            self.checks: Checks = self.check()
+            self.checks: Checks = require_laws(self.view, check_laws(self.view))
         except (RuntimeError, AssertionError) as error:
             height, width = self.view.input_size
             raise ClasslensError(
                 f"model {self.view.name!r} cannot run on an image of {height}×{width} pixels ({cause(error)}): "
                 "check the options of the model"
             ) from None
+        self._state = ModelState.of(self.view.module)
 
     def __repr__(self) -> str:
         view = self.view
@@ -71,13 +74,13 @@ class Lens:
         )
 
     def check(self, pixels: Tensor | None = None) -> Checks:
-        """Measure law 1 (residual sums) and law 2 (class space).
+        """Measure laws 1 (residual sums), 2 (class space) and 3 (attribution), and the class gradient's closed form.
 
         Args:
             pixels: preprocessed images ``[image, channel, height, width]``; one random image when left out.
 
         Returns:
-            The errors of both laws, with their tolerances.
+            The errors of all of them, with their tolerances. Law 3 and the gradient are measured on a few tokens.
 
         Raises:
             ClasslensError: a law does not hold.
@@ -87,7 +90,7 @@ class Lens:
             >>> classlens.load("builtin:cifar10").check().law2 < 1e-4
             True
         """
-        self._check_parameters()
+        self._check_model()
         if pixels is not None:
             _, pixels = prepare_images(pixels, self.view, self.preprocessing)
         return require_laws(self.view, check_laws(self.view, pixels))
@@ -235,7 +238,7 @@ class Lens:
             >>> with lens.edit(classlens.NoCls(), classlens.AblateHeads([0], blocks=[5])):
             ...     edited = lens.facts(pixels, "resid_post", "cat")
         """
-        self._check_parameters()
+        self._check_model()
         with editing(self.view, edits):
             yield
 
@@ -267,16 +270,28 @@ class Lens:
         tuned.view = replace(self.view, tuned_lens=tuned_lens.projections(self.view))
         return tuned
 
-    def _check_parameters(self) -> None:
-        """Raises ClasslensError where parameters were replaced: the view holds the tensors of the loaded model."""
-        parameters = _parameter_identities(self.view.module)
-        if parameters != self._parameters:
-            names = [*self._parameters, *parameters]
-            changed = next(name for name in names if parameters.get(name) != self._parameters.get(name))
-            raise ClasslensError(
-                f"model {self.view.name!r} was changed after it was loaded: parameter {changed!r} is another tensor "
-                "now; load the model again"
-            )
+    def _check_model(self) -> None:
+        """Measure the laws again where weights or hooks have changed since they were measured.
+
+        Raises ClasslensError where a law no longer holds, and where parameters were replaced: the view holds the
+        tensors of the loaded model.
+        """
+        with exclusive(self.view.module):
+            if active_edits(self.view.module).edits:  # they were measured on entering
+                return
+            state = ModelState.of(self.view.module)
+            if state.same(self._state):
+                return
+            parameters = _parameter_identities(self.view.module)
+            if parameters != self._parameters:
+                names = [*self._parameters, *parameters]
+                changed = next(name for name in names if parameters.get(name) != self._parameters.get(name))
+                raise ClasslensError(
+                    f"model {self.view.name!r} was changed after it was loaded: parameter {changed!r} is another "
+                    "tensor now; load the model again"
+                )
+            self.checks = require_laws(self.view, check_laws(self.view), changed=True)
+            self._state = state
 
     def _record(self, names: Sequence[str], pixels: Tensor, batch_size: int) -> Recording:
         """Run the model; raises ClasslensError for an image whose logits are not finite."""
@@ -285,8 +300,8 @@ class Lens:
         return recording
 
     def _inputs(self, images: Images, batch_size: int) -> tuple[list[str], Float[Tensor, "image channel height width"]]:
-        """Names and pixels of images, for an unchanged model."""
-        self._check_parameters()
+        """Names and pixels of images, for a model that the laws hold for."""
+        self._check_model()
         return prepare_images(images, self.view, self.preprocessing)
 
 

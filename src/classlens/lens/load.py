@@ -39,6 +39,7 @@ def load(
     dtype: str | torch.dtype | None = None,
     pretrained: bool = True,
     multi_label: bool | None = None,
+    merge_adapters: bool = False,
     **options: Any,
 ) -> Lens:
     """Load a Vision Transformer classifier and check that classlens reproduces its computation.
@@ -72,6 +73,8 @@ def load(
         multi_label: True for outputs that are labels with a sigmoid each, a single binary logit among them; False for
             classes that exclude each other. When left out, what the model's config says (transformers), else classes;
             one output is then a number in its own unit.
+        merge_adapters: use a copy of a module in which the low-rank adapters of peft or loralib are merged into the
+            weights that they adapt.
         options: passed to ``timm.create_model``, such as ``global_pool="avg"``.
 
     Returns:
@@ -79,7 +82,8 @@ def load(
 
     Raises:
         ClasslensError: an unknown or unsupported model, a checkpoint that does not fit, weights that cannot be
-            fetched, weights that are not finite, or a model for which law 1 or 2 does not hold on a random image.
+            fetched, weights that are not finite or quantized, or a model for which laws 1 to 3, or the closed form of
+            the class gradient, do not hold on a random image.
 
     Examples:
         >>> import classlens
@@ -103,6 +107,7 @@ def load(
         dtype=dtype,
         pretrained=pretrained,
         multi_label=multi_label,
+        merge_adapters=merge_adapters,
         **options,
     )
     lens = Lens(loaded)

@@ -107,6 +107,7 @@ def _dataset(attrs: dict[str, object], **columns: Tensor | NDArray[np.object_]) 
 
 def _check(lens: Lens, sublayer: str, block: int, *, unit: int | None = None) -> None:
     """Raises ClasslensError for a block or unit that the model does not have."""
+    lens._check_model()
     model = f" of model {lens.view.name!r}"
     whole_number("block", block, 0, len(lens.view.blocks) - 1, hint=model)
     if unit is not None:

@@ -96,7 +96,12 @@ class Trace:
     @property
     def model_logits(self) -> xr.DataArray:
         """The model's own logits, dims ``image, category``."""
-        return array(self._logits, ("image", "category"), self._class_coords, name="model_logits")
+        return array(
+            self.recording.logits.to(self.recording.dtype),
+            ("image", "category"),
+            self._class_coords,
+            name="model_logits",
+        )
 
     @property
     def predictions(self) -> xr.DataArray:
@@ -333,17 +338,18 @@ class Trace:
     def attribution(self, target: Target = "predicted") -> xr.Dataset:
         """A class logit as the exact sum of what each part of the model adds to it (law 3).
 
-        ``embed + attention.sum() + mlp.sum() + bias = logit`` for every image, with the scale of every norm held at its
-        value.
+        ``embed + attention.sum() + mlp.sum() + bias + edit.sum() = logit`` for every image, with the scale of every
+        norm held at its value. ``edit`` is 0 unless the images ran with edits of attention's output.
 
         Args:
             target: class of interest, see ``Trace``.
 
         Returns:
             In logits: ``embed`` (``image``), the pooled tokens before the first block; ``attention`` (``image, block,
-            head``) and ``attention_token`` (``image, block, head, token``), the same by the token attended to; ``mlp``
-            (``image, block``), without its output bias; ``bias`` (``image``) of every output projection, norm and the
-            head; ``logit`` (``image``), the model's own.
+            head``) and ``attention_token`` (``image, block, head, token``), the same by the token attended to, without
+            what an edit put in the place of a head's output; ``mlp`` (``image, block``), without its output bias;
+            ``bias`` (``image``) of every output projection, norm and the head; ``edit`` (``image, block``), what an
+            edit put in the place of attention's output; ``logit`` (``image``), the model's own.
 
         Raises:
             ClasslensError: an unknown class, or a head that pools by attention.
@@ -362,19 +368,15 @@ class Trace:
         coords |= {"head": np.arange(parts.attention.shape[2]), **target_coords(self.classes, index.numpy())}
         values = {
             "embed": parts.embed,
-            "attention": parts.attention.sum(dim=-1),
+            "attention": parts.attention.sum(dim=-1) + parts.replaced,
             "mlp": parts.mlp,
             "bias": parts.bias,
-            "logit": self._logits.cpu().gather(1, index[:, None])[:, 0],
+            "edit": parts.edit,
+            "logit": self.recording.logits.to(self.recording.dtype).cpu().gather(1, index[:, None])[:, 0],
             "attention_token": parts.attention,
         }
         dims = ("image", "block", "head", "token")
         return xr.Dataset({name: array(part, dims[: part.ndim], coords, name=name) for name, part in values.items()})
-
-    @property
-    def _logits(self) -> Tensor:
-        """The model's own logits in the precision of every other result."""
-        return self.recording.logits.to(compute_dtype(self.recording.logits.dtype))
 
     def _indices(self, target: Target, name: str = "target") -> Int[Tensor, " image"]:
         """Class index of each image, on the CPU."""

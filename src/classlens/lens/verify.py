@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,10 +14,13 @@ from torch import Tensor, nn
 from classlens.core.attention import Output
 from classlens.core.steps import compute_dtype
 from classlens.explain.attribution import attribute
+from classlens.forward.active_edits import active_edits
 from classlens.forward.agreement import COEFFICIENTS, SUBLAYERS
+from classlens.forward.hooks import Receiver
 from classlens.forward.recording import record
-from classlens.forward.run import run
+from classlens.forward.run import NotPassed, run
 from classlens.forward.streaming import stream
+from classlens.lens.sublayer_check import SublayerCheck
 from classlens.models.self_check import Checks, measure_laws
 from classlens.models.view import ModelView
 
@@ -41,12 +45,25 @@ class Law:
 
 
 def check_laws(view: ModelView, pixels: Tensor | None = None) -> Checks:
-    """Laws 1 and 2 on ``pixels`` or on one random image, from one forward pass."""
+    """Laws 1 to 3 and the class gradient on ``pixels`` or on one random image, from one pass with attention in steps.
+
+    Under edits laws 1 and 2 alone: what an edit puts in the place of a sublayer's output is not the sum of its parts.
+    """
     pixels = _random(view) if pixels is None else pixels
     sites: dict[str, list[Tensor]] = {name: [] for name in ("resid_pre", "attn_out", "mlp_out", "resid_post")}
-    receivers = {name: (lambda _, x, states=states: states.append(x)) for name, states in sites.items()}
-    logits = run(view, pixels, receivers)
-    return measure_laws(view, logits, view.tokens((int(pixels.shape[2]), int(pixels.shape[3]))), **sites)
+    tokens = view.tokens((int(pixels.shape[2]), int(pixels.shape[3])))
+    sublayers = None if active_edits(view.module).edits else SublayerCheck(view, tokens.count)
+    compared: Mapping[str, Receiver] = {} if sublayers is None else sublayers.receivers
+
+    def receive(name: str, block: int, x: Tensor) -> None:
+        sites[name].append(x)
+        if name in compared:
+            compared[name](block, x)
+
+    receivers: dict[str, Receiver] = {**compared, **{name: partial(receive, name) for name in sites}}
+    logits = run(view, pixels, receivers, unfused=True, exposing_coefficients=True)
+    checks = measure_laws(view, logits, tokens, **sites)
+    return checks if sublayers is None else sublayers.results(checks, sites["resid_post"][-1])
 
 
 def verify(view: ModelView, pixels: Tensor | None = None) -> list[Law]:
@@ -83,6 +100,7 @@ def _attribution(view: ModelView, pixels: Tensor) -> Law:
     for target in (logits.argmax(dim=1), torch.full((len(logits),), view.num_classes - 1)):
         parts = attribute(recording, target.to(view.device), check=False)
         terms = [parts.embed[:, None], parts.attention.flatten(1), parts.mlp, parts.bias[:, None]]
+        terms += [parts.replaced.flatten(1), parts.edit]
         total = torch.stack([term.sum(dim=1) for term in terms]).sum(dim=0)
         error = total - logits.gather(1, target[:, None])[:, 0]
         worst = max(worst, float(error.abs().max()))
@@ -100,8 +118,9 @@ def _rows(view: ModelView, pixels: Tensor) -> Law:
         blocks += 1
         worst = max(worst, float((weights.to(compute_dtype(weights.dtype)).sum(dim=-1) - 1).abs().max()))
 
-    run(view, pixels, {"attention": receive}, unfused=True)
-    if blocks != len(view.blocks):
+    try:
+        run(view, pixels, {"attention": receive}, unfused=True)
+    except NotPassed:
         note = f"attention weights passed in {blocks} of {len(view.blocks)} blocks"
         return Law("attention rows", float("inf"), 0.0, note)
     tolerance = 16 * torch.finfo(view.dtype).eps
@@ -131,8 +150,9 @@ def _memories(view: ModelView, pixels: Tensor) -> Law:
         worst, size = max(worst, float(error.abs().max())), max(size, float(x.abs().max()))
         sublayers += 1
 
-    stream(view, pixels, names, receive)
-    if sublayers != 2 * len(view.blocks):
+    try:
+        stream(view, pixels, names, receive)
+    except NotPassed:
         note = f"coefficients passed in {sublayers} of {2 * len(view.blocks)} sublayers"
         return Law("memories", float("inf"), 0.0, note)
     inner = max(block.mlp.weight.shape[1] for block in view.blocks)

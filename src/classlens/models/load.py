@@ -15,6 +15,7 @@ from classlens.core.arguments import AnyPath, AtLeast1, Takes
 from classlens.errors import ClasslensError
 from classlens.models.adapter import LibraryModel, ModelRequest, adapter_of_module, adapter_of_name, from_user
 from classlens.models.classes import Classes, ClassNames, make_classes, ordered_names, read_class_names
+from classlens.models.layer_weights import check_floating, evaluated_weights, merge_first, merged_copy, unwrapped
 from classlens.models.recipe import Adjustment
 from classlens.models.transforms import Preprocessing, Transform, make_preprocessing, paper_transform
 from classlens.models.user_file import FileTransform
@@ -56,6 +57,7 @@ def load_model(
     dtype: str | torch.dtype | None = None,
     pretrained: bool = True,
     multi_label: bool | None = None,
+    merge_adapters: bool = False,
     **options: Any,
 ) -> LoadedModel:
     """See ``classlens.load``, which also runs the self-check."""
@@ -68,6 +70,14 @@ def load_model(
         options["img_size"] = img_size
     weights = None if checkpoint is None else os.fspath(checkpoint)
     request = ModelRequest(weights, num_classes, pretrained, options, class_names)
+    if merge_adapters:
+        if not isinstance(model, nn.Module):
+            raise ClasslensError(
+                "merge_adapters goes with a module, whose copy is merged: load the adapter with its own library first"
+            )
+        model = merged_copy(model)
+    if isinstance(model, nn.Module):
+        model = unwrapped(model)
     if isinstance(model, nn.Module | ModelView):
         if not request.is_default:
             raise ClasslensError(
@@ -91,7 +101,15 @@ def load_model(
         library_model = with_head(library_model, head if isinstance(head, nn.Linear) else os.fspath(head), name)
     require_values(library_model.module, name)
     _move(library_model, name, device, dtype)
-    view = library_model.view or adapter_of_module(library_model.module, name).describe(library_model.module, name)
+    module = library_model.module
+    check_floating(module, name)
+    try:
+        with evaluated_weights(module):
+            view = library_model.view or adapter_of_module(module, name).describe(module, name)
+    except ClasslensError as error:
+        if merge_first(module) is None:
+            raise
+        raise ClasslensError(f"{error}; {merge_first(module)}") from None
     problem_type = library_model.problem_type or view.problem_type
     if multi_label is not None:
         problem_type = "multi_label_classification" if multi_label else "single_label_classification"

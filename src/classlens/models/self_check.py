@@ -1,4 +1,4 @@
-"""The self-check: hooks and class space of a view must reproduce the model's own output (laws 1 and 2)."""
+"""The self-check: points, class space and projections of a view must reproduce the model (laws 1 to 3)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from classlens.core.steps import compute_dtype
 from classlens.errors import ClasslensError
+from classlens.models.layer_weights import merge_first
 from classlens.models.view import ModelView, Tokens
 
 
@@ -27,6 +28,14 @@ class Checks:
     largest_logit: float = 0.0
     failure: str | None = None
     """The first law that does not hold, in words."""
+    law3: float = 0.0
+    """Largest difference between a sublayer's output and what its heads or hidden units add, or between a logit and
+    its linear form, relative to the largest of them."""
+    gradient: float = 0.0
+    """Largest difference between the class gradient of a block in closed form and by autograd, relative to the largest
+    gradient."""
+    law3_tolerance: float = 0.0
+    """Of ``law3`` and ``gradient``."""
 
 
 def measure_laws(
@@ -72,9 +81,13 @@ def measure_laws(
     return Checks(law1, law2, law1_tolerance, law2_tolerance, _largest(logits), failure)
 
 
-def require_laws(view: ModelView, checks: Checks) -> Checks:
-    """Return the checks; raises ClasslensError when one fails."""
+def require_laws(view: ModelView, checks: Checks, *, changed: bool = False) -> Checks:
+    """Return the checks; raises ClasslensError when one fails, for a model that has ``changed`` since it was loaded."""
     if checks.failure is not None:
+        if changed and merge_first(view.module) is None:
+            raise ClasslensError(
+                f"model {view.name!r} was changed after it was loaded, so that {checks.failure}; load the model again"
+            )
         raise _failed(view, checks.failure)
     return checks
 
@@ -96,7 +109,7 @@ def _largest(x: Tensor) -> float:
 
 
 def _failed(view: ModelView, failure: str) -> ClasslensError:
+    remedy = "remove hooks and subclasses that change a library's blocks, or correct the ModelView"
     return ClasslensError(
-        f"the description of model {view.name!r} is wrong: {failure}; remove hooks and subclasses that change a "
-        "library's blocks, or correct the ModelView"
+        f"the description of model {view.name!r} is wrong: {failure}; {merge_first(view.module) or remedy}"
     )

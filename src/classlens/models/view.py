@@ -312,9 +312,14 @@ class ModelView:
         """``space_at`` for one class space; None without a tuned lens, as every site has the same one."""
         return None if self.tuned_lens is None else partial(self.space_at, space)
 
-    def logits_after(self, block: int, states: Float[Tensor, "image token width"]) -> Float[Tensor, "image category"]:
+    def logits_after(
+        self,
+        block: int,
+        states: Float[Tensor, "image token width"],
+        mask: Bool[Tensor, "image token"] | None = None,
+    ) -> Float[Tensor, "image category"]:
         """The logits of the tokens after a block, pooled as the model pools those after the last one."""
-        return self.logits(states if self.tuned_lens is None else self.tuned_lens[block](states))
+        return self.logits(states if self.tuned_lens is None else self.tuned_lens[block](states), mask)
 
     def logits(
         self, last: Float[Tensor, "image token width"], mask: Bool[Tensor, "image token"] | None = None

@@ -55,4 +55,5 @@ class AblateHeads(Edit):
         to = checked_replacement(self.to)
         for block in block_indices(view, self.blocks):
             point, channels = joined_heads(view, block)
-            yield EditStep(point, block, partial(replace_columns, head_columns(heads, channels), tokens, to))
+            change = partial(replace_columns, head_columns(heads, channels), tokens, to)
+            yield EditStep(point, block, change, replaces=True)

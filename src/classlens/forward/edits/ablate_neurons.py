@@ -53,4 +53,5 @@ class AblateNeurons(Edit):
         tokens, to = token_selector(view, self.tokens), checked_replacement(self.to)
         for block in block_indices(view, self.blocks):
             columns = torch.tensor(unit_indices(view, block, self.sublayer, self.units))
-            yield EditStep(f"{self.sublayer}_coefficients", block, partial(replace_columns, columns, tokens, to))
+            change = partial(replace_columns, columns, tokens, to)
+            yield EditStep(f"{self.sublayer}_coefficients", block, change, replaces=True)

@@ -55,4 +55,4 @@ class AblateSublayer(Edit):
             return torch.where(tokens(x)[..., None], replacement(to, x), x)
 
         for block in block_indices(view, self.blocks):
-            yield EditStep(f"{self.sublayer}_out", block, replace)
+            yield EditStep(f"{self.sublayer}_out", block, replace, replaces=True)

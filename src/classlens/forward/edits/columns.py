@@ -38,7 +38,8 @@ def replacement(to: Literal["zero", "mean"] | Tensor, x: Activations) -> Activat
         return torch.zeros_like(x)
     if len(x) < 2:
         raise ClasslensError("to='mean' is the mean over the images of a batch, and this one has 1: give a tensor")
-    return x.mean(dim=0, keepdim=True).expand_as(x)
+    # A constant: gradients of one image by another would mean nothing.
+    return x.detach().mean(dim=0, keepdim=True).expand_as(x)
 
 
 def replace_columns(

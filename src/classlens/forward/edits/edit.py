@@ -6,14 +6,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
 
 from classlens.core.arguments import AtLeast0, checked, shown
 from classlens.errors import ClasslensError
-from classlens.forward.active_edits import activated
+from classlens.forward.active_edits import activated, note_replacement
 from classlens.forward.edits.registry import EDITS
 from classlens.forward.hooks import Change, replacing
-from classlens.forward.isolation import exclusive, plain_torch
+from classlens.forward.isolation import exclusive, plain_torch, uncompiled
 from classlens.models.view import ModelView
 
 # Points that pass only within ``ModelView.exposing_coefficients``.
@@ -33,6 +37,8 @@ class EditStep:
             returns the tensor that replaces it.
         first: apply before every other change of the point, also before those of contexts around this one.
         last: apply after the other changes of the same ``Lens.edit``.
+        replaces: where the change replaces values, the new ones do not depend on the old: what came before them has no
+            gradient there. Without it, gradients in closed form are refused at the points of attention's output.
 
     Examples:
         >>> import classlens
@@ -44,6 +50,7 @@ class EditStep:
     change: Change
     first: bool = False
     last: bool = False
+    replaces: bool = False
 
 
 class Edit(ABC):
@@ -86,6 +93,7 @@ def editing(view: ModelView, edits: Sequence[Edit]) -> Iterator[None]:
             raise ClasslensError(f"{shown(edit)} is not an edit: give an instance of {', '.join(EDITS)}")
     with ExitStack() as stack:
         stack.enter_context(exclusive(view.module))
+        stack.enter_context(uncompiled(view.module))
         with plain_torch():
             steps = [step for edit in edits for step in edit.steps(view)]
         edited = {step.point for step in steps}
@@ -103,9 +111,23 @@ def editing(view: ModelView, edits: Sequence[Edit]) -> Iterator[None]:
                     f"{step.point}, so it cannot be edited there: edit one of {editable}, or describe the model with a "
                     "Point that has write="
                 )
-            stack.enter_context(replacing(point, step.change, first=step.first))
+            stack.enter_context(replacing(point, partial(_change, view, step), first=step.first))
         for edit in edits:
             for context in edit.contexts(view):
                 stack.enter_context(context)
-        stack.enter_context(activated(view.module, tuple(edits), frozenset(edited)))
+        computed = frozenset(step.point for step in steps if not step.replaces)
+        stack.enter_context(activated(view.module, tuple(edits), computed))
         yield
+
+
+def _change(view: ModelView, step: EditStep, x: Tensor, part: slice) -> Tensor:
+    """The change of one step; raises ClasslensError where the residual stream would not be the sum of its parts."""
+    new = step.change(x, part)
+    is_sum = step.point == "resid_post" or (step.point == "resid_pre" and step.block > 0)
+    if is_sum and new is not x and not torch.equal(new, x):
+        raise ClasslensError(
+            f"an edit changes {step.point} of block {step.block} of model {view.name!r}, which is the sum of what its "
+            "sublayers add: edit the mlp_out that is added before that place, as Patch('resid_post', …) does"
+        )
+    note_replacement(step.point, step.block, x, new, part)
+    return new

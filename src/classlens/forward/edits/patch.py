@@ -92,9 +92,10 @@ class Patch(Edit):
             if point == "resid_post":
                 yield from _residual_steps(block, tokens, activation)
             elif block in columns:
-                yield EditStep(point, block, partial(_patched_columns, columns[block], tokens, activation))
+                change = partial(_patched_columns, columns[block], tokens, activation)
+                yield EditStep(point, block, change, replaces=True)
             else:
-                yield EditStep(point, block, partial(_patched, tokens, activation))
+                yield EditStep(point, block, partial(_patched, tokens, activation), replaces=True)
 
     def _source_activations(self, view: ModelView, points: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Tensor]:
         """The tensors that pass at these points while the source runs."""
@@ -133,8 +134,8 @@ def _residual_steps(block: int, tokens: TokenSelector, source: Tensor) -> Iterat
         middle = parts.pop("resid_pre") + parts.pop("attn_out")
         return torch.where(tokens(x)[..., None], _fitting(source, x) - middle, x)
 
-    yield EditStep("resid_pre", block, partial(keep, "resid_pre"), last=True)
-    yield EditStep("attn_out", block, partial(keep, "attn_out"), last=True)
+    yield EditStep("resid_pre", block, partial(keep, "resid_pre"), last=True, replaces=True)
+    yield EditStep("attn_out", block, partial(keep, "attn_out"), last=True, replaces=True)
     yield EditStep("mlp_out", block, replace)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from jaxtyping import Bool
+from torch import Tensor, nn
 
 from classlens.errors import ClasslensError
 from classlens.forward.edits.selection import TokenSelector
@@ -16,7 +17,19 @@ from classlens.forward.hooks import replacing, replacing_output
 from classlens.models.view import ModelView
 
 # Selectors of all contexts around a model: the head pools tokens that every one of them selects.
-_SELECTORS: WeakKeyDictionary[ModelView, list[TokenSelector]] = WeakKeyDictionary()
+_SELECTORS: WeakKeyDictionary[nn.Module, list[TokenSelector]] = WeakKeyDictionary()
+
+
+def kept_tokens(view: ModelView, images: int, tokens: int) -> Bool[Tensor, "image token"] | None:
+    """The tokens that may be pooled; None where all may."""
+    selectors = _SELECTORS.get(view.module)
+    if not selectors:
+        return None
+    states = torch.empty(images, tokens, 0, device=view.device)
+    mask = torch.ones(images, tokens, dtype=torch.bool, device=view.device)
+    for selector in selectors:
+        mask = mask & selector(states)
+    return mask
 
 
 @contextmanager
@@ -27,7 +40,7 @@ def pooling_over(view: ModelView, tokens: TokenSelector) -> Iterator[None]:
         logits = run(view, pixels)
     """
     last_states: list[Tensor] = []
-    selectors = _SELECTORS.setdefault(view, [])
+    selectors = _SELECTORS.setdefault(view.module, [])
 
     def keep(x: Tensor, _: slice) -> Tensor:
         last_states[:] = [x]
@@ -35,9 +48,8 @@ def pooling_over(view: ModelView, tokens: TokenSelector) -> Iterator[None]:
 
     def pooled(output: Any) -> Any:
         states = last_states.pop()
-        mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
-        for selector in selectors:
-            mask = mask & selector(states)
+        mask = kept_tokens(view, *states.shape[:2])
+        assert mask is not None, "this context selects tokens"
         if all(bool(mask[:, readout.pooled].all()) for readout in view.readouts):
             return output
         logits = view.logits(states, mask)

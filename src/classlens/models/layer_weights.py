@@ -1,0 +1,96 @@
+"""Layers whose weights are not simply their parameters: adapters, weights computed by hooks, quantized layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from classlens.errors import ClasslensError
+
+# Forward pre-hooks of torch that compute a weight; parametrizations compute it whenever it is read.
+_COMPUTING_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)
+_QUANTIZED = ("torch.ao.nn.", "torch.nn.quantized", "torch.nn.intrinsic")
+_MERGE = "merge its adapters first, model = model.merge_and_unload(), or give load(…, merge_adapters=True)"
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module within ``torch.compile(module)`` and within a ``PeftModel``, which has adapters in its layers."""
+    inner = getattr(module, "_orig_mod", None)
+    if inner is None and callable(getattr(module, "merge_and_unload", None)):
+        inner = getattr(module, "get_base_model", lambda: None)()
+    return unwrapped(inner) if isinstance(inner, nn.Module) else module
+
+
+def adapter_layers(module: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
+    """``(parent, name, layer)`` of every layer of peft or loralib: layers that know whether they are merged."""
+    for parent in module.modules():
+        for name, layer in parent.named_children():
+            if isinstance(getattr(layer, "merged", None), bool):
+                yield parent, name, layer
+
+
+def merge_first(module: nn.Module) -> str | None:
+    """What to do with a model whose layers have adapters; None for one without."""
+    return _MERGE if next(adapter_layers(module), None) else None
+
+
+def merged_copy(module: nn.Module) -> nn.Module:
+    """A copy in which adapters are added to the weights that they adapt, with plain layers in their place."""
+    merged: Any = deepcopy(module)
+    if callable(getattr(merged, "merge_and_unload", None)):
+        return unwrapped(merged.merge_and_unload())
+    merged = unwrapped(merged)
+    for parent, name, layer in list(adapter_layers(merged)):
+        if callable(getattr(layer, "get_base_layer", None)):  # peft
+            layer.merge()
+            setattr(parent, name, layer.get_base_layer())
+            continue
+        layer.merge_weights = True  # loralib merges on the way to evaluation mode
+        layer.train(False)
+        if isinstance(layer, nn.Linear):
+            plain = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
+            plain.weight, plain.bias = layer.weight, layer.bias
+            setattr(parent, name, plain)
+    return merged  # type: ignore[no-any-return]
+
+
+@contextmanager
+def evaluated_weights(module: nn.Module) -> Iterator[None]:
+    """Weights as evaluation mode has them: reading one does not change buffers, and none is of an earlier step."""
+    flags = [(part, part.training) for part in module.modules()]
+    try:
+        for part, _ in flags:
+            part.training = False
+        with torch.no_grad():
+            for part, _ in flags:
+                for hook in part._forward_pre_hooks.values():
+                    if isinstance(hook, _COMPUTING_HOOKS):
+                        hook(part, ())
+        yield
+    finally:
+        for part, training in flags:
+            part.training = training
+
+
+def check_floating(module: nn.Module, name: str) -> None:
+    """Raises ClasslensError for weights that are not floating-point numbers in a plain tensor."""
+    for path, part in module.named_modules():
+        kinds = {
+            parameter: type(tensor).__name__ if tensor.is_floating_point() else str(tensor.dtype)
+            for parameter, tensor in part._parameters.items()
+            if tensor is not None and (type(tensor) not in (Tensor, nn.Parameter) or not tensor.is_floating_point())
+        }
+        if kinds or type(part).__module__.startswith(_QUANTIZED):
+            what = next((f"{key} of type {kind}" for key, kind in kinds.items()), type(part).__name__)
+            raise ClasslensError(
+                f"model {name!r} is quantized or sharded (layer {path!r} has {what}): classlens reads weights as plain "
+                "floating-point tensors; load the model without quantization"
+            )
