@@ -167,7 +167,7 @@ class Dataset:
 
     def content(self, indices: Iterable[int]) -> Int[np.ndarray, " image"]:
         """A number for each image that changes with it, read by several threads."""
-        positions = [int(self.positions[index]) for index in indices]
+        positions = [self._position(index) for index in indices]
         with ThreadPoolExecutor() as pool:
             return np.array(list(pool.map(self.source.content, positions, chunksize=64)), dtype=np.int64)
 
