@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from types import NoneType
 from typing import Annotated, Any, Literal
 
@@ -71,6 +71,8 @@ def test_several_whole_numbers(given: Any) -> None:
         ("a\0b", AnyPath),
         ("\ud800", AnyPath),
         (3, Callable),
+        (np.array(3), Iterable[int]),
+        (b"ab", Iterable[int]),
         (3, NoneType),
         ({"a": "b"}, dict[str, int]),
         (torch.zeros(2, dtype=torch.int64), Float[Tensor, " width"]),

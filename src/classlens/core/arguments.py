@@ -211,7 +211,7 @@ def _take(hint: Any) -> Take:
     if kind is Callable:
         return lambda value, _: value if callable(value) else _REFUSED
     if kind is Iterable:
-        return lambda value, _: value if isinstance(value, Iterable) and not _is_text(value) else _REFUSED
+        return lambda value, _: value if isinstance(value, Iterable) and not _is_one(value) else _REFUSED
     return lambda value, _: value if isinstance(value, kind) else _REFUSED
 
 
@@ -322,6 +322,11 @@ def _listed(value: Any, kind: Any) -> Any:
     if isinstance(value, Tensor | np.ndarray):
         return value.tolist()
     return value if isinstance(value, kind) and not _is_text(value) and not isinstance(value, Mapping) else _REFUSED
+
+
+def _is_one(value: object) -> bool:
+    """Whether a value is one thing, though Python iterates over it, or says so."""
+    return _is_text(value) or getattr(value, "ndim", 1) == 0
 
 
 def _is_text(value: object) -> bool:
