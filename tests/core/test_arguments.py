@@ -68,6 +68,7 @@ def test_several_whole_numbers(given: Any) -> None:
         (b"ab", Collection[str]),
         ({"a": 1}, Sequence[str]),
         ("", AnyPath),
+        ("a/" + 256 * "b", AnyPath),
         ("a\0b", AnyPath),
         ("\ud800", AnyPath),
         (3, Callable),

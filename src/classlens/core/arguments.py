@@ -41,9 +41,11 @@ class Takes:
 def _is_path(path: str | os.PathLike[str]) -> bool:
     """Whether a file may have this name; the empty one would be the present folder."""
     try:
-        return path != "" and b"\0" not in os.fsencode(path)
+        encoded = os.fsencode(path)
     except UnicodeEncodeError:
         return False
+    longest = max(map(len, encoded.split(b"/")))
+    return path != "" and b"\0" not in encoded and longest <= 255
 
 
 AtLeast0 = Annotated[int, Takes("a whole number of at least 0", lambda number: number >= 0)]
