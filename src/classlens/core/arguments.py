@@ -20,6 +20,7 @@ import torch
 from jaxtyping import AbstractArray
 from torch import Tensor
 
+from classlens.core.arrays import Array
 from classlens.errors import ClasslensError, unknown
 
 T = TypeVar("T")
@@ -54,6 +55,9 @@ Seed = Annotated[int, Takes("a whole number from 0 to 2⁶³ - 1", lambda number
 Share = Annotated[float, Takes("a number between 0 and 1", lambda number: 0 < number < 1)]
 NonNegative = Annotated[float, Takes("a number of at least 0", lambda number: 0 <= number < math.inf)]
 Positive = Annotated[float, Takes("a number above 0", lambda number: 0 < number < math.inf)]
+WholeNumbers = Annotated[
+    Array, Takes("whole numbers, one for each", lambda array: array.dtype.kind in "iu" or not array.size)
+]
 AnyPath = Annotated[str | os.PathLike[str], Takes("a path", _is_path)]
 
 

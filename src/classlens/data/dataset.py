@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 from PIL import Image
 
-from classlens.core.arguments import checked, shown, whole_number
+from classlens.core.arguments import WholeNumbers, checked, shown, whole_number
 from classlens.core.arrays import Array
 from classlens.errors import ClasslensError
 from classlens.models.images import open_picture
@@ -100,7 +100,7 @@ class Dataset:
         spec: str,
         split: str | None,
         names: Sequence[str],
-        labels: Sequence[int] | Array,
+        labels: Sequence[int] | WholeNumbers,
         classes: Sequence[ClassName],
         source: Source,
         note: str = "",

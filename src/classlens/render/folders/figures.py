@@ -61,6 +61,8 @@ def figures(
     for name in formats:
         if name not in FORMATS:
             raise unknown("format", name, FORMATS, give="some of")
+    if not formats:
+        raise ClasslensError(f"no formats were given: give some of {', '.join(FORMATS)}")
     folder = Path(folder)
     chosen = [EXPERIMENTS[name] for name in EXPERIMENTS.select(experiments)]
     tables = [(experiment, path) for experiment in chosen if (path := table_path(folder, experiment))]
