@@ -161,7 +161,7 @@ def test_a_class_rather_than_another(here: Path) -> None:
     assert "How the class 'cat' is built, rather than 'dog'" in text
     logits = classlens.load("builtin:cifar10").trace(here / "../cat.png").model_logits[0]
     difference = float(logits[3] - logits[5])
-    assert f"the difference of the two logits, {difference:.2f} is the sum" in text
+    assert f"the difference of the two logits, {difference:.2f}, is the sum" in text
     same = run("../cat.png", "--class", "cat", "--against", "3")
     assert same.exit_code == 2
     assert "--class and --against are both 'cat'" in same.stderr
