@@ -391,7 +391,8 @@ def one_pixel() -> list[str]:
 
 def good_and_bad() -> list[str]:
     small_cat().save("good.png")
-    return ["good.png"] * 9 + ["."]
+    Path("note.png").write_bytes(b"hello")
+    return ["good.png"] * 9 + ["note.png"]
 
 
 def not_finite() -> list[str]:
@@ -430,6 +431,11 @@ def trap() -> list[str]:
     return ["../cat.png", "--model", "test_vit", "--checkpoint", "trap.pth"]
 
 
+def empty_folder() -> list[str]:
+    Path("empty").mkdir()
+    return ["empty"]
+
+
 def folder_of_others() -> list[str]:
     Path("photos").mkdir()
     Path("photos/holiday.jpg").write_bytes(b"precious")
@@ -445,8 +451,8 @@ BAD: dict[str, tuple[Prepare, list[str]]] = {
     "an image of one pixel": (one_pixel, ["'one.png'", "1×1", "8×8"]),
     "no image": (with_file("note.png", b"hello", "note.png"), ["'note.png'"]),
     "an empty image": (with_file("empty.png", b"", "empty.png"), ["'empty.png'", "empty"]),
-    "a folder as an image": (none(".."), ["'..'", "folder"]),
-    "the last of many": (good_and_bad, ["'.'", "folder"]),
+    "a folder without images": (empty_folder, ["'empty'"]),
+    "the last of many": (good_and_bad, ["'note.png'"]),
     "unknown class": (none("../cat.png", "--class", "catt"), ["'catt'", "did you mean 'cat'"]),
     "class out of range": (none("../cat.png", "--class", "10"), ["class 10", "0 to 9"]),
     "unknown model": (none("../cat.png", "--model", "vit_tinny_patch16_224"), ["'vit_tiny_patch16_224'"]),

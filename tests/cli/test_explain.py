@@ -65,9 +65,9 @@ def test_one_class_against_another(photos: list[Path], tmp_path: Path) -> None:
     assert np.min(map_) < 0 < np.max(map_)
     assert bluer.min() < -20, "orange for the one"
     assert bluer.max() > 20, "blue for the other"
-    assert result.stderr == ""
+    assert "Note" not in result.stderr
     again = run(photos[0], "--method", "chefer,rollout", "--against", "dog", "--out", tmp_path / "out")
-    assert again.stderr == "Note: method 'rollout' is the same for every class; --against does not change it.\n"
+    assert "Note: method 'rollout' is the same for every class; --against does not change it.\n" in again.stderr
     assert again.exit_code == 0, "an earlier result is replaced"
     (tmp_path / "out" / "mine.txt").write_text("mine")
     assert run(photos[0], "--out", tmp_path / "out").exit_code == 2

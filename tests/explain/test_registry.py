@@ -36,7 +36,8 @@ def test_a_record_is_complete(name: str) -> None:
     assert method.about.endswith(".")
     assert "\n" not in method.about
     assert inspect.getdoc(method.run)
-    assert set(method.needs) <= {"attention weights", "gradients", "linear pooling"}
+    kinds = {"attention weights", "gradients", "linear pooling", "classes or labels", "exclusive classes"}
+    assert set(method.needs) <= kinds
 
 
 def test_labels_are_distinct() -> None:
@@ -106,5 +107,5 @@ def test_refusals() -> None:
     refused(
         lambda: trace.explain(0, method="class_rank", query="cls"), "has no option 'query'", "its options are against"
     )
-    refused(lambda: trace.explain(0, method=["rollout"]), "method ['rollout'] is not known")  # type: ignore[arg-type]
+    refused(lambda: trace.explain(0, method=["rollout"]), "method ['rollout'] cannot be used")  # type: ignore[arg-type]
     refused(lambda: trace.explain("all"), "class 'all' is not one of")

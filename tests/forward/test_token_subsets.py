@@ -107,5 +107,5 @@ def test_a_first_block_that_never_runs() -> None:
     view = classlens.load(model).view
     other = classlens.load(zoo.build("cls")).view
     pretended = ModelView(**{**vars(view), "blocks": other.blocks})
-    with pytest.raises(classlens.ClasslensError, match="first block"):
+    with pytest.raises(classlens.ClasslensError, match="resid_pre of block 0 passed 0 times"):
         TokenSubsets(pretended, zoo.pixels("cls"))

@@ -326,6 +326,9 @@ def test_a_file_of_other_numbers(dtype: torch.dtype, tmp_path: Path) -> None:
         save_file({"weight": whole.weight.to(dtype), "bias": whole.bias}, file, saved.metadata())
     name = str(dtype).removeprefix("torch.")
     refused(lambda: lens.with_tuned_lens(file), repr(str(file)), f"a weight of {name}", "expected float32 or float64")
+    if not dtype.is_floating_point:
+        refused(lambda: TunedLens(whole.weight, whole.bias.to(dtype)), "bias", name, "floats")
+        return
     with unchecked():
         by_hand = TunedLens(whole.weight, whole.bias.to(dtype))
     refused(lambda: lens.with_tuned_lens(by_hand), f"a bias of {name}")

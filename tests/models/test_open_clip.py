@@ -272,7 +272,7 @@ def test_files_that_do_not_fit(tiny: str, tmp_path: Path) -> None:
     file.write_bytes(b"PK broken")
     refused(lambda: load(checkpoint=file), "weights.pt", "cannot be read")
     torch.save(trained(), file)
-    refused(lambda: load(checkpoint=file), "weights.pt", "pickled Python objects")
+    refused(lambda: load(checkpoint=file), "weights.pt", "a whole pickled model")
     refused(lambda: load(pretrained=False, banana=3), "banana")
 
 

@@ -37,7 +37,7 @@ def test_no_plain_transformer_is_refused_before_its_weights_are_fetched(name: st
 
 def test_a_model_without_a_head_says_how_to_get_one() -> None:
     with pytest.raises(ClasslensError, match=r"num_classes=N .*checkpoint=FILE"):
-        classlens.load("vit_small_patch14_dinov2", pretrained=False, **{**SMALL, "img_size": 28, "num_classes": 0})
+        classlens.load("vit_small_patch14_dinov2", pretrained=False, **{**SMALL, "img_size": 28, "num_classes": None})
 
 
 def test_blocks_with_one_residual_add_have_no_state_in_between() -> None:

@@ -53,7 +53,7 @@ def compare(
 def _join(first: MeasuredStore, second: MeasuredStore, images: pd.DataFrame) -> pd.DataFrame:
     """The images of both, each with the columns of both."""
     one, other = (images[images["model"] == store.model] for store in (first, second))
-    has_content = CONTENT in images and bool(one[CONTENT].notna().all() and other[CONTENT].notna().all())
+    has_content = CONTENT in images and all(bool(part[CONTENT].fillna(0).all()) for part in (one, other))
     if not has_content and first.attrs["data"] != second.attrs["data"]:
         return pd.DataFrame()
     return one.merge(other, on=["image", *([CONTENT] if has_content else [])], suffixes=("_first", "_second")).assign(

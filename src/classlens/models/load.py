@@ -113,7 +113,8 @@ def load_model(
     problem_type = library_model.problem_type or view.problem_type
     if multi_label is not None:
         problem_type = "multi_label_classification" if multi_label else "single_label_classification"
-    view = replace(view, problem_type=problem_type)
+    if problem_type != view.problem_type:
+        view = replace(view, problem_type=problem_type)
     paper = library_model.paper_transform or paper_transform(view.input_size)
     names = library_model.class_names if class_names is None else class_names
     if isinstance(transform, str) and transform != "paper":

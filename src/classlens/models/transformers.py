@@ -55,7 +55,7 @@ def create(name: str, request: ModelRequest) -> LibraryModel:
     with _quiet(library, bars=not is_folder), nullcontext(cause) if is_folder else asked_once() as why:
         config = _config(library, name, source, options, why)
         model_class = getattr(library, _architecture(library, name, config))
-        _check_size(name, size, config.image_size)
+        _check_size(name, size, getattr(config, "vision_config", config).image_size)
         if request.num_classes not in (None, config.num_labels):
             if request.pretrained:
                 raise ClasslensError(

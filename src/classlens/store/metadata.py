@@ -66,13 +66,13 @@ class ArrayMetadata:
     @cached_property
     def chunks_per_shard(self) -> int:
         """Compressed chunks in one file."""
-        return prod(self.chunk) // self.chunk_values
+        return prod(self.chunk) // max(self.chunk_values, 1)
 
     @property
     def files(self) -> list[str]:
         """Keys of the files of the array, below its own, in order of the images."""
         rest = "/0" * (len(self.shape) - 1)
-        return [f"c/{number}{rest}" for number in range(-(-self.shape[0] // self.chunk[0]))]
+        return [f"c/{number}{rest}" for number in range(-(-self.shape[0] // max(self.chunk[0], 1)))]
 
 
 def read_array(data: bytes) -> ArrayMetadata:
@@ -134,7 +134,7 @@ def _chunks(
     grid = document["chunk_grid"]
     chunk: Any = _setting(grid, "chunk_shape")
     regular = {"name": "regular", "configuration": {"chunk_shape": chunk}}
-    _require(grid == regular and _is_shape(chunk, low=1) and len(chunk) == len(shape), "chunk_grid", grid)
+    _require(grid == regular and _is_shape(chunk, low=0) and len(chunk) == len(shape), "chunk_grid", grid)
     codecs = document["codecs"]
     serializer: Any = {"name": "vlen-utf8", "configuration": {}} if dtype is None else _LITTLE_ENDIAN
     if dtype is not None and dtype.itemsize == 1:

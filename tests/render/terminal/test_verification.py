@@ -76,8 +76,8 @@ def test_the_record_of_a_model_with_registers() -> None:
 def test_a_law_that_fails_is_marked() -> None:
     module: Any = timm.create_model("vit_tiny_patch16_224", **SMALL)
     zoo.randomize(module)
-    module.blocks[1].attn.proj.register_forward_hook(lambda _, __, output: output * 1.1)
     view = classlens.load(module).view
+    module.blocks[1].attn.proj.register_forward_hook(lambda _, __, output: output * 1.1)
     record = verification(view, verify(view))
     assert not record["holds"]
     console = Console(width=120)
