@@ -60,29 +60,6 @@ def test_what_the_outputs_mean() -> None:
     assert classlens.load(with_head(4), multi_label=False).view.exclusive
 
 
-@pytest.mark.parametrize(
-    ("problem_type", "given", "expected"),
-    [
-        (None, None, "single_label_classification"),
-        ("multi_label_classification", None, "multi_label_classification"),
-        ("multi_label_classification", False, "single_label_classification"),
-        ("regression", None, "regression"),
-        ("regression", True, "multi_label_classification"),
-        ("something", None, "single_label_classification"),
-    ],
-)
-def test_the_config_of_transformers_says_it(problem_type: str | None, given: bool | None, expected: str) -> None:
-    transformers = pytest.importorskip("transformers")
-    config = transformers.ViTConfig(
-        hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=8, patch_size=4
-    )
-    config.num_labels = 3
-    # transformers does not set a problem type that it does not know.
-    object.__setattr__(config, "problem_type", problem_type)
-    module = transformers.ViTForImageClassification(config).eval()
-    assert classlens.load(module, multi_label=given).view.problem_type == expected
-
-
 @pytest.mark.parametrize("lens", [number, binary, labels])
 def test_what_is_not_defined_is_refused(lens: Any, tmp_path: Path) -> None:
     model = lens()

@@ -400,3 +400,25 @@ def test_class_names_that_are_not_of_the_head_are_left_alone() -> None:
     module = build()
     module.classifier = torch.nn.Linear(24, 8)
     assert classlens.load(module).classes.names == tuple(f"class {index}" for index in range(8))
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "given", "expected"),
+    [
+        (None, None, "single_label_classification"),
+        ("multi_label_classification", None, "multi_label_classification"),
+        ("multi_label_classification", False, "single_label_classification"),
+        ("regression", None, "regression"),
+        ("regression", True, "multi_label_classification"),
+        ("something", None, "single_label_classification"),
+    ],
+)
+def test_the_config_of_transformers_says_it(problem_type: str | None, given: bool | None, expected: str) -> None:
+    config = transformers.ViTConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=8, patch_size=4
+    )
+    config.num_labels = 3
+    # transformers does not set a problem type that it does not know.
+    object.__setattr__(config, "problem_type", problem_type)
+    module = transformers.ViTForImageClassification(config).eval()
+    assert classlens.load(module, multi_label=given).view.problem_type == expected
