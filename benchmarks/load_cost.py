@@ -1,4 +1,4 @@
-"""What the self-check adds to loading a model.
+"""Cost of the self-check, in relation to loading a model.
 
     python benchmarks/load_cost.py --models builtin:cifar10 vit_base_patch32_224 vit_base_patch16_224
 

@@ -288,7 +288,8 @@ def test_class_rank_counts_classes_ahead() -> None:
     [
         ("grad_cam", "block", [3, -1, "1", "abc", 1.0, True, [1]], "a whole number from 0 to 2"),
         ("random", "seed", [-1, "a", 1.5, 2**70, None], f"a whole number from 0 to {2**63 - 1}"),
-        ("legrad", "pool", ["cls", 3, ["mean"]], "mean"),
+        ("legrad", "pool", ["cls"], "give one of mean, head"),
+        ("legrad", "pool", [3, ["mean"]], "give 'mean' or 'head'"),
     ],
 )
 def test_options_of_another_kind(method: str, option: str, values: list[object], says: str) -> None:

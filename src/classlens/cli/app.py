@@ -78,7 +78,7 @@ def reporting(command: Callable[_P, None]) -> Callable[_P, None]:
 
 
 class _Notes(logging.Handler):
-    """What the library logs, on stderr; above a bar that is shown there."""
+    """The log of the library, on stderr; above a bar that is shown there."""
 
     def emit(self, record: logging.LogRecord) -> None:
         say(record.getMessage(), stderr=True)

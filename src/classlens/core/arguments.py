@@ -33,7 +33,7 @@ _REFUSED = object()
 
 @dataclass(frozen=True)
 class Takes:
-    """What an argument takes, in words, as in ``Annotated[int, Takes("an even number", lambda n: n % 2 == 0)]``."""
+    """Words for the values of an argument, as in ``Annotated[int, Takes("an even number", lambda n: n % 2 == 0)]``."""
 
     words: str
     test: Callable[[Any], bool] = lambda _: True
@@ -352,7 +352,7 @@ def _parts(hint: Any) -> tuple[Any, ...]:
 
 
 def words(hint: Any, sizes: Mapping[str, int] | None = None) -> str:
-    """What an annotation takes, in words.
+    """Words for the values of an annotation.
 
     Examples:
         >>> words(AtLeast1 | Literal["all"] | None)

@@ -101,7 +101,7 @@ class Branches(Output):
 
 @dataclass(frozen=True, eq=False)
 class Replaced:
-    """What edits replaced on the way from the joined heads, or hidden units, to a sublayer's output, at some queries.
+    """Masks of what edits replaced between the joined heads, or hidden units, and a sublayer's output, by query.
 
     ``out`` and ``raw``: tokens whose output, or whose output before a post-norm, is a given vector. ``coefficients``
     and ``joined``: channels with a given value, before the projection or before an inner norm. None for nothing.
@@ -288,7 +288,7 @@ class Share(NamedTuple):
     """A logit's linear function of a sublayer's output, split by what the output consists of."""
 
     function: Functional
-    """Of the joined heads or hidden units, without replaced ones."""
+    """The function of the joined heads or hidden units, without replaced ones."""
     bias: Float[Tensor, " image"]
     """Contribution of biases."""
     edit: Float[Tensor, " image"]

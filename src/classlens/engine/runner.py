@@ -25,7 +25,7 @@ SAVE_SECONDS = 15.0
 
 @dataclass(frozen=True, eq=False)
 class BatchResult:
-    """What a task computed for a batch; ``problems`` are reasons by index of unreadable images.
+    """Values that a task computed for a batch; ``problems`` are reasons by index of unreadable images.
 
     ``content`` is that of the batch.
     """
@@ -86,7 +86,7 @@ class Runner:
                 yield Step(len(images), len(problems))
 
     def _measured(self, batch: Batch, groups: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Array]]]:
-        """What the measurer yields; between two groups torch has the threads of the caller."""
+        """Values that the measurer yields; between two groups torch has the threads of the caller."""
         measured = self._measurer.measure(batch, groups)
         while True:
             with _torch_threads(self.job.threads):

@@ -33,7 +33,7 @@ class Partition:
 
 
 class Step(NamedTuple):
-    """What a worker finished since its last step.
+    """Work that a worker finished since its last step.
 
     Args:
         images: images that are finished in all groups.

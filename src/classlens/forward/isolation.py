@@ -32,7 +32,7 @@ class _Holder:
 
 _holders: WeakKeyDictionary[nn.Module, _Holder] = WeakKeyDictionary()
 _awaited: dict[int, _Holder] = {}
-"""What each waiting thread waits for."""
+"""The model that each waiting thread waits for."""
 _change = Condition()
 # Whether torch has computed in this process, and whether it had in the process that this one was forked from.
 _used, _forked = False, False

@@ -1,4 +1,4 @@
-"""What a model was when it ran, so that results are not put together from two states of its weights."""
+"""The state of a model when it ran, so that results are not put together from two states of its weights."""
 
 from __future__ import annotations
 

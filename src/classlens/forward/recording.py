@@ -102,7 +102,7 @@ class Recording:
         return self._replaced.points()
 
     def replaced(self, sublayer: str, block: int, images: slice, tokens: slice) -> Replaced | None:
-        """What edits replaced in the output of a sublayer, for some images and tokens; None without such an edit."""
+        """Masks of what edits replaced in a sublayer, for some images and tokens; None without such an edit."""
         names = [field.name for field in fields(Replaced)]
         masks = {name: self._replaced.of(f"{sublayer}_{name}", block) for name in names}
         chosen = {name: mask[images, tokens] for name, mask in masks.items() if mask is not None}
