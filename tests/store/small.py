@@ -22,6 +22,7 @@ def schema(images: int = IMAGES) -> Schema:
             "image": ("image", np.array([f"{number}.png" for number in range(images)], dtype=object)),
             "site": ("site", np.array(SITES, dtype=object)),
             "block": ("block", np.arange(BLOCKS)),
+            "token": ("token", np.arange(TOKENS)),
             "token_kind": ("token", np.array(["cls", *["image"] * 4], dtype=object)),
         },
         attrs={"note": "for tests"},

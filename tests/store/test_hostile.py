@@ -62,6 +62,36 @@ def pipe(file: str) -> Callable[[Path], object]:
     return change
 
 
+def large(file: str) -> Callable[[Path], object]:
+    """A sparse file of a tebibyte in the place of a file or a folder."""
+
+    def change(store: Path) -> None:
+        if (store / file).is_dir():
+            shutil.rmtree(store / file)
+        with (store / file).open("wb") as written:
+            written.truncate(2**40)
+
+    return change
+
+
+def folder(file: str) -> Callable[[Path], object]:
+    def change(store: Path) -> None:
+        (store / file).unlink()
+        (store / file).mkdir()
+        (store / file / "kept").write_text("")
+
+    return change
+
+
+def linked_folder(file: str) -> Callable[[Path], object]:
+    def change(store: Path) -> None:
+        folder(file)(store)
+        (store / file).rename(store.parent / "outside")
+        (store / file).symlink_to(store.parent / "outside")
+
+    return change
+
+
 def link(file: str) -> Callable[[Path], object]:
     def change(store: Path) -> None:
         (store / file).rename(store.parent / "outside")
@@ -99,6 +129,8 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a bomb": (chunk("clean/image/c/0", bomb(2**31)), "damaged"),
     "a declared size": (chunk("clean/image/c/0", declared(2**60)), "damaged"),
     "consolidated metadata": (field("zarr.json", consolidated_metadata={}), "such as 'consolidated_metadata'"),
+    "a file in the place of a coordinate": (large("random_init/sublayer"), "'random_init/sublayer/zarr.json'"),
+    "a large file as a chunk": (large("random_init/correct/c/1"), "'random_init/correct/c/1'"),
     "an old version": (field(ARRAY, zarr_format=2), "its zarr_format is 2"),
 }
 
@@ -116,6 +148,20 @@ def test_it_is_refused_in_a_sentence(case: str, store: Path) -> None:
         assert any(part in message for part in says.split("|")), message
         assert len(message) < 500
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20, "KiB"
+
+
+@pytest.mark.parametrize("file", ["clean/rank/c/0/0/0/0", "clean/measured/c/1", "parameters/weights/c/0"])
+@pytest.mark.parametrize("put", [large, pipe, folder, linked_folder])
+def test_other_things_in_the_place_of_a_chunk_are_removed(
+    put: Callable[[str], Callable[[Path], object]], file: str, store: Path
+) -> None:
+    """Repairing neither reads nor follows them."""
+    put(file)(store)
+    with limited(20):
+        assert [damage.key for damage in find_damage(store)] == [file]
+        assert Store(str(store)).repair() == 1
+    assert not os.path.lexists(store / file) or (store / file).stat().st_size < 2**20
+    assert put is not linked_folder or (store.parent / "outside/kept").exists()
 
 
 def test_code_in_a_store_does_not_run(store: Path) -> None:
@@ -169,7 +215,7 @@ def test_random_changes(part: int, whole: Path, tmp_path: Path) -> None:
     """Every reader over random changes: a result or one sentence, in bounded time and RAM."""
     moments = random.Random(SEED + part)
     before, other = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
-    for number in range(40):
+    for number in range(16):
         store = Path(shutil.copytree(whole, tmp_path / f"{number}" / "run.zarr"))
         done = [mutate(store, moments) for _ in range(moments.choice((1, 1, 1, 3)))]
         for name, read in READERS.items():

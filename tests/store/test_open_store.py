@@ -60,7 +60,7 @@ def test_values_are_read_on_access(store: Store, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(zarr.Array, "__getitem__", recorded)
     tree = open_store(store.url)
-    coordinates = {"image", "site", "block", "token_kind", "problem"}
+    coordinates = {"image", "site", "block", "token", "token_kind", "problem"}
     assert {name for name, _ in read} <= coordinates
     read.clear()
     rank = tree["clean"]["rank"].sel(site="attn_out", block=1)[:10]

@@ -42,7 +42,7 @@ def test_a_new_group_is_blank_and_pending(store: Store) -> None:
     assert data["rank"].dtype == np.int16, "no _FillValue that turns integers into floats"
     assert not data["measured"].any()
     assert data["token_kind"].dims == ("token",)
-    assert set(data.coords) == {"image", "site", "block", "token_kind", "problem"}
+    assert set(data.coords) == {"image", "site", "block", "token", "token_kind", "problem"}
     assert store.status("clean").tolist() == [0] * IMAGES
     assert store.problems("clean") == {}
     assert store.group_attributes("clean")["note"] == "for tests"

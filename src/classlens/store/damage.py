@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from classlens.errors import ClasslensError
 from classlens.store.backend import as_url, open_root
-from classlens.store.chunks import ChunkError, check_file, decode_chunk
+from classlens.store.chunks import ChunkError, check_file, decode_chunk, file_limit
 from classlens.store.files import StoreFiles
 from classlens.store.guard import METADATA
 from classlens.store.metadata import PER_IMAGE, SHARD, ArrayMetadata
@@ -56,6 +56,9 @@ def find_damage(store: str | os.PathLike[str]) -> list[Damage]:
                 arrays[name] = files.array(group, name)
             except ClasslensError:
                 found.append(Damage(group, name, METADATA, None))
+        present = {*arrays, *(damage.array for damage in found if damage.group == group)}
+        lost = [name for name in files.missing_coordinates(group, arrays) if name not in present]
+        found += [Damage(group, name, METADATA, None) for name in lost]
         finished = _finished_shards(files, group, arrays.get(PER_IMAGE[-1]))
         for name, metadata in arrays.items():
             by_image = metadata.inner is not None or name in PER_IMAGE
@@ -85,16 +88,16 @@ def _finished_shards(files: StoreFiles, group: str, markers: ArrayMetadata | Non
 
 def _read_markers(files: StoreFiles, group: str, markers: ArrayMetadata) -> Iterator[bool]:
     for file in markers.files:
-        data = files.read(f"{group}/{PER_IMAGE[-1]}/{file}")
         try:
+            data = files.read(f"{group}/{PER_IMAGE[-1]}/{file}", file_limit(markers))
             yield data is not None and bool(decode_chunk(data, markers).any())
-        except ChunkError:
+        except (ChunkError, ClasslensError):
             yield False
 
 
 def _is_whole(files: StoreFiles, damage: Damage, metadata: ArrayMetadata, required: bool) -> bool:
     try:
-        data = files.read(damage.key)
+        data = files.read(damage.key, file_limit(metadata))
         if data is None:
             return not required
         check_file(data, metadata)

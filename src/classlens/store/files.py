@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -24,18 +26,23 @@ class StoreFiles:
         names = [entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "directory"]
         return sorted(names)
 
-    def read(self, key: str) -> bytes | None:
-        """The bytes of a file; None where it is missing. Raises ClasslensError for a link, a device or a pipe."""
+    def read(self, key: str, limit: int = MAX_METADATA) -> bytes | None:
+        """The bytes of a file; None where it is missing.
+
+        Raises ClasslensError for a link, a device or a pipe, and for a local file of more than ``limit`` bytes.
+        """
         if self._local:
-            require_regular(self._url, self._url, key, MAX_METADATA if key.endswith(METADATA) else None)
+            require_regular(self._url, self._url, key, limit)
         with suppress(FileNotFoundError, NotADirectoryError):
             return bytes(self._system.cat_file(f"{self._root}/{key}"))
         return None
 
     def remove(self, key: str) -> None:
-        """Remove a file."""
+        """Remove a file, or a folder in its place; a link is removed, not followed."""
+        path = f"{self._root}/{key}"
+        folder = self._system.isdir(path) and not (self._local and os.path.islink(path))
         with suppress(FileNotFoundError):
-            self._system.rm_file(f"{self._root}/{key}")
+            self._system.rm(path, recursive=folder)
 
     def group(self, name: str) -> dict[str, Any] | None:
         """Attributes of a group; None for what is no group. Raises ClasslensError for those of another form."""
@@ -63,5 +70,11 @@ class StoreFiles:
 
         zarr reads them side by side, and prints all errors but the first.
         """
-        for name in self.folders(group):
-            self.array(group, name)
+        arrays = {name: self.array(group, name) for name in self.folders(group)}
+        for name in self.missing_coordinates(group, arrays):
+            raise damaged(self._url, f"{group}/{name}/{METADATA}")
+
+    def missing_coordinates(self, group: str, arrays: Mapping[str, ArrayMetadata]) -> list[str]:
+        """Sorted names of the coordinates that a complete group has by its attributes and dims, but not as arrays."""
+        named = str((self.group(group) or {})["coordinates"]).split()
+        return sorted({*named, *(dim for array in arrays.values() for dim in array.dims)} - set(arrays))

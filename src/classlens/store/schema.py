@@ -42,7 +42,7 @@ class Schema:
         sizes: size of each dim.
         variables: the arrays by name.
         chunked: dims that one chunk holds completely; a chunk holds one index of every other dim but ``image``.
-        coords: coordinates of the dims.
+        coords: coordinates; every dim has one of its name.
         attrs: attributes of the group.
     """
 
