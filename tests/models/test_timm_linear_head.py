@@ -109,7 +109,32 @@ def bias_that_does_not_fit(path: Path) -> Any:
     return path
 
 
+def of_dtype(dtype: torch.dtype, name: str) -> Any:
+    def write(path: Path) -> Any:
+        tensors = {"weight": torch.ones(5, 24), "bias": torch.ones(5)}
+        save_file({**tensors, name: tensors[name].to(dtype)}, path)
+        return path
+
+    return write
+
+
+def torch_file(weight: Tensor) -> Any:
+    def write(path: Path) -> Any:
+        torch.save({"weight": weight}, path.with_suffix(".pth"))
+        return path.with_suffix(".pth")
+
+    return write
+
+
 BAD = {
+    "whole numbers": (of_dtype(torch.int64, "weight"), "has a weight of int64: expected float16, .* or float64"),
+    "a bias of flags": (of_dtype(torch.bool, "bias"), "has a bias of bool"),
+    "complex numbers": (of_dtype(torch.complex64, "weight"), "has a weight of complex64"),
+    "eight bits": (of_dtype(torch.float8_e5m2, "weight"), "has a weight of float8_e5m2"),
+    "sparse": (torch_file(torch.ones(5, 24).to_sparse()), "has a weight of sparse_coo"),
+    "no values": (torch_file(torch.ones(5, 24, device="meta")), "has a weight of meta"),
+    "not finite": (torch_file(torch.full((5, 24), torch.nan)), "not finite"),
+    "no classes": (torch_file(torch.ones(0, 24)), "holds 1 tensors: expected the weight"),
     "another width": (lambda path: linear(30), "takes 30 numbers: expected 24"),
     "a file of a whole model": (three_tensors, "holds 3 tensors"),
     "a bias that does not fit": (bias_that_does_not_fit, r"bias of shape \[4\] for 5 classes"),
@@ -122,6 +147,16 @@ def test_a_head_that_does_not_fit(kind: str, tmp_path: Path) -> None:
     make, reason = BAD[kind]
     with pytest.raises(ClasslensError, match=reason):
         classlens.load(backbone_of("vit_small_patch16_dinov3"), head=make(tmp_path / "head.safetensors"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_head_keeps_all_its_digits(dtype: torch.dtype, tmp_path: Path) -> None:
+    weight = torch.randn(5, 24, dtype=torch.float64).to(dtype)
+    save_file({"weight": weight}, tmp_path / "head.safetensors")
+    lens = classlens.load(backbone_of("vit_small_patch16_dinov3"), head=tmp_path / "head.safetensors")
+    own: Any = lens.view.module
+    assert own.head.weight.dtype == torch.float64
+    assert torch.equal(own.head.weight, weight.double())
 
 
 def test_a_head_in_the_place_of_two() -> None:

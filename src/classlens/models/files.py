@@ -11,7 +11,8 @@ from torch import Tensor
 
 from classlens.errors import ClasslensError
 
-_FLOATS = (torch.float32, torch.float64)
+_SINGLE = (torch.float32, torch.float64)
+HALF_TO_DOUBLE = (torch.float16, torch.bfloat16, *_SINGLE)
 
 
 def require_file(path: str | os.PathLike[str], label: str, *, largest: int | None = None) -> None:
@@ -30,11 +31,14 @@ def require_file(path: str | os.PathLike[str], label: str, *, largest: int | Non
         )
 
 
-def require_floats(label: str, **tensors: Tensor) -> None:
-    """Raises ClasslensError unless the tensors hold finite numbers of 32 or 64 bits."""
+def require_floats(label: str, *, dtypes: tuple[torch.dtype, ...] = _SINGLE, **tensors: Tensor) -> None:
+    """Raises ClasslensError unless the tensors hold finite numbers, each in its place, of one of the dtypes."""
     for name, value in tensors.items():
-        if value.dtype not in _FLOATS:
-            shown = str(value.dtype).removeprefix("torch.")
-            raise ClasslensError(f"{label} has a {name} of {shown}: expected float32 or float64; make it anew")
+        if value.dtype not in dtypes or value.layout != torch.strided or value.is_meta:
+            kind = value.dtype if value.dtype not in dtypes else "meta" if value.is_meta else value.layout
+            found, *expected, last = (str(name).removeprefix("torch.") for name in (kind, *dtypes))
+            raise ClasslensError(
+                f"{label} has a {name} of {found}: expected {', '.join(expected)} or {last}; make it anew"
+            )
         if not bool(torch.isfinite(value).all()):
             raise ClasslensError(f"{label} holds numbers that are not finite: make it anew")

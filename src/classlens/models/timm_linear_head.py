@@ -14,6 +14,7 @@ from classlens.core.space import ClassSpace
 from classlens.core.steps import detached
 from classlens.errors import ClasslensError
 from classlens.models.adapter import LibraryModel
+from classlens.models.files import HALF_TO_DOUBLE, require_floats
 from classlens.models.timm_blocks import timm_norm_maps
 from classlens.models.timm_models import class_space, describe_model, find_spec, pooled_tokens
 from classlens.models.torch_layers import Refuse
@@ -92,7 +93,7 @@ def _readouts(module: LinearHead, backbone: Any, pool: str, prefix: int, refuse:
 
 def _read_head(path: str | Path) -> nn.Linear:
     state = read_state(path)
-    weights = [key for key, value in state.items() if value.ndim == 2]
+    weights = [key for key, value in state.items() if value.ndim == 2 and value.numel()]
     if len(weights) != 1 or len(state) > 2:
         raise ClasslensError(
             f"head {str(path)!r} holds {len(state)} tensors: expected the weight [classes, width] of one linear layer, "
@@ -100,7 +101,10 @@ def _read_head(path: str | Path) -> nn.Linear:
         )
     weight = state[weights[0]]
     bias = next((value for key, value in state.items() if key != weights[0]), None)
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    require_floats(
+        f"head {str(path)!r}", dtypes=HALF_TO_DOUBLE, weight=weight, **({} if bias is None else {"bias": bias})
+    )
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=weight.dtype)
     if bias is not None and bias.shape != linear.bias.shape:
         raise ClasslensError(
             f"head {str(path)!r} has a bias of shape {list(bias.shape)} for {weight.shape[0]} classes: give one number "

@@ -35,6 +35,10 @@ def _number(high: int, low: int = 0) -> Callable[[object], bool]:
     return lambda value: type(value) is int and low <= value <= high
 
 
+def _grid(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_number(2**7, low=1), value))
+
+
 _COUNT = _number(MAX_LENGTH)
 
 ATTRIBUTES: Mapping[str, Callable[[object], bool]] = {
@@ -54,12 +58,12 @@ ATTRIBUTES: Mapping[str, Callable[[object], bool]] = {
     "memories": _truth,
     "model": _text,
     "num_classes": _number(MAX_CLASSES, low=1),
-    "permutations": _COUNT,
+    "permutations": _number(2**16),
     "pooling": _text_or_none,
     "seed": _number(2**128),
     "sites": _texts,
     "split": _text_or_none,
-    "steps": lambda value: value == "all" or _COUNT(value),
+    "steps": lambda value: value == "all" or _number(MAX_LENGTH, low=2)(value),
     "threads": _COUNT,
     "transform": _text,
     "transform_text": _text,
@@ -70,10 +74,13 @@ ATTRIBUTES: Mapping[str, Callable[[object], bool]] = {
 """Attributes of the root."""
 
 GROUP_ATTRIBUTES: Mapping[str, Callable[[object], bool]] = {
+    "blocks": _number(2**12),
     "condition": _text,
     "coordinates": _text,
     "decoder": _text,
     "doubled": _truth,
+    "drawn": _truth,
+    "grid": _grid,
     "method": _text,
     "metric": _text,
     "mosaics": _truth,

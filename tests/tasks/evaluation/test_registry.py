@@ -15,8 +15,10 @@ from classlens import Lens, Statistics, evaluate
 from classlens.cli import app
 from classlens.tasks.evaluation.cascade import Cascade
 from classlens.tasks.evaluation.image_batch import EvaluationSettings
+from classlens.tasks.evaluation.metric import MetricAxes
 from classlens.tasks.evaluation.mosaics import mosaic
 from classlens.tasks.evaluation.registry import METRICS
+from classlens.tasks.evaluation.schema import group_schema
 from tests import zoo
 from tests.refusals import refused
 from tests.tasks.evaluation.batches import batch_of, lens_of, method_of
@@ -28,16 +30,14 @@ import numpy as np
 
 from classlens.store.schema import Variable
 from classlens.tasks.evaluation.curves import mean
-from classlens.tasks.evaluation.metric import Metric, MetricSchema
+from classlens.tasks.evaluation.metric import Metric
 
 
 class Concentration(Metric):
     label = "Concentration"
     about = "largest share of a token in the absolute importance"
+    variables = {"share": Variable(("image",), np.dtype("float32"), np.nan, about)}
     measures = {"largest_share": "concentration, largest share"}
-
-    def schema(self, lens, tokens, importance, settings):
-        return MetricSchema({"share": Variable(("image",), np.dtype("float32"), np.nan, self.about)}, {}, {})
 
     def measure(self, batch, importance):
         maps = batch.maps(importance).abs()
@@ -66,12 +66,12 @@ def test_arrays_follow_the_schema_and_tables_the_labels(name: str) -> None:
     )
     assert metric.applies_to(importance)
     arrays = metric.measure(batch, importance)
-    schema = metric.schema(lens, lens.view.tokens((24, 16)), importance, settings)
-    assert arrays.keys() == schema.variables.keys()
-    for key, variable in schema.variables.items():
+    schema = group_schema(metric, MetricAxes((3, 2), 3, False, settings), np.arange(4).astype(str))
+    assert arrays.keys() == metric.variables.keys()
+    for key, variable in metric.variables.items():
         assert arrays[key].shape == (4, *(schema.sizes[dim] for dim in variable.dims[1:]))
         assert arrays[key].dtype == variable.dtype
-    data = xr.Dataset({key: (schema.variables[key].dims, values) for key, values in arrays.items()}, schema.coords)
+    data = xr.Dataset({key: (metric.variables[key].dims, values) for key, values in arrays.items()}, schema.coords)
     scores = list(metric.scores(data, Statistics(resamples=10)))
     assert [score.measure for score in scores] == list(metric.measures)
     assert {score.images for score in scores} == {4}

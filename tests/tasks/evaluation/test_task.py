@@ -45,6 +45,9 @@ def test_schema_of_a_group(lens: Lens) -> None:
         "method": "class_gradient:loss=logit",
         "mosaics": False,
         "doubled": False,
+        "grid": [3, 2],
+        "blocks": len(lens.view.blocks),
+        "drawn": False,
     }
     blank = schema.blank(2)
     assert (blank["label"].tolist(), blank["correct"].tolist()) == ([-1, -1], [[[-1] * 3] * 2] * 2)

@@ -10,8 +10,6 @@ import xarray as xr
 
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
-from classlens.lens.lens import Lens
-from classlens.models.view import Tokens
 from classlens.store.schema import Variable
 from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatch, Importance
 
@@ -51,19 +49,28 @@ class CurveAxes(NamedTuple):
     unit_range: bool = True
 
 
-class MetricSchema(NamedTuple):
-    """Arrays that a metric writes for one importance; ``sizes`` and ``coords`` are of all dims but ``image``."""
+class MetricAxes(NamedTuple):
+    """All that the coordinates of a metric depend on.
 
-    variables: Mapping[str, Variable]
-    sizes: Mapping[str, int]
-    coords: Mapping[str, Array]
+    Args:
+        grid: rows and columns of the image tokens of an image, or of a mosaic.
+        blocks: number of blocks of the model.
+        drawn: whether the maps of the importance are random orders.
+        settings: settings of metrics.
+    """
+
+    grid: tuple[int, int]
+    blocks: int
+    drawn: bool
+    settings: EvaluationSettings
 
 
 class Metric(ABC):
     """A measure of faithfulness.
 
-    Class attributes: ``label`` is the title of its table, ``about`` one line for help and documentation. ``measures``
-    and ``curves`` label the rows of its two tables by their names there, and ``curve_axes`` the axes of its curves.
+    Class attributes: ``label`` is the title of its table, ``about`` one line for help and documentation. ``variables``
+    are the arrays of its values by name; the first dim of each is ``image``. ``measures`` and ``curves`` label the rows
+    of its two tables by their names there, and ``curve_axes`` the axes of its curves.
     ``images`` says whether it is measured on single images or on mosaics of four. ``needs_masks`` and
     ``needs_random_twin`` say what data and model must have. ``rounding_error`` marks a metric whose scores are rounding
     errors, shown as powers of ten.
@@ -71,6 +78,7 @@ class Metric(ABC):
 
     label: ClassVar[str]
     about: ClassVar[str]
+    variables: ClassVar[Mapping[str, Variable]]
     measures: ClassVar[Mapping[str, str]]
     curves: ClassVar[Mapping[str, str]] = {}
     curve_axes: ClassVar[CurveAxes | None] = None
@@ -83,9 +91,9 @@ class Metric(ABC):
         """Whether the metric is defined for an importance."""
         return True
 
-    @abstractmethod
-    def schema(self, lens: Lens, tokens: Tokens, importance: Importance, settings: EvaluationSettings) -> MetricSchema:
-        """The arrays of the metric; the first dim of every variable is ``image``."""
+    def coords(self, axes: MetricAxes) -> dict[str, Array]:
+        """The coordinate of every dim of its arrays but ``image``; none by default."""
+        return {}
 
     @abstractmethod
     def measure(self, batch: ImageBatch, importance: Importance) -> dict[str, Array]:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from classlens.core.stats import Statistics
-from classlens.errors import ClasslensError, cause
 from classlens.explain.registry import METHODS
 from classlens.store.open_store import group_names, open_group
+from classlens.store.schema import MEASURED
 from classlens.tasks.evaluation.registry import METRICS
+from classlens.tasks.evaluation.schema import require_group
 from classlens.tasks.evaluation.stored_ranks import STORED_RANK
 from classlens.tasks.evaluation.task import split_group
 
@@ -25,25 +26,16 @@ def tables(store: str, statistics: Statistics) -> tuple[pd.DataFrame, pd.DataFra
     scores, curves = [], []
     for group in sorted(group_names(store), key=_rank):
         name, method = split_group(group)
-        data = open_group(store, group)
-        if "measured" not in data:  # an unfinished group of a killed run
+        data, metric = open_group(store, group), METRICS[name]
+        require_group(store, group, data, metric)
+        # A mosaic with an unreadable quarter has no labels.
+        void = data["label"].values < 0 if data.attrs["mosaics"] else False
+        data = data.isel(image=(data["measured"].values == MEASURED) & ~np.asarray(void)).load()
+        if not data.sizes["image"]:
             continue
-        try:
-            # A mosaic with an unreadable quarter has no labels.
-            void = data["label"].values < 0 if data.attrs["mosaics"] else False
-            data = data.isel(image=(data["measured"].values == 1) & ~np.asarray(void)).load()
-            if not data.sizes["image"]:
-                continue
-            keys = {"model": data.attrs["model"], "method": method, "metric": name}
-            scores += [keys | score._asdict() for score in METRICS[name].scores(data, statistics)]
-            curves += [keys | point._asdict() for point in METRICS[name].points(data, statistics)]
-        except ClasslensError:
-            raise
-        except (KeyError, IndexError, TypeError, ValueError) as error:  # arrays of another form
-            raise ClasslensError(
-                f"group {group!r} of store {store!r} is not as `classlens evaluate` writes it ({cause(error)}): "
-                "evaluate into another --out"
-            ) from None
+        keys = {"model": data.attrs["model"], "method": method, "metric": name}
+        scores += [keys | score._asdict() for score in metric.scores(data, statistics)]
+        curves += [keys | point._asdict() for point in metric.points(data, statistics)]
     columns = ["model", "method", "metric"]
     return (
         pd.DataFrame(scores, columns=[*columns, "measure", "value", "low", "high", "images", "better"]),

@@ -15,13 +15,12 @@ from classlens.engine.model_source import ModelSource
 from classlens.engine.task import Job
 from classlens.forward.run import run
 from classlens.lens.lens import Lens
-from classlens.store.schema import Schema, Variable
+from classlens.store.schema import Schema
 from classlens.tasks.evaluation.cascade import Cascade
 from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatch, Importance
-from classlens.tasks.evaluation.metric import Metric
+from classlens.tasks.evaluation.metric import Metric, MetricAxes
 from classlens.tasks.evaluation.mosaics import QUARTERS, mosaic
-
-_LABEL = Variable(("image",), np.dtype("int32"), -1, "class of the data set; -1 for an image without a label")
+from classlens.tasks.evaluation.schema import group_schema
 
 
 def group_name(metric: str, text: str) -> str:
@@ -82,17 +81,10 @@ class EvaluationTask:
         metric, importance = self.pairs[group]
         times = 2 if self.mosaics and self.doubled else 1
         tokens = lens.view.tokens((times * self.shape[1], times * self.shape[2]))
-        arrays = metric.schema(lens, tokens, importance, self.settings)
-        coords = {dim: (dim, values) for dim, values in arrays.coords.items()}
+        axes = MetricAxes(tokens.grid, len(lens.view.blocks), importance.drawn, self.settings)
         name, text = split_group(group)
         attrs = {"metric": name, "method": text, "mosaics": self.mosaics, "doubled": self.doubled}
-        return Schema(
-            {"image": len(names), **arrays.sizes},
-            {"label": _LABEL, **arrays.variables},
-            frozenset(arrays.sizes),
-            {"image": ("image", names), **coords},
-            attrs,
-        )
+        return group_schema(metric, axes, names, attrs)
 
     def measurer(self, job: Job) -> EvaluationMeasurer:
         """Load the model; the random twin is loaded when a metric first needs it."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from classlens.core.stats import Statistics
 from classlens.tasks.evaluation.image_batch import EvaluationSettings
+from classlens.tasks.evaluation.metric import MetricAxes
 from classlens.tasks.evaluation.metrics.removal import Removal, auc_reference, both_orders, numbers_kept
 from tests import zoo
 from tests.forward.slow import Changes, slow
@@ -54,8 +55,8 @@ def test_random_orders_are_the_same_for_all_images_and_from_recorded_seeds() -> 
     lens, pixels, target = lens_of(), zoo.pixels(NAME, 2), zoo.targets(2)
     random = method_of("random")
     settings = EvaluationSettings(permutations=3, seed=4)
-    schema = Removal().schema(lens, lens.view.tokens((24, 16)), random, settings)
-    assert schema.coords["order"].tolist() == ["random 4", "random 5", "random 6"]
+    orders = Removal().coords(MetricAxes((3, 2), 3, True, settings))["order"]
+    assert orders.tolist() == ["random 4", "random 5", "random 6"]
     correct = Removal().measure(batch_of(lens, pixels, target, settings=settings), random)["correct"]
     for number in range(3):
         order = torch.randperm(6, generator=torch.Generator().manual_seed(4 + number)).tolist()

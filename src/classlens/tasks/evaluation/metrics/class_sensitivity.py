@@ -10,13 +10,11 @@ import xarray as xr
 
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
-from classlens.lens.lens import Lens
-from classlens.models.view import Tokens
 from classlens.store.schema import Variable
 from classlens.tasks.evaluation.correlation import CORRELATION_NOTE, rank_correlation
 from classlens.tasks.evaluation.curves import mean
-from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatch, Importance
-from classlens.tasks.evaluation.metric import Metric, MetricSchema, Score
+from classlens.tasks.evaluation.image_batch import ImageBatch, Importance
+from classlens.tasks.evaluation.metric import Metric, Score
 
 
 class ClassSensitivity(Metric):
@@ -28,15 +26,11 @@ class ClassSensitivity(Metric):
 
     label = "Class sensitivity"
     about = "one minus the rank correlation of the maps of two classes"
+    variables = {"correlation": Variable(("image",), np.dtype("float32"), np.nan, CORRELATION_NOTE)}
     measures = {"score": "class sensitivity"}
 
     def applies_to(self, importance: Importance) -> bool:
         return importance.live and not importance.drawn
-
-    def schema(self, lens: Lens, tokens: Tokens, importance: Importance, settings: EvaluationSettings) -> MetricSchema:
-        return MetricSchema(
-            {"correlation": Variable(("image",), np.dtype("float32"), np.nan, CORRELATION_NOTE)}, {}, {}
-        )
 
     def measure(self, batch: ImageBatch, importance: Importance) -> dict[str, Array]:
         # Drawn by the index of the image, so that the other class does not depend on the batch.

@@ -9,12 +9,10 @@ import xarray as xr
 
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
-from classlens.lens.lens import Lens
-from classlens.models.view import Tokens
 from classlens.store.schema import Variable
 from classlens.tasks.evaluation.curves import mean
-from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatch, Importance
-from classlens.tasks.evaluation.metric import Metric, MetricSchema, Score
+from classlens.tasks.evaluation.image_batch import ImageBatch, Importance
+from classlens.tasks.evaluation.metric import Metric, Score
 
 
 class Completeness(Metric):
@@ -25,15 +23,16 @@ class Completeness(Metric):
 
     label = "Completeness"
     about = "difference between the sum of all contributions and the logit"
+    variables = {
+        "missing": Variable(
+            ("image",), np.dtype("float32"), np.nan, "|embed + attention + mlp + bias - logit|, in logits"
+        )
+    }
     measures = {"missing_logits": "attribution, missing logits"}
     rounding_error = True
 
     def applies_to(self, importance: Importance) -> bool:
         return importance.complete
-
-    def schema(self, lens: Lens, tokens: Tokens, importance: Importance, settings: EvaluationSettings) -> MetricSchema:
-        note = "|embed + attention + mlp + bias - logit|, in logits"
-        return MetricSchema({"missing": Variable(("image",), np.dtype("float32"), np.nan, note)}, {}, {})
 
     def measure(self, batch: ImageBatch, importance: Importance) -> dict[str, Array]:
         parts = batch.trace.attribution(batch.target)

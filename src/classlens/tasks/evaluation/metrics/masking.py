@@ -13,12 +13,10 @@ from torch.nn import functional as F
 
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
-from classlens.lens.lens import Lens
-from classlens.models.view import Tokens
 from classlens.store.schema import Variable
 from classlens.tasks.evaluation.curves import ACCURACY_AXES, DIRECTIONS, accuracies, areas, trapezoid
-from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatch, Importance
-from classlens.tasks.evaluation.metric import CurvePoint, Metric, MetricSchema, Score
+from classlens.tasks.evaluation.image_batch import ImageBatch, Importance
+from classlens.tasks.evaluation.metric import CurvePoint, Metric, MetricAxes, Score
 
 # Masked shares of the pixels, in tenths.
 _TENTHS = range(10)
@@ -38,6 +36,14 @@ class Masking(Metric):
 
     label = "Masking"
     about = "accuracy as pixels are painted over in order of importance"
+    variables = {
+        "correct": Variable(
+            ("image", "order", "masked"),
+            np.dtype("int8"),
+            -1,
+            "1 where the prediction is correct with this share of the pixels masked, -1 without a class",
+        )
+    }
     measures = {"negative_auc": "masking, least first, AUC", "positive_auc": "masking, most first, AUC"}
     curves = {
         "negative": "pixels masked, least important first",
@@ -45,15 +51,8 @@ class Masking(Metric):
     }
     curve_axes = ACCURACY_AXES
 
-    def schema(self, lens: Lens, tokens: Tokens, importance: Importance, settings: EvaluationSettings) -> MetricSchema:
-        note = "1 where the prediction is correct with this share of the pixels masked, -1 without a class"
-        correct = Variable(("image", "order", "masked"), np.dtype("int8"), -1, note)
-        masked = np.array([tenth / 10 for tenth in _TENTHS])
-        return MetricSchema(
-            {"correct": correct},
-            {"order": len(DIRECTIONS), "masked": len(masked)},
-            {"order": np.array(DIRECTIONS), "masked": masked},
-        )
+    def coords(self, axes: MetricAxes) -> dict[str, Array]:
+        return {"order": np.array(DIRECTIONS), "masked": np.array([tenth / 10 for tenth in _TENTHS])}
 
     def measure(self, batch: ImageBatch, importance: Importance) -> dict[str, Array]:
         pixels = batch.pixels

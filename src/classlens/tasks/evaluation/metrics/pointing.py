@@ -10,12 +10,10 @@ import xarray as xr
 
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
-from classlens.lens.lens import Lens
-from classlens.models.view import Tokens
 from classlens.store.schema import Variable
 from classlens.tasks.evaluation.curves import mean
-from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatch, Importance
-from classlens.tasks.evaluation.metric import Metric, MetricSchema, Score
+from classlens.tasks.evaluation.image_batch import ImageBatch, Importance
+from classlens.tasks.evaluation.metric import Metric, Score
 from classlens.tasks.evaluation.mosaics import QUARTERS, quarters
 
 
@@ -30,15 +28,19 @@ class Pointing(Metric):
 
     label = "Pointing"
     about = "share of positive importance in the right quarter of a mosaic of four classes"
+    variables = {
+        "share": Variable(
+            ("image",),
+            np.dtype("float32"),
+            np.nan,
+            "share of the positive importance for the image's class inside its quarter of the mosaic",
+        )
+    }
     measures = {"share_inside": "pointing, share inside"}
     images = "mosaic"
 
     def applies_to(self, importance: Importance) -> bool:
         return importance.live  # a store holds maps of single images only
-
-    def schema(self, lens: Lens, tokens: Tokens, importance: Importance, settings: EvaluationSettings) -> MetricSchema:
-        note = "share of the positive importance for the image's class inside its quarter of the mosaic"
-        return MetricSchema({"share": Variable(("image",), np.dtype("float32"), np.nan, note)}, {}, {})
 
     def measure(self, batch: ImageBatch, importance: Importance) -> dict[str, Array]:
         """The batch holds mosaics, and four classes in a row for each of them."""

@@ -9,13 +9,11 @@ import xarray as xr
 
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics, estimate
-from classlens.lens.lens import Lens
-from classlens.models.view import Tokens
 from classlens.store.schema import Variable
 from classlens.tasks.evaluation.correlation import CORRELATION_NOTE, rank_correlation
 from classlens.tasks.evaluation.curves import mean
-from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatch, Importance
-from classlens.tasks.evaluation.metric import CurveAxes, CurvePoint, Metric, MetricSchema, Score
+from classlens.tasks.evaluation.image_batch import ImageBatch, Importance
+from classlens.tasks.evaluation.metric import CurveAxes, CurvePoint, Metric, MetricAxes, Score
 
 
 class Randomization(Metric):
@@ -27,6 +25,9 @@ class Randomization(Metric):
 
     label = "Randomization"
     about = "rank correlation of maps while weights become random, head first"
+    variables = {
+        "correlation": Variable(("image", "randomized"), np.dtype("float32"), np.nan, CORRELATION_NOTE),
+    }
     measures = {
         "correlation_head_random": "correlation, head random",
         "correlation_all_random": "correlation, all random",
@@ -40,12 +41,9 @@ class Randomization(Metric):
     def applies_to(self, importance: Importance) -> bool:
         return importance.live and not importance.drawn
 
-    def schema(self, lens: Lens, tokens: Tokens, importance: Importance, settings: EvaluationSettings) -> MetricSchema:
-        stages = len(lens.view.blocks) + 2
-        correlation = Variable(("image", "randomized"), np.dtype("float32"), np.nan, CORRELATION_NOTE)
-        return MetricSchema(
-            {"correlation": correlation}, {"randomized": stages}, {"randomized": np.arange(1, stages + 1)}
-        )
+    def coords(self, axes: MetricAxes) -> dict[str, Array]:
+        stages = axes.blocks + 2
+        return {"randomized": np.arange(1, stages + 1)}
 
     def measure(self, batch: ImageBatch, importance: Importance) -> dict[str, Array]:
         maps, cascade = batch.maps(importance), batch.cascade()

@@ -14,12 +14,11 @@ from torch import Tensor
 
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
-from classlens.lens.lens import Lens
 from classlens.models.view import Tokens
 from classlens.store.schema import Variable
 from classlens.tasks.evaluation.curves import ACCURACY_AXES, DIRECTIONS, Area, Floats, accuracies, areas, trapezoid
-from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatch, Importance
-from classlens.tasks.evaluation.metric import CurvePoint, Metric, MetricSchema, Score
+from classlens.tasks.evaluation.image_batch import ImageBatch, Importance
+from classlens.tasks.evaluation.metric import CurvePoint, Metric, MetricAxes, Score
 
 
 class Removal(Metric):
@@ -34,6 +33,14 @@ class Removal(Metric):
 
     label = "Removal"
     about = "accuracy as tokens are removed in order of importance (the paper's measure)"
+    variables = {
+        "correct": Variable(
+            ("image", "order", "kept"),
+            np.dtype("int8"),
+            -1,
+            "1 where the prediction is correct with this number of image tokens kept, -1 without a class",
+        )
+    }
     measures = {
         "negative_auc_reference": "removal, least first, AUC as published",
         "negative_auc": "removal, least first, AUC",
@@ -46,16 +53,13 @@ class Removal(Metric):
     }
     curve_axes = ACCURACY_AXES
 
-    def schema(self, lens: Lens, tokens: Tokens, importance: Importance, settings: EvaluationSettings) -> MetricSchema:
-        orders = _order_names(importance, settings)
-        numbers = numbers_kept(tokens.grid[0] * tokens.grid[1], settings.steps)
-        note = "1 where the prediction is correct with this number of image tokens kept, -1 without a class"
-        correct = Variable(("image", "order", "kept"), np.dtype("int8"), -1, note)
-        return MetricSchema(
-            {"correct": correct},
-            {"order": len(orders), "kept": len(numbers)},
-            {"order": np.array(orders), "kept": numbers},
-        )
+    def coords(self, axes: MetricAxes) -> dict[str, Array]:
+        settings, (rows, columns) = axes.settings, axes.grid
+        orders = [f"random {settings.seed + number}" for number in range(settings.permutations)]
+        return {
+            "order": np.array(orders if axes.drawn else DIRECTIONS),
+            "kept": numbers_kept(rows * columns, settings.steps),
+        }
 
     def measure(self, batch: ImageBatch, importance: Importance) -> dict[str, Array]:
         tokens = batch.trace.recording.tokens
@@ -115,12 +119,6 @@ def auc_reference(numbers: Int[ndarray, " kept"]) -> Area:
         return shares
 
     return area
-
-
-def _order_names(importance: Importance, settings: EvaluationSettings) -> list[str]:
-    if importance.drawn:
-        return [f"random {settings.seed + number}" for number in range(settings.permutations)]
-    return list(DIRECTIONS)
 
 
 def _orders(batch: ImageBatch, importance: Importance, tokens: Tokens) -> Int[Tensor, "image order token"]:

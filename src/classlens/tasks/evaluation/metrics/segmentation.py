@@ -11,15 +11,14 @@ from numpy import ndarray
 
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics, bootstrap
-from classlens.lens.lens import Lens
-from classlens.models.view import Tokens
 from classlens.store.schema import Variable
 from classlens.tasks.evaluation.curves import Floats, mean
-from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatch, Importance
-from classlens.tasks.evaluation.metric import Metric, MetricSchema, Score
+from classlens.tasks.evaluation.image_batch import ImageBatch, Importance
+from classlens.tasks.evaluation.metric import Metric, MetricAxes, Score
 from classlens.tasks.evaluation.metrics.masking import upsample
 
 _PARTS = ("background", "class")
+_COUNT, _SCORE = np.dtype("int32"), np.dtype("float32")
 
 
 class Segmentation(Metric):
@@ -34,6 +33,13 @@ class Segmentation(Metric):
 
     label = "Segmentation"
     about = "pixel accuracy, mIoU and mAP of maps against masks of the class"
+    variables = {
+        "hits": Variable(("image",), _COUNT, -1, "pixels where map and mask agree"),
+        "pixels": Variable(("image",), _COUNT, -1, "pixels of known class"),
+        "intersection": Variable(("image", "part"), _COUNT, -1, "pixels of this part in map and mask"),
+        "union": Variable(("image", "part"), _COUNT, -1, "pixels of this part in map or mask"),
+        "average_precision": Variable(("image",), _SCORE, np.nan, "average precision over class and background"),
+    }
     measures = {
         "pixel_accuracy": "segmentation, pixel accuracy",
         "mean_iou": "segmentation, mIoU",
@@ -41,16 +47,8 @@ class Segmentation(Metric):
     }
     needs_masks = True
 
-    def schema(self, lens: Lens, tokens: Tokens, importance: Importance, settings: EvaluationSettings) -> MetricSchema:
-        count, score = np.dtype("int32"), np.dtype("float32")
-        variables = {
-            "hits": Variable(("image",), count, -1, "pixels where map and mask agree"),
-            "pixels": Variable(("image",), count, -1, "pixels of known class"),
-            "intersection": Variable(("image", "part"), count, -1, "pixels of this part in map and mask"),
-            "union": Variable(("image", "part"), count, -1, "pixels of this part in map or mask"),
-            "average_precision": Variable(("image",), score, np.nan, "average precision over class and background"),
-        }
-        return MetricSchema(variables, {"part": len(_PARTS)}, {"part": np.array(_PARTS)})
+    def coords(self, axes: MetricAxes) -> dict[str, Array]:
+        return {"part": np.array(_PARTS)}
 
     def measure(self, batch: ImageBatch, importance: Importance) -> dict[str, Array]:
         maps = upsample(batch.maps(importance), batch.grid, batch.size).flatten(1).numpy()
