@@ -22,7 +22,8 @@ def store(tmp_path: Path) -> Store:
     store = create_store(str(tmp_path / "run.zarr"), {"model": "tiny", "versions": {"torch": "2.6"}})
     for seed, name in enumerate(("no_cls", "clean")):
         store.add_group(name, schema())
-        store.write(name, 0, part(values(seed=seed), slice(0, 64)), {3: "damaged"})
+        content = 2**60 + np.arange(64)
+        store.write(name, 0, part(values(seed=seed), slice(0, 64)), {3: "damaged"}, content)
     store.write_parameters({"agreement": (("block",), np.arange(3.0))}, {"block": ("block", np.arange(3))})
     return store
 
@@ -89,6 +90,43 @@ def test_one_group_has_the_attributes_of_the_store(store: Store) -> None:
     data = open_group(store.url, "no_cls")
     assert isinstance(data, xr.Dataset)
     assert (data.attrs["model"], data.attrs["note"]) == ("tiny", "for tests")
+
+
+def test_a_tree_as_netcdf(store: Store, tmp_path: Path) -> None:
+    """Everything, with every type and attribute, in a format with groups."""
+    pytest.importorskip("h5netcdf")
+    tree = open_store(store.url)
+    tree.to_netcdf(tmp_path / "run.nc", engine="h5netcdf")
+    with xr.open_datatree(tmp_path / "run.nc", engine="h5netcdf") as copy:
+        assert copy.attrs == tree.attrs
+        assert list(copy.children) == list(tree.children)
+        for name, node in tree.children.items():
+            _require_equal(copy[name].to_dataset(), node.to_dataset())
+            assert {key: value.dtype for key, value in copy[name].items() if value.dtype.kind in "iuf"} == {
+                key: value.dtype for key, value in node.items()
+            }
+
+
+def test_a_condition_as_netcdf_3(store: Store, tmp_path: Path) -> None:
+    """SciPy writes it: a format without groups and 64-bit numbers, such as hashes of images."""
+    clean = open_store(store.url)["clean"].to_dataset()
+    with pytest.raises(ValueError, match="could not safely cast array from int64"):
+        clean.to_netcdf(tmp_path / "clean.nc", engine="scipy")
+    clean.drop_vars("content").to_netcdf(tmp_path / "clean.nc", engine="scipy")
+    with xr.open_dataset(tmp_path / "clean.nc", engine="scipy") as copy:
+        _require_equal(copy.load(), clean.drop_vars("content"))
+
+
+def _require_equal(copy: xr.Dataset, original: xr.Dataset) -> None:
+    assert set(copy.variables) == set(original.variables)
+    for name, variable in original.variables.items():
+        assert copy[name].dims == variable.dims
+        assert copy[name].attrs == variable.attrs
+        if variable.dtype.kind in "iuf":
+            np.testing.assert_array_equal(copy[name].values, variable.values)
+        else:
+            assert list(map(str, copy[name].values)) == list(map(str, variable.values))
+    assert copy.attrs == original.attrs
 
 
 def test_paths_and_urls(store: Store, tmp_path: Path) -> None:

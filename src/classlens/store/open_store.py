@@ -28,7 +28,7 @@ def open_store(store: AnyPath) -> xr.DataTree:
         An ``xarray.DataTree``. Values are read on access, one site and block at little cost. Pending and skipped images
         hold fill values (-1, NaN); the variable ``measured`` is 0 for pending images, 1 for measured and 2 for skipped
         ones. Attributes of the root name the model, its weights, the data, the transform and the versions (as JSON), in
-        types that ``to_netcdf`` takes.
+        types that ``to_netcdf`` takes (with h5netcdf or netCDF4; SciPy writes one node without ``content``).
 
     Raises:
         ClasslensError: the path holds no store of classlens, or one that is not as classlens writes it. Values that are
