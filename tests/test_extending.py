@@ -76,17 +76,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         write(f"photos/cat/{number}.png")
         write(f"photos/dog/{number}.png")
     (tmp_path / "classes.txt").write_text("cat\ndog\n", encoding="utf-8")
-    rows = ["#Image CLASS-ID SPECIES BREED ID"]
-    for number in range(3):
-        for species, breed in ((1, "Abyssinian"), (2, "beagle")):
-            rows.append(f"{breed}_{number} {species} {species} 1")
-            write(f"pets-data/images/{breed}_{number}.jpg")
-            trimap = np.full((32, 32), 2, dtype=np.uint8)
-            trimap[8:24, 8:24], trimap[12:20, 12:20] = 3, 1
-            path = tmp_path / f"pets-data/annotations/trimaps/{breed}_{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(trimap).save(path)
-    (tmp_path / "pets-data/annotations/test.txt").write_text("\n".join(rows), encoding="utf-8")
+    birds = tmp_path / "birds-data"
+    names = [f"00{species}.Bird/{number}" for species in (1, 2) for number in range(3)]
+    for name in names:
+        write(f"birds-data/images/{name}.jpg")
+        annotators = np.zeros((32, 32), dtype=np.uint8)
+        annotators[8:24, 8:24], annotators[12:20, 12:20] = 102, 255
+        path = birds / f"segmentations/{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(annotators).save(path)
+    rows = {"images.txt": [f"{number} {name}.jpg" for number, name in enumerate(names)]}
+    rows["train_test_split.txt"] = [f"{number} {int(number == 0)}" for number in range(len(names))]
+    for file, lines in rows.items():
+        (birds / file).write_text("\n".join(lines), encoding="utf-8")
     yield tmp_path
     for name in set(sys.modules) - modules:  # modules of the example, which other examples may name alike
         if getattr(sys.modules[name], "__file__", None) and str(tmp_path) in str(sys.modules[name].__file__):
@@ -142,10 +144,10 @@ def test_a_metric(example: Callable[[str], Any], registries: dict[str, Registry[
 
 def test_a_layout(example: Callable[[str], Any], registries: dict[str, Registry[Any]]) -> None:
     dataset = example("layout")["dataset"]
-    assert dataset.names[:2] == ("images/Abyssinian_0.jpg", "images/Abyssinian_1.jpg")
+    assert dataset.names[:2] == ("images/001.Bird/1.jpg", "images/001.Bird/2.jpg")
     assert dataset.mask(0).sum() == 64
     assert dataset.ignored(0).sum() == 256 - 64
-    check_known(registries["layouts"], "layouts", "pets")
+    check_known(registries["layouts"], "layouts", "birds")
 
 
 def test_a_model_family(example: Callable[[str], Any], registries: dict[str, Registry[Any]], folder: Path) -> None:

@@ -89,6 +89,9 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
         file = folder / "data" / ("cat" if number % 2 else "dog") / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (32, 32), (60 * number, 9, 99)).save(file)
+        mask = folder / "masks" / file.relative_to(folder / "data")
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (32, 32), 1).save(mask)
     lens, pixels = classlens.load("builtin:cifar10"), torch.randn(2, 3, 32, 32)
     trace, view = lens.trace(pixels), lens.view
     block, readout, space = view.blocks[0], view.readouts[0], view.space
@@ -100,7 +103,9 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
     classlens.measure(lens, data, store, sites="mlp_out")
     states, last = torch.randn(2, 4), torch.randn(1, 65, 128)
     outs = iter(range(10**6))
+    masks = {"masks": folder / "masks", "mask_values": "object=1"}
     selection = {"split": None, "label_column": None, "limit": 2, "shuffle": False}
+    no_masks = {"masks": None, "mask_values": None}
     run = {"seed": 0, "batch_size": 1, "workers": 0, "skip_bad": False, "engine": "local", "cluster": None}
     load: dict[str, Any] = {
         "checkpoint": None,
@@ -111,7 +116,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
     }
     load |= {"device": None, "dtype": None, "pretrained": True, "img_size": None, "crop_pct": None, "mean": None}
     load |= {"std": None, "interpolation": None, "multi_label": None, "transform": None}
-    test = {"test_split": None, "test_per_class": 1, "test_limit": None}
+    test = {"test_masks": None, "mask_values": None, "test_split": None, "test_per_class": 1, "test_limit": None}
     train = {"train_split": None, "train_per_class": None, "train_limit": 2}
 
     def to_new(function: Callable[..., object], ending: str = "") -> Callable[..., object]:
@@ -189,6 +194,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
                 "spec": f"folder:{folder}/data",
                 "split": None,
                 "label_column": None,
+                **masks,
                 "per_class": None,
                 "limit": None,
                 "seed": None,
@@ -256,12 +262,12 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
         "measure": (
             to_new(classlens.measure),
             {"model": lens, "data": data, "conditions": "clean", "sites": "mlp_out", "memories": False}
-            | {"tuned_lens": None, "probes": None, "per_class": None, **selection, **run},
+            | {"tuned_lens": None, "probes": None, "per_class": None, **selection, **no_masks, **run},
         ),
         "evaluate": (
             to_new(classlens.evaluate),
             {"model": lens, "data": data, "methods": "random", "metrics": "removal", "steps": 2, "permutations": 1}
-            | {"ranks": None, "per_class": 1, "statistics": None, **selection, **run},
+            | {"ranks": None, "per_class": 1, "statistics": None, **selection, **no_masks, **run},
         ),
         "probe": (
             to_new(classlens.probe),

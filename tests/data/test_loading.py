@@ -20,7 +20,11 @@ from tests.data.pictures import folder, imagenet_s
 
 
 def reader(
-    spec: str, size: tuple[int, int] = (16, 16), mask_grid: tuple[int, int] = (1, 1), *, ignore_unknown: bool = False
+    spec: str,
+    size: tuple[int, int] = (16, 16),
+    mask_grid: tuple[int, int] | None = None,
+    *,
+    ignore_unknown: bool = False,
 ) -> ImageReader:
     return ImageReader(open_dataset(spec), Preprocessing(paper_transform(size)), (3, *size), mask_grid, ignore_unknown)
 

@@ -164,7 +164,9 @@ class MeasuredStore:
         if need.twin_parameters and (parameters is None or "random_init" not in parameters["weights"].values):
             return "the random twin's parameters were not measured: measure a model by its name with --memories"
         if need.masks and not self._has_masks(group):
-            return "the images have no masks: measure a data set that has them, such as --data imagenet-s:ROOT"
+            return (
+                "the images have no masks: measure them with --masks, or data that has masks, such as imagenet-s:ROOT"
+            )
         if need.cls and not len(self._positions["cls"]):
             return "the model has no [CLS] token"
         if need.labels and not bool((group["label"].values >= 0).any()):

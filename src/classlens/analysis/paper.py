@@ -51,6 +51,8 @@ def reproduce(
     checkpoints: Mapping[str, Path] | None = None,
     per_class: int | None = PER_CLASS,
     split: str | None = None,
+    masks: Sequence[str | os.PathLike[str] | None] = (),
+    mask_values: str | None = None,
     memories: bool = True,
     removal: bool = False,
     ranks: Mapping[str, str | os.PathLike[str]] | None = None,
@@ -73,6 +75,8 @@ def reproduce(
         stores: folder of the stores.
         checkpoints: weight files by model.
         per_class, split, memories, options: as for ``classlens.measure``.
+        masks: folder of masks of each data set, or None for its own; none at all when left out.
+        mask_values: what the values of these masks mean.
         removal: also token removal by importance, for models with published values: some hundred forward passes an
             image.
         ranks: by model, a store of ``classlens.probe`` of the same images, for token removal by probe importance.
@@ -81,7 +85,7 @@ def reproduce(
         report_analysis: called with the model, the images analyzed and the images of its store.
 
     Raises:
-        ClasslensError: no model could be measured, or a data set cannot be opened.
+        ClasslensError: no model could be measured, or a data set or its masks cannot be opened.
     """
     names = list(MODELS if models == "all" else dict.fromkeys([models] if isinstance(models, str) else models))
     checkpoints, ranks = dict(checkpoints or {}), dict(ranks or {})
@@ -94,7 +98,16 @@ def reproduce(
     if ranks and not removal:
         raise ClasslensError("ranks were given without token removal, which they are for: add --removal")
     require_libraries()
-    datasets = [open_dataset(spec, split=split, per_class=per_class) for spec in data]
+    if masks and len(masks) != len(data):
+        raise ClasslensError(
+            f"{len(masks)} folders of masks were given for {len(data)} data sets: give one for each, or 'none'"
+        )
+    if mask_values is not None and not any(masks):
+        raise ClasslensError(f"mask values {mask_values!r} were given without masks: give their folder too")
+    datasets = [
+        open_dataset(spec, split=split, per_class=per_class, masks=folder, mask_values=mask_values if folder else None)
+        for spec, folder in zip(data, masks or [None] * len(data), strict=True)
+    ]
     measured: list[str] = []
     problems: dict[str, str] = {}
     scores: dict[str, pd.DataFrame] = {}

@@ -134,6 +134,14 @@ Limit = Annotated[int | None, typer.Option(help="Maximum number of images, sprea
 LabelColumn = Annotated[
     str | None, typer.Option(help="Column of a .csv or hf: table that has the classes; none for images without labels.")
 ]
+Masks = Annotated[
+    Path | None,
+    typer.Option(help="Folder of masks of the class, named as the images, ending in .png, .bmp or .npy."),
+]
+MaskValues = Annotated[
+    str | None,
+    typer.Option(help='Meaning of the values of masks: "object=1,3 ignore=255", or in colors as "object=#ff0000".'),
+]
 Shuffle = Annotated[bool, typer.Option("--shuffle", help="Draw images with --seed; else the first in order of names.")]
 TunedLensFile = Annotated[Path | None, typer.Option(help="File of `classlens tune`, for the condition tuned_lens.")]
 Ram = Annotated[str, typer.Option(help="RAM beside the model, such as 8GB.")]

@@ -45,6 +45,8 @@ def probe(
     test_limit: Annotated[
         int | None, typer.Option(help="Maximum number of test images, spread evenly over classes.")
     ] = None,
+    test_masks: options.Masks = None,
+    mask_values: options.MaskValues = None,
     label_column: options.LabelColumn = None,
     shuffle: options.Shuffle = False,
     seed: Annotated[int, typer.Option(help="Random seed of samples.")] = 0,
@@ -85,6 +87,8 @@ def probe(
             test_split=test_split,
             test_per_class=test_per_class,
             test_limit=test_limit,
+            test_masks=test_masks,
+            mask_values=mask_values,
             label_column=label_column,
             shuffle=shuffle,
             seed=seed,

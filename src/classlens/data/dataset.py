@@ -78,6 +78,7 @@ class Dataset:
         source: where the images come from.
         positions: ``[image]``, position of each image in ``source``.
         note: what a reader of results should know about the choice of images.
+        masks: what the values of masks of one's own mean (see ``open_dataset``); empty for those of the layout.
 
     Examples:
         >>> from classlens import open_dataset
@@ -93,6 +94,7 @@ class Dataset:
     source: Source
     positions: Array
     note: str = ""
+    masks: str = ""
 
     @classmethod
     def whole(
@@ -153,6 +155,17 @@ class Dataset:
         chosen = chosen.astype(np.int64)
         names = tuple(self.names[index] for index in chosen)
         return replace(self, names=names, labels=self.labels[chosen], positions=self.positions[chosen])
+
+    @property
+    def missing_masks(self) -> tuple[str, ...]:
+        """Names of images that lack a mask beside others that have one, where the folder of masks tells it."""
+        missing = getattr(self.source, "missing", frozenset())
+        return tuple(name for name, at in zip(self.names, self.positions.tolist(), strict=True) if at in missing)
+
+    @property
+    def unknown_is_context(self) -> bool:
+        """Whether tokens that the mask leaves open count as context, as published for ImageNet-S."""
+        return bool(getattr(self.source, "unknown_is_context", False))
 
     @property
     def class_counts(self) -> dict[str, int]:

@@ -11,12 +11,13 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
@@ -36,7 +37,8 @@ class Batch:
     """Consecutive images of a data set. An unreadable image is black and has an entry in ``problems``.
 
     ``shows_class``: int8 ``[image, mask position]``, 1 where the mask shows the class, 0 where it does not, -1 without
-    a mask. ``content``: int64 ``[image]``, which tells versions of the images apart.
+    a mask. ``content``: int64 ``[image]``, which tells versions of the images apart. ``mask_problems``: why a mask
+    cannot be used; its image counts as one without a mask.
     """
 
     images: range
@@ -46,6 +48,7 @@ class Batch:
     shows_class: Array
     problems: dict[int, str]
     content: Array
+    mask_problems: dict[int, str] = field(default_factory=dict)
 
     @property
     def pixels(self) -> Tensor:
@@ -65,44 +68,58 @@ class ImageReader:
         dataset: the images.
         preprocessing: from a picture to pixels.
         shape: shape of the pixels of one image.
-        mask_grid: rows and columns of the positions at which masks are sampled, such as the token grid.
+        mask_grid: rows and columns of the positions at which masks are sampled, such as the token grid; None for no
+            masks.
         ignore_unknown: mark positions that the mask leaves open with -1 in place of 0.
     """
 
     dataset: Dataset
     preprocessing: Preprocessing
     shape: tuple[int, ...]
-    mask_grid: tuple[int, int]
+    mask_grid: tuple[int, int] | None
     ignore_unknown: bool = False
 
     def batch(self, images: range) -> Batch:
         """The pixels and masks of some images."""
         pixels = np.zeros((len(images), *self.shape), dtype=np.float32)
-        shows_class = np.full((len(images), self.mask_grid[0] * self.mask_grid[1]), -1, dtype=np.int8)
-        problems = {}
+        shows_class = np.full((len(images), int(np.prod(self.mask_grid or 1))), -1, dtype=np.int8)
+        problems, mask_problems = dict[int, str](), dict[int, str]()
         for row, index in enumerate(images):
             try:
-                pixels[row] = self._pixels(index).numpy()
-                self._read_mask(index, shows_class[row])
+                picture = self.dataset.picture(index)
+                pixels[row] = self._pixels(index, picture).numpy()
             except ClasslensError as error:
                 pixels[row] = 0
                 problems[index] = str(error)
+                continue
+            try:
+                self._read_mask(index, picture, shows_class[row])
+            except ClasslensError as error:
+                mask_problems[index] = str(error)
         positions = self.dataset.positions[images.start : images.stop]
         content = [self.dataset.source.content(int(position)) for position in positions]  # right after decoding: cached
-        return Batch(images, pixels, shows_class, problems, np.array(content, dtype=np.int64))
+        return Batch(images, pixels, shows_class, problems, np.array(content, dtype=np.int64), mask_problems)
 
-    def _read_mask(self, index: int, shows_class: Array) -> None:
-        mask = self.dataset.mask(index) if self.dataset.has_masks else None
+    def _read_mask(self, index: int, picture: Image.Image, shows_class: Array) -> None:
+        if self.mask_grid is None or not self.dataset.has_masks:
+            return
+        mask = self.dataset.mask(index)
         if mask is None:
             return
-        shows_class[:] = token_mask(mask, self.preprocessing.transform, self.mask_grid)
+        size = (picture.height, picture.width)
+        if mask.shape != size:
+            raise ClasslensError(
+                f"the mask of image {self.dataset.names[index]!r} is {mask.shape[0]}×{mask.shape[1]} pixels, and the "
+                f"upright image {size[0]}×{size[1]} (height × width): expected one size; give the mask of this image"
+            )
         ignored = self.dataset.ignored(index) if self.ignore_unknown else None
+        shows_class[:] = token_mask(mask, self.preprocessing.transform, self.mask_grid)
         if ignored is not None:
             shows_class[token_mask(ignored, self.preprocessing.transform, self.mask_grid)] = -1
 
-    def _pixels(self, index: int) -> Tensor:
+    def _pixels(self, index: int, picture: Image.Image) -> Tensor:
         name = self.dataset.names[index]
-        pixels = self.preprocessing(self.dataset.picture(index), name)
+        pixels = self.preprocessing(picture, name)
         if tuple(pixels.shape) != self.shape:
             raise ClasslensError(
                 f"the transform makes {list(pixels.shape)} of image {name!r}, but {list(self.shape)} of others: images "

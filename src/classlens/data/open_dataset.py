@@ -9,10 +9,11 @@ from difflib import get_close_matches
 
 import numpy as np
 
-from classlens.core.arguments import AtLeast1, Seed, checked
+from classlens.core.arguments import AnyPath, AtLeast1, Seed, checked
 from classlens.core.arrays import Array
 from classlens.core.home import with_home
 from classlens.data.dataset import Dataset
+from classlens.data.own_masks import with_masks
 from classlens.data.registry import LAYOUTS
 from classlens.errors import ClasslensError
 
@@ -24,6 +25,8 @@ def open_dataset(
     *,
     split: str | None = None,
     label_column: str | None = None,
+    masks: AnyPath | None = None,
+    mask_values: str | None = None,
     per_class: AtLeast1 | None = None,
     limit: AtLeast1 | None = None,
     seed: Seed | None = None,
@@ -35,6 +38,11 @@ def open_dataset(
         split: such as ``"validation"``; each layout has its own default.
         label_column: column of a table (``list:`` with a ``.csv``, ``hf:``) that has the classes; ``"none"`` for
             images without labels. By default the one named ``label``, ``class``, ``category`` or ``target``.
+        masks: folder of masks that show where the class is, in place of those of the layout: files of the same relative
+            path as the images, with the ending ``.png``, ``.bmp`` or ``.npy``. A mask has the size of its image.
+        mask_values: what the values of ``masks`` mean, such as ``"object=1,3 ignore=255"``, or in colors as
+            ``"object=#ff0000"``. Other values are background, unless ``background=`` names those. When left out, 0 is
+            background, and 1 or 255 is the object.
         per_class: maximum number of images per class.
         limit: maximum number of images, spread evenly over the classes; applied after ``per_class``.
         seed: random seed of the sample; the first images in order of names when left out. The order of names is kept.
@@ -43,13 +51,17 @@ def open_dataset(
         A ``Dataset``.
 
     Raises:
-        ClasslensError: an unknown layout, a root that does not fit the layout, or a data set without images.
+        ClasslensError: an unknown layout, a root that does not fit the layout, a data set without images, or masks of
+            none of them.
 
     Examples:
         >>> from classlens import open_dataset
         >>> open_dataset("imagenet-s:/data", split="validation", per_class=5)  # doctest: +SKIP
         >>> open_dataset("folder:photos", limit=100, seed=0)  # doctest: +SKIP
+        >>> open_dataset("folder:photos", masks="trimaps", mask_values="object=1 ignore=3")  # doctest: +SKIP
     """
+    if mask_values is not None and masks is None:
+        raise ClasslensError(f"mask values {mask_values!r} were given without masks: give their folder too")
     name, _, root = spec.partition(":")
     if name not in LAYOUTS or not root:
         known = ", ".join(f"{layout}:" for layout in LAYOUTS)
@@ -69,7 +81,8 @@ def open_dataset(
     if per_class is not None and seed is None and dataset.classes:
         published = layout.published_sample(dataset, per_class)
         dataset, per_class = (dataset, per_class) if published is None else (published, None)
-    return sample_images(dataset, per_class=per_class, limit=limit, seed=seed)
+    dataset = sample_images(dataset, per_class=per_class, limit=limit, seed=seed)
+    return dataset if masks is None else with_masks(dataset, masks, mask_values)
 
 
 @checked

@@ -63,6 +63,7 @@ class MeasureResult:
         note: remark on the number of images; empty where there is none.
         classes: number of images by class of the data, in order.
         unlabeled: number of images without a label, for which the predicted class stands in.
+        unmasked: number of images measured without a mask, in data that has masks.
     """
 
     store: str
@@ -74,6 +75,7 @@ class MeasureResult:
     note: str = ""
     classes: Mapping[str, int] = field(default_factory=dict)
     unlabeled: int = 0
+    unmasked: int = 0
 
 
 class Tracker:

@@ -66,24 +66,32 @@ class Runner:
     def fill(self, partition: Partition, batches: Iterator[Batch], store: Store) -> Steps:
         """Measure a partition and write it, from time to time and at its end, also where that comes early.
 
-        Raises ClasslensError for an unreadable image, unless such are skipped; the images before it are written first.
+        Raises ClasslensError for an unreadable image or mask, unless such are skipped; the images before it are written
+        first.
         """
         with _Unsaved(store) as unsaved:
             for images, groups in partition.batches:
                 batch = next(batches)
-                problems = batch.problems if self.job.skip_bad else {}
-                count = len(images) if self.job.skip_bad or not batch.problems else min(batch.problems) - images.start
+                stops = {} if self.job.skip_bad else batch.mask_problems | batch.problems
+                count = min(stops) - images.start if stops else len(images)
+                skipped = dict[int, str]()
                 for number, (group, arrays) in enumerate(self._measured(batch, groups), start=1):
                     found = {name: values[:count] for name, values in arrays.items()}
+                    problems = {} if stops else self._problems(batch, group)
+                    skipped |= problems
                     unsaved.add(group, _Part(images[:count], found, problems, batch.content[:count]))
                     if number < len(groups):
                         yield Step(0, 0, len(images) * number / len(groups))
                 if count < len(images):
+                    without = "leaves it out" if images[count] in batch.problems else "goes on without this mask"
                     raise ClasslensError(
-                        f"{batch.problems[images[count]]}; all before it is saved, and --skip-bad (skip_bad=True) "
-                        "leaves it out"
+                        f"{stops[images[count]]}; all before it is saved, and --skip-bad (skip_bad=True) {without}"
                     )
-                yield Step(len(images), len(problems))
+                yield Step(len(images), len(skipped))
+
+    def _problems(self, batch: Batch, group: str) -> dict[int, str]:
+        """Why a group has no values of some images; what an image is without its mask, other groups measure."""
+        return batch.mask_problems | batch.problems if self.job.task.needs_masks(group) else batch.problems
 
     def _measured(self, batch: Batch, groups: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Array]]]:
         """Values that the measurer yields; between two groups torch has the threads of the caller."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -70,22 +71,25 @@ class Selection:
 
     split: str | None = None
     label_column: str | None = None
+    masks: str | os.PathLike[str] | None = None
+    mask_values: str | None = None
     per_class: int | None = None
     limit: int | None = None
     shuffle: bool = False
 
     def open(self, data: str | Dataset, seed: int) -> Dataset:
-        """The images; raises ClasslensError for a ``Dataset``, which is open already, with a split or a column."""
+        """The images; raises ClasslensError for a ``Dataset``, which is open already, with a split, column or masks."""
+        opening = ("split", "label_column", "masks", "mask_values")
         sample: dict[str, Any] = {
             "per_class": self.per_class,
             "limit": self.limit,
             "seed": seed if self.shuffle else None,
         }
         if not isinstance(data, Dataset):
-            return open_dataset(str(data), split=self.split, label_column=self.label_column, **sample)
-        for name, given in (("split", self.split), ("label_column", self.label_column)):
-            if given is not None:
-                raise ClasslensError(f"{name} {given!r} goes with the name of data: give it to open_dataset")
+            return open_dataset(str(data), **{name: getattr(self, name) for name in opening}, **sample)
+        for name in opening:
+            if (given := getattr(self, name)) is not None:
+                raise ClasslensError(f"{name} {str(given)!r} goes with the name of data: give it to open_dataset")
         return sample_images(data, **sample)
 
 
@@ -157,6 +161,15 @@ class Session:
         """Raises ClasslensError for data without labels."""
         if not (self.labels >= 0).any():
             raise ClasslensError(f"data {self.dataset.spec!r} has no labels, which {purpose}: give labeled images")
+
+    def require_masks(self) -> None:
+        """Raises ClasslensError before the run for images without a mask of one's own, unless such are skipped."""
+        missing = self.dataset.missing_masks
+        if missing and not self.options.skip_bad:
+            raise ClasslensError(
+                f"{len(missing):,} of {len(self.dataset):,} images have no mask, such as {missing[0]!r}: add "
+                "theirs, or measure these without by --skip-bad (skip_bad=True)"
+            )
 
     def settings(self, **task: Any) -> dict[str, Any]:
         """What a resumed run must repeat; ``task`` holds settings of the task.

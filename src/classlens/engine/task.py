@@ -69,13 +69,17 @@ class Task(Protocol):
         ...
 
     @property
-    def mask_grid(self) -> tuple[int, int]:
-        """Rows and columns of the positions at which masks are sampled; (1, 1) for a task without masks."""
+    def mask_grid(self) -> tuple[int, int] | None:
+        """Rows and columns of the positions at which masks are sampled; None for a task without masks."""
         ...
 
     @property
     def ignore_unknown(self) -> bool:
         """Whether positions that the mask leaves open are marked with -1."""
+        ...
+
+    def needs_masks(self, group: str) -> bool:
+        """Whether a group has no values for an image without a mask."""
         ...
 
     def measurer(self, job: Job) -> Measurer:

@@ -252,6 +252,18 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
+def stored_size(path: str | os.PathLike[str]) -> tuple[tuple[int, int], Image.Transpose | None]:
+    """Height and width of a file's pixels before ``open_picture`` turns them upright, and how it does.
+
+    Sizes of 0 for a file that is no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return (image.height, image.width), _turn(image)
+    except Exception:  # as in _reporting_failures, which reports it where the pixels are read
+        return (0, 0), None
+
+
 def _rgb(image: Image.Image, label: str) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16") or image.mode == "F":
         return Image.fromarray(_scaled(np.asarray(image), image, label)).convert("RGB")

@@ -55,6 +55,8 @@ ATTRIBUTES: Mapping[str, Callable[[object], bool]] = {
     "images": _COUNT,
     "labels": _text,
     "library": _text_or_none,
+    "mask_values": _text_or_none,
+    "masks": _text_or_none,
     "memories": _truth,
     "model": _text,
     "num_classes": _number(MAX_CLASSES, low=1),

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from classlens.data.dataset import Dataset
+from classlens.data.mask_files import MaskFiles
 from classlens.errors import ClasslensError
 from classlens.lens.images import check_prepared
 from classlens.lens.lens import Lens
@@ -45,7 +46,17 @@ def provenance(lens: Lens, dataset: Dataset, pixels: Tensor, *, batch_size: int,
         "seed": seed,
         "transform": transform_digest(pixels),
         "versions": versions(),
+        **_masks(dataset),
     }
+
+
+def _masks(dataset: Dataset) -> dict[str, str | None]:
+    """Masks of one's own, and what their values mean. Those of a layout are part of the content of its images."""
+    if not dataset.masks:
+        return {"masks": None, "mask_values": None}
+    assert isinstance(dataset.source, MaskFiles), "masks of one's own are files"
+    contents = map(dataset.source.mask_content, dataset.positions.tolist())
+    return {"masks": text_digest(map(str, contents)), "mask_values": dataset.masks}
 
 
 def description(lens: Lens, dataset: Dataset) -> dict[str, Any]:
@@ -93,6 +104,7 @@ DIGESTS = {
     "class_names": "other names of the classes, or in another order",
     "content": "other images of the same names",
     "transform": "another transform",
+    "masks": "other masks, or none",
 }
 """Settings that are kept as digests, in words."""
 

@@ -119,6 +119,11 @@ class Store:
         names, values = self.texts(group, "image") or [], np.asarray(self._array(group, name)[:])
         return {names[image]: int(values[image]) for image in finished}
 
+    def unfilled(self, group: str, name: str) -> int:
+        """Number of measured images whose values of an array are all below 0, as fill values are."""
+        below = (np.asarray(self._array(group, name)[:]) < 0).all(axis=1)
+        return int((below & (self.status(group) == MEASURED)).sum())
+
     def reset(self, group: str, shards: Iterable[int]) -> None:
         """Make the images of these shards pending."""
         with self._write_errors():

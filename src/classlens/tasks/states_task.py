@@ -27,8 +27,11 @@ class StatesTask:
 
     tokens: tuple[ProbeTokens, ...]
     groups: tuple[str, ...] = (STATES,)
-    mask_grid: tuple[int, int] = (1, 1)
+    mask_grid: None = None
     ignore_unknown: bool = False
+
+    def needs_masks(self, group: str) -> bool:
+        return False
 
     def measurer(self, job: Job) -> StatesMeasurer:
         return StatesMeasurer(self.tokens, job.source.lens.view)

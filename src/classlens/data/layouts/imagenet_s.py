@@ -19,6 +19,7 @@ from timm.data import ImageNetInfo
 from classlens.data.dataset import ClassName, Dataset, ImageFiles, data_root, file_content, read_text_file
 from classlens.data.layout import Layout
 from classlens.data.layouts.folder import image_paths
+from classlens.data.mask_files import turned_as
 from classlens.errors import ClasslensError, suggestion
 
 _FOLDER = "ImageNetS919"
@@ -43,6 +44,7 @@ class _Images:
     masks: Path | None
     ids: dict[str, int]
     has_masks: bool
+    unknown_is_context: bool = True
 
     def picture(self, position: int) -> Image.Image:
         return self.files.picture(position)
@@ -77,7 +79,7 @@ class _Images:
         except Exception:  # what Pillow's readers raise over a damaged file is not bounded
             raise ClasslensError(f"mask {str(path)!r} cannot be read: copy or download it again") from None
         ids: Int[np.ndarray, "height width"] = colors[..., 0] + 256 * colors[..., 1]
-        return ids
+        return turned_as(self.files.root / self.files.paths[position], ids)
 
 
 def read(spec: str, root: str, split: str | None) -> Dataset:

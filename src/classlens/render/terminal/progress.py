@@ -135,6 +135,9 @@ def _images(outcome: MeasureResult) -> Iterator[str]:
         some = "1 image has" if outcome.unlabeled == 1 else f"{outcome.unlabeled:,} images have"
         those = f"{some} no label" if counts else "The images have no labels"
         yield f"{those}: the class of interest is the one that the model predicts."
+    if outcome.unmasked:
+        some = "1 image was" if outcome.unmasked == 1 else f"{outcome.unmasked:,} images were"
+        yield f"{some} measured without a mask: what needs masks leaves them out."
 
 
 def _whole_cost(progress: Progress) -> str | None:

@@ -79,6 +79,8 @@ def evaluate(
     ranks: AnyPath | None = None,
     split: str | None = None,
     label_column: str | None = None,
+    masks: AnyPath | None = None,
+    mask_values: str | None = None,
     per_class: AtLeast1 | None = None,
     limit: AtLeast1 | None = None,
     shuffle: bool = False,
@@ -113,6 +115,8 @@ def evaluate(
             every probe and tuned lens are evaluated.
         split: split of the data, such as ``"validation"``.
         label_column: column of a table that has the classes, or ``"none"`` (see ``open_dataset``).
+        masks: folder of masks that show where the class is, with the paths of the images (see ``open_dataset``).
+        mask_values: what the values of ``masks`` mean, such as ``"object=1,3 ignore=255"`` (see ``open_dataset``).
         per_class: maximum number of images per class.
         limit: maximum number of images, spread evenly over the classes.
         shuffle: draw ``per_class`` and ``limit`` with ``seed``; the first images are taken otherwise.
@@ -159,7 +163,15 @@ def evaluate(
     begun = find_store(url)
     if begun is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ClasslensError(f"output {str(folder)!r} holds other files and no {STORE}: give an empty or new --out")
-    selection = Selection(split=split, label_column=label_column, per_class=per_class, limit=limit, shuffle=shuffle)
+    selection = Selection(
+        split=split,
+        label_column=label_column,
+        masks=masks,
+        mask_values=mask_values,
+        per_class=per_class,
+        limit=limit,
+        shuffle=shuffle,
+    )
     passes = 25 if steps == "all" else steps  # one pass of a curve is one of each number of tokens
     session = Session.start(
         model, data, selection, run, options, None if begun is None else begun.attributes, passes=passes
@@ -168,6 +180,8 @@ def evaluate(
     allowed, refused = select_importances(importances, session, ranks, all_methods=methods == "all")
     missing |= refused
     tasks = plan_tasks(chosen, allowed, settings, session, missing, all_metrics=metrics == "all")
+    if any(task.mask_grid for task, _ in tasks):
+        session.require_masks()
     extra = {"steps": settings.steps, "permutations": settings.permutations}
     with session.writable_store(url, "evaluate", session.settings(**extra)) as (store, renew):
         for task, _ in tasks:

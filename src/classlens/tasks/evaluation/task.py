@@ -67,9 +67,11 @@ class EvaluationTask:
         return tuple(self.pairs)
 
     @property
-    def mask_grid(self) -> tuple[int, int]:
-        masks = any(metric.needs_masks for metric, _ in self.pairs.values())
-        return (self.shape[1], self.shape[2]) if masks else (1, 1)
+    def mask_grid(self) -> tuple[int, int] | None:
+        return (self.shape[1], self.shape[2]) if any(map(self.needs_masks, self.groups)) else None
+
+    def needs_masks(self, group: str) -> bool:
+        return self.pairs[group][0].needs_masks
 
     def lens(self, source: ModelSource) -> Lens:
         """The model at the resolution of the images or mosaics."""

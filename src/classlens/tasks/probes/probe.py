@@ -77,6 +77,8 @@ def probe(
     test_split: str | None = None,
     test_per_class: AtLeast1 | None = None,
     test_limit: AtLeast1 | None = None,
+    test_masks: AnyPath | None = None,
+    mask_values: str | None = None,
     label_column: str | None = None,
     shuffle: bool = False,
     seed: Seed = 0,
@@ -114,6 +116,8 @@ def probe(
         test_split: split of the test data.
         test_per_class: maximum number of test images per class.
         test_limit: maximum number of test images, likewise.
+        test_masks: folder of masks of the test images that show where the class is (see ``open_dataset``).
+        mask_values: what the values of ``test_masks`` mean, such as ``"object=1,3 ignore=255"``.
         label_column: column of both tables that has the classes (see ``open_dataset``).
         shuffle: draw images with ``seed``; the first images are taken otherwise.
         seed: random seed of drawn samples.
@@ -156,7 +160,14 @@ def probe(
     )
     both: dict[str, Any] = {"label_column": label_column, "shuffle": shuffle}
     learned = Selection(split=train_split, per_class=train_per_class, limit=train_limit, **both)
-    tested = Selection(split=test_split, per_class=test_per_class, limit=test_limit, **both)
+    tested = Selection(
+        split=test_split,
+        masks=test_masks,
+        mask_values=mask_values,
+        per_class=test_per_class,
+        limit=test_limit,
+        **both,
+    )
     train_data, test_data = learned.open(train, seed), tested.open(test, seed)
     _check_apart(train_data, test_data)
     folder = Path(out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,8 @@ def measure(
     probes: AnyPath | None = None,
     split: str | None = None,
     label_column: str | None = None,
+    masks: AnyPath | None = None,
+    mask_values: str | None = None,
     per_class: AtLeast1 | None = None,
     limit: AtLeast1 | None = None,
     shuffle: bool = False,
@@ -79,6 +82,8 @@ def measure(
         probes: folder of ``classlens probe``, for the conditions ``probe``, ``probe_pooled`` and ``probe_logistic``.
         split: split of the data, such as ``"validation"``.
         label_column: column of a table that has the classes, or ``"none"`` (see ``open_dataset``).
+        masks: folder of masks that show where the class is, with the paths of the images (see ``open_dataset``).
+        mask_values: what the values of ``masks`` mean, such as ``"object=1,3 ignore=255"`` (see ``open_dataset``).
         per_class: maximum number of images per class.
         limit: maximum number of images, spread evenly over the classes.
         shuffle: draw ``per_class`` and ``limit`` with ``seed``; the first images are taken otherwise.
@@ -117,7 +122,15 @@ def measure(
     )
     url = as_url(out)
     begun = find_store(url)
-    selection = Selection(split=split, label_column=label_column, per_class=per_class, limit=limit, shuffle=shuffle)
+    selection = Selection(
+        split=split,
+        label_column=label_column,
+        masks=masks,
+        mask_values=mask_values,
+        per_class=per_class,
+        limit=limit,
+        shuffle=shuffle,
+    )
     session = Session.start(model, data, selection, run, options, None if begun is None else begun.attributes)
     decoders = Decoders.open(tuned_lens, probes, session.lens)
     return measure_session(session, url, conditions, sites, decoders, memories=memories)
@@ -141,14 +154,16 @@ def measure_session(
     if any(CONDITIONS[name].model == "random_twin" for name in chosen):
         session.source.random_twin(seed)  # a model without one is refused before anything is written
     axes = _axes(session, sites, memories=memories)
+    session.require_masks()
     settings = session.settings(sites=list(axes.all_sites), memories=memories)
     with session.writable_store(url, "measure", settings) as (store, renew):
         for name in chosen:
             _add_condition(store, name, session, axes, decoders)
         if memories and not store.has_parameters():
             _write_parameters(store, session)
-        task = TokenTask(chosen, axes, session.tokens, decoders, seed)
-        return session.fill([session.job(task, threads=store.attributes["threads"])], store, renew)
+        task = TokenTask(chosen, axes, session.tokens, decoders, seed, not dataset.unknown_is_context)
+        result = session.fill([session.job(task, threads=store.attributes["threads"])], store, renew)
+        return replace(result, unmasked=store.unfilled(chosen[0], "class_token") if dataset.has_masks else 0)
 
 
 def _add_condition(store: Store, name: str, session: Session, axes: Axes, decoders: Decoders) -> None:

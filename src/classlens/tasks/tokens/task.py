@@ -45,11 +45,14 @@ class TokenTask:
     tokens: Tokens
     decoders: Decoders
     seed: int
-    ignore_unknown: bool = False
+    ignore_unknown: bool = True
 
     @property
     def mask_grid(self) -> tuple[int, int]:
         return self.tokens.grid
+
+    def needs_masks(self, group: str) -> bool:
+        return CONDITIONS[group].needs_masks
 
     def measurer(self, job: Job) -> TokenMeasurer:
         """Load the models and tables of the conditions."""
@@ -102,7 +105,7 @@ class TokenMeasurer:
         # A mean over no token is not defined; without a mask the kept tokens are not known.
         void = ~kept[:, view.pooled].any(dim=1)
         if condition.needs_masks:
-            void |= torch.as_tensor((batch.shows_class < 0).any(axis=1))
+            void |= torch.as_tensor((batch.shows_class < 0).all(axis=1))
         with editing(view, condition.edits(kept | void[:, None])):
             try:
                 logits = self._reduce(subject, batch.pixels, target, collector, control)
@@ -139,8 +142,8 @@ class TokenMeasurer:
     def _kept_tokens(self, keeps: str, batch: Batch) -> Tensor:
         kept = torch.ones(len(batch.images), self._tokens.count, dtype=torch.bool)
         if keeps != "all":
-            shows_class = torch.as_tensor(batch.shows_class == 1)
-            kept[:, self._tokens.image] = shows_class if keeps == "class" else ~shows_class
+            # A token that the mask leaves open may show either, so no condition keeps it.
+            kept[:, self._tokens.image] = torch.as_tensor(batch.shows_class == (1 if keeps == "class" else 0))
         return kept
 
     def _blank(self, arrays: dict[str, Array], *, removed: Array, void: Array) -> None:

@@ -29,7 +29,7 @@ def check_conditions(
         if condition.needs_masks and not masks:
             raise ClasslensError(
                 f"condition {name!r} needs masks that show where the class is, which data {data!r} does not have: give "
-                "imagenet-s:ROOT with its segmentation, or leave the condition out"
+                "their folder (masks=, --masks) or data with masks, such as imagenet-s:ROOT, or leave the condition out"
             )
         if condition.needs_cls and "cls" not in view.prefix:
             raise ClasslensError(
