@@ -85,7 +85,7 @@ def test_all_that_three_stores_lack(tmp_path: Path) -> None:
     add = "condition {0} was not measured: add --conditions {0}".format
     neither = "neither condition {} nor {} was measured: add --conditions {},{}".format
     twin, removed = add("random_init"), neither(*ALL[4:], *ALL[4:])
-    masks = "the images have no masks: measure a data set that has them, such as --data imagenet-s:ROOT"
+    masks = "the images have no masks: measure them with --masks, or data that has masks, such as imagenet-s:ROOT"
     labels = "the images have no labels: measure a data set that has them"
     readings = (
         "neither condition tuned_lens nor probe nor probe_pooled nor probe_logistic was measured: add --conditions "

@@ -40,7 +40,7 @@ LACKING = {
     ),
     "masks": (
         Requirement(masks=True),
-        "the images have no masks: measure a data set that has them, such as --data imagenet-s:ROOT",
+        "the images have no masks: measure them with --masks, or data that has masks, such as imagenet-s:ROOT",
     ),
     "cls": (Requirement(cls=True), "the model has no [CLS] token"),
     "labels": (Requirement(labels=True), "the images have no labels: measure a data set that has them"),

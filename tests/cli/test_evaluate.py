@@ -33,7 +33,9 @@ def test_a_folder_of_results(data: str, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0].startswith("Measured 24 images (12 of all 24 as quarters of mosaics) in ")
-    assert "segmentation: not measured: the data has no masks that show where the class is" in lines
+    assert (
+        "segmentation: not measured: the data has no masks that show where the class is: give them (--masks)" in lines
+    )
     assert lines[-2:] == [f"Summary: {out}/results/summary.md", f"Curves: {out}/results/curves.png"]
     names = ["curves.csv", "curves.png", "curves.svg", "curves_randomization.png", "curves_randomization.svg"]
     assert sorted(path.name for path in (out / "results").iterdir()) == [

@@ -123,7 +123,7 @@ def test_the_place_of_a_mask(tmp_path: Path) -> None:
         np.save(path, values) if path.suffix == ".npy" else Image.fromarray(values).save(path)
     for place in ("masks", "masks/test"):
         data = open_dataset(spec, split="test", masks=tmp_path / place)
-        assert [int(np.flatnonzero(~data.mask(index).any(axis=1))[0]) for index in range(5)] == list(range(5))  # type: ignore[union-attr]
+        assert [int(np.flatnonzero(~data.mask(index).any(axis=1))[0]) for index in range(5)] == list(range(5))
     listed = tmp_path / "images/list.txt"
     listed.write_text("test/cat/a.jpg\n")
     data = open_dataset(f"list:{listed}", masks=tmp_path / "masks")

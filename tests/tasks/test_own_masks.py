@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,6 +55,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@cache
 def lens() -> Lens:
     return classlens.load(zoo.build("cls"), class_names=list(NAMES), transform=paper_transform((16, 16)))
 
@@ -64,13 +67,14 @@ def complete(root: Path) -> None:
 
 def run(root: Path, out: str = "run.zarr", masks: str = "masks", values: str = VALUES) -> classlens.MeasureResult:
     data = f"folder:{root / 'images'}"
-    given = {"masks": root / masks, "mask_values": values, "conditions": CONDITIONS, "skip_bad": True}
+    given: dict[str, Any] = {"masks": root / masks, "mask_values": values, "conditions": CONDITIONS, "skip_bad": True}
     return measure(lens(), data, root / out, **given, **LOCAL)
 
 
 def test_images_without_a_mask_that_fits(root: Path) -> None:
     """Unless they are skipped they stop the run; then only what needs masks leaves them out, and tells why."""
-    data, given = f"folder:{root / 'images'}", {"masks": root / "masks", "mask_values": VALUES, **LOCAL}
+    data = f"folder:{root / 'images'}"
+    given: dict[str, Any] = {"masks": root / "masks", "mask_values": VALUES, **LOCAL}
     says = ("1 of 6 images have no mask", "'frog/0005.png'", "--skip-bad")
     refused(lambda: measure(lens(), data, root / "run.zarr", **given), *says)
     assert not (root / "run.zarr").exists()
@@ -114,9 +118,8 @@ def test_tokens_that_the_mask_leaves_open(root: Path) -> None:
             kept = [True, *(token == flag for token in tokens)]
             assert found["kept"].values[image].tolist() == kept
             pixels = lens().preprocessing(open_dataset(f"folder:{root / 'images'}").picture(image), "")[None]
-            edited = lens()
-            with edited.edit(KeepTokens(torch.tensor(kept))):
-                assert found["prediction"].values[image] == edited.trace(pixels).recording.logits.argmax()
+            with lens().edit(KeepTokens(torch.tensor(kept))):
+                assert found["prediction"].values[image] == lens().trace(pixels).recording.logits.argmax()
 
 
 def test_a_store_keeps_its_masks(root: Path) -> None:
@@ -141,7 +144,7 @@ def test_a_store_keeps_its_masks(root: Path) -> None:
 def test_segmentation_of_images_with_masks(root: Path) -> None:
     """Pixels that count, by a loop over those of the masks; images without a mask that fits do not count."""
     data = f"folder:{root / 'images'}"
-    given = {"methods": ["random"], "masks": root / "masks", "mask_values": VALUES, **LOCAL}
+    given: dict[str, Any] = {"methods": ["random"], "masks": root / "masks", "mask_values": VALUES, **LOCAL}
     refused(lambda: evaluate(lens(), data, root / "out", metrics=["segmentation"], **given), "1 of 6 images")
     result = evaluate(lens(), data, root / "out", metrics=["segmentation"], skip_bad=True, **given)
     assert sorted(result.run.skipped) == ["dog/0004.png", "frog/0005.png"]
@@ -155,22 +158,32 @@ def test_segmentation_of_images_with_masks(root: Path) -> None:
     assert result.scores["images"].unique().tolist() == [4]
 
 
-def test_probes_and_the_paper_take_masks(root: Path) -> None:
-    """Both keep the class tokens of the images that they measure."""
+def test_probes_take_masks_of_the_test_images(root: Path) -> None:
     complete(root)
     folder(root / "train", 9, DATA_CLASSES)
-    data, masks = f"folder:{root / 'images'}", {"mask_values": VALUES}
-    train = {"sites": "resid_post", "tokens": "cls", **LOCAL}
-    probe(lens(), f"folder:{root / 'train'}", data, root / "probes", test_masks=root / "masks", **masks, **train)
+    data, train = f"folder:{root / 'images'}", f"folder:{root / 'train'}"
+    some: dict[str, Any] = {"sites": "resid_post", "tokens": "cls", "mask_values": VALUES, **LOCAL}
+    probe(lens(), train, data, root / "probes", test_masks=root / "masks", **some)
     found = open_group(root / "probes/probes.zarr", "probe")["class_token"].values
     assert found[1].tolist() == [-1, 1, 1, -1, -1]
-    quick = {"statistics": Statistics(permutations=9, resamples=9), "per_class": 1, "workers": 0}
-    models = ["builtin:cifar10"]
-    reproduction = reproduce([data], models, root / "stores", masks=[root / "masks"], memories=False, **masks, **quick)
-    conditions = set(reproduction.analysis.tables["context_removal"]["condition"])
-    assert conditions == {"context_removed", "class_removed"}
-    refused(lambda: reproduce([data, data], models, root, masks=[root / "masks"]), "1 folders of masks", "2 data sets")
-    refused(lambda: reproduce([data], models, root, masks=[None], **masks), "without masks")
+    refused(lambda: probe(lens(), train, data, root / "others", **some), "without masks")
+
+
+@pytest.mark.slow
+def test_the_paper_takes_masks(root: Path) -> None:
+    complete(root)
+    data, masks, models = f"folder:{root / 'images'}", root / "masks", ["builtin:cifar10"]
+    quick: dict[str, Any] = {"statistics": Statistics(permutations=9, resamples=9), "per_class": 1, "workers": 0}
+    given: dict[str, Any] = {"memories": False, "mask_values": VALUES, **quick}
+    tables = reproduce([data], models, root / "stores", masks=[masks], **given).analysis.tables
+    assert set(tables["context_removal"]["condition"]) == {"context_removed", "class_removed"}
+
+
+def test_the_paper_takes_one_folder_of_masks_for_each_data_set(root: Path) -> None:
+    data, masks, models = f"folder:{root / 'images'}", root / "masks", ["builtin:cifar10"]
+    refused(lambda: reproduce([data, data], models, root, masks=[masks]), "1 folders of masks", "2 data sets")
+    refused(lambda: reproduce([data], models, root, masks=[None], mask_values=VALUES), "without masks")
+    refused(lambda: reproduce([data], models, root, masks=[root / "none"]), "are no folder")
 
 
 def test_commands_take_masks(root: Path) -> None:

@@ -159,7 +159,7 @@ class Dataset:
     @property
     def missing_masks(self) -> tuple[str, ...]:
         """Names of images that lack a mask beside others that have one, where the folder of masks tells it."""
-        missing = getattr(self.source, "missing", frozenset())
+        missing: frozenset[int] = getattr(self.source, "missing", frozenset())
         return tuple(name for name, at in zip(self.names, self.positions.tolist(), strict=True) if at in missing)
 
     @property

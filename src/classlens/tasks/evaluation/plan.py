@@ -41,7 +41,7 @@ def _unavailable(metric: str, reason: str) -> ClasslensError:
 
 def _unmet_need(metric: Metric, session: Session) -> str | None:
     if metric.needs_masks and not session.dataset.has_masks:
-        return "the data has no masks that show where the class is, and none were given (--masks)"
+        return "the data has no masks that show where the class is: give them (--masks)"
     if metric.needs_random_twin:
         try:
             twin_of(session.source, session.options.seed)
