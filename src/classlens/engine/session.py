@@ -20,7 +20,7 @@ from classlens.data.dataset import Dataset
 from classlens.data.loading import batch_ranges
 from classlens.data.open_dataset import open_dataset, sample_images
 from classlens.engine import local, ray
-from classlens.engine.batch_size import BatchSize, choose_batch_size
+from classlens.engine.batch_size import BatchSize, Passes, choose_batch_size, one_pass
 from classlens.engine.model_source import Model, ModelSource
 from classlens.engine.progress import MeasureResult, Report, Tracker, no_report
 from classlens.engine.ray import Cluster
@@ -104,7 +104,7 @@ class Session:
         begun: Mapping[str, Any] | None = None,
         *,
         labeled: bool = True,
-        passes: int = 1,
+        passes: Passes = one_pass,
     ) -> None:
         """``begun``: settings of the resumed run, whose batch size ``"auto"`` keeps; ``labeled``: labels matter.
 
@@ -128,7 +128,7 @@ class Session:
         self.pixels: Tensor = transform_pixels(self.lens.preprocessing, self.lens.view)
         self.shape = tuple(self.pixels.shape)
         self.tokens: Tokens = self.lens.view.tokens((self.shape[1], self.shape[2]))
-        self.batch_size = choose_batch_size(options.batch_size, begun, self.lens.view, self.tokens.count, passes)
+        self.batch_size = choose_batch_size(options.batch_size, begun, self.lens.view, self.tokens, passes)
 
     @classmethod
     def start(
@@ -140,7 +140,7 @@ class Session:
         load_options: Mapping[str, Any],
         begun: Mapping[str, Any] | None = None,
         *,
-        passes: int = 1,
+        passes: Passes = one_pass,
     ) -> Session:
         """Open the data and load the model."""
         dataset = selection.open(data, options.seed)

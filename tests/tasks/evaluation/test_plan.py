@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,13 @@ import timm
 
 import classlens
 from classlens import Lens, evaluate
+from classlens.engine.batch_size import choose_batch_size
 from classlens.models.transforms import paper_transform
 from classlens.store.open_store import open_group
 from classlens.tasks.evaluation.evaluate import STORE
+from classlens.tasks.evaluation.image_batch import EvaluationSettings
+from classlens.tasks.evaluation.importance import parse_methods
+from classlens.tasks.evaluation.plan import most_passes
 from tests.data.pictures import folder, imagenet_s
 from tests.refusals import refused
 from tests.tasks.evaluation.runs import SETTINGS, tiny_lens
@@ -53,6 +58,21 @@ def test_all_metrics_of_data_with_masks_and_a_model_without_a_twin(tmp_path: Pat
     scores = result.scores[result.scores.metric == "segmentation"]
     assert set(scores["measure"]) == {"pixel_accuracy", "mean_iou", "mean_ap"}
     assert set(result.scores[result.scores.metric == "completeness"]["method"]) == {"logit_attribution"}
+
+
+def test_batches_are_small_where_an_image_takes_many_passes() -> None:
+    """What a stop loses, one metric of one method for a batch, takes about as long for every choice of metrics."""
+    view = classlens.load(timm.create_model("vit_tiny_patch16_224", pretrained=False).eval()).view
+    tokens = view.tokens((224, 224))
+
+    def size(metrics: list[str], methods: list[str], **settings: Any) -> int:
+        passes = partial(most_passes, metrics, parse_methods(methods), EvaluationSettings(**settings))
+        return choose_batch_size("auto", None, view, tokens, passes)
+
+    assert size(["pointing"], ["log_odds"]) == size(["removal"], ["log_odds"], steps=2) == 16
+    assert size(["pointing", "removal"], ["log_odds"], steps=25) == 16
+    assert size(["pointing", "removal"], ["log_odds", "random"], steps=25) == 2
+    assert size(["removal"], ["random"], steps="all", permutations=100) == 1
 
 
 def test_methods_that_a_model_does_not_allow(tmp_path: Path) -> None:

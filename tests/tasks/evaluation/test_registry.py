@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,6 +80,39 @@ def test_arrays_follow_the_schema_and_tables_the_labels(name: str) -> None:
     assert {point.curve for point in points} == set(metric.curves)
     assert all(0 <= point.x <= 1 for point in points)
     assert bool(metric.curves) == (metric.curve_axes is not None)
+
+
+@pytest.mark.parametrize("method", ["logit_attribution", "random"])
+@pytest.mark.parametrize("name", METRICS)
+def test_forward_passes_of_a_metric(name: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The estimate for the batch size is that which passes the first block, in tokens; a backward pass counts twice."""
+    metric, importance, settings = METRICS[name], method_of(method), EvaluationSettings(permutations=5)
+    if not metric.applies_to(importance):
+        return
+    lens, pixels = lens_of(), zoo.pixels(NAME, 4)
+    batch = batch_of(
+        lens,
+        mosaic(pixels, double=False) if metric.images == "mosaic" else pixels,
+        torch.arange(4),
+        settings=settings,
+        shows_class=np.ones((4, 24 * 16), dtype=np.int8),
+        cascade=lambda: Cascade(lens, lens_of(seed=7)),
+    )
+    if metric.images == "single":
+        assert [batch.maps(importance), batch.correct_unchanged, batch.subsets], "what all metrics share"
+    passed: list[int] = []
+    block: Any = type(lens.view.module.blocks[0])
+    forward = block.forward
+
+    def counted(self: Any, x: torch.Tensor) -> Any:
+        passed.append(x.shape[:2].numel())
+        return forward(self, x)
+
+    monkeypatch.setattr(block, "forward", counted)
+    metric.measure(batch, importance)
+    passes = sum(passed) / len(lens.view.blocks) / (len(pixels) * lens.view.tokens((24, 16)).count)
+    estimate = metric.passes(MetricAxes((3, 2), len(lens.view.blocks), importance.drawn, settings))
+    assert estimate / 3 <= max(1, passes) <= estimate + 1
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -27,7 +28,8 @@ from classlens.store.store import Store, find_store
 from classlens.tasks.evaluation.image_batch import EvaluationSettings
 from classlens.tasks.evaluation.importance import StoredImportance, parse_methods
 from classlens.tasks.evaluation.mosaics import QUARTERS
-from classlens.tasks.evaluation.plan import plan_tasks, select_importances, select_metrics
+from classlens.tasks.evaluation.plan import most_passes, plan_tasks, select_importances, select_metrics
+from classlens.tasks.evaluation.registry import METRICS
 from classlens.tasks.evaluation.stored_ranks import stored_methods
 from classlens.tasks.evaluation.tables import tables
 from classlens.tasks.evaluation.task import EvaluationTask
@@ -172,7 +174,7 @@ def evaluate(
         limit=limit,
         shuffle=shuffle,
     )
-    passes = 25 if steps == "all" else steps  # one pass of a curve is one of each number of tokens
+    passes = partial(most_passes, METRICS.select(metrics), importances, settings)
     session = Session.start(
         model, data, selection, run, options, None if begun is None else begun.attributes, passes=passes
     )

@@ -95,6 +95,10 @@ class Metric(ABC):
         """The coordinate of every dim of its arrays but ``image``; none by default."""
         return {}
 
+    def passes(self, axes: MetricAxes) -> float:
+        """Forward passes of the model per image, about; the more there are, the smaller are batches by default."""
+        return 1
+
     @abstractmethod
     def measure(self, batch: ImageBatch, importance: Importance) -> dict[str, Array]:
         """The arrays of a batch."""

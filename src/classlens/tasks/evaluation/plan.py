@@ -13,13 +13,32 @@ import torch
 from classlens.core.arrays import Array
 from classlens.engine.session import Session
 from classlens.errors import ClasslensError
+from classlens.models.view import ModelView, Tokens
 from classlens.tasks.evaluation.image_batch import EvaluationSettings, Importance
 from classlens.tasks.evaluation.importance import MethodImportance, StoredImportance
-from classlens.tasks.evaluation.metric import Metric
+from classlens.tasks.evaluation.metric import Metric, MetricAxes
 from classlens.tasks.evaluation.mosaics import quadruples
 from classlens.tasks.evaluation.registry import METRICS
 from classlens.tasks.evaluation.stored_ranks import STORED_RANK, stored_importance
 from classlens.tasks.evaluation.task import EvaluationTask, group_name, twin_of
+
+
+def most_passes(
+    metrics: Collection[str],
+    importances: Sequence[Importance],
+    settings: EvaluationSettings,
+    view: ModelView,
+    tokens: Tokens,
+) -> float:
+    """Forward passes per image of the costliest metric of an importance."""
+    axes = {drawn: MetricAxes(tokens.grid, len(view.blocks), drawn, settings) for drawn in (False, True)}
+    passes = (
+        METRICS[name].passes(axes[importance.drawn])
+        for name in metrics
+        for importance in importances
+        if METRICS[name].applies_to(importance)
+    )
+    return max(passes, default=1)
 
 
 def select_metrics(names: str | Collection[str], session: Session) -> tuple[tuple[str, ...], dict[str, str]]:

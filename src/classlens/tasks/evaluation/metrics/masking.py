@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 
 import numpy as np
 import torch
@@ -53,6 +54,9 @@ class Masking(Metric):
 
     def coords(self, axes: MetricAxes) -> dict[str, Array]:
         return {"order": np.array(DIRECTIONS), "masked": np.array([tenth / 10 for tenth in _TENTHS])}
+
+    def passes(self, axes: MetricAxes) -> float:
+        return prod(map(len, self.coords(axes).values()))
 
     def measure(self, batch: ImageBatch, importance: Importance) -> dict[str, Array]:
         pixels = batch.pixels

@@ -45,6 +45,9 @@ class Randomization(Metric):
         stages = axes.blocks + 2
         return {"randomized": np.arange(1, stages + 1)}
 
+    def passes(self, axes: MetricAxes) -> float:
+        return 3 * (axes.blocks + 2)  # a method may go back through the model, at the cost of two passes
+
     def measure(self, batch: ImageBatch, importance: Importance) -> dict[str, Array]:
         maps, cascade = batch.maps(importance), batch.cascade()
         correlations = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from typing import Literal
 
 import numpy as np
@@ -60,6 +61,9 @@ class Removal(Metric):
             "order": np.array(orders if axes.drawn else DIRECTIONS),
             "kept": numbers_kept(rows * columns, settings.steps),
         }
+
+    def passes(self, axes: MetricAxes) -> float:
+        return prod(map(len, self.coords(axes).values())) / 2  # sequences of half the tokens, on average
 
     def measure(self, batch: ImageBatch, importance: Importance) -> dict[str, Array]:
         tokens = batch.trace.recording.tokens
