@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -261,6 +262,28 @@ def test_a_running_cluster_is_taken_as_it_is(address: str, monkeypatch: pytest.M
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     with connected(Cluster(address=address)):
         assert [(options["address"], "include_dashboard" in options) for options in given] == [(address, False)]
+
+
+def test_how_a_ray_of_our_own_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the loopback interface, also where the environment names a cluster; nothing reports or can be asked."""
+    given: list[dict[str, Any]] = []
+
+    def init(**options: Any) -> None:
+        given.append({**options, "usage": os.environ["RAY_USAGE_STATS_ENABLED"]})
+
+    library = SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=lambda: given.append({}))
+    monkeypatch.setitem(sys.modules, "ray", library)
+    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "1")
+    with connected(Cluster()) as ray:
+        assert ray is library
+        assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+    started, stopped = given
+    assert (started["address"], started["_node_ip_address"]) == ("local", "127.0.0.1")
+    assert (started["include_dashboard"], started["usage"]) == (False, "0")
+    assert not any("host" in name or "port" in name for name in started)
+    assert not stopped
 
 
 OWN = """
