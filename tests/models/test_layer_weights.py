@@ -159,6 +159,17 @@ def test_loralib_merges_in_evaluation_mode_and_again_leaves_in_training() -> Non
     assert_right(lens, model)
 
 
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile])
+def test_adapters_within_another_wrapper(wrap: Any, caplog: pytest.LogCaptureFixture) -> None:
+    model = adapted("peft", PLACES[0])
+    given = wrap(PeftModel(model))
+    refused(lambda: classlens.load(given), MERGE)
+    with caplog.at_level("WARNING", "classlens"):
+        assert_right(classlens.load(wrap(PeftModel(adapted("peft", PLACES[3])))), adapted("peft", PLACES[3]))
+    assert caplog.messages == [f"{type(given).__name__} and PeftModel around the model taken off"]
+    assert_right(classlens.load(given, merge_adapters=True), model)
+
+
 def test_adapters_of_a_model_by_name() -> None:
     refused(lambda: classlens.load("builtin:cifar10", merge_adapters=True), "merge_adapters goes with a module")
 

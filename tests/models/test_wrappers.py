@@ -33,10 +33,6 @@ class LitModel(nn.Module):
         return self.net(pixels)
 
 
-class PeftModel(nn.Module):
-    """Stands for peft's class of this name."""
-
-
 @pytest.mark.parametrize(
     "wrap", [nn.DataParallel, AveragedModel, torch.compile, lambda inner: nn.DataParallel(AveragedModel(inner))]
 )
@@ -71,7 +67,6 @@ def traced() -> nn.Module:
         (LitModel, ["'LitModel'", "its part 'net' is one", "model.net", "ModelView"]),
         (lambda: nn.Sequential(nn.Identity(), model()), ["its part '1' is one"]),
         (traced, ["graph of operations", "from before"]),
-        (PeftModel, ["peft", "merge_and_unload()"]),
         (lambda: nn.Linear(3, 3), ["'Linear'", "describe yours with a ModelView"]),
     ],
 )

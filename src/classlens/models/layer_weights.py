@@ -21,14 +21,6 @@ _QUANTIZED = ("torch.ao.nn.", "torch.nn.quantized", "torch.nn.intrinsic")
 _MERGE = "merge its adapters first, model = model.merge_and_unload(), or give load(…, merge_adapters=True)"
 
 
-def unwrapped(module: nn.Module) -> nn.Module:
-    """The module within ``torch.compile(module)`` and within a ``PeftModel``, which has adapters in its layers."""
-    inner = getattr(module, "_orig_mod", None)
-    if inner is None and callable(getattr(module, "merge_and_unload", None)):
-        inner = getattr(module, "get_base_model", lambda: None)()
-    return unwrapped(inner) if isinstance(inner, nn.Module) else module
-
-
 def adapter_layers(module: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
     """``(parent, name, layer)`` of every layer of peft or loralib: layers that know whether they are merged."""
     for parent in module.modules():
@@ -46,8 +38,7 @@ def merged_copy(module: nn.Module) -> nn.Module:
     """A copy in which adapters are added to the weights that they adapt, with plain layers in their place."""
     merged: Any = deepcopy(module)
     if callable(getattr(merged, "merge_and_unload", None)):
-        return unwrapped(merged.merge_and_unload())
-    merged = unwrapped(merged)
+        merged = merged.merge_and_unload()
     for parent, name, layer in list(adapter_layers(merged)):
         if callable(getattr(layer, "get_base_layer", None)):  # peft
             layer.merge()

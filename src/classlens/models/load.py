@@ -15,7 +15,7 @@ from classlens.core.arguments import AnyPath, AtLeast1, Takes
 from classlens.errors import ClasslensError
 from classlens.models.adapter import LibraryModel, ModelRequest, adapter_of_module, adapter_of_name, from_user
 from classlens.models.classes import Classes, ClassNames, make_classes, ordered_names, read_class_names
-from classlens.models.layer_weights import check_floating, evaluated_weights, merge_first, merged_copy, unwrapped
+from classlens.models.layer_weights import check_floating, evaluated_weights, merge_first, merged_copy
 from classlens.models.recipe import Adjustment
 from classlens.models.transforms import Preprocessing, Transform, make_preprocessing, paper_transform
 from classlens.models.user_file import FileTransform
@@ -76,8 +76,6 @@ def load_model(
                 "merge_adapters goes with a module, whose copy is merged: load the adapter with its own library first"
             )
         model = merged_copy(model)
-    if isinstance(model, nn.Module):
-        model = unwrapped(model)
     if isinstance(model, nn.Module | ModelView):
         if not request.is_default:
             raise ClasslensError(

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from operator import attrgetter, methodcaller
 
 import torch
 from torch import nn
 
 from classlens.errors import ClasslensError
 
-# The attribute with the model, by the class that torch puts around it.
-_AROUND = {
-    "DataParallel": "module",
-    "DistributedDataParallel": "module",
-    "AveragedModel": "module",
-    "OptimizedModule": "_orig_mod",
+# The model within, by the class that torch or peft puts around it.
+_AROUND: Mapping[str, Callable[[nn.Module], nn.Module]] = {
+    "DataParallel": attrgetter("module"),
+    "DistributedDataParallel": attrgetter("module"),
+    "AveragedModel": attrgetter("module"),
+    "OptimizedModule": attrgetter("_orig_mod"),
+    "PeftModel": methodcaller("get_base_model"),  # adapters are within its layers, and found there
 }
 _REFUSED: Mapping[str, str] = {
     "FullyShardedDataParallel": "has its parameters in shards: gather its state dict, and load it into a plain model",
@@ -22,19 +24,18 @@ _REFUSED: Mapping[str, str] = {
     "load its state_dict() into it",
     "GraphModule": "is a graph of operations without the blocks of the model, as torch.fx, torch.export and "
     "quantization make it: give the model from before",
-    "PeftModel": "is wrapped by peft: give the model with its adapter merged, model.merge_and_unload()",
 }
 
 
 def without_wrappers(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
-    """A model without the modules that torch puts around it, and what is said about them.
+    """A model without the modules that torch and peft put around it, and what is said about them.
 
     Raises ClasslensError for a wrapper within which the model cannot be read, with the way out.
     """
     taken: list[str] = []
     while (name := _kind(module, _AROUND)) is not None:
         taken.append(name)
-        module = getattr(module, _AROUND[name])
+        module = _AROUND[name](module)
     refused = _kind(module, _REFUSED)
     if refused is not None:
         raise ClasslensError(f"model {type(module).__name__!r} {_REFUSED[refused]}")
@@ -51,6 +52,6 @@ def require_values(module: nn.Module, name: str) -> None:
             )
 
 
-def _kind(module: nn.Module, names: Mapping[str, str]) -> str | None:
+def _kind(module: nn.Module, names: Mapping[str, object]) -> str | None:
     """The name among ``names`` of the module's class or of a base class."""
     return next((base.__name__ for base in type(module).__mro__ if base.__name__ in names), None)
