@@ -14,8 +14,8 @@ from classlens.analysis.image_table import CONTENT, image_rows
 from classlens.analysis.measured_store import MeasuredStore, StoredBatch, open_measured_stores
 from classlens.analysis.pairs import compare
 from classlens.analysis.registry import EXPERIMENTS
-from classlens.core.arguments import AnyPath, checked
-from classlens.core.home import with_home
+from classlens.core.arguments import AnyPath
+from classlens.core.home import checked_with_home
 from classlens.core.stats import Statistics
 from classlens.errors import ClasslensError, require_extra
 from classlens.tasks.tokens.conditions.registry import CONDITIONS
@@ -67,8 +67,7 @@ class AnalyzeResult:
         return {**self.tables, **{name: table for name, table in more.items() if not table.empty}}
 
 
-@with_home
-@checked
+@checked_with_home
 def analyze(
     stores: AnyPath | Sequence[AnyPath] | Mapping[str, AnyPath],
     *,

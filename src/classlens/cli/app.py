@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from classlens import __version__
-from classlens.core.home import with_home
+from classlens.core.home import expanded
 from classlens.errors import ClasslensError
 from classlens.text import say
 
@@ -66,7 +66,7 @@ def reporting(command: Callable[_P, None]) -> Callable[_P, None]:
     @wraps(command)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
         try:
-            with_home(command)(*args, **kwargs)
+            command(*map(expanded, args), **expanded(kwargs))
         except ClasslensError as error:
             say(f"Error: {error}", style="red", stderr=True)
             raise typer.Exit(2) from None

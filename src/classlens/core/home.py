@@ -8,6 +8,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
+from classlens.core.arguments import checked
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -38,11 +40,12 @@ def _starts(text: str) -> bool:
     return _START.match(text) is not None
 
 
-def with_home(function: Callable[P, R]) -> Callable[P, R]:
-    """Expand the paths among the arguments of a function."""
+def checked_with_home(function: Callable[P, R]) -> Callable[P, R]:
+    """``checked``, after the paths among the arguments of a function are expanded."""
+    taking = checked(function)
 
-    @wraps(function)
+    @wraps(taking)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        return function(*map(expanded, args), **expanded(kwargs))
+        return taking(*map(expanded, args), **expanded(kwargs))
 
     return call

@@ -11,15 +11,14 @@ import numpy as np
 
 from classlens.core.arguments import AnyPath, AtLeast1, Seed, checked
 from classlens.core.arrays import Array
-from classlens.core.home import with_home
+from classlens.core.home import checked_with_home
 from classlens.data.dataset import Dataset
 from classlens.data.own_masks import with_masks
 from classlens.data.registry import LAYOUTS
 from classlens.errors import ClasslensError
 
 
-@with_home
-@checked
+@checked_with_home
 def open_dataset(
     spec: str,
     *,

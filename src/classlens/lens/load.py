@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from classlens.core.arguments import AnyPath, AtLeast1, checked
-from classlens.core.home import with_home
+from classlens.core.arguments import AnyPath, AtLeast1
+from classlens.core.home import checked_with_home
 from classlens.forward.isolation import isolated
 from classlens.lens.lens import Lens
 from classlens.models.classes import ClassNames
@@ -20,8 +20,7 @@ from classlens.models.transforms import Transform
 
 
 @isolated
-@with_home
-@checked
+@checked_with_home
 def load(
     model: ModelLike,
     *,

@@ -9,15 +9,14 @@ from typing import Any
 import xarray as xr
 import zarr
 
-from classlens.core.arguments import AnyPath, checked
-from classlens.core.home import with_home
+from classlens.core.arguments import AnyPath
+from classlens.core.home import checked_with_home
 from classlens.errors import ClasslensError, cause
 from classlens.store.backend import as_url, open_root, root_attributes
 from classlens.store.files import StoreFiles
 
 
-@with_home
-@checked
+@checked_with_home
 def open_store(store: AnyPath) -> xr.DataTree:
     """Open a store as a tree of labeled arrays, one node per condition (or metric and method), read lazily.
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from classlens.analysis.registry import EXPERIMENTS
-from classlens.core.arguments import AnyPath, checked
-from classlens.core.home import with_home
+from classlens.core.arguments import AnyPath
+from classlens.core.home import checked_with_home
 from classlens.errors import ClasslensError, cause, unknown
 from classlens.render.figures.charts import draw
 from classlens.render.figures.style import save
@@ -16,8 +16,7 @@ from classlens.render.folders.analysis import read_table, table_path
 FORMATS = ("png", "svg")
 
 
-@with_home
-@checked
+@checked_with_home
 def figures(
     folder: AnyPath,
     *,

@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from classlens.core.arguments import AnyPath, AtLeast0, AtLeast1, Seed, Takes, checked
+from classlens.core.arguments import AnyPath, AtLeast0, AtLeast1, Seed, Takes
 from classlens.core.arrays import Array
-from classlens.core.home import with_home
+from classlens.core.home import checked_with_home
 from classlens.core.stats import Statistics
 from classlens.data.dataset import Dataset
 from classlens.engine.batch_size import BatchSize
@@ -67,8 +67,7 @@ class EvaluateResult:
 
 
 @isolated
-@with_home
-@checked
+@checked_with_home
 def evaluate(
     model: Model,
     data: str | Dataset,

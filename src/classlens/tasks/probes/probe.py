@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from classlens.core.arguments import AnyPath, AtLeast0, AtLeast1, Positive, Seed, checked
-from classlens.core.home import with_home
+from classlens.core.arguments import AnyPath, AtLeast0, AtLeast1, Positive, Seed
+from classlens.core.home import checked_with_home
 from classlens.data.dataset import Dataset
 from classlens.engine.batch_size import BatchSize
 from classlens.engine.model_source import Model, ModelSource
@@ -57,8 +57,7 @@ class ProbeResult:
 
 
 @isolated
-@with_home
-@checked
+@checked_with_home
 def probe(
     model: Model,
     train: str | Dataset,

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from classlens.core.arguments import AnyPath, AtLeast0, AtLeast1, Seed, checked
+from classlens.core.arguments import AnyPath, AtLeast0, AtLeast1, Seed
 from classlens.core.arrays import Array
-from classlens.core.home import with_home
+from classlens.core.home import checked_with_home
 from classlens.data.dataset import Dataset
 from classlens.engine.batch_size import BatchSize
 from classlens.engine.model_source import Model
@@ -36,8 +36,7 @@ from classlens.tasks.tokens.task import TokenTask
 
 
 @isolated
-@with_home
-@checked
+@checked_with_home
 def measure(
     model: Model,
     data: str | Dataset,

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from classlens.core.arguments import AnyPath, AtLeast0, AtLeast1, Positive, Seed, Share, checked
-from classlens.core.home import with_home
+from classlens.core.arguments import AnyPath, AtLeast0, AtLeast1, Positive, Seed, Share
+from classlens.core.home import checked_with_home
 from classlens.data.dataset import Dataset
 from classlens.engine.batch_size import BatchSize
 from classlens.engine.model_source import Model, ModelSource
@@ -65,8 +65,7 @@ class TuneResult:
 
 
 @isolated
-@with_home
-@checked
+@checked_with_home
 def tune(
     model: Model,
     data: str | Dataset,
