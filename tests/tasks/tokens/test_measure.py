@@ -169,6 +169,7 @@ def test_parameters(store: Path, lens: Lens) -> None:
     np.testing.assert_allclose(own, cosines.detach().max(dim=1).values, atol=1e-6)
     assert found["class_value_agreement"].sizes["weights"] == 2
     assert found["attn_top_classes"].dims == ("block", "channel", "place")
+    assert set(found.dims) <= set(found.coords), "every number is labeled"
 
 
 WNIDS = ("n01440764", "n02123045")

@@ -189,7 +189,10 @@ def _write_parameters(store: Store, session: Session) -> None:
         "block": ("block", np.arange(len(lens.view.blocks))),
         **_class_coords(lens),
     }
-    store.write_parameters(parameter_facts(views), coords)
+    facts = parameter_facts(views)
+    sizes = {dim: size for dims, values in facts.values() for dim, size in zip(dims, values.shape, strict=True)}
+    numbers = {dim: (dim, np.arange(size)) for dim, size in sizes.items() if dim not in coords}
+    store.write_parameters(facts, {**coords, **numbers})
 
 
 def _axes(session: Session, sites: str | Collection[str], *, memories: bool) -> Axes:
