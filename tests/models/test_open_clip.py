@@ -196,6 +196,31 @@ def test_weights_from_a_file(tiny: str, form: str, tmp_path: Path, monkeypatch: 
     assert lens.preprocessing(Image.new("RGB", (50, 40)), "photo").shape == (3, 32, 32)
 
 
+@pytest.mark.parametrize("form", ["checkpoint", "in the name", "folder"])
+def test_another_size_than_that_of_the_weights(
+    tiny: str, form: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """OpenCLIP resamples position embeddings; that of a file's own size are taken as they are."""
+    size = 32 if form == "folder" else 48  # the architecture's, or that of the file
+    model = trained(**({} if form == "folder" else {"force_image_size": size}))
+    file = tmp_path / "open_clip_model.safetensors"
+    save_file(model.state_dict(), file)
+    config = {"model_cfg": open_clip.get_model_config("ViT-tiny-8"), "preprocess_cfg": {}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
+    names = {"checkpoint": tiny, "in the name": f"{tiny}/{file}", "folder": f"open_clip:local-dir:{tmp_path}"}
+    load: Any = partial(classlens.load, names[form], class_names=NAMES)
+    if form == "checkpoint":
+        load = partial(load, checkpoint=file)
+    own = load()
+    assert own.view.input_size == (size, size)
+    assert torch.equal(own.view.module.model.visual.positional_embedding, model.visual.positional_embedding)
+    load(img_size=64, **({} if form == "checkpoint" else {"pretrained": False}))
+    assert ("resampled" in caplog.text) == (form == "checkpoint"), "blank weights are of any size"
+    load(img_size=64)
+    side = size // 8
+    assert f"position embeddings were resampled from {side}×{side} to 8×8 tokens" in caplog.text
+
+
 def test_classes_templates_and_prompts(tiny: str, tmp_path: Path) -> None:
     load = partial(classlens.load, tiny, pretrained=False)
     lens = load(prompts=["a cat asleep", "a dog"])

@@ -13,6 +13,7 @@ from classlens.cli import options
 from classlens.cli.app import app, reporting
 from classlens.cli.options import ModelOptions, RunOptions, expand_options, split_names
 from classlens.errors import ClasslensError
+from classlens.text import say
 
 
 @app.command()
@@ -99,12 +100,8 @@ def probe(
         finished(result.run)
     if run.log_json:
         return
-    console = Console(emoji=False, highlight=False, soft_wrap=True)
-    console.print(
-        f"Trained {result.trained} probes in {result.seconds:.1f} s, {result.passes} passes over the training images.",
-        markup=False,
-    )
-    console.print(accuracy_table(result.run.store))
+    say(f"Trained {result.trained} probes in {result.seconds:.1f} s, {result.passes} passes over the training images.")
+    Console(emoji=False, highlight=False, soft_wrap=True).print(accuracy_table(result.run.store))
 
 
 def _number(text: str) -> Any:

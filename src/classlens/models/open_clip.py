@@ -20,7 +20,7 @@ from classlens.errors import ClasslensError, cause, suggestion
 from classlens.models.adapter import Adapter, LibraryModel, ModelRequest
 from classlens.models.hub import asked_once
 from classlens.models.open_clip_names import PREFIX, list_models
-from classlens.models.open_clip_weights import fetch, size_option
+from classlens.models.open_clip_weights import fetch, resampled, size_option
 from classlens.models.prompts import TEMPLATES, Template, class_texts, read_list, template_function
 from classlens.models.torch_layers import Refuse, Taps, multihead_attention, norm_maps, stepwise_attention
 from classlens.models.transforms import Transform
@@ -132,7 +132,7 @@ def create(name: str, request: ModelRequest) -> LibraryModel:
             weights = fetch(library, name, tag_config, options.get("cache_dir")) if tag_config else tag
         # The tag also describes weights that come from a file.
         settings = {"force_quick_gelu": tag_config.get("quick_gelu", False), "force_preprocess_cfg": dict(tag_config)}
-        told = size_option(library, architecture, request.checkpoint)
+        told = size_option(library, architecture, request.checkpoint or (None if tag_config else tag or None))
         options = {**settings, **told, **options}
     model = _build(library, name, architecture, weights, request, options)
     _check_supported(model, name)
@@ -140,7 +140,9 @@ def create(name: str, request: ModelRequest) -> LibraryModel:
     module = classifier(model, tokenizer, texts, templates).eval()
     if prompts is not None and request.class_names is not None:
         module.class_names = tuple(request.class_names)
-    return replace(from_module(module), options=told)
+    loaded = weights or (has_config and request.pretrained)
+    notes = resampled(library, path if has_config else architecture, told, model) if loaded else ()
+    return replace(from_module(module), options=told, notes=notes)
 
 
 def from_module(module: nn.Module) -> LibraryModel:

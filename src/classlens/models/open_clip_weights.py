@@ -11,7 +11,7 @@ from typing import Any
 
 from classlens.errors import ClasslensError
 from classlens.models.hub import asked_once
-from classlens.models.weight_search import read_state
+from classlens.models.weight_search import read_state, resampling
 
 
 def size_option(library: Any, architecture: str, path: str | Path | None) -> dict[str, int]:
@@ -24,6 +24,18 @@ def size_option(library: Any, architecture: str, path: str | Path | None) -> dic
             size = math.isqrt(len(positions) - 1) * patches.shape[-1]
             return {} if size == vision.get("image_size") else {"force_image_size": size}
     return {}
+
+
+def resampled(library: Any, architecture: str, told: Mapping[str, int], model: Any) -> tuple[str, ...]:
+    """The note on position embeddings that OpenCLIP resampled to the size of the model.
+
+    The weights are of the size ``told`` by their file, or of the architecture's.
+    """
+    vision = library.get_model_config(architecture)["vision_cfg"]
+    size = told.get("force_image_size", vision["image_size"])
+    before = tuple(side // vision["patch_size"] for side in ((size, size) if isinstance(size, int) else size))
+    after = tuple(model.visual.grid_size)
+    return () if before == after else (resampling(before, after),)
 
 
 def fetch(library: Any, name: str, tag_config: Mapping[str, Any], cache: str | None) -> str:

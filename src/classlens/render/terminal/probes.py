@@ -13,6 +13,7 @@ from classlens.core.arrays import Array
 from classlens.store.open_store import group_names, open_group
 from classlens.store.schema import MEASURED
 from classlens.tasks.tokens.conditions.registry import CLEAN, decoder_conditions
+from classlens.tasks.tokens.schema import require_condition
 from classlens.tasks.tuned_lens.tune import TuneResult
 
 _TOKENS = {"cls": r"\[CLS]", "image": "image tokens"}
@@ -48,6 +49,7 @@ def accuracy_table(store: str) -> Table:
 def _shares(store: str, condition: str) -> Iterator[tuple[str, Array]]:
     """For each group of tokens, the share with the class on top by block."""
     data = open_group(store, condition)
+    require_condition(store, data)
     # Embeddings have one block, and no dim for it.
     rank = data["rank"].isel(site=-1).values if "rank" in data else data["embed_rank"].values[:, None]
     rank = rank[data["measured"].values == MEASURED]
