@@ -43,6 +43,6 @@ def require_extra(extra: str, *libraries: str) -> None:
 
 
 def cause(error: BaseException) -> str:
-    """What another library's error says, short and without a full stop, to stand within a sentence of ours."""
+    """The message of another library's error, short and without a full stop, to stand within a sentence of ours."""
     first = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
     return first[:200].rstrip(" .:")

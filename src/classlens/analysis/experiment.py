@@ -1,4 +1,4 @@
-"""What an experiment is: it reduces a store batch by batch, and ends in one tidy table."""
+"""The record of an experiment, which reduces a store batch by batch and ends in one tidy table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TWIN = Requirement(RANDOM_INIT, optional=True)
 
 @dataclass(frozen=True)
 class Reduction:
-    """What an experiment keeps of images: values by key, ``[image, block]``, and counts by key, which are summed.
+    """An experiment's values of images by key, ``[image, block]``, and counts by key, which are summed.
 
     Any split of the images into batches gives the same reduction (values are joined, counts added):
     ``Reduction.merge([experiment.update(batch) for batch in store.batches()])``.
@@ -59,7 +59,7 @@ class Experiment:
     about: str
     """One line for lists of experiments."""
     definition: str
-    """What the value is, in a few sentences, with its source."""
+    """The meaning of the value, in a few sentences, with its source."""
     keys: tuple[str, ...]
     needs: tuple[Requirement, ...]
     charts: tuple[Chart, ...]

@@ -26,15 +26,15 @@ def check_store(
     """
     from classlens.store.damage import find_damage, remedy
 
-    found = find_damage(store)
+    all_damage = find_damage(store)
     console = Console(emoji=False, highlight=False, soft_wrap=True)
-    for (group, array), files in groupby(found, key=lambda damage: (damage.group, damage.array)):
+    for (group, array), files in groupby(all_damage, key=lambda damage: (damage.group, damage.array)):
         damages = list(files)
         console.print(f"{group}/{array}: {len(damages)} damaged files" if array else f"{group}:", markup=False)
         for damage in damages[:_SHOWN]:
             console.print(f"  {damage.file}: {remedy(damage)}", markup=False)
         if len(damages) > _SHOWN:
             console.print(f"  and {len(damages) - _SHOWN} more")
-    if found:
+    if all_damage:
         raise typer.Exit(1)
     console.print(f"{store}: no damage", markup=False)

@@ -43,8 +43,8 @@ def image_files(images: Sequence[str]) -> list[str]:
 
 def targets_of(lens: Lens, classes: Sequence[str] | None) -> list[int | str]:
     """The classes of interest, each once."""
-    given = classes or ["predicted"]
-    return list(dict.fromkeys("predicted" if name == "predicted" else lens.classes.index(name) for name in given))
+    targets = classes or ["predicted"]
+    return list(dict.fromkeys("predicted" if name == "predicted" else lens.classes.index(name) for name in targets))
 
 
 def traces_of(

@@ -18,7 +18,7 @@ Out = Annotated[Path, typer.Option(help="Output folder.")]
 
 @dataclass(frozen=True, kw_only=True)
 class WeightOptions:
-    """Where the weights and classes of a model come from."""
+    """Sources of the weights and classes of a model."""
 
     checkpoint: Annotated[Path | None, typer.Option(help="Weights file: safetensors or state dict.")] = None
     num_classes: Annotated[int | None, typer.Option(min=1, help="Number of classes, where no file tells it.")] = None
@@ -59,7 +59,7 @@ class WeightOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(WeightOptions):
-    """How a model is loaded and fed."""
+    """Options of a model and of its images."""
 
     transform: Annotated[
         str | None, typer.Option(help='"paper" for the transform of the paper, or file.py:function for yours.')
@@ -98,7 +98,7 @@ def _numbers(option: str, text: str, counts: tuple[int, ...] = ()) -> tuple[floa
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How a run goes through a data set."""
+    """Options of a run over a data set."""
 
     batch_size: Annotated[str, typer.Option(help="Images per forward pass: auto, 1 to 64, or a multiple of 64.")] = (
         "auto"

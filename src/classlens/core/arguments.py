@@ -189,7 +189,7 @@ def _plain(value: Any) -> Any:
 
 @cache
 def _take(hint: Any) -> Take:
-    """How an annotation takes a value."""
+    """The function by which an annotation takes a value."""
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
         return lambda value, _: value

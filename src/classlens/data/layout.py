@@ -14,7 +14,7 @@ def _no_published_sample(dataset: Dataset, per_class: int) -> Dataset | None:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a kind of data set lies on disk, or where else it comes from.
+    """The arrangement of a kind of data set on disk, or elsewhere.
 
     Args:
         label: name of the layout in documentation.

@@ -1,4 +1,4 @@
-"""What the values of a mask mean: ``object=1,3 ignore=255``, or colors as ``object=#ff0000``."""
+"""The meaning of the values of a mask: ``object=1,3 ignore=255``, or colors as ``object=#ff0000``."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class MaskValues:
     def parts(
         self, values: Values, name: str
     ) -> tuple[Bool[ndarray, "height width"], Bool[ndarray, "height width"] | None]:
-        """Where a mask shows the object, and where it is to be ignored; None where it names nothing to ignore.
+        """The pixels where a mask shows the object, and those to ignore; None where it names nothing to ignore.
 
         Raises ClasslensError for a mask without a pixel of the object, and for values of unknown meaning.
         """

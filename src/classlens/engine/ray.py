@@ -21,7 +21,7 @@ from classlens.store.store import Store
 @checked
 @dataclass(frozen=True)
 class Cluster:
-    """Where Ray runs and how much of it a run takes.
+    """The Ray cluster of a run, and its share of it.
 
     Args:
         address: None for a Ray of this process, which listens on the loopback interface alone; ``"auto"`` for the

@@ -76,10 +76,10 @@ class Runner:
                 count = min(stops) - images.start if stops else len(images)
                 skipped = dict[int, str]()
                 for number, (group, arrays) in enumerate(self._measured(batch, groups), start=1):
-                    found = {name: values[:count] for name, values in arrays.items()}
+                    finished = {name: values[:count] for name, values in arrays.items()}
                     problems = {} if stops else self._problems(batch, group)
                     skipped |= problems
-                    unsaved.add(group, _Part(images[:count], found, problems, batch.content[:count]))
+                    unsaved.add(group, _Part(images[:count], finished, problems, batch.content[:count]))
                     if number < len(groups):
                         yield Step(0, 0, len(images) * number / len(groups))
                 if count < len(images):
@@ -98,10 +98,10 @@ class Runner:
         measured = self._measurer.measure(batch, groups)
         while True:
             with _torch_threads(self.job.threads):
-                found = next(measured, None)
-            if found is None:
+                result = next(measured, None)
+            if result is None:
                 return
-            yield found
+            yield result
 
 
 class _Unsaved:

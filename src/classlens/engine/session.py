@@ -44,7 +44,7 @@ ENGINES: tuple[Engine, ...] = get_args(Engine)
 @checked
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How a run goes through a data set; every task takes these.
+    """Options of a run over a data set; every task takes these.
 
     Args:
         seed: random seed.
@@ -172,7 +172,7 @@ class Session:
             )
 
     def settings(self, **task: Any) -> dict[str, Any]:
-        """What a resumed run must repeat; ``task`` holds settings of the task.
+        """Settings that a resumed run must repeat; ``task`` holds those of the task.
 
         A store has the content of each image beside its values.
         """

@@ -1,4 +1,4 @@
-"""What a task declares, and the job that runs it over a data set."""
+"""The declaration of a task, and the job that runs it over a data set."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Arrays = Mapping[str, Mapping[str, Array]]
 
 @dataclass(frozen=True)
 class Partition:
-    """What one worker measures: batches of whole shards, each with the groups in which it is pending."""
+    """The work of one worker: batches of whole shards, each with the groups in which it is pending."""
 
     batches: tuple[tuple[range, tuple[str, ...]], ...]
 
@@ -61,7 +61,7 @@ class Measurer(Protocol):
 
 @runtime_checkable
 class Task(Protocol):
-    """What is computed for each image of a data set. A task can be pickled."""
+    """A computation for each image of a data set. A task can be pickled."""
 
     @property
     def groups(self) -> tuple[str, ...]:

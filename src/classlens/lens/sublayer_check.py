@@ -116,11 +116,11 @@ class SublayerCheck:
     def _compare_linear(self, readout: Readout, last: Tensor) -> None:
         """The logit of one class as a linear function of the pooled tokens, against the readout's own."""
         tokens = last[:, readout.pooled]
-        own = readout.space.pooled(tokens)
-        target = own.argmax(dim=1)
+        pooled = readout.space.pooled(tokens)
+        target = pooled.argmax(dim=1)
         direction, weights, constant = readout.space.frozen(tokens, target)
         linear = torch.einsum("iqw,iw,iq->i", tokens.to(direction.dtype), direction, weights) + constant
-        self._note(linear, own.gather(1, target[:, None])[:, 0], "the parts of a logit do not sum to it")
+        self._note(linear, pooled.gather(1, target[:, None])[:, 0], "the parts of a logit do not sum to it")
 
     def _note(self, found: Tensor, expected: Tensor, what: str) -> None:
         error = _relative(found, expected)

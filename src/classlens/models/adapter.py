@@ -35,7 +35,7 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """What a user asks for besides the name of a model."""
+    """A user's wishes besides the name of a model."""
 
     checkpoint: str | Path | None = None
     num_classes: int | None = None
@@ -58,15 +58,15 @@ class LibraryModel:
     class_names: Sequence[str] | None = None
     transform: Transform | None = None
     paper_transform: Transform | None = None
-    """What ``transform="paper"`` means for this model, where it is not the paper's usual transform."""
+    """The meaning of ``transform="paper"`` for this model, where it is not the paper's usual transform."""
     view: ModelView | None = None
-    """Where a user has described the model."""
+    """The user's description, where there is one."""
     problem_type: ProblemType | None = None
-    """What the outputs mean, where the library knows it."""
+    """The meaning of the outputs, where the library knows it."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options that a file told, with which the library makes the same architecture."""
     notes: tuple[str, ...] = ()
-    """What a user has to know of how the weights were read."""
+    """Remarks for the user on how the weights were read."""
 
 
 def _no_description(module: nn.Module, name: str) -> ModelView:
@@ -98,7 +98,7 @@ class Adapter:
     names: tuple[str, ...]
     """Examples of model names, one for each form."""
     weights: str
-    """Where pretrained weights come from."""
+    """The source of pretrained weights."""
     resolves: Callable[[str], bool]
     """Whether a model name is this library's."""
     create: Callable[[str, ModelRequest], LibraryModel]
@@ -108,7 +108,7 @@ class Adapter:
     describe: Callable[[nn.Module, str], ModelView] = _no_description
     """Describe a module; raises ClasslensError with the reason for an unsupported one."""
     from_module: Callable[[nn.Module], LibraryModel] = LibraryModel
-    """What the library knows about a module that the user holds."""
+    """The library's knowledge of a module that the user holds."""
     list_models: Callable[[], Iterable[ModelEntry]] | None = None
     """Supported model names; nothing where the library is not installed."""
     classes_from: str = "its own"
@@ -170,5 +170,5 @@ def from_user(model: nn.Module | ModelView) -> LibraryModel:
     if isinstance(model, ModelView):
         return LibraryModel(model.module, model.class_names, model.transform, view=model)
     module, notes = without_wrappers(model)
-    made = adapter_of_module(module, type(module).__name__).from_module(module)
-    return replace(made, notes=(*notes, *made.notes))
+    library_model = adapter_of_module(module, type(module).__name__).from_module(module)
+    return replace(library_model, notes=(*notes, *library_model.notes))

@@ -20,7 +20,7 @@ def is_safetensors(file: Path) -> bool:
 
 
 def why_not_weights(file: Path) -> str | None:
-    """What a file is instead of weights of torch, with the line that converts it; None for one that may be read."""
+    """The kind of a file that is no weights of torch, with the line that converts it; None for one that may be read."""
     if file.suffix == ".onnx":
         return f"is an ONNX graph, which does not keep the names of a model's weights: {_from_training()}"
     with file.open("rb") as stream:
@@ -43,7 +43,7 @@ def why_not_weights(file: Path) -> str | None:
 
 
 def whole_pickle(file: Path) -> str:
-    """What a pickle with more than tensors holds, with the line that converts it."""
+    """The contents of a pickle with more than tensors, with the line that converts it."""
     loaded = "torch.load(FILE, weights_only=False)"
     content = _skeleton(file)
     if isinstance(content, _Inert):

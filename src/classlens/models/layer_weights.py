@@ -30,7 +30,7 @@ def adapter_layers(module: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
 
 
 def merge_first(module: nn.Module) -> str | None:
-    """What to do with a model whose layers have adapters; None for one without."""
+    """The remedy for a model whose layers have adapters; None for one without."""
     return _MERGE if next(adapter_layers(module), None) else None
 
 

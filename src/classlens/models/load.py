@@ -33,11 +33,11 @@ class LoadedModel:
     preprocessing: Preprocessing
     classes: Classes
     notes: tuple[str, ...] = ()
-    """What a user has to know of how the weights were read."""
+    """Remarks for the user on how the weights were read."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options that a file told, with which the library makes the same architecture."""
     named_by: str | None = None
-    """Where the names of the classes come from, in words; None where they have none."""
+    """The source of the names of the classes, in words; None where they have none."""
 
 
 def load_model(

@@ -31,7 +31,7 @@ _KNOWN = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """What an eval transform does; a number as ``resize`` is the shorter side."""
+    """Steps of an eval transform; a number as ``resize`` is the shorter side."""
 
     resize: int | Size | None
     crop: Size | None
@@ -103,20 +103,20 @@ class Adjustment:
         mean, std = _each(mean, channels), _each(std, channels)
         interpolation = self.interpolation or ("bicubic" if recipe is None else recipe.interpolation)
         if self.crop_pct is not None or recipe is None:
-            made: Transform = create_transform(
+            library_transform: Transform = create_transform(
                 (channels, *size), interpolation=interpolation, mean=mean, std=std, crop_pct=self.crop_pct
             )
-            return made
+            return library_transform
         built: Transform = Recipe(recipe.resize, size, interpolation, mean, std).build()
         return built
 
 
 def read_recipe(transform: Any) -> Recipe | None:
     """The recipe of a chain of resize, center crop and normalization; None for one with other steps."""
-    own: Recipe | None = getattr(transform, "recipe", None)
+    recipe: Recipe | None = getattr(transform, "recipe", None)
     constants = normalization(transform)
-    if own is not None or constants is None:
-        return own
+    if recipe is not None or constants is None:
+        return recipe
     resize: int | Size | None = None
     crop: Size | None = None
     interpolation = "bilinear"

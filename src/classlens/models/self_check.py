@@ -35,7 +35,7 @@ class Checks:
     """Largest difference between the class gradient of a block in closed form and by autograd, relative to the largest
     gradient."""
     law3_tolerance: float = 0.0
-    """Of ``law3`` and ``gradient``."""
+    """Tolerance of ``law3`` and ``gradient``."""
 
 
 def measure_laws(

@@ -1,4 +1,4 @@
-"""What a model was loaded as, in one line."""
+"""One line on a loaded model: input, transform and classes."""
 
 from __future__ import annotations
 

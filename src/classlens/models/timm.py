@@ -64,14 +64,14 @@ def _from_checkpoint(
     request = replace(request, pretrained=False)
     blank = _blank(name, request)
     expected = blank.state_dict()
-    found = read_weights(path, expected, partial(_try_convert, blank), own_head=request.num_classes != 0)
-    state = plain_heads(found.state if clean is None else clean(found.state), expected)
+    weights = read_weights(path, expected, partial(_try_convert, blank), own_head=request.num_classes != 0)
+    state = plain_heads(weights.state if clean is None else clean(weights.state), expected)
     options = {**options_of(state, blank, request.options, path), **request.options}
     classes = options.pop("num_classes", None)
     classes = classes if request.num_classes is None else request.num_classes
     module: Any = _build(name, replace(request, options=options), classes)
     apply_state(module, state, path, _convert)
-    notes = list(found.notes)
+    notes = list(weights.notes)
     grid, own = file_grid(state, module), tuple(module.patch_embed.grid_size)
     if isinstance(grid, tuple) and grid != own:
         notes.append(resampling(grid, own))
@@ -88,7 +88,7 @@ def _blank(name: str, request: ModelRequest) -> nn.Module:
 
 
 def _resampled(request: ModelRequest, module: Any) -> tuple[str, ...]:
-    """What is said where timm changes the position embeddings of its own weights to another input size."""
+    """The note where timm changes the position embeddings of its own weights to another input size."""
     size = (getattr(module, "pretrained_cfg", None) or {}).get("input_size")
     has_positions = any("pos_embed" in key or "relative_position" in key for key in module.state_dict())
     if not request.pretrained or size is None or "img_size" not in request.options or not has_positions:

@@ -223,7 +223,7 @@ def _class_names(module: Any) -> Sequence[str] | None:
 
 
 def _problem_type(module: Any) -> ProblemType | None:
-    """What the outputs were trained to mean, where the config says it."""
+    """The meaning of the outputs in training, where the config says it."""
     problem_type = getattr(module.config, "problem_type", None)
     return problem_type if problem_type in get_args(ProblemType) else None
 

@@ -49,13 +49,13 @@ class FileTransform:
         function = _function("transform", self.name)
         if isinstance(function, type) or not _takes_nothing(function):
             return function
-        made: object = _run("transform", self.name, function)
-        if not callable(made):
+        transform: object = _run("transform", self.name, function)
+        if not callable(transform):
             raise ClasslensError(
-                f"transform {self.name!r} returned a {type(made).__name__}: expected a function from a picture to a "
-                "tensor"
+                f"transform {self.name!r} returned a {type(transform).__name__}: expected a function from a picture to "
+                "a tensor"
             )
-        return made
+        return transform
 
     def __call__(self, image: Image.Image) -> Tensor:
         pixels: Tensor = self.function(image)

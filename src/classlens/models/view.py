@@ -22,7 +22,7 @@ Site = Literal["embed", "resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_
 SITES: tuple[Site, ...] = ("embed", "resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
-"""What the outputs of a head mean, in the terms of transformers: classes that exclude each other (softmax), labels with
+"""The meaning of a head's outputs, in the terms of transformers: classes that exclude each other (softmax), labels with
 a probability each (sigmoid; a single binary logit is one label), or numbers in a unit of their own."""
 
 _REQUIRED_POINTS = ("resid_pre", "attn_out", "mlp_out", "resid_post", "values", "attention")

@@ -20,7 +20,7 @@ _AROUND = frozenset(["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_m
 
 @dataclass(frozen=True)
 class Place:
-    """Where tensors lie: the keys of nested mappings, then a prefix of the names in the last of them."""
+    """The place of tensors: the keys of nested mappings, then a prefix of the names in the last of them."""
 
     keys: tuple[str, ...]
     prefix: str = ""
@@ -99,10 +99,10 @@ def plain_heads(state: State, expected: Mapping[str, Tensor]) -> State:
         stem, _, kind = key.rpartition(".")
         if kind != "weight" or value.ndim != 2 or key in state:
             continue
-        found = [name for name in state if name.startswith(f"{key.partition('.')[0]}.") and name not in expected]
-        matrices = [name.removesuffix(".weight") for name in found if state[name].ndim == 2]
-        if len(matrices) == 1 and set(found) <= {f"{matrices[0]}.weight", f"{matrices[0]}.bias"}:
-            for name in found:
+        names = [name for name in state if name.startswith(f"{key.partition('.')[0]}.") and name not in expected]
+        matrices = [name.removesuffix(".weight") for name in names if state[name].ndim == 2]
+        if len(matrices) == 1 and set(names) <= {f"{matrices[0]}.weight", f"{matrices[0]}.bias"}:
+            for name in names:
                 renamed[f"{stem}.{name.rpartition('.')[2]}"] = renamed.pop(name)
     return renamed
 

@@ -32,14 +32,14 @@ def without_wrappers(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
 
     Raises ClasslensError for a wrapper within which the model cannot be read, with the way out.
     """
-    taken: list[str] = []
+    wrappers: list[str] = []
     while (name := _kind(module, _AROUND)) is not None:
-        taken.append(name)
+        wrappers.append(name)
         module = _AROUND[name](module)
     refused = _kind(module, _REFUSED)
     if refused is not None:
         raise ClasslensError(f"model {type(module).__name__!r} {_REFUSED[refused]}")
-    return module, (f"{' and '.join(taken)} around the model taken off",) if taken else ()
+    return module, (f"{' and '.join(wrappers)} around the model taken off",) if wrappers else ()
 
 
 def require_values(module: nn.Module, name: str) -> None:

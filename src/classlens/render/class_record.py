@@ -1,4 +1,4 @@
-"""What an inspection record says of one class of an image: ranks, maps and contributions; and of one beside another."""
+"""The record of one class of an image: ranks, maps and contributions; and of one class against another."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def _standing(recording: Recording, candidates: Int[Tensor, "image place"], site
     result = torch.empty(shape, dtype=torch.int64 if view.exclusive else torch.float64)
     for images, block, tokens, logits in token_logits(recording, site):
         for place, index in enumerate(candidates[images].to(logits.device).unbind(dim=1)):
-            own = logits.gather(2, index[:, None, None].expand(-1, logits.shape[1], 1))
-            values = (logits > own).sum(dim=2) if view.exclusive else own[..., 0]
+            class_logits = logits.gather(2, index[:, None, None].expand(-1, logits.shape[1], 1))
+            values = (logits > class_logits).sum(dim=2) if view.exclusive else class_logits[..., 0]
             result[images, place, block, tokens] = values.to(result)
     return result
 

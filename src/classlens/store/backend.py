@@ -1,4 +1,4 @@
-"""Where a store lies: a local path or a URL of fsspec, opened as a Zarr group."""
+"""The place of a store: a local path or a URL of fsspec, opened as a Zarr group."""
 
 from __future__ import annotations
 

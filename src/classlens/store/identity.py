@@ -26,7 +26,7 @@ class Identity:
     class_names: Sequence[str]
 
     def example(self, store: Store, key: str) -> str | None:
-        """What differs in ``image_names``, ``labels`` or ``class_names``; None where the store does not tell."""
+        """A difference in ``image_names``, ``labels`` or ``class_names``; None where the store does not tell."""
         find = {"image_names": self._image, "labels": self._label, "class_names": self._class}.get(key)
         with suppress(ClasslensError):  # a damaged coordinate, which a run with the same settings writes anew
             return next(filter(None, (find(store, group) for group in store.groups())), None) if find else None

@@ -1,4 +1,4 @@
-"""What a result was made from: digests of weights, transform and data, settings and versions."""
+"""Provenance of a result: digests of weights, transform and data, settings and versions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from classlens.models.view import ModelView
 
 
 def provenance(lens: Lens, dataset: Dataset, pixels: Tensor, *, batch_size: int, seed: int) -> dict[str, Any]:
-    """What a resumed run must have in common with the run that began a store; ``pixels`` from ``transform_pixels``.
+    """Settings that a resumed run must share with the run that began a store; ``pixels`` from ``transform_pixels``.
 
     Raises ClasslensError for a lens with a tuned lens, whose scores would pass for those of the class embedding.
     """

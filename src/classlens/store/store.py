@@ -136,21 +136,21 @@ class Store:
 
         Returns the number of damaged files. Raises ClasslensError where metadata are damaged.
         """
-        found = find_damage(self.url)
-        for damage in found:
+        damages = find_damage(self.url)
+        for damage in damages:
             if damage.file == METADATA:
                 raise ClasslensError(
                     f"store {self.url!r} is damaged: {damage.key!r} is missing or not as classlens writes it; remove "
                     f"the folder {damage.group!r} in the store, and run the same command to measure it anew"
                 )
-        for group in {damage.group for damage in found}:
-            self.reset(group, sorted({d.shard for d in found if d.group == group and d.shard is not None}))
-        for damage in found:
+        for group in {damage.group for damage in damages}:
+            self.reset(group, sorted({d.shard for d in damages if d.group == group and d.shard is not None}))
+        for damage in damages:
             if damage.shard is None:
                 self._lost.add((damage.group, damage.array))
             if damage.array != "measured":
                 self._files.remove(damage.key)
-        return len(found)
+        return len(damages)
 
     def clear_leftovers(self) -> None:
         """Remove half-written files of a killed writer; only while the store is locked."""

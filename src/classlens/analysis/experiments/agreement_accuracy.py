@@ -47,7 +47,7 @@ def compute(store: MeasuredStore, reduction: Reduction, statistics: Statistics) 
 
 
 def _counts(agrees: Array) -> Array:
-    """How many images disagree, and how many agree."""
+    """Numbers of images that disagree, and that agree."""
     return np.bincount(agrees[~np.isnan(agrees)].astype(np.int64), minlength=2)
 
 

@@ -1,4 +1,4 @@
-"""How often a token moves toward its class from one block to the next."""
+"""Share of tokens that move toward their class from one block to the next."""
 
 from __future__ import annotations
 

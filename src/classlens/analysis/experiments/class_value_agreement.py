@@ -1,4 +1,4 @@
-"""How close value vectors come to the classes, from parameters alone."""
+"""Largest cosine of value vectors and classes, from parameters alone."""
 
 from __future__ import annotations
 

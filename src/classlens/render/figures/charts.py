@@ -189,9 +189,9 @@ def _finish(panel: _Panel, value: str, *, grid: str) -> None:
 
 def _colors(values: pd.Series[Any], labels: Labels) -> dict[str, str]:
     """A color for each value: that of its label, else a free one."""
-    own = {str(value): labels[str(value)].color if str(value) in labels else None for value in values.unique()}
-    free = cycle([color for color in SERIES if color not in own.values()])
-    return {value: color or next(free) for value, color in own.items()}
+    colors = {str(value): labels[str(value)].color if str(value) in labels else None for value in values.unique()}
+    free = cycle([color for color in SERIES if color not in colors.values()])
+    return {value: color or next(free) for value, color in colors.items()}
 
 
 def _chances(table: pd.DataFrame) -> list[float]:

@@ -201,5 +201,5 @@ def _classes(chart: Heat, table: pd.DataFrame, name: Name) -> Iterator[str]:
 
 def _missing(missing: Sequence[Missing]) -> Iterator[str]:
     for entry in missing:
-        said = f"Not measured for {entry.model}{'' if entry.whole else ', in part'}: {entry.reason}."
-        yield f"- {markdown_text(said)}\n"
+        sentence = f"Not measured for {entry.model}{'' if entry.whole else ', in part'}: {entry.reason}."
+        yield f"- {markdown_text(sentence)}\n"

@@ -96,8 +96,8 @@ def _bar_and_outcome(store: str, kept: Callable[[], bool] | None) -> Iterator[tu
         if last is not None:
             saved = f"{last.done} of {last.images} images are" if kept is None else "What is finished is"
             nothing = kept is not None and not kept()
-            said = "Nothing is saved yet." if nothing else f"{saved} saved in {store}; the same command goes on there."
-            say(said, stderr=True)
+            note = "Nothing is saved yet." if nothing else f"{saved} saved in {store}; the same command goes on there."
+            say(note, stderr=True)
         raise
     for outcome in outcomes:
         _print_outcome(outcome)
@@ -119,7 +119,7 @@ def _print_outcome(outcome: MeasureResult) -> None:
 
 
 def _images(outcome: MeasureResult) -> Iterator[str]:
-    """How many images of each class there are, and how many without a label."""
+    """Numbers of images of each class, and of images without a label."""
     counts = outcome.classes
     if counts:
         shown = list(counts)[:_CLASSES]

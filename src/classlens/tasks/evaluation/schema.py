@@ -43,16 +43,16 @@ def require_group(store: str, group: str, data: xr.Dataset, metric: Metric) -> N
         classes, _, _ = attrs["num_classes"], attrs["mosaics"], attrs["model"]
     except KeyError as error:
         raise _other_form(store, group, f"it lacks {error.args[0]!r}") from None
-    found = {name: (array.dims, array.shape, array.dtype) for name, array in data.variables.items()}
-    if found.get("image", ((),))[0] != ("image",):
+    arrays = {name: (array.dims, array.shape, array.dtype) for name, array in data.variables.items()}
+    if arrays.get("image", ((),))[0] != ("image",):
         raise _other_form(store, group, "'image' is missing or of another form")
     schema = group_schema(metric, axes, data["image"].values)
     status = Variable(("image",), np.dtype("uint8"), 0, "")
     for name, variable in {**schema.variables, "measured": status}.items():
-        if found.get(name) != (variable.dims, schema.shape(variable.dims), variable.dtype):
+        if arrays.get(name) != (variable.dims, schema.shape(variable.dims), variable.dtype):
             raise _other_form(store, group, f"{name!r} is missing or of another form")
     for name, (dim, values) in schema.coords.items():
-        if found.get(name, ((),))[0] != (dim,) or not np.array_equal(data[name].values, values):
+        if arrays.get(name, ((),))[0] != (dim,) or not np.array_equal(data[name].values, values):
             raise _other_form(store, group, f"{name!r} is missing or holds other values")
     for name, variable in schema.variables.items():
         if variable.dtype == _FLAG or name == "label":

@@ -31,7 +31,7 @@ class _Stateful(Protocol):
 
 
 class Saved(NamedTuple):
-    """Where a pass stopped.
+    """The place where a pass stopped.
 
     Args:
         stage: its sweep.

@@ -30,18 +30,18 @@ class Plan:
 def choose_sites(sites: str | Collection[str], view: ModelView) -> tuple[str, ...]:
     """Sites with probes, in the order of the forward pass; raises ClasslensError for an unknown site."""
     names = [sites] if isinstance(sites, str) else list(sites)
-    known = [site for site in _SITES if site != "resid_mid" or view.has_mid]
+    model_sites = [site for site in _SITES if site != "resid_mid" or view.has_mid]
     if names == ["all"]:
-        return tuple(known)
+        return tuple(model_sites)
     for site in names:
-        if site not in known:
+        if site not in model_sites:
             raise ClasslensError(
-                f"site {site!r} cannot be probed in model {view.name!r}{suggestion(str(site), known)}; give some of "
-                f"{', '.join(known)}"
+                f"site {site!r} cannot be probed in model {view.name!r}{suggestion(str(site), model_sites)}; give some of "
+                f"{', '.join(model_sites)}"
             )
     if not names:
-        raise ClasslensError(f"no sites were given: give some of {', '.join(known)}")
-    return tuple(site for site in known if site in names)
+        raise ClasslensError(f"no sites were given: give some of {', '.join(model_sites)}")
+    return tuple(site for site in model_sites if site in names)
 
 
 def token_range(choice: str, view: ModelView, tokens: Tokens) -> range:

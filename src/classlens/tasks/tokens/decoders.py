@@ -15,7 +15,7 @@ from classlens.tasks.tokens.conditions.registry import CONDITIONS
 
 @dataclass(frozen=True, eq=False)
 class Decoders:
-    """What decodes states beside the class embedding; it can be pickled."""
+    """Decoders of states beside the class embedding. They can be pickled."""
 
     tuned_lens: TunedLens | None = None
     probes: Path | None = None

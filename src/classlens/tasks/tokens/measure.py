@@ -197,14 +197,14 @@ def _write_parameters(store: Store, session: Session) -> None:
 
 def _axes(session: Session, sites: str | Collection[str], *, memories: bool) -> Axes:
     view = session.lens.view
-    known = [site for site in STORED_SITES if site != "resid_mid" or view.has_mid]
+    model_sites = [site for site in STORED_SITES if site != "resid_mid" or view.has_mid]
     names = [sites] if isinstance(sites, str) else list(sites)
-    chosen = [*known, "embed"] if names == ["all"] else names
+    chosen = [*model_sites, "embed"] if names == ["all"] else names
     for site in chosen:
-        if site not in (*known, "embed"):
+        if site not in (*model_sites, "embed"):
             raise ClasslensError(
-                f"site {site!r} cannot be measured in model {view.name!r}{suggestion(str(site), known)}; "
-                f"give some of embed, {', '.join(known)}"
+                f"site {site!r} cannot be measured in model {view.name!r}{suggestion(str(site), model_sites)}; "
+                f"give some of embed, {', '.join(model_sites)}"
             )
     if memories and not {"attn_out", "mlp_out"} <= set(chosen):
         raise ClasslensError("memories are set beside the top-1 classes of attn_out and mlp_out: add both to sites")
@@ -215,13 +215,13 @@ def _axes(session: Session, sites: str | Collection[str], *, memories: bool) -> 
             f"{' and '.join(points)} to its blocks, or leave out memories"
         )
     if not chosen:
-        raise ClasslensError(f"no sites were given: give some of embed, {', '.join(known)}")
+        raise ClasslensError(f"no sites were given: give some of embed, {', '.join(model_sites)}")
     return Axes(
         images=len(session.dataset),
         tokens=session.tokens.count,
         blocks=len(view.blocks),
         classes=view.num_classes,
-        sites=tuple(site for site in known if site in chosen),
+        sites=tuple(site for site in model_sites if site in chosen),
         embed="embed" in chosen,
         memories=memories,
     )

@@ -79,14 +79,14 @@ def require_condition(store: str, data: xr.Dataset) -> Axes:
         )
     except KeyError as error:
         raise _other_form(store, f"it lacks {error.args[0]!r}") from None
-    found = {name: (array.dims, array.shape, array.dtype) for name, array in data.variables.items()}
+    arrays = {name: (array.dims, array.shape, array.dtype) for name, array in data.variables.items()}
     schema = axes.schema()
     for name, variable in schema.variables.items():
-        if found.get(name) != (variable.dims, schema.shape(variable.dims), variable.dtype):
+        if arrays.get(name) != (variable.dims, schema.shape(variable.dims), variable.dtype):
             raise _other_form(store, f"{name!r} is missing or of another form")
-    known = {**_COORDS, "measured": "image", **({"site": "site"} if sites else {})}
-    for name, dim in known.items():
-        if name not in found or found[name][0] != (dim,):
+    coordinates = {**_COORDS, "measured": "image", **({"site": "site"} if sites else {})}
+    for name, dim in coordinates.items():
+        if name not in arrays or arrays[name][0] != (dim,):
             raise _other_form(store, f"{name!r} is missing or of another form")
     if sizes["category"] != axes.classes or (sites and tuple(map(str, data["site"].values)) != sites):
         raise _other_form(store, "its classes or sites are not those of its attributes")
