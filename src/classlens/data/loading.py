@@ -103,7 +103,9 @@ class ImageReader:
     def _read_mask(self, index: int, picture: Image.Image, shows_class: Array) -> None:
         if self.mask_grid is None or not self.dataset.has_masks:
             return
-        mask = self.dataset.mask(index)
+        source, position = self.dataset.source, int(self.dataset.positions[index])
+        both = getattr(source, "mask_and_ignored", None)  # where one reading gives both
+        mask, ignored = both(position) if both else (source.mask(position), source.ignored(position))
         if mask is None:
             return
         size = (picture.height, picture.width)
@@ -112,9 +114,8 @@ class ImageReader:
                 f"the mask of image {self.dataset.names[index]!r} is {mask.shape[0]}×{mask.shape[1]} pixels, and the "
                 f"upright image {size[0]}×{size[1]} (height × width): expected one size; give the mask of this image"
             )
-        ignored = self.dataset.ignored(index) if self.ignore_unknown else None
         shows_class[:] = token_mask(mask, self.preprocessing.transform, self.mask_grid)
-        if ignored is not None:
+        if ignored is not None and self.ignore_unknown:
             shows_class[token_mask(ignored, self.preprocessing.transform, self.mask_grid)] = -1
 
     def _pixels(self, index: int, picture: Image.Image) -> Tensor:

@@ -57,12 +57,15 @@ class MaskFiles:
         return file_content(self.files[position])
 
     def mask(self, position: int) -> Bool[np.ndarray, "height width"] | None:
-        return self._parts(position)[0]
+        return self.mask_and_ignored(position)[0]
 
     def ignored(self, position: int) -> Bool[np.ndarray, "height width"] | None:
-        return self._parts(position)[1]
+        return self.mask_and_ignored(position)[1]
 
-    def _parts(self, position: int) -> tuple[Bool[ndarray, "height width"], Bool[ndarray, "height width"] | None]:
+    def mask_and_ignored(
+        self, position: int
+    ) -> tuple[Bool[ndarray, "height width"], Bool[ndarray, "height width"] | None]:
+        """Both, from one reading of the file."""
         meaning = self.values.get(position) or self.values[None]
         file = self.files[position]
         values = read_values(file, colors=meaning.colors)

@@ -47,7 +47,7 @@ class MaskValues:
 
         Raises ClasslensError for a mask without a pixel of the object, and for values of unknown meaning.
         """
-        found = np.unique(values).tolist()
+        found = _distinct(values)
         if not self.object:
             shown = [value for value in found if value]
             if shown not in ([], [1], [255]):
@@ -62,8 +62,8 @@ class MaskValues:
                 f"mask {name!r} holds {self._listed(sorted(unknown))} beside {str(self)!r}: expected no other values; "
                 "name them too, or leave out background"
             )
-        ignored = np.isin(values, self.ignore) if self.ignore else None
-        return self._nonempty(np.isin(values, self.object), found, name), ignored
+        ignored = _among(values, self.ignore) if self.ignore else None
+        return self._nonempty(_among(values, self.object), found, name), ignored
 
     def _nonempty(
         self, shows: Bool[ndarray, "height width"], found: list[int], name: str
@@ -83,6 +83,23 @@ class MaskValues:
     def _listed(self, values: list[int]) -> str:
         texts = ", ".join(map(self._shown, values[:_SHOWN]))
         return texts if len(values) <= _SHOWN else f"{texts} and {len(values) - _SHOWN} more values"
+
+
+def _distinct(values: Values) -> list[int]:
+    """The values of a mask, each once; counting is many times faster than sorting."""
+    found: list[int] = (
+        np.flatnonzero(np.bincount(values.ravel(), minlength=256)) if values.dtype == np.uint8 else np.unique(values)
+    ).tolist()
+    return found
+
+
+def _among(values: Values, chosen: tuple[int, ...]) -> Bool[ndarray, "height width"]:
+    if values.dtype == np.uint8:
+        table = np.zeros(256, dtype=bool)
+        table[[value for value in chosen if value < 256]] = True
+        chosen_pixels: Bool[ndarray, "height width"] = table[values]
+        return chosen_pixels
+    return np.isin(values, chosen)
 
 
 def parse_mask_values(text: str | None) -> MaskValues:

@@ -23,19 +23,26 @@ def fill_polygons(polygons: Iterable[Sequence[float] | Array], size: Size) -> Bo
         >>> fill_polygons([[0, 0, 2, 0, 2, 1, 0, 1]], (2, 3)).astype(int).tolist()
         [[1, 1, 0], [0, 0, 0]]
     """
-    height, width = size
-    centers = np.arange(height) + 0.5
     filled = np.zeros(size, dtype=bool)
     for polygon in polygons:
         x, y = np.asarray(polygon, dtype=np.float64).reshape(-1, 2).T
+        (top, bottom), (left, right) = _inside(y, size[0]), _inside(x, size[1])
         next_x, next_y = np.roll(x, -1), np.roll(y, -1)
+        centers = np.arange(top, bottom) + 0.5
         edge, row = np.nonzero((y[:, None] <= centers) != (next_y[:, None] <= centers))
         slope = (next_x[edge] - x[edge]) / (next_y[edge] - y[edge])
         crossing = x[edge] + (centers[row] - y[edge]) * slope
-        toggles = np.zeros((height, width + 1), dtype=np.int64)
-        np.add.at(toggles, (row, np.clip(np.ceil(crossing - 0.5), 0, width).astype(np.int64)), 1)
-        filled |= toggles.cumsum(axis=1)[:, :width] % 2 == 1
+        first = np.clip(np.ceil(crossing - 0.5), left, right).astype(np.int64) - left
+        toggles = np.zeros((bottom - top, right - left + 1), dtype=np.int64)
+        np.add.at(toggles, (row, first), 1)
+        filled[top:bottom, left:right] |= toggles.cumsum(axis=1)[:, :-1] % 2 == 1
     return filled
+
+
+def _inside(coordinates: Array, count: int) -> tuple[int, int]:
+    """First and last pixel of a side, of those that a polygon may reach."""
+    first = int(np.clip(np.floor(coordinates.min()), 0, count))
+    return first, int(np.clip(np.ceil(coordinates.max()), first, count))
 
 
 def decode_runs(counts: Sequence[int] | str, size: Size) -> Bool[ndarray, "height width"]:

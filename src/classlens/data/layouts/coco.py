@@ -74,21 +74,22 @@ class _Instances:
         return self.files.content(position) ^ digest
 
     def mask(self, position: int) -> Bool[np.ndarray, "height width"] | None:
-        if not self.has_masks:
-            return None
-        shows = self._union(position, self.photos[position].objects)
-        if not shows.any():
-            raise ClasslensError(f"the outlines of image {self.files.paths[position]!r} hold no pixel: mend them")
-        return shows
+        return self.mask_and_ignored(position)[0]
 
     def ignored(self, position: int) -> Bool[np.ndarray, "height width"] | None:
+        return self.mask_and_ignored(position)[1]
+
+    def mask_and_ignored(
+        self, position: int
+    ) -> tuple[Bool[np.ndarray, "height width"] | None, Bool[np.ndarray, "height width"] | None]:
+        """Both, from one drawing of the regions."""
         photo = self.photos[position]
-        if not self.has_masks or not photo.crowds:
-            return None
-        ignored: Bool[np.ndarray, "height width"] = self._union(position, photo.crowds) & ~self._union(
-            position, photo.objects
-        )
-        return ignored
+        if not self.has_masks:
+            return None, None
+        shows = self._union(position, photo.objects)
+        if not shows.any():
+            raise ClasslensError(f"the outlines of image {self.files.paths[position]!r} hold no pixel: mend them")
+        return shows, self._union(position, photo.crowds) & ~shows if photo.crowds else None
 
     def _union(self, position: int, regions: tuple[_Region, ...]) -> Bool[np.ndarray, "height width"]:
         size, name = self.photos[position].size, self.files.paths[position]

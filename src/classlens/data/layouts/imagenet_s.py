@@ -54,12 +54,17 @@ class _Images:
         return self.files.content(position) ^ (0 if mask is None else file_content(mask))
 
     def mask(self, position: int) -> Bool[np.ndarray, "height width"] | None:
-        ids = self._class_ids(position)
-        return None if ids is None else ids == self.ids[self._wnid(position)]
+        return self.mask_and_ignored(position)[0]
 
     def ignored(self, position: int) -> Bool[np.ndarray, "height width"] | None:
+        return self.mask_and_ignored(position)[1]
+
+    def mask_and_ignored(
+        self, position: int
+    ) -> tuple[Bool[np.ndarray, "height width"] | None, Bool[np.ndarray, "height width"] | None]:
+        """Both, from one reading of the file."""
         ids = self._class_ids(position)
-        return None if ids is None else ids == _IGNORED
+        return (None, None) if ids is None else (ids == self.ids[self._wnid(position)], ids == _IGNORED)
 
     def _wnid(self, position: int) -> str:
         return self.files.paths[position].partition("/")[0]
