@@ -104,7 +104,7 @@ class RunOptions:
         "auto"
     )
     workers: Annotated[int | None, typer.Option(min=0, help="Number of processes that decode images.")] = None
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Record and skip unreadable images.")] = False
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Record and skip unreadable images and masks.")] = False
     engine: Annotated[str, typer.Option(help="Where the model runs: local or ray.")] = "local"
     address: Annotated[str | None, typer.Option(help="Address of a Ray cluster: auto or ray://HOST:10001.")] = None
     actors: Annotated[int | None, typer.Option(min=1, help="Number of copies of the model on the cluster.")] = None

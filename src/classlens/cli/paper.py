@@ -38,7 +38,7 @@ def paper(
     mask_values: given.MaskValues = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps.")] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Number of processes that decode images.")] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Record and skip unreadable images.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Record and skip unreadable images and masks.")] = False,
     removal: Annotated[
         bool, typer.Option("--removal", help="Also token removal, for models with published areas.")
     ] = False,

@@ -50,7 +50,7 @@ class RunOptions:
         seed: random seed.
         batch_size: images per forward pass: ``"auto"``, up to 64, or a multiple of 64.
         workers: processes that decode images (``engine="local"``); chosen by the number of cores when None.
-        skip_bad: record and skip unreadable images in place of stopping.
+        skip_bad: record and skip unreadable images in place of stopping, and masks that do not fit.
         engine: ``"local"`` or ``"ray"``.
         cluster: where Ray runs.
         report: called with a ``Progress`` as images are finished.

@@ -52,9 +52,8 @@ def provenance(lens: Lens, dataset: Dataset, pixels: Tensor, *, batch_size: int,
 
 def _masks(dataset: Dataset) -> dict[str, str | None]:
     """Masks of one's own, and what their values mean. Those of a layout are part of the content of its images."""
-    if not dataset.masks:
+    if not dataset.masks or not isinstance(dataset.source, MaskFiles):
         return {"masks": None, "mask_values": None}
-    assert isinstance(dataset.source, MaskFiles), "masks of one's own are files"
     contents = map(dataset.source.mask_content, dataset.positions.tolist())
     return {"masks": text_digest(map(str, contents)), "mask_values": dataset.masks}
 

@@ -124,7 +124,8 @@ def evaluate(
         seed: random seed of orders, mosaics, other classes, the random twin and drawn samples.
         batch_size: images per forward pass: up to 64, or a multiple of 64. It is recorded and kept on resuming.
         workers: processes that decode images (``engine="local"``).
-        skip_bad: record and skip unreadable images in place of stopping.
+        skip_bad: record and skip unreadable images in place of stopping; images without a mask that fits are left out
+            of what needs masks.
         engine: ``"local"``, or ``"ray"`` to spread the work over a cluster.
         cluster: where Ray runs.
         statistics: resamples, confidence and seed of the intervals; 2,000 resamples at 0.95 by default.

@@ -89,7 +89,8 @@ def measure(
         seed: random seed of the random twin, the control class and drawn samples.
         batch_size: images per forward pass: up to 64, or a multiple of 64. It is recorded and kept on resuming.
         workers: processes that decode images (``engine="local"``).
-        skip_bad: record and skip unreadable images in place of stopping.
+        skip_bad: record and skip unreadable images in place of stopping; images without a mask that fits are left out
+            of what needs masks.
         engine: ``"local"``, or ``"ray"`` to spread the work over a cluster.
         cluster: where Ray runs.
         report: called with a ``Progress`` as images are finished.
