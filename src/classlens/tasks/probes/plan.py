@@ -36,8 +36,8 @@ def choose_sites(sites: str | Collection[str], view: ModelView) -> tuple[str, ..
     for site in names:
         if site not in model_sites:
             raise ClasslensError(
-                f"site {site!r} cannot be probed in model {view.name!r}{suggestion(str(site), model_sites)}; give some of "
-                f"{', '.join(model_sites)}"
+                f"site {site!r} cannot be probed in model {view.name!r}{suggestion(str(site), model_sites)}; give some "
+                f"of {', '.join(model_sites)}"
             )
     if not names:
         raise ClasslensError(f"no sites were given: give some of {', '.join(model_sites)}")
