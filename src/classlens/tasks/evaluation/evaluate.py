@@ -205,9 +205,9 @@ def _check_mosaics(store: Store, task: EvaluationTask) -> None:
     """Raises ClasslensError for a store with mosaics of another resolution, which do not belong in one table."""
     for group in group_names(store.url) if task.mosaics else ():
         before = store.group_attributes(group)
-        if before.get("mosaics") and before["doubled"] != task.doubled:
+        if before.get("mosaics") and before.get("doubled") != task.doubled:
             raise ClasslensError(
-                f"store {store.url!r} was begun with mosaics of {'twice' if before['doubled'] else 'once'} the model's "
+                f"store {store.url!r} was begun with mosaics of {'twice' if before.get('doubled') else 'once'} the model's "
                 f"size, not {'twice' if task.doubled else 'once'}: give the model in the same way, by name or as a "
                 "lens, or another --out"
             )
