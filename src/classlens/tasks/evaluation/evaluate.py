@@ -207,9 +207,9 @@ def _check_mosaics(store: Store, task: EvaluationTask) -> None:
         before = store.group_attributes(group)
         if before.get("mosaics") and before.get("doubled") != task.doubled:
             raise ClasslensError(
-                f"store {store.url!r} was begun with mosaics of {'twice' if before.get('doubled') else 'once'} the model's "
-                f"size, not {'twice' if task.doubled else 'once'}: give the model in the same way, by name or as a "
-                "lens, or another --out"
+                f"store {store.url!r} was begun with mosaics of {'twice' if before.get('doubled') else 'once'} the "
+                f"model's size, not {'twice' if task.doubled else 'once'}: give the model in the same way, by name "
+                "or as a lens, or another --out"
             )
 
 
