@@ -47,6 +47,7 @@ ALSO = {
     "names": ["images"],
     "train_split": ["split"],
     "test_split": ["split"],
+    "test_masks": ["masks"],
     "train_limit": ["limit"],
     "test_limit": ["limit"],
     "train_per_class": ["per_class"],
