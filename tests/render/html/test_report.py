@@ -247,6 +247,24 @@ def test_given_class_that_is_not_the_prediction(show: Open) -> None:
 
 
 @pytest.mark.browser
+def test_when_the_class_comes_to_the_top(show: Open) -> None:
+    page, record = show(Sizes(blocks=4))
+    for ranks, words in {
+        (0, 0, 0, 0): "on top after every block.",
+        (3, 2, 0, 0): "on top from block 2 on.",
+        (0, 0, 1, 0): "on top after the last block, and for a while after block 0, 1.",
+        (3, 0, 1, 0): "on top after the last block, and for a while after block 1.",
+        (0, 2, 0, 0): "on top from block 2 on, and for a while after block 0.",
+        (3, 2, 1, 0): "on top only after the last block.",
+    }.items():
+        for block, rank in zip(record["images"][0]["blocks"], ranks, strict=True):
+            block["cls_rank"] = rank
+        write_report(record, make_pictures(SMALL)[:1], Path(page.url.removeprefix("file://")))
+        page.reload()
+        assert page.locator("#story li").first.inner_text() == f"[CLS] has cat {words}"
+
+
+@pytest.mark.browser
 def test_hostile_names_are_shown_as_text(show: Open) -> None:
     sizes = Sizes(blocks=2, classes=HOSTILE, target=0, images=(HOSTILE[0], HOSTILE[4], HOSTILE[2]), name=HOSTILE[1])
     page, record = show(sizes)

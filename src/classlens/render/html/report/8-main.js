@@ -109,9 +109,11 @@ function story(image) {
   } else if (last.cls_rank === 0) {
     let first = blocks.length - 1;
     while (first > 0 && blocks[first - 1].cls_rank === 0) first--;
+    const earlier = blocks.slice(0, first).flatMap((block, number) => block.cls_rank === 0 ? [number] : []);
     lines.push(first === 0 ? `[CLS] has ${target.name} on top after every block.`
-      : first === blocks.length - 1 ? `[CLS] has ${target.name} on top only after the last block.`
-      : `[CLS] has ${target.name} on top from block ${first} on.`);
+      : `[CLS] has ${target.name} on top ${first < blocks.length - 1 ? `from block ${first} on`
+        : earlier.length ? "after the last block" : "only after the last block"}` +
+        `${earlier.length ? `, and for a while after block ${earlier.join(", ")}` : ""}.`);
   } else if (last.cls_rank !== null) {
     lines.push(`[CLS] ends with ${target.name} at ${rankWords(last.cls_rank)} (0 is on top).`);
   }
