@@ -1,8 +1,9 @@
-"""Accuracy of the built-in model on the CIFAR-10 test set, in total and by class, as JSON.
+"""Accuracy, confusions and calibration of a built-in model on its test set, as JSON.
 
-    python training/evaluate.py --data CIFAR10_FOLDER [--weights RUN_FOLDER/weights.safetensors]
+    python training/evaluate.py --model cifar10 --data CIFAR10_FOLDER [--weights RUN_FOLDER/weights.safetensors]
 
-Without ``--weights``, it evaluates the weights of the package, in float32 as ``classlens.load`` loads them.
+``--data`` holds ``test/<class>/*.jpg``, its class folders in alphabetical order as the model's classes. Without
+``--weights``, it evaluates the weights of the package, as ``classlens.load`` loads them.
 """
 
 from __future__ import annotations
@@ -12,36 +13,65 @@ import json
 from pathlib import Path
 
 import torch
-from data import normalize, read_split
 from safetensors.torch import load_file
+from sklearn.metrics import log_loss
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
 from tqdm import tqdm
 
-from classlens.models import builtin
-from classlens.models.builtin.architecture import CLASS_NAMES
+from classlens.models.builtin import MODELS
+from classlens.models.builtin.row_quantization import restore
+
+BINS = 15
+
+
+def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
+    """Expected calibration error with bins of equal width of the top-1 probability (Guo et al. 2017, equation 3)."""
+    confidence, predicted = probabilities.max(1)
+    correct = (predicted == labels).double()
+    bins = (confidence * BINS).long().clamp_max(BINS - 1)
+    differences = torch.zeros(BINS, dtype=torch.float64).index_add_(0, bins, correct - confidence.double())
+    return float(differences.abs().sum() / len(labels))
 
 
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [name.removeprefix("builtin:") for name in MODELS]
+    parser.add_argument("--model", choices=names, required=True)
     parser.add_argument("--data", type=Path, required=True, help="folder with test/<class>/*.jpg")
-    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--weights", type=Path, help="weights of a run instead of those of the package")
     args = parser.parse_args()
-    model = builtin.load("cifar10")
+    entry = MODELS[f"builtin:{args.model}"]
     if args.weights:
-        model.load_state_dict({key: value.float() for key, value in load_file(args.weights).items()}, strict=False)
-    images, labels = read_split(args.data, "test")
-    predicted = torch.cat([model(normalize(part)).argmax(1) for part in tqdm(images.split(250), unit="batch")])
-    confusion = torch.zeros(len(CLASS_NAMES), len(CLASS_NAMES), dtype=torch.int64)
+        model = entry.untrained()
+        model.load_state_dict(restore(load_file(args.weights)), strict=False)
+    else:
+        model = entry.trained()
+    images = ImageFolder(args.data / "test", entry.transform())
+    if len(images.classes) != len(entry.class_names):
+        raise SystemExit(
+            f"{args.data / 'test'} has {len(images.classes)} class folders, expected {len(entry.class_names)}"
+        )
+    labels = torch.tensor(images.targets)
+    logits = torch.cat([model(pixels) for pixels, _ in tqdm(DataLoader(images, 64), unit="batch")])
+    probabilities = logits.double().softmax(1)
+    predicted = logits.argmax(1)
+    confusion = torch.zeros(len(images.classes), len(images.classes), dtype=torch.int64)
     confusion.index_put_((labels, predicted), torch.ones_like(labels), accumulate=True)
     accuracy = confusion.diag() / confusion.sum(1)
-    confused_with = confusion.clone().fill_diagonal_(0).argmax(1)
+    others = confusion.clone().fill_diagonal_(0)
     report = {
         "images": len(labels),
-        "accuracy": float((predicted == labels).double().mean()),
-        "by_class": {name: round(float(accuracy[i]), 4) for i, name in enumerate(CLASS_NAMES)},
+        "accuracy": round(float((predicted == labels).double().mean()), 4),
+        "mean_confidence": round(float(probabilities.amax(1).mean()), 4),
+        "calibration_error": round(calibration_error(probabilities, labels), 4),
+        "log_loss": round(log_loss(labels, probabilities, labels=range(len(images.classes))), 4),
+        "by_class": {name: round(float(accuracy[i]), 4) for i, name in enumerate(entry.class_names)},
         "most_often_taken_for": {
-            name: [CLASS_NAMES[int(confused_with[i])], int(confusion[i, confused_with[i]])]
-            for i, name in enumerate(CLASS_NAMES)
+            name: [entry.class_names[int(others[i].argmax())], int(others[i].max())]
+            for i, name in enumerate(entry.class_names)
         },
     }
     print(json.dumps(report, indent=1))

@@ -23,7 +23,7 @@ from typer.testing import CliRunner, Result
 import classlens
 from classlens.cli import app
 from classlens.errors import ClasslensError
-from classlens.models import builtin
+from classlens.models.builtin import MODELS
 from tests.refusals import complaints
 from tests.render.test_inspection_record import assert_form, assert_numbers
 from tests.zoo import randomize
@@ -34,7 +34,9 @@ FIGURES = {"evolution", "tokens", "explanation", "attribution"}
 
 
 def run(*args: str | Path) -> Result:
-    return CliRunner().invoke(app, ["inspect", *map(str, args)])
+    """The small model, unless another is given."""
+    model = [] if "--model" in args else ["--model", "builtin:cifar10"]
+    return CliRunner().invoke(app, ["inspect", *map(str, args), *model])
 
 
 def record_of(folder: Path) -> dict[str, Any]:
@@ -129,7 +131,7 @@ def test_its_numbers_are_those_of_the_module_alone(report: tuple[Path, Result]) 
         middle = image.convert("RGB").resize((48, 32), Image.Resampling.BICUBIC).crop((8, 0, 40, 32))
     normalized = (np.asarray(middle) / 255 - [0.4914, 0.4822, 0.4465]) / [0.2470, 0.2435, 0.2616]
     pixels = torch.from_numpy(normalized).permute(2, 0, 1)[None]
-    module = builtin.load("cifar10").double()
+    module = MODELS["builtin:cifar10"].trained().double()
     image = record_of(report[0])["images"][0]
     assert_numbers(image, module, pixels, pooled=(0,), prefix=("cls",))
 

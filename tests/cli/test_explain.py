@@ -17,7 +17,9 @@ from tests.data.pictures import picture
 
 
 def run(*args: str | Path) -> Result:
-    return CliRunner().invoke(app, ["explain", *map(str, args)], env={"COLUMNS": "120"})
+    """The small model, unless another is given."""
+    model = [] if "--model" in args else ["--model", "builtin:cifar10"]
+    return CliRunner().invoke(app, ["explain", *map(str, args), *model], env={"COLUMNS": "120"})
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +213,8 @@ def test_inspect_takes_them_as_well(photos: list[Path], tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(photos[0].read_bytes())
     (tmp_path / "in" / "b.png").write_bytes(b"no image")
-    given = ("inspect", str(tmp_path / "in"), str(photos[1]), "--class", "cat", "--class", "ship", "--json")
+    given = ["inspect", str(tmp_path / "in"), str(photos[1]), "--class", "cat", "--class", "ship", "--json"]
+    given += ["--model", "builtin:cifar10"]
     out = str(tmp_path / "out")
     assert CliRunner().invoke(app, [*given, "--out", out]).exit_code == 2
     result = CliRunner().invoke(app, [*given, "--skip-bad", "--out", out])

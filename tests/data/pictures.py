@@ -10,7 +10,7 @@ import xarray as xr
 import zarr
 from PIL import Image
 
-from classlens.models.builtin import CLASS_NAMES
+from classlens.models.builtin.cifar10 import CLASS_NAMES
 from classlens.store.open_store import open_group
 
 

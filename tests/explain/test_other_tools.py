@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import classlens
-from classlens.models import builtin
+from classlens.models.builtin import MODELS
 from tests import zoo
 from tests.models import oracles
 
@@ -101,7 +101,7 @@ def test_grad_cam_is_that_of_pytorch_grad_cam(name: str, seed: int) -> None:
 
 
 def test_grad_cam_of_the_built_in_model_for_every_class() -> None:
-    model = builtin.load("cifar10").double()
+    model = MODELS["builtin:cifar10"].trained().double()
     pixels, targets = torch.randn(10, 3, 32, 32, dtype=torch.float64), torch.arange(10)
     trace = classlens.load("builtin:cifar10", dtype=torch.float64).trace(pixels)
     reshape = as_grid(1, (8, 8))

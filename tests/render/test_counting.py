@@ -137,9 +137,8 @@ def test_commands(tmp_path: Path) -> None:
         (["--method", "grad_cam:block=0"], "grad_cam", {"block": 0}),
     ):
         out = tmp_path / method
-        assert (
-            CliRunner().invoke(app, ["explain", str(tmp_path / "photo.png"), *option, "--out", str(out)]).exit_code == 0
-        )
+        args = [str(tmp_path / "photo.png"), *option, "--model", "builtin:cifar10", "--out", str(out)]
+        assert CliRunner().invoke(app, ["explain", *args]).exit_code == 0
         (found,) = json.loads((out / "explain.json").read_text())["images"][0]["maps"].values()
         np.testing.assert_allclose(found, trace.map(method=method, **given)[0], rtol=1e-5)
 

@@ -11,7 +11,7 @@ import classlens
 from classlens import EvaluateResult, Lens
 from classlens.data.class_mapping import map_classes
 from classlens.data.dataset import Dataset
-from classlens.models.builtin import CLASS_NAMES
+from classlens.models.builtin.cifar10 import CLASS_NAMES
 from classlens.models.transforms import paper_transform
 from tests import zoo
 

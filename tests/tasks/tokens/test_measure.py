@@ -15,7 +15,7 @@ import classlens
 from classlens import ClasslensError, KeepTokens, Lens, NoCls, SelfOnly, measure
 from classlens.data.open_dataset import open_dataset
 from classlens.engine.progress import Progress
-from classlens.models.builtin import CLASS_NAMES
+from classlens.models.builtin.cifar10 import CLASS_NAMES
 from classlens.models.transforms import paper_transform
 from classlens.store.open_store import open_group
 from tests import zoo

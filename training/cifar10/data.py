@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from classlens.models.builtin.architecture import CLASS_NAMES, IMAGE_SIZE, MEAN, STD
+from classlens.models.builtin.cifar10 import CLASS_NAMES, IMAGE_SIZE, MEAN, STD
 
 
 def read_split(root: Path, split: str) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
-"""Train the built-in model on CIFAR-10.
+"""Train ``builtin:cifar10``.
 
-    python training/train.py --data CIFAR10_FOLDER --out RUN_FOLDER
+    python training/cifar10/train.py --data CIFAR10_FOLDER --out RUN_FOLDER
 
 ``CIFAR10_FOLDER`` holds ``train/<class>/*.jpg`` and ``test/<class>/*.jpg``. The same command resumes a stopped run
 after its last epoch; data order, augmentation and token dropping depend on ``--seed`` and the epoch alone. The run
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from classlens.models.builtin.architecture import build
+from classlens.models.builtin.cifar10 import build
 
 PAD, CUTOUT = 4, 10
 

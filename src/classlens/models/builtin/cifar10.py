@@ -1,4 +1,4 @@
-"""The architecture of the built-in model: timm's VisionTransformer with a small convolutional stem."""
+"""``builtin:cifar10``: timm's VisionTransformer with a small convolutional stem (see cifar10.md)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
+
+from classlens.models.builtin.builtin_model import BuiltinModel
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 IMAGE_SIZE = 32
@@ -52,7 +54,7 @@ class ConvStem(nn.Module):
 
 
 def build(*, drop_path_rate: float = 0.0) -> VisionTransformer:
-    """The untrained built-in architecture: 6 blocks of 4 heads, 128 wide, one ``[CLS]`` and 8x8 image tokens."""
+    """The untrained architecture: 6 blocks of 4 heads, 128 wide, one ``[CLS]`` and 8x8 image tokens."""
     return VisionTransformer(
         img_size=IMAGE_SIZE,
         patch_size=4,
@@ -63,3 +65,6 @@ def build(*, drop_path_rate: float = 0.0) -> VisionTransformer:
         embed_layer=ConvStem,
         drop_path_rate=drop_path_rate,
     )
+
+
+MODEL = BuiltinModel("cifar10", build, CLASS_NAMES, IMAGE_SIZE, MEAN, STD)
