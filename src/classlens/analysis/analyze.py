@@ -15,7 +15,7 @@ from classlens.analysis.measured_store import MeasuredStore, StoredBatch, open_m
 from classlens.analysis.pairs import compare
 from classlens.analysis.registry import EXPERIMENTS
 from classlens.core.arguments import AnyPath
-from classlens.core.home import checked_with_home
+from classlens.core.path_arguments import checked_with_home
 from classlens.core.stats import Statistics
 from classlens.errors import ClasslensError, require_extra
 from classlens.tasks.tokens.conditions.registry import CONDITIONS

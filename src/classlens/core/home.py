@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
-
-from classlens.core.arguments import checked
-
-P = ParamSpec("P")
-R = TypeVar("R")
+from typing import Any
 
 # Also after a layout, a library or a model's name: folder:~/photos, local-dir:~/vit, paper:vit-b-32=~/weights.pt.
 _START = re.compile(r"((?:[\w.-]+[:=])*)(~)(?=[/\\])")
@@ -38,14 +31,3 @@ def expanded(value: Any) -> Any:
 
 def _starts(text: str) -> bool:
     return _START.match(text) is not None
-
-
-def checked_with_home(function: Callable[P, R]) -> Callable[P, R]:
-    """``checked``, after the paths among the arguments of a function are expanded."""
-    taking = checked(function)
-
-    @wraps(taking)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        return taking(*map(expanded, args), **expanded(kwargs))
-
-    return call

@@ -11,7 +11,7 @@ import numpy as np
 
 from classlens.core.arguments import AnyPath, AtLeast1, Seed, checked
 from classlens.core.arrays import Array
-from classlens.core.home import checked_with_home
+from classlens.core.path_arguments import checked_with_home
 from classlens.data.dataset import Dataset
 from classlens.data.own_masks import with_masks
 from classlens.data.registry import LAYOUTS

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from classlens.core.arguments import AnyPath, AtLeast1
-from classlens.core.home import checked_with_home
+from classlens.core.path_arguments import checked_with_home
 from classlens.forward.isolation import isolated
 from classlens.lens.lens import Lens
 from classlens.models.classes import ClassNames

@@ -10,7 +10,7 @@ import xarray as xr
 import zarr
 
 from classlens.core.arguments import AnyPath
-from classlens.core.home import checked_with_home
+from classlens.core.path_arguments import checked_with_home
 from classlens.errors import ClasslensError, cause
 from classlens.store.backend import as_url, open_root, root_attributes
 from classlens.store.files import StoreFiles

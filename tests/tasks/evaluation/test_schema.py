@@ -80,7 +80,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no values": (renamed(f"{REMOVAL}/correct", "wrong"), "'correct' is missing or of another form"),
     "no labels": (renamed(f"{REMOVAL}/label", "labels"), "'label' is missing or of another form"),
     "no markers": (renamed(f"{REMOVAL}/measured", "done"), "'measured' is missing or of another form"),
-    "no numbers": (renamed(f"{REMOVAL}/kept", "held"), "'kept' is missing or holds other values"),
+    "no numbers": (renamed(f"{REMOVAL}/kept", "held"), f"file '{REMOVAL}/kept/zarr.json'"),
     "numbers down to none": (values(f"{REMOVAL}/kept", ends_at_zero), "'kept' is missing or holds other values"),
     "other dims": (dims(f"{REMOVAL}/correct", "image", "kept", "order"), "another form|cannot be opened"),
     "another array's dtype": (

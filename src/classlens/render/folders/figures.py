@@ -7,7 +7,7 @@ from pathlib import Path
 
 from classlens.analysis.registry import EXPERIMENTS
 from classlens.core.arguments import AnyPath
-from classlens.core.home import checked_with_home
+from classlens.core.path_arguments import checked_with_home
 from classlens.errors import ClasslensError, cause, unknown
 from classlens.render.figures.charts import draw
 from classlens.render.figures.style import save

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from classlens.core.arguments import AnyPath, AtLeast0, AtLeast1, Seed, Takes
 from classlens.core.arrays import Array
-from classlens.core.home import checked_with_home
+from classlens.core.path_arguments import checked_with_home
 from classlens.core.stats import Statistics
 from classlens.data.dataset import Dataset
 from classlens.engine.batch_size import BatchSize

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from classlens.core.arguments import AnyPath, AtLeast0, AtLeast1, Positive, Seed
-from classlens.core.home import checked_with_home
+from classlens.core.path_arguments import checked_with_home
 from classlens.data.dataset import Dataset
 from classlens.engine.batch_size import BatchSize
 from classlens.engine.model_source import Model, ModelSource

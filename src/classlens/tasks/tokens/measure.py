@@ -11,7 +11,7 @@ import numpy as np
 
 from classlens.core.arguments import AnyPath, AtLeast0, AtLeast1, Seed
 from classlens.core.arrays import Array
-from classlens.core.home import checked_with_home
+from classlens.core.path_arguments import checked_with_home
 from classlens.data.dataset import Dataset
 from classlens.engine.batch_size import BatchSize
 from classlens.engine.model_source import Model

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from classlens.core.arguments import AnyPath, AtLeast0, AtLeast1, Positive, Seed, Share
-from classlens.core.home import checked_with_home
+from classlens.core.path_arguments import checked_with_home
 from classlens.data.dataset import Dataset
 from classlens.engine.batch_size import BatchSize
 from classlens.engine.model_source import Model, ModelSource
