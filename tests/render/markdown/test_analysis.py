@@ -32,7 +32,7 @@ def test_every_table_is_shown(three_models: AnalyzeResult, text: str) -> None:
             assert sum(value in section for value in values) > len(values) / 3, name
         widths = {line.replace("\\|", "").count("|") for line in section.splitlines() if line.startswith("|")}
         assert widths, name
-    assert "Not measured for second: the images have no masks: measure a data set that has them" in text
+    assert "Not measured for second: the images have no masks: measure them with --masks" in text
     assert "Not measured for second, in part: the model has no [CLS] token." in text
 
 
