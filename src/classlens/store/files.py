@@ -40,9 +40,9 @@ class StoreFiles:
     def remove(self, key: str) -> None:
         """Remove a file, or a folder in its place; a link is removed, not followed."""
         path = f"{self._root}/{key}"
-        folder = self._system.isdir(path) and not (self._local and os.path.islink(path))
+        is_folder = self._system.isdir(path) and not (self._local and os.path.islink(path))
         with suppress(FileNotFoundError):
-            self._system.rm(path, recursive=folder)
+            self._system.rm(path, recursive=True) if is_folder else self._system.rm_file(path)
 
     def group(self, name: str) -> dict[str, Any] | None:
         """Attributes of a group; None for what is no group. Raises ClasslensError for those of another form."""
