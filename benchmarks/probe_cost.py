@@ -54,11 +54,8 @@ class Nothing:
     def picture(self, place: int) -> Image.Image:
         raise AssertionError("pixels are at hand")
 
-    def mask(self, place: int) -> None:
-        return None
-
-    def ignored(self, place: int) -> None:
-        return None
+    def masks(self, place: int) -> tuple[None, None]:
+        return None, None
 
     def content(self, place: int) -> int:
         return 0

@@ -178,7 +178,7 @@ def two_arrays(path: Path) -> None:
             archive.writestr(name, content.getvalue())
 
 
-# What is wrong with a mask of a photo 16 wide and 12 high: its file, the values given, and what the error says.
+# Faults of the mask of a photo 16 wide and 12 high: its file, the values given, and words of the error.
 MISFITS: dict[str, tuple[str, Any, str | None, str]] = {
     "size": (".npy", np.ones((16, 12), dtype=bool), None, "16×12 pixels, and the upright image 12×16"),
     "no object": (".npy", np.zeros((12, 16), dtype=np.uint8), None, "shows no object: expected a pixel of 1 or 255"),

@@ -22,6 +22,9 @@ from classlens.core.arrays import Array
 from classlens.errors import ClasslensError
 from classlens.models.images import open_picture
 
+Masks = tuple[Bool[np.ndarray, "height width"] | None, Bool[np.ndarray, "height width"] | None]
+"""Where an image shows its own class, and where its mask does not say what it shows."""
+
 _END = 2**16
 """Bytes at either end of a file that tell its versions apart."""
 
@@ -51,12 +54,11 @@ class Source(Protocol):
         """An upright RGB image; raises ClasslensError for an unreadable file."""
         ...
 
-    def mask(self, position: int) -> Bool[np.ndarray, "height width"] | None:
-        """True where the image shows its own class; None without a mask."""
-        ...
+    def masks(self, position: int) -> Masks:
+        """True where the image shows its own class, and true where the mask does not say what it shows.
 
-    def ignored(self, position: int) -> Bool[np.ndarray, "height width"] | None:
-        """True where the mask does not say what the image shows; None where it always does."""
+        The first is None without a mask; the second is None where the mask always says it.
+        """
         ...
 
     def content(self, position: int) -> int:
@@ -136,11 +138,11 @@ class Dataset:
 
     def mask(self, index: int) -> Bool[np.ndarray, "height width"] | None:
         """True where the image shows its own class; None without a mask."""
-        return self.source.mask(self._position(index))
+        return self.source.masks(self._position(index))[0]
 
     def ignored(self, index: int) -> Bool[np.ndarray, "height width"] | None:
         """True where the mask does not say what the image shows; None where it always does."""
-        return self.source.ignored(self._position(index))
+        return self.source.masks(self._position(index))[1]
 
     def _position(self, index: int) -> int:
         return int(self.positions[whole_number("index", index, 0, len(self) - 1)])
@@ -201,11 +203,8 @@ class ImageFiles:
     def picture(self, position: int) -> Image.Image:
         return open_picture(self.root / self.paths[position]).image
 
-    def mask(self, position: int) -> Bool[np.ndarray, "height width"] | None:
-        return None
-
-    def ignored(self, position: int) -> Bool[np.ndarray, "height width"] | None:
-        return None
+    def masks(self, position: int) -> Masks:
+        return None, None
 
     def content(self, position: int) -> int:
         return file_content(self.root / self.paths[position])

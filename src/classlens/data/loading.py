@@ -103,9 +103,7 @@ class ImageReader:
     def _read_mask(self, index: int, picture: Image.Image, shows_class: Array) -> None:
         if self.mask_grid is None or not self.dataset.has_masks:
             return
-        source, position = self.dataset.source, int(self.dataset.positions[index])
-        both = getattr(source, "mask_and_ignored", None)  # where one reading gives both
-        mask, ignored = both(position) if both else (source.mask(position), source.ignored(position))
+        mask, ignored = self.dataset.source.masks(int(self.dataset.positions[index]))
         if mask is None:
             return
         size = (picture.height, picture.width)

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool
-from numpy import ndarray
 from PIL import Image
 
 from classlens.core.arrays import Array
-from classlens.data.dataset import ImageFiles, Source, file_content
+from classlens.data.dataset import ImageFiles, Masks, Source, file_content
 from classlens.data.mask_values import MaskValues, Values
 from classlens.errors import ClasslensError, cause
 from classlens.models.images import stored_size
@@ -56,15 +54,7 @@ class MaskFiles:
         """A number that changes with the mask."""
         return file_content(self.files[position])
 
-    def mask(self, position: int) -> Bool[np.ndarray, "height width"] | None:
-        return self.mask_and_ignored(position)[0]
-
-    def ignored(self, position: int) -> Bool[np.ndarray, "height width"] | None:
-        return self.mask_and_ignored(position)[1]
-
-    def mask_and_ignored(
-        self, position: int
-    ) -> tuple[Bool[ndarray, "height width"], Bool[ndarray, "height width"] | None]:
+    def masks(self, position: int) -> Masks:
         """Both, from one reading of the file."""
         meaning = self.values.get(position) or self.values[None]
         file = self.files[position]

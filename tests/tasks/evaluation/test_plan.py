@@ -61,7 +61,7 @@ def test_all_metrics_of_data_with_masks_and_a_model_without_a_twin(tmp_path: Pat
 
 
 def test_batches_are_small_where_an_image_takes_many_passes() -> None:
-    """What a stop loses, one metric of one method for a batch, takes about as long for every choice of metrics."""
+    """The work that a stop loses, one metric of one method for a batch, hardly depends on the choice of metrics."""
     view = classlens.load(timm.create_model("vit_tiny_patch16_224", pretrained=False).eval()).view
     tokens = view.tokens((224, 224))
 

@@ -60,11 +60,8 @@ class _Pixels:
     def picture(self, position: int) -> Image.Image:
         return Image.fromarray(np.ascontiguousarray(self.pixels[position]))
 
-    def mask(self, position: int) -> None:
-        return None
-
-    def ignored(self, position: int) -> None:
-        return None
+    def masks(self, position: int) -> tuple[None, None]:
+        return None, None
 
     def content(self, position: int) -> int:
         return zlib.crc32(self.pixels[position].tobytes())

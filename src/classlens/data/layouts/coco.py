@@ -18,7 +18,7 @@ from jaxtyping import Bool
 from PIL import Image
 
 from classlens.core.arrays import Array
-from classlens.data.dataset import ClassName, Dataset, ImageFiles
+from classlens.data.dataset import ClassName, Dataset, ImageFiles, Masks
 from classlens.data.layout import Layout
 from classlens.data.mask_files import turned_as
 from classlens.data.regions import decode_runs, fill_polygons
@@ -73,15 +73,7 @@ class _Instances:
                 digest = zlib.crc32(polygon.tobytes(), digest)
         return self.files.content(position) ^ digest
 
-    def mask(self, position: int) -> Bool[np.ndarray, "height width"] | None:
-        return self.mask_and_ignored(position)[0]
-
-    def ignored(self, position: int) -> Bool[np.ndarray, "height width"] | None:
-        return self.mask_and_ignored(position)[1]
-
-    def mask_and_ignored(
-        self, position: int
-    ) -> tuple[Bool[np.ndarray, "height width"] | None, Bool[np.ndarray, "height width"] | None]:
+    def masks(self, position: int) -> Masks:
         """Both, from one drawing of the regions."""
         photo = self.photos[position]
         if not self.has_masks:

@@ -42,11 +42,8 @@ class _Rows:
         except Exception as error:  # on a damaged image, Pillow's readers let out almost any kind of exception
             raise ClasslensError(f"image {name!r} cannot be read ({cause(error)}): expected a whole image") from None
 
-    def mask(self, position: int) -> None:
-        return None
-
-    def ignored(self, position: int) -> None:
-        return None
+    def masks(self, position: int) -> tuple[None, None]:
+        return None, None
 
     def content(self, position: int) -> int:
         return self.version

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from PIL import Image
 from timm.data import ImageNetInfo
 
-from classlens.data.dataset import ClassName, Dataset, ImageFiles, data_root, file_content, read_text_file
+from classlens.data.dataset import ClassName, Dataset, ImageFiles, Masks, data_root, file_content, read_text_file
 from classlens.data.layout import Layout
 from classlens.data.layouts.folder import image_paths
 from classlens.data.mask_files import turned_as
@@ -41,7 +41,7 @@ class _Images:
     """Images and their masks, whose R + 256 · G is a class id; 0 is any other class, 1000 is ignored."""
 
     files: ImageFiles
-    masks: Path | None
+    folder: Path | None
     ids: dict[str, int]
     has_masks: bool
     unknown_is_context: bool = True
@@ -53,15 +53,7 @@ class _Images:
         mask = self._mask_path(position)
         return self.files.content(position) ^ (0 if mask is None else file_content(mask))
 
-    def mask(self, position: int) -> Bool[np.ndarray, "height width"] | None:
-        return self.mask_and_ignored(position)[0]
-
-    def ignored(self, position: int) -> Bool[np.ndarray, "height width"] | None:
-        return self.mask_and_ignored(position)[1]
-
-    def mask_and_ignored(
-        self, position: int
-    ) -> tuple[Bool[np.ndarray, "height width"] | None, Bool[np.ndarray, "height width"] | None]:
+    def masks(self, position: int) -> Masks:
         """Both, from one reading of the file."""
         ids = self._class_ids(position)
         return (None, None) if ids is None else (ids == self.ids[self._wnid(position)], ids == _IGNORED)
@@ -71,7 +63,7 @@ class _Images:
 
     def _mask_path(self, position: int) -> Path | None:
         wnid, _, file = self.files.paths[position].partition("/")
-        return None if self.masks is None else (self.masks / wnid / file).with_suffix(".png")
+        return None if self.folder is None else (self.folder / wnid / file).with_suffix(".png")
 
     def _class_ids(self, position: int) -> Int[np.ndarray, "height width"] | None:
         """The class id at each pixel; None without a mask."""
