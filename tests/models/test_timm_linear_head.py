@@ -129,7 +129,7 @@ def torch_file(weight: Tensor) -> Any:
 BAD = {
     "whole numbers": (of_dtype(torch.int64, "weight"), "has a weight of int64: expected float16, .* or float64"),
     "a bias of flags": (of_dtype(torch.bool, "bias"), "has a bias of bool"),
-    "complex numbers": (of_dtype(torch.complex64, "weight"), "has a weight of complex64"),
+    "complex numbers": (torch_file(torch.ones(5, 24, dtype=torch.complex64)), "has a weight of complex64"),
     "eight bits": (of_dtype(torch.float8_e5m2, "weight"), "has a weight of float8_e5m2"),
     "sparse": (torch_file(torch.ones(5, 24).to_sparse()), "has a weight of sparse_coo"),
     "no values": (torch_file(torch.ones(5, 24, device="meta")), "has a weight of meta"),

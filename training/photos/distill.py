@@ -15,6 +15,7 @@ import math
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import timm
@@ -31,6 +32,12 @@ from tqdm import tqdm
 
 from classlens.models.builtin.row_quantization import quantize
 
+Answer = tuple[Tensor, list[Tensor]]
+"""What the teacher says of a batch: logits ``[batch, classes]`` and normalized states ``[batch, 1 + kept, dim]``."""
+
+GRID = 14 * 14
+"""Image tokens of a photo."""
+
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -38,8 +45,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--teacher", type=Path, required=True, help="weights of timm's vit_small_patch14_dinov2")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run, for checkpoint, log and weights")
     parser.add_argument("--epochs", type=int, default=8, help="number of epochs")
-    parser.add_argument("--full-epochs", type=int, default=0, help="number of last epochs with all image tokens")
-    parser.add_argument("--kept", type=int, default=64, help="image tokens kept in the other epochs")
+    parser.add_argument("--repeats", type=int, default=2, help="epochs that show the same crops and tokens")
+    parser.add_argument("--kept", type=int, default=64, help="image tokens kept of the 196")
     parser.add_argument("--batch-size", type=int, default=64, help="images in a batch")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate, as a share of each tensor's norm")
     parser.add_argument("--weight-decay", type=float, default=0.01, help="weight decay")
@@ -53,19 +60,70 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def loss_of(student: Model, teacher: Model, pixels: Tensor, kept: Tensor | None, args: argparse.Namespace) -> Tensor:
+@dataclass
+class View:
+    """One batch as the student sees it, and what the teacher says of it."""
+
+    pixels: Tensor
+    kept: Tensor | None
+    answer: Answer
+
+
+class Views:
+    """Batches of photos, cropped anew every ``--repeats`` epochs; the teacher is asked once for each.
+
+    Which photos, crops and tokens a batch has depends on its number, the seed and the epoch alone.
+    """
+
+    def __init__(self, photos: Photos, teacher: Model, args: argparse.Namespace) -> None:
+        self.photos, self.teacher, self.args = photos, teacher, args
+        self.count = len(photos) // args.batch_size
+        self._set = -1
+        self._answers: dict[int, Answer] = {}
+
+    def order(self, epoch: int) -> list[int]:
+        """Numbers of the batches in the order of an epoch."""
+        return torch.randperm(self.count, generator=self._generator(epoch)).tolist()
+
+    def __call__(self, epoch: int, number: int) -> View:
+        """Batch ``number`` of an epoch."""
+        chosen = epoch // self.args.repeats
+        if chosen != self._set:
+            self._set, self._answers = chosen, {}
+        index = torch.randperm(len(self.photos), generator=self._generator(chosen, 1)).split(self.args.batch_size)
+        generator = self._generator(chosen, 2 + number)
+        pixels = normalize(crop([self.photos[i] for i in index[number].tolist()], generator, smallest=0.35))
+        kept = torch.rand(len(pixels), GRID, generator=generator).argsort(1)[:, : self.args.kept]
+        if number not in self._answers:
+            self._answers[number] = ask(self.teacher, pixels, kept)
+        return View(pixels, kept, self._answers[number])
+
+    def _generator(self, *key: int) -> torch.Generator:
+        seed = 0
+        for part in (self.args.seed, *key):
+            seed = seed * 100_003 + part
+        return torch.Generator().manual_seed(seed)
+
+
+@torch.no_grad()
+def ask(teacher: Model, pixels: Tensor, kept: Tensor) -> Answer:
+    """The teacher's logits and its states after the blocks ``REACHED``, normalized, in half precision."""
+    states = tokens(teacher, shrink(pixels, SIDE), kept)
+    wanted = [F.layer_norm(states[block], states[block].shape[-1:]).half() for block in REACHED]
+    return logits(teacher, states[-1]), wanted
+
+
+def loss_of(student: Model, view: View, args: argparse.Namespace) -> Tensor:
     """Soft targets by temperature, plus the mean squared difference of states in units of their standard deviation."""
+    targets, wanted = view.answer
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
-        with torch.no_grad():
-            wanted = tokens(teacher, shrink(pixels, SIDE), kept)
-            targets = logits(teacher, wanted[-1]).float() / args.temperature
-        states = tokens(student, pixels, kept)
+        states = tokens(student, view.pixels, view.kept)
         output = logits(student, states[-1]).float() / args.temperature
-    soft = F.kl_div(F.log_softmax(output, -1), F.log_softmax(targets, -1), log_target=True, reduction="batchmean")
-    width = states[0].shape[-1:]
+    targets = F.log_softmax(targets / args.temperature, -1)
+    soft = F.kl_div(F.log_softmax(output, -1), targets, log_target=True, reduction="batchmean")
     features = [
-        F.mse_loss(F.layer_norm(state.float(), width), F.layer_norm(wanted[reached].float(), width))
-        for state, reached in zip(states, REACHED, strict=True)
+        F.mse_loss(F.layer_norm(state.float(), state.shape[-1:]), reached.float())
+        for state, reached in zip(states, wanted, strict=True)
     ]
     loss: Tensor = soft * args.temperature**2 + args.feature_weight * torch.stack(features).mean()
     return loss
@@ -80,39 +138,24 @@ def accuracy(model: nn.Module, pixels: Tensor, labels: Tensor) -> float:
 
 
 def train_epoch(
-    student: Model,
-    teacher: Model,
-    optimizer: torch.optim.Optimizer,
-    photos: Photos,
-    epoch: int,
-    args: argparse.Namespace,
+    student: Model, views: Views, optimizer: torch.optim.Optimizer, epoch: int, args: argparse.Namespace
 ) -> float:
     """One epoch; returns its mean loss."""
-    generator = torch.Generator().manual_seed(args.seed * 100_003 + epoch)
-    steps = len(photos) // args.batch_size
-    order = torch.randperm(len(photos), generator=generator).split(args.batch_size)[:steps]
-    crops = torch.Generator().manual_seed(args.seed * 100_003 + epoch)
-
-    def read(index: Tensor) -> Tensor:
-        return crop([photos[i] for i in index.tolist()], crops, smallest=0.35)
-
     student.train()
     total = 0.0
-    count = student.patch_embed.num_patches
+    order, steps = views.order(epoch), views.count
     with ThreadPoolExecutor(1) as reader:
-        following = reader.submit(read, order[0])
+        following = reader.submit(views, epoch, order[0])
         bar = tqdm(range(steps), desc=f"epoch {epoch + 1}/{args.epochs}", unit="batch", mininterval=10)
         for step in bar:
-            pixels = normalize(following.result())
+            view = following.result()
             if step + 1 < steps:
-                following = reader.submit(read, order[step + 1])
-            drawn = torch.rand(len(pixels), count, generator=generator)
-            kept = None if epoch >= args.epochs - args.full_epochs else drawn.argsort(1)[:, : args.kept]
+                following = reader.submit(views, epoch, order[step + 1])
             done = epoch * steps + step
             factor = min(1.0, (done + 1) / 60) * (0.5 + 0.5 * math.cos(math.pi * done / (args.epochs * steps)))
             for group in optimizer.param_groups:
                 group["lr"] = args.lr * factor
-            loss = loss_of(student, teacher, pixels, kept, args)
+            loss = loss_of(student, view, args)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -166,9 +209,10 @@ def main() -> None:
         start(student, teacher, sample, shrink(sample, SIDE))
         save(student, optimizer, 0, checkpoint)
         print(json.dumps({"epoch": 0, "validation": round(accuracy(student, *validation), 4)}), flush=True)
+    views = Views(photos, teacher, args)
     for epoch in range(first, args.epochs):
         started = time.time()
-        loss = train_epoch(student, teacher, optimizer, photos, epoch, args)
+        loss = train_epoch(student, views, optimizer, epoch, args)
         save(student, optimizer, epoch + 1, checkpoint)
         seconds = round(time.time() - started)
         valid = round(accuracy(student, *validation), 4)
