@@ -14,6 +14,7 @@ from classlens.analysis.published import REMOVAL_METHODS
 from classlens.core.stats import Statistics
 from classlens.data.dataset import Dataset
 from classlens.engine.progress import Progress
+from classlens.lens.load import load
 from classlens.store.open_store import open_group
 from tests.data.pictures import folder
 from tests.refusals import refused
@@ -80,10 +81,31 @@ def test_a_model_takes_the_data_whose_classes_it_knows(data: str, tmp_path: Path
     )
 
 
+def test_class_names_of_a_model(two_images: str, tmp_path: Path) -> None:
+    names = load("builtin:cifar10").classes.names
+    labels = []
+    for order in (names, names[::-1]):
+        reproduce(
+            [two_images],
+            ["builtin:cifar10"],
+            tmp_path / order[0],
+            class_names={"builtin:cifar10": order},
+            memories=False,
+            statistics=QUICK,
+        )
+        store = open_group(str(tmp_path / order[0] / "builtin-cifar10.zarr"), "clean")
+        labels.append(store["label"].values.tolist())
+    assert labels[1] == [len(names) - 1 - label for label in labels[0]]
+
+
 def test_refusals(data: str, tmp_path: Path) -> None:
     refused(lambda: reproduce([data], [], tmp_path), "no models were given")
     refused(lambda: reproduce([], "all", tmp_path), "no data were given")
-    for by_model in ({"checkpoints": {"paper:vit-b-32": Path("x")}}, {"ranks": {"paper:vit-b-32": "x"}}):
+    for by_model in (
+        {"checkpoints": {"paper:vit-b-32": Path("x")}},
+        {"class_names": {"paper:vit-b-32": ["cat"]}},
+        {"ranks": {"paper:vit-b-32": "x"}},
+    ):
         refused(
             lambda by_model=by_model: reproduce([data], ["builtin:cifar10"], tmp_path, **by_model),  # type: ignore[misc]
             "'paper:vit-b-32'",

@@ -86,9 +86,10 @@ def test_numbers_that_are_names_of_classes() -> None:
     refused(lambda: matched(["1", "0"], ["1", "2", "3"]), "'0'")  # 1 is a name, 0 would be an index
 
 
-def test_by_index_for_a_model_without_class_names() -> None:
+def test_by_index_for_a_model_without_class_names(caplog: pytest.LogCaptureFixture) -> None:
     unnamed = make_classes(3, None)
     assert matched(["ant", "bee", "cow"], unnamed, [2, 2, 0]) == [2, 2, 0]
+    assert "in the order of data 'folder:mine', from 'ant' to 'cow'" in caplog.text
     refused(lambda: matched(["ant", "bee"], unnamed), "'class 0'")
     refused(lambda: matched(["ant", "bee", "cow"], ["x", "y", "z"]), "'x'")
 

@@ -49,6 +49,7 @@ def reproduce(
     stores: Path,
     *,
     checkpoints: Mapping[str, Path] | None = None,
+    class_names: Mapping[str, Path | Sequence[str]] | None = None,
     per_class: int | None = PER_CLASS,
     split: str | None = None,
     masks: Sequence[str | os.PathLike[str] | None] = (),
@@ -74,6 +75,7 @@ def reproduce(
         models: names of models; ``"all"`` for those of the paper.
         stores: folder of the stores.
         checkpoints: weight files by model.
+        class_names: class names, or files of them, by model.
         per_class, split, memories, options: as for ``classlens.measure``.
         masks: folder of masks of each data set, or None for its own; none at all when left out.
         mask_values: what the values of these masks mean.
@@ -88,8 +90,9 @@ def reproduce(
         ClasslensError: no model could be measured, or a data set or its masks cannot be opened.
     """
     names = list(MODELS if models == "all" else dict.fromkeys([models] if isinstance(models, str) else models))
-    checkpoints, ranks = dict(checkpoints or {}), dict(ranks or {})
-    for kind, by_model in (("a checkpoint was", checkpoints), ("ranks were", ranks)):
+    checkpoints, class_names, ranks = dict(checkpoints or {}), dict(class_names or {}), dict(ranks or {})
+    given: dict[str, Mapping[str, Any]] = {"a checkpoint was": checkpoints, "class names were": class_names}
+    for kind, by_model in (given | {"ranks were": ranks}).items():
         for name in by_model:
             if name not in names:
                 raise ClasslensError(f"{kind} given for model {name!r}, which is not among the models: add it")
@@ -112,7 +115,8 @@ def reproduce(
     problems: dict[str, str] = {}
     scores: dict[str, pd.DataFrame] = {}
     for name in names:
-        model_options = options | ({"checkpoint": checkpoints[name]} if name in checkpoints else {})
+        own = {"checkpoint": checkpoints, "class_names": class_names}
+        model_options = options | {option: by_model[name] for option, by_model in own.items() if name in by_model}
         try:
             result = _measure(name, datasets, stores, memories, partial(report, name), model_options)
             measured.append(result.store)

@@ -29,6 +29,9 @@ def paper(
     checkpoint: Annotated[
         list[str] | None, typer.Option(help="MODEL=FILE: weights of a model; may be repeated.")
     ] = None,
+    classes: Annotated[
+        list[str] | None, typer.Option(help="MODEL=FILE: class names of a model, as for measure; may be repeated.")
+    ] = None,
     per_class: Annotated[int, typer.Option(min=1, help="Number of images of each class.")] = 5,
     split: given.Split = None,
     masks: Annotated[
@@ -63,6 +66,7 @@ def paper(
     from classlens.render.terminal.progress import progress_bar
 
     checkpoints = {model: Path(file) for model, file in _pairs("--checkpoint", "FILE", checkpoint or [])}
+    class_names = {model: Path(file) for model, file in _pairs("--classes", "FILE", classes or [])}
     ranks_of_models = dict(_pairs("--ranks", "STORE", ranks or []))
     analysis_folder = out / "analysis"
     check_replaceable(analysis_folder, ANALYSIS)
@@ -72,6 +76,7 @@ def paper(
             "all" if models == "all" else listed(models),
             out / "stores",
             checkpoints=checkpoints,
+            class_names=class_names,
             per_class=per_class,
             split=split,
             masks=[None if folder == "none" else folder for folder in masks or []],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 
@@ -12,6 +13,8 @@ from classlens.core.arrays import Array
 from classlens.data.dataset import ClassName, Dataset
 from classlens.errors import ClasslensError
 from classlens.models.classes import Classes
+
+logger = logging.getLogger("classlens")
 
 _PLACEHOLDER = re.compile(r"class \d+")
 
@@ -91,5 +94,13 @@ def _by_index(names: Sequence[ClassName], dataset: Dataset, classes: Classes, us
     if all(name.name.strip().isdecimal() and int(name.name) < len(classes) for name in names):
         # Some of the numbers are names of classes: neither reading holds for all.
         return None if any(classes.of_name(name.name) for name in names) else [int(name.name) for name in names]
-    unnamed = all(_PLACEHOLDER.fullmatch(text) for text in classes.names)
-    return used if unnamed and len(dataset.classes) == len(classes) else None
+    if len(dataset.classes) != len(classes) or not all(_PLACEHOLDER.fullmatch(text) for text in classes.names):
+        return None
+    logger.warning(
+        "The model's classes have no names: they are taken in the order of data %r, from %s to %s. Name them "
+        "(class_names=, --classes FILE) if the model was trained in another order.",
+        dataset.spec,
+        _shown(dataset.classes[0]),
+        _shown(dataset.classes[-1]),
+    )
+    return used
