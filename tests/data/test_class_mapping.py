@@ -107,6 +107,12 @@ def test_by_wnid() -> None:
     assert matched(folders, IMAGENET) == [7, 3]
 
 
+def test_wnids_beside_names_for_a_model_of_some_of_the_classes() -> None:
+    mixed = [ClassName("Bengal"), *wnids([0, 491], "folder")]  # 'tench, Tinca tinca' and 'chain saw, chainsaw'
+    assert matched(mixed, ["chainsaw", "tench", "bengal"], [0, 1, 2]) == [2, 1, 0]
+    refused(lambda: matched(mixed, ["chain", "tench", "Bengal"]), "'chain'")
+
+
 def test_a_model_of_1000_unnamed_classes_is_taken_for_imagenet() -> None:
     assert matched(wnids([5, 2]), make_classes(1000, None)) == [5, 2]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from timm.data import ImageNetInfo, infer_imagenet_subset
@@ -23,9 +24,10 @@ def map_classes(dataset: Dataset, classes: Classes, *, model_name: str) -> Array
     """The model's class of each image; -1 for an image without a label.
 
     The classes of the images are matched by wnid where the model's classes are ImageNet's, else by name (whole, or one
-    of the synonyms between commas), else by index: classes named by numbers that no class of the model has as a name,
-    or a data set with as many classes as a model without class names. All classes are matched in the same way. Raises
-    ClasslensError, with the first five classes of each side, where none of the ways matches them all.
+    of the synonyms between commas; a wnid has those of ImageNet-1k), else by index: classes named by numbers that no
+    class of the model has as a name, or a data set with as many classes as a model without class names. All classes are
+    matched in the same way. Raises ClasslensError, with the first five classes of each side, where none of the ways
+    matches them all.
     """
     if not dataset.classes:
         return np.full(len(dataset), -1, dtype=np.int64)
@@ -82,12 +84,25 @@ def _plain(name: str) -> str:
 def _by_name(names: Sequence[ClassName], classes: Classes) -> list[int] | None:
     indices = []
     for name in names:
-        spellings = (name.name, name.name.replace("_", " "), name.name.partition(",")[0])
+        spellings = (name.name, name.name.replace("_", " "), name.name.partition(",")[0], *_synonyms(name.wnid))
         index = next((found[0] for found in map(classes.of_name, spellings) if len(found) == 1), None)
         if index is None:
             return None
         indices.append(index)
     return indices
+
+
+def _synonyms(wnid: str | None) -> list[str]:
+    """Names of a class of ImageNet-1k by its wnid."""
+    imagenet = _imagenet()
+    if wnid not in imagenet.label_names():
+        return []
+    return str(imagenet.label_name_to_description(wnid)).split(", ")
+
+
+@cache
+def _imagenet() -> ImageNetInfo:
+    return ImageNetInfo("imagenet-1k")
 
 
 def _by_index(names: Sequence[ClassName], dataset: Dataset, classes: Classes, used: list[int]) -> list[int] | None:
