@@ -115,14 +115,39 @@ def bootstrap(
     value = statistic(np.ones((1, images)))[0]
     if not images or not len(value):
         return value, value, value
-    resampled = np.concatenate([statistic(counts) for counts in _resamples(images, statistics)])
+    return value, *interval(resample(statistic, images, statistics), statistics)
+
+
+def resample(
+    statistic: Callable[[Float[ndarray, "draws images"]], Float[ndarray, "draws columns"]],
+    images: int,
+    statistics: Statistics,
+) -> Float[ndarray, "resamples columns"]:
+    """Values of a statistic, as for ``bootstrap``, in each resample; the same images are drawn for every statistic.
+
+    Examples:
+        >>> resample(lambda counts: counts @ np.array([[2.0], [2.0]]), 2, Statistics(resamples=3)).ravel()
+        array([4., 4., 4.])
+    """
+    return np.concatenate([statistic(counts) for counts in _resamples(images, statistics)])
+
+
+def interval(
+    resampled: Float[ndarray, "resamples columns"], statistics: Statistics
+) -> tuple[Float[ndarray, " columns"], Float[ndarray, " columns"]]:
+    """Lower and upper ends of the percentile interval of resampled values; NaN where none is defined.
+
+    Examples:
+        >>> interval(np.arange(101.0)[:, None], Statistics(confidence=0.5))
+        (array([25.]), array([75.]))
+    """
     tail = (1 - statistics.confidence) / 2
     # nanquantile would warn about columns without any value; they stay NaN.
-    defined = ~np.isnan(value)
-    low, high = np.full_like(value, np.nan), np.full_like(value, np.nan)
+    defined = ~np.isnan(resampled).all(axis=0)
+    low, high = np.full((2, resampled.shape[1]), np.nan)
     if defined.any():
         low[defined], high[defined] = np.nanquantile(resampled[:, defined], [tail, 1 - tail], axis=0)
-    return value, low, high
+    return low, high
 
 
 def _members(groups: Int[ndarray, " images"]) -> list[Any]:

@@ -37,8 +37,9 @@ def result() -> EvaluateResult:
         for x in (0.0, 0.5, 1.0)
     ]
     curves = pd.DataFrame(rows, columns=["model", "method", "metric", "curve", "x", "value", "low", "high"])
-    row = ("m", "rollout", "pointing", "share_inside", 0.5, 0.4, 0.6, 9, "higher")
+    row = ("m", "rollout", "pointing", "share_inside", 0.5, 0.4, 0.6, 9, "higher", 0.0, 0.0, 0.0)
     columns = ["model", "method", "metric", "measure", "value", "low", "high", "images", "better"]
+    columns += ["difference", "difference_low", "difference_high"]
     outcome = MeasureResult("out/evaluation.zarr", 9, 0, {}, 1.0, 16)
     return EvaluateResult(pd.DataFrame([row], columns=columns), curves, {"removal": "why"}, outcome, Statistics())
 

@@ -30,8 +30,9 @@ def evaluation_summary(result: EvaluateResult) -> str:
     parts = [
         f"# {markdown_text(evaluation_title(result))}\n",
         f"Up to {images:,} images; in brackets {100 * statistics.confidence:g} % bootstrap intervals over images "
-        f"({statistics.resamples:,} resamples, seed {statistics.seed}). Arrows show which direction is better; the "
-        "best value of a column is bold, and so are those whose interval holds it.\n",
+        f"({statistics.resamples:,} resamples, seed {statistics.seed}). Arrows show which direction is better. The "
+        "best value of a column is bold, and so are those that the images do not tell apart from it: the interval of "
+        "the difference, resampled over the same images, contains 0.\n",
     ]
     if result.run.unlabeled:
         parts.append(f"- {result.run.unlabeled:,} images have no label: the explained class is the predicted one.\n")
@@ -47,7 +48,6 @@ def evaluation_summary(result: EvaluateResult) -> str:
 def _table(name: str, scores: pd.DataFrame) -> str:
     metric = METRICS[name]
     columns = dict(list(scores.groupby("measure", sort=False)))
-    best = {measure: _best(rows) for measure, rows in columns.items()}
     header = [metric.measures[measure] + _ARROWS.get(rows["better"].iloc[0], "") for measure, rows in columns.items()]
     lines = []
     for method, rows in scores.groupby("method", sort=False):
@@ -59,13 +59,7 @@ def _table(name: str, scores: pd.DataFrame) -> str:
                 line.append(f"{row['value']:.1e} ({row['low']:.1e} to {row['high']:.1e})")
                 continue
             text = interval_text(row)
-            bold = row is not None and row["low"] <= best[measure] <= row["high"]
+            bold = row is not None and row["difference_low"] <= 0 <= row["difference_high"]
             line.append(Bold(text) if bold else text)
         lines.append(line)
     return markdown_table(["method", *header], lines)
-
-
-def _best(rows: pd.DataFrame) -> float:
-    """The best value of a measure; NaN where neither direction is better."""
-    values = rows["value"].astype(float)
-    return {"lower": float(values.min()), "higher": float(values.max())}.get(rows["better"].iloc[0], float("nan"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Float
 from numpy import ndarray
 
-from classlens.core.stats import Statistics, bootstrap, estimate
+from classlens.core.stats import Statistics, bootstrap, interval, resample
 from classlens.tasks.evaluation.metric import CurveAxes, CurvePoint, Score
 
 Floats = ndarray[Any, np.dtype[np.floating[Any]]]
@@ -44,10 +44,10 @@ def directions(data: xr.Dataset) -> Iterator[tuple[str, Float[ndarray, "image po
 def areas(data: xr.Dataset, measures: Mapping[str, Area], statistics: Statistics) -> Iterator[Score]:
     """Areas below the accuracy in both directions: ``auc`` becomes ``negative_auc`` and ``positive_auc``."""
     for direction, values in directions(data):
-        estimates = bootstrap(partial(_areas, values, tuple(measures.values())), len(values), statistics)
-        for name, value, low, high in zip(measures, *estimates, strict=True):
-            better = "higher" if direction == "negative" else "lower"
-            yield Score(f"{direction}_{name}", float(value), float(low), float(high), len(values), better)
+        better = "higher" if direction == "negative" else "lower"
+        names = [f"{direction}_{name}" for name in measures]
+        areas_of = partial(_areas, values, tuple(measures.values()))
+        yield from scores(names, areas_of, len(values), statistics, better=better)
 
 
 def accuracies(data: xr.Dataset, x: Floats, statistics: Statistics) -> Iterator[CurvePoint]:
@@ -67,9 +67,32 @@ def _areas(values: Floats, measures: tuple[Area, ...], drawn: Floats) -> Floats:
     return np.stack([area(accuracy) for area in measures], axis=1)
 
 
+def scores(
+    names: Sequence[str],
+    statistic: Callable[[Float[ndarray, "draws images"]], Float[ndarray, "draws columns"]],
+    images: int,
+    statistics: Statistics,
+    *,
+    better: str,
+) -> Iterator[Score]:
+    """A score for each column of a statistic, as ``classlens.core.stats.bootstrap`` takes it."""
+    value = statistic(np.ones((1, images)))[0]
+    resampled = resample(statistic, images, statistics) if images else value[None]
+    ends = zip(*interval(resampled, statistics), strict=True)
+    for name, of_all, (low, high), column in zip(names, value, ends, resampled.T, strict=True):
+        yield Score(name, float(of_all), float(low), float(high), images, better, column)
+
+
 def mean(
     name: str, values: Float[ndarray, " image"], statistics: Statistics, *, better: str, images: int | None = None
 ) -> Score:
     """The mean over images; NaN marks an image without a value."""
-    value, low, high, count = (column[0] for column in estimate(values.astype(np.float64)[:, None], statistics))
-    return Score(name, float(value), float(low), float(high), int(count) if images is None else images, better)
+    present = ~np.isnan(values)
+    sums = np.column_stack([np.where(present, values, 0.0), present]).astype(np.float64)
+
+    def means(drawn: Floats) -> Floats:
+        total, count = (drawn @ sums).T
+        return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)[:, None]
+
+    (score,) = scores([name], means, len(values), statistics, better=better)
+    return score._replace(images=int(present.sum()) if images is None else images)

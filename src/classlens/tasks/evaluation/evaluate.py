@@ -50,8 +50,9 @@ class EvaluateResult:
 
     Args:
         scores: one row per method, metric and measure, with columns ``model, method, metric, measure, value, low, high,
-            images, better``. ``low`` and ``high`` bound the interval over images; ``better`` is ``higher``, ``lower``
-            or empty.
+            images, better, difference, difference_low, difference_high``. ``low`` and ``high`` bound the interval over
+            images; ``better`` is ``higher``, ``lower`` or empty. ``difference`` is the value minus that of the best
+            method, its interval resampled over the same images; NaN where no direction is better or images differ.
         curves: one row per point, with columns ``model, method, metric, curve, x, value, low, high``; ``x`` is from 0
             to 1.
         missing: reasons by metric or method that was left out.

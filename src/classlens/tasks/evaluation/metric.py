@@ -17,7 +17,8 @@ from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatc
 class Score(NamedTuple):
     """A row of the table of scores, with its interval over images.
 
-    ``better`` is ``higher``, ``lower``, or empty where neither direction is better.
+    ``better`` is ``higher``, ``lower``, or empty where neither direction is better. ``resampled`` holds the value in
+    each bootstrap resample, for differences from other methods.
     """
 
     measure: str
@@ -26,6 +27,7 @@ class Score(NamedTuple):
     high: float
     images: int
     better: str
+    resampled: Array | None = None
 
 
 class CurvePoint(NamedTuple):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from classlens.core.stats import Statistics
+from classlens.core.stats import Statistics, interval
 from classlens.explain.registry import METHODS
 from classlens.store.open_store import group_names, open_group
 from classlens.store.schema import MEASURED
+from classlens.tasks.evaluation.metric import Score
 from classlens.tasks.evaluation.registry import METRICS
 from classlens.tasks.evaluation.schema import require_group
 from classlens.tasks.evaluation.stored_ranks import STORED_RANK
@@ -19,11 +21,28 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_DIFFERENCE = ("difference", "difference_low", "difference_high")
+
+
+class _Row(NamedTuple):
+    """A score of a method, and the images that it is measured on."""
+
+    keys: Mapping[str, str]
+    score: Score
+    images: tuple[str, ...]
+
+    @property
+    def column(self) -> tuple[str, str]:
+        """Metric and measure."""
+        return self.keys["metric"], self.score.measure
+
+
 def tables(store: str, statistics: Statistics) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores and curves of everything that a store holds, from measured images."""
     import pandas as pd
 
-    scores, curves = [], []
+    rows: list[_Row] = []
+    curves = []
     for group in sorted(group_names(store), key=_rank):
         name, method = split_group(group)
         data, metric = open_group(store, group), METRICS[name]
@@ -34,13 +53,34 @@ def tables(store: str, statistics: Statistics) -> tuple[pd.DataFrame, pd.DataFra
         if not data.sizes["image"]:
             continue
         keys = {"model": data.attrs["model"], "method": method, "metric": name}
-        scores += [keys | score._asdict() for score in metric.scores(data, statistics)]
+        images = tuple(data["image"].values)
+        rows += [_Row(keys, score, images) for score in metric.scores(data, statistics)]
         curves += [keys | point._asdict() for point in metric.points(data, statistics)]
     columns = ["model", "method", "metric"]
+    best = {column: _best([row for row in rows if row.column == column]) for column in {row.column for row in rows}}
+    scores = [row.keys | row.score._asdict() | _difference(row, best[row.column], statistics) for row in rows]
+    numbers = ["value", "low", "high", "images", "better", *_DIFFERENCE]
     return (
-        pd.DataFrame(scores, columns=[*columns, "measure", "value", "low", "high", "images", "better"]),
+        pd.DataFrame(scores, columns=[*columns, "measure", *numbers]),
         pd.DataFrame(curves, columns=[*columns, "curve", "x", "value", "low", "high"]),
     )
+
+
+def _best(column: Sequence[_Row]) -> _Row | None:
+    """The row of the best method; None where neither direction is better, or no value is defined."""
+    sign = {"higher": 1.0, "lower": -1.0}.get(column[0].score.better)
+    defined = [row for row in column if not np.isnan(row.score.value)]
+    return max(defined, key=lambda row: sign * row.score.value) if sign and defined else None
+
+
+def _difference(row: _Row, best: _Row | None, statistics: Statistics) -> dict[str, float]:
+    """The value minus that of the best method, with its paired bootstrap interval; NaN for other images."""
+    ours, theirs = row.score.resampled, None if best is None else best.score.resampled
+    if best is None or ours is None or theirs is None or row.images != best.images:
+        return dict.fromkeys(_DIFFERENCE, np.nan)
+    (low,), (high,) = interval((ours - theirs)[:, None], statistics)
+    numbers = row.score.value - best.score.value, float(low), float(high)
+    return dict(zip(_DIFFERENCE, numbers, strict=True))
 
 
 def _rank(group: str) -> tuple[int, int, str]:

@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from classlens.core.arrays import Array
-from classlens.core.stats import Statistics, bootstrap
+from classlens.core.stats import Statistics
 from classlens.store.schema import Variable
-from classlens.tasks.evaluation.curves import Floats, mean
+from classlens.tasks.evaluation.curves import Floats, mean, scores
 from classlens.tasks.evaluation.image_batch import ImageBatch, Importance
 from classlens.tasks.evaluation.metric import Metric, MetricAxes, Score
 from classlens.tasks.evaluation.metrics.masking import upsample
@@ -85,9 +85,7 @@ class Segmentation(Metric):
             background, category = map(_share, intersection_and_union[:2], intersection_and_union[2:])
             return np.stack([_share(hits, pixels), (background + category) / 2], axis=1)
 
-        estimates = bootstrap(pooled, len(counts), statistics)
-        for name, value, low, high in zip(("pixel_accuracy", "mean_iou"), *estimates, strict=True):
-            yield Score(name, float(value), float(low), float(high), len(counts), "higher")
+        yield from scores(("pixel_accuracy", "mean_iou"), pooled, len(counts), statistics, better="higher")
         yield mean("mean_ap", data["average_precision"].values, statistics, better="higher")
 
 
