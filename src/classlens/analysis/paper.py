@@ -115,7 +115,7 @@ def reproduce(
     problems: dict[str, str] = {}
     scores: dict[str, pd.DataFrame] = {}
     for name in names:
-        own = {"checkpoint": checkpoints, "class_names": class_names}
+        own: dict[str, Mapping[str, Any]] = {"checkpoint": checkpoints, "class_names": class_names}
         model_options = options | {option: by_model[name] for option, by_model in own.items() if name in by_model}
         try:
             result = _measure(name, datasets, stores, memories, partial(report, name), model_options)

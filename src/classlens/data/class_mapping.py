@@ -95,7 +95,7 @@ def _by_name(names: Sequence[ClassName], classes: Classes) -> list[int] | None:
 def _synonyms(wnid: str | None) -> list[str]:
     """Names of a class of ImageNet-1k by its wnid."""
     imagenet = _imagenet()
-    if wnid not in imagenet.label_names():
+    if wnid is None or wnid not in imagenet.label_names():
         return []
     return str(imagenet.label_name_to_description(wnid)).split(", ")
 

@@ -92,7 +92,8 @@ def mean(
 
     def means(drawn: Floats) -> Floats:
         total, count = (drawn @ sums).T
-        return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)[:, None]
+        mean: Floats = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+        return mean[:, None]
 
     (score,) = scores([name], means, len(values), statistics, better=better)
     return score._replace(images=int(present.sum()) if images is None else images)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -27,7 +27,7 @@ _DIFFERENCE = ("difference", "difference_low", "difference_high")
 class _Row(NamedTuple):
     """A score of a method, and the images that it is measured on."""
 
-    keys: Mapping[str, str]
+    keys: dict[str, str]
     score: Score
     images: tuple[str, ...]
 
