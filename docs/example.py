@@ -1,8 +1,9 @@
-"""Writes the numbers and figures of the worked example: ``python docs/example.py cifar10:FOLDER [WORK]``.
+"""Writes the numbers and figures of the worked example: ``python docs/example.py PHOTOS TEACHER [WORK]``.
 
-Measures the whole test set with the built-in model (about three minutes on two cores), analyzes the store, and copies
-the summary and the figures, reduced to 64 colors, to ``docs/example``. ``WORK`` keeps store and analysis, so that a run
-continues where it stopped.
+Measures and analyzes the test photos with the built-in model and with the model that it was distilled from, as
+``classlens paper`` does, and copies the summary and the figures, reduced to 64 colors, to ``docs/example``. ``PHOTOS``
+holds ``test/<class>/*.jpg``, ``masks/test`` and ``classes.txt``; ``TEACHER`` is the file of the other model's weights.
+``WORK`` keeps stores and analysis, so that a run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -14,15 +15,20 @@ from pathlib import Path
 from PIL import Image
 
 import classlens
+from classlens.analysis.paper import reproduce
+from classlens.engine.progress import Progress
 from classlens.render.folders.analysis import write_analysis
 
 HERE = Path(__file__).resolve().parent
-CONDITIONS = ("clean", "random_init", "self_only", "no_cls")
+LARGER = "vit_small_patch14_dinov2"
+MASKS = "object=1 ignore=3"
 FIGURES = (
     "evolution_on_top",
     "evolution",
     "change_rate",
     "attention_edits",
+    "class_vs_context",
+    "context_removal",
     "building",
     "composition",
     "class_value_agreement",
@@ -33,26 +39,44 @@ FIGURES = (
 )
 
 
-def main(data: str, work: Path) -> None:
-    classlens.measure("builtin:cifar10", data, work / "builtin.zarr", conditions=CONDITIONS, memories=True)
-    write_analysis(classlens.analyze(work / "builtin.zarr"), work / "analysis", version=classlens.__version__)
+def main(photos: Path, teacher: Path, work: Path) -> None:
+    data = f"folder:{photos / 'test'}"
+    reproduction = reproduce(
+        [data],
+        ["builtin:photos", LARGER],
+        work / "stores",
+        checkpoints={LARGER: teacher},
+        class_names={LARGER: photos / "classes.txt"},
+        per_class=None,
+        masks=[photos / "masks" / "test"],
+        mask_values=MASKS,
+        skip_bad=True,
+        report=print_progress,
+    )
+    if reproduction.problems:
+        raise SystemExit(str(reproduction.problems))
+    write_analysis(reproduction.analysis, work / "analysis", version=classlens.__version__)
     classlens.figures(work / "analysis", formats="png")
     out = HERE / "example"
     out.mkdir(exist_ok=True)
     summary = (work / "analysis" / "summary.md").read_text(encoding="utf-8")
-    # The folder of the images is left out.
-    shown = summary.replace(data, data.partition(":")[0]).replace("# Analysis", "# Numbers of the example", 1)
+    # The folder of the photos is left out.
+    shown = summary.replace(data, "folder:PHOTOS/test").replace("# Analysis", "# Numbers of the example", 1)
     (out / "summary.md").write_text(shown, encoding="utf-8")
     for name in FIGURES:
         with Image.open(work / "analysis" / "figures" / f"{name}.png") as figure:
             figure.convert("RGB").quantize(64).save(out / f"{name}.png", optimize=True)
 
 
+def print_progress(model: str, progress: Progress) -> None:
+    print(f"{model}, {progress.doing}: {progress.done} of {progress.images} photos", file=sys.stderr, flush=True)
+
+
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        raise SystemExit("give the data, such as cifar10:/data/cifar-10")
-    if len(sys.argv) > 2:
-        main(sys.argv[1], Path(sys.argv[2]))
+    if len(sys.argv) < 3:
+        raise SystemExit("give the folder of the photos and the weights of the teacher")
+    if len(sys.argv) > 3:
+        main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
     else:
         with tempfile.TemporaryDirectory() as folder:
-            main(sys.argv[1], Path(folder))
+            main(Path(sys.argv[1]), Path(sys.argv[2]), Path(folder))

@@ -2,8 +2,9 @@
 
     python training/evaluate.py --model cifar10 --data CIFAR10_FOLDER [--weights RUN_FOLDER/weights.safetensors]
 
-``--data`` holds ``test/<class>/*.jpg``, its class folders in alphabetical order as the model's classes. Without
-``--weights``, it evaluates the weights of the package, as ``classlens.load`` loads them.
+``--data`` holds ``test/<class>/*.jpg``. The class folders are those of the model's classes in the order of
+``classes.txt``, whose lines begin with a folder, or in alphabetical order without that file. Without ``--weights``, it
+evaluates the weights of the package, as ``classlens.load`` loads them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,18 @@ from classlens.models.builtin import MODELS
 from classlens.models.builtin.row_quantization import restore
 
 BINS = 15
+
+
+class TestImages(ImageFolder):  # type: ignore[misc]
+    """Images of class folders, in the order of ``classes.txt`` beside the split."""
+
+    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
+        listed = Path(directory).parent / "classes.txt"
+        if not listed.exists():
+            found: tuple[list[str], dict[str, int]] = super().find_classes(directory)
+            return found
+        folders = [line.split("\t")[0] for line in listed.read_text().splitlines() if line]
+        return folders, {folder: index for index, folder in enumerate(folders)}
 
 
 def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
@@ -49,7 +62,7 @@ def main() -> None:
         model.load_state_dict(restore(load_file(args.weights)), strict=False)
     else:
         model = entry.trained()
-    images = ImageFolder(args.data / "test", entry.transform())
+    images = TestImages(args.data / "test", entry.transform())
     if len(images.classes) != len(entry.class_names):
         raise SystemExit(
             f"{args.data / 'test'} has {len(images.classes)} class folders, expected {len(entry.class_names)}"

@@ -63,6 +63,7 @@ def cached(hub: Path, repository: str, file: str) -> Path:
 
 
 FAMILIES = {
+    "builtin:photos": ("ViT", 13),
     "builtin:cifar10": ("ViT", 10),
     "paper:vit-l-16": ("paper", 1000),
     "paper:vit-b-16-cifar100": ("paper", 100),
@@ -90,7 +91,7 @@ def test_families_classes_and_weights() -> None:
     models = entries()
     assert {name: (models[name].family, models[name].classes) for name in FAMILIES} == FAMILIES
     assert {model.library for model in models.values()} <= set(ADAPTERS)
-    assert {name for name, model in models.items() if model.weights == "here"} == {"builtin:cifar10"}
+    assert {name for name, model in models.items() if model.weights == "here"} == {"builtin:cifar10", "builtin:photos"}
     files = {name for name, model in models.items() if model.library == "timm" and model.weights == "needs a file"}
     assert files == {"paper:vit-b-16-cifar100", "paper:vit-b-16-refinement"}
     # Every weight of timm and torchvision, and no other architectures.
@@ -124,7 +125,7 @@ def test_the_paper_follows_timm(tmp_path: Path) -> None:
     name = "vit_base_patch32_224.augreg_in21k_ft_in1k"
     cached(tmp_path / "hub", f"timm/{name}", "model.safetensors").touch()
     here = {model.name for model in list_models() if model.weights == "here"}
-    assert here == {"builtin:cifar10", "paper:vit-b-32", name, name.partition(".")[0]}
+    assert here == {"builtin:cifar10", "builtin:photos", "paper:vit-b-32", name, name.partition(".")[0]}
 
 
 def test_weights_of_torchvision(tmp_path: Path) -> None:

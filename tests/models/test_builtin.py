@@ -46,6 +46,23 @@ def test_weights_in_half_precision_are_those_in_the_package() -> None:
     assert {name for name in loaded if not name.endswith("num_batches_tracked")} <= set(stored)
 
 
+def test_weights_in_eight_bits_are_those_in_the_package() -> None:
+    """A literal loop over the rows of every matrix; the steps fill the 8 bits."""
+    stored = stored_weights("builtin:photos")
+    loaded = MODELS["builtin:photos"].trained().state_dict()
+    assert set(loaded) == {name for name in stored if not name.endswith(":step")}
+    for name, value in loaded.items():
+        whole = stored[name]
+        if f"{name}:step" not in stored:
+            assert whole.dtype == torch.float16
+            assert torch.equal(value, whole.float())
+            continue
+        assert whole.dtype == torch.int8
+        for row, integers, step in zip(value, whole, stored[f"{name}:step"], strict=True):
+            assert int(integers.int().abs().max()) == 127
+            assert torch.equal(row, integers.float() * step)
+
+
 def test_eight_bits_are_nearest() -> None:
     """No value is further from its own than half a step, a 254th of the largest of its row."""
     torch.manual_seed(0)
@@ -85,17 +102,27 @@ def test_loading_does_not_disturb_random_numbers(name: str) -> None:
     assert torch.equal(torch.rand(4), expected)
 
 
-def test_it_knows_a_cat() -> None:
-    trace = classlens.load("builtin:cifar10").trace(CAT)
-    assert trace.predictions.class_name.item() == "cat"
+@pytest.mark.parametrize(("name", "classes"), [("cifar10", {"cat"}), ("photos", {"Abyssinian", "Bengal"})])
+def test_it_knows_a_cat(name: str, classes: set[str]) -> None:
+    trace = classlens.load(f"builtin:{name}").trace(CAT)
+    assert trace.predictions.class_name.item() in classes
 
 
-def test_its_transform_by_hand() -> None:
-    # 451 × 300 pixels: the shorter side to 32, the longer to 32 · 451 / 300 = 48.1; eight columns fall on each side.
+# 451 × 300 pixels: the shorter side to 32, the longer to 32 · 451 / 300 = 48.1; eight columns fall on each side. And to
+# 224, the longer to 336.7; 56 columns fall on each side.
+@pytest.mark.parametrize(
+    ("name", "size", "first"), [("builtin:cifar10", (48, 32), 8), ("builtin:photos", (336, 224), 56)]
+)
+def test_its_transform_by_hand(name: str, size: tuple[int, int], first: int) -> None:
     with Image.open(CAT) as image:
-        middle = image.convert("RGB").resize((48, 32), Image.Resampling.BICUBIC).crop((8, 0, 40, 32))
-        pixels = MODELS["builtin:cifar10"].transform()(image.convert("RGB"))
-    expected = (np.asarray(middle) / 255 - [0.4914, 0.4822, 0.4465]) / [0.2470, 0.2435, 0.2616]
+        resized = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+        middle = resized.crop((first, 0, first + size[1], size[1]))
+        pixels = MODELS[name].transform()(image.convert("RGB"))
+    mean, std = {
+        "builtin:cifar10": ([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]),
+        "builtin:photos": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    }[name]
+    expected = (np.asarray(middle) / 255 - mean) / std
     torch.testing.assert_close(pixels, torch.from_numpy(expected).permute(2, 0, 1).float(), atol=1e-5, rtol=0)
 
 
@@ -106,7 +133,9 @@ def test_classes_in_the_order_of_the_data_set() -> None:
 
 @pytest.mark.parametrize("name", ["", "cifar100", "CIFAR10"])
 def test_another_name(name: str) -> None:
-    refused(lambda: classlens.load(f"builtin:{name}"), repr(f"builtin:{name}"), "give 'builtin:cifar10'")
+    refused(
+        lambda: classlens.load(f"builtin:{name}"), repr(f"builtin:{name}"), "give 'builtin:photos' or 'builtin:cifar10'"
+    )
 
 
 def test_its_stem_gives_a_token_for_each_four_by_four_pixels() -> None:

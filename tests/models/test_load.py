@@ -87,7 +87,7 @@ def test_options_that_timm_does_not_take(options: dict[str, Any], parts: list[st
     [
         ("vit_tinny_patch16_224", "'vit_tiny_patch16_224'"),
         ("vit_bse_patch16_224.augreg_in21k_ft_in1k", "'vit_base_patch16_224.augreg_in21k_ft_in1k'"),
-        ("builtin", "'builtin:cifar10'"),
+        ("builtin", "'builtin:photos'"),
         ("qqqq", "classlens models"),
         ("weights.pth", "classlens models"),
     ],

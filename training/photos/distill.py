@@ -20,16 +20,16 @@ from pathlib import Path
 
 import timm
 import torch
-from architecture import build
 from photos import Photos, center, crop, normalize, read_split, shrink
 from safetensors.torch import save_file
-from student import REACHED, Model, logits, start, tokens
+from student import REACHED, Model, logits, refit_head, start, tokens
 from teacher import SIDE, load_teacher
 from timm.optim import Lamb
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from classlens.models.builtin.photos import build
 from classlens.models.builtin.row_quantization import quantize
 
 Answer = tuple[Tensor, list[Tensor]]
@@ -52,6 +52,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--weight-decay", type=float, default=0.01, help="weight decay")
     parser.add_argument("--temperature", type=float, default=2.0, help="temperature of the soft targets")
     parser.add_argument("--feature-weight", type=float, default=1.0, help="weight of the loss of token states")
+    parser.add_argument("--head-strength", type=float, default=0.03, help="inverse of the L2 penalty of the last head")
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument("--start-photos", type=int, default=192, help="photos of the least squares of the start")
     parser.add_argument("--validation", type=int, default=20, help="held-out training photos of each class")
@@ -221,6 +222,10 @@ def main() -> None:
             log.write(json.dumps(record) + "\n")
         print(json.dumps(record), flush=True)
 
+    parts = tqdm(range(0, len(photos), args.batch_size), desc="head", unit="batch", mininterval=10)
+    whole = (normalize(center(photos[first : first + args.batch_size])) for first in parts)
+    refit_head(student, whole, labels[training], args.head_strength)
+    print(json.dumps({"head": "refit", "validation": round(accuracy(student, *validation), 4)}), flush=True)
     temporary = args.out / "weights.safetensors.tmp"
     save_file(quantize(student.state_dict()), temporary)
     os.replace(temporary, args.out / "weights.safetensors")

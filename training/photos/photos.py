@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from architecture import IMAGE_SIZE, MEAN, STD
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
+
+from classlens.models.builtin.photos import IMAGE_SIZE, MEAN, STD
 
 Photos = list[NDArray[np.uint8]]
 _KEPT_SIDE = 256

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+from sklearn.linear_model import LogisticRegression
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch import Tensor
 
@@ -81,6 +83,23 @@ def start(student: Model, teacher: Model, pixels: Tensor, shrunk: Tensor) -> Non
         ours.mlp.fc2.weight.copy_(weights.T)
         ours.mlp.fc2.bias.copy_(bias)
         current = middle + ours.mlp(ours.norm2(middle))
+
+
+@torch.no_grad()
+def refit_head(student: Model, batches: Iterable[Tensor], labels: Tensor, strength: float) -> None:
+    """Replace the head by the logistic regression of labels ``[n]`` on what it reads of photos, with all their tokens.
+
+    Args:
+        student: the trained model.
+        batches: photos ``[batch, 3, height, width]`` in the order of ``labels``.
+        labels: class of each photo.
+        strength: inverse of the L2 penalty, ``C`` of scikit-learn.
+    """
+    student.eval()
+    features = torch.cat([student.norm(tokens(student, pixels)[-1][:, 0]) for pixels in batches])
+    fitted = LogisticRegression(C=strength, max_iter=2000).fit(features.numpy(), labels.numpy())
+    student.head.weight.copy_(torch.from_numpy(fitted.coef_))
+    student.head.bias.copy_(torch.from_numpy(fitted.intercept_))
 
 
 def least_squares(inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,7 @@ _BATCH = 8
 def explain(
     images: Images,
     weights: ModelOptions,
-    model: given.Model = "builtin:cifar10",
+    model: given.Model = "builtin:photos",
     class_: Classes = None,
     method: Annotated[
         str | None,

@@ -34,7 +34,7 @@ def inspect(
     weights: ModelOptions,
     model: Annotated[
         str, typer.Option(help="Name of a model of {libraries}; see `classlens models`.")
-    ] = "builtin:cifar10",
+    ] = "builtin:photos",
     class_: Classes = None,
     against: Annotated[str | None, typer.Option(help="Another class: explain the class rather than this one.")] = None,
     skip_bad: SkipBad = False,

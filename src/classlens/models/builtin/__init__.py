@@ -6,17 +6,17 @@ from collections.abc import Iterator
 
 from classlens.errors import ClasslensError
 from classlens.models.adapter import Adapter, LibraryModel, ModelEntry, ModelRequest
-from classlens.models.builtin import cifar10
+from classlens.models.builtin import cifar10, photos
 
 __all__ = ["ADAPTER", "MODELS", "create", "list_models"]
 
 _PREFIX = "builtin:"
-MODELS = {f"{_PREFIX}{model.name}": model for model in (cifar10.MODEL,)}
+MODELS = {f"{_PREFIX}{model.name}": model for model in (photos.MODEL, cifar10.MODEL)}
 """Built-in models by their full names."""
 
 
 def create(name: str, request: ModelRequest) -> LibraryModel:
-    """A built-in model by its full name, such as ``builtin:cifar10``."""
+    """A built-in model by its full name, such as ``builtin:photos``."""
     if name not in MODELS:
         raise ClasslensError(f"model {name!r} does not exist: give {' or '.join(map(repr, MODELS))}")
     if not request.is_default:
@@ -33,7 +33,7 @@ def list_models() -> Iterator[ModelEntry]:
 
 ADAPTER = Adapter(
     label="classlens",
-    about="A small Vision Transformer that comes with classlens, trained on CIFAR-10",
+    about="Small Vision Transformers that come with classlens: one for photos, one for CIFAR-10",
     names=tuple(MODELS),
     weights="the package",
     resolves=lambda name: name.startswith(_PREFIX),
