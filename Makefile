@@ -83,8 +83,8 @@ types: $(call env,dev,) ## check types
 models-table: $(call env,full,dev) ## measure the table of docs/models.md anew
 	@$(BIN)/python docs/models_table.py
 
-example: $(call env,full,dev) ## measure the worked example of the docs anew; PHOTOS=FOLDER TEACHER=FILE
-	@$(BIN)/python docs/example.py $(PHOTOS) $(TEACHER)
+example: $(call env,full,dev) ## measure the worked example of the docs anew; PHOTOS=FOLDER
+	@$(BIN)/python docs/example.py $(PHOTOS)
 
 docs: $(call env,dev,) ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -1,9 +1,8 @@
-"""Writes the numbers and figures of the worked example: ``python docs/example.py PHOTOS TEACHER [WORK]``.
+"""Writes the numbers and figures of the worked example: ``python docs/example.py PHOTOS [WORK]``.
 
-Measures and analyzes the test photos with the built-in model and with the model that it was distilled from, as
-``classlens paper`` does, and copies the summary and the figures, reduced to 64 colors, to ``docs/example``. ``PHOTOS``
-holds ``test/<class>/*.jpg``, ``masks/test`` and ``classes.txt``; ``TEACHER`` is the file of the other model's weights.
-``WORK`` keeps stores and analysis, so that a run continues where it stopped.
+Measures and analyzes the test photos with the built-in model, as ``classlens paper`` does, and copies the summary and
+the figures, reduced to 64 colors, to ``docs/example``. ``PHOTOS`` holds ``test/<class>/*.jpg`` and ``masks/test``, the
+trimaps of Oxford-IIIT Pet. ``WORK`` keeps store and analysis, so that a run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from classlens.engine.progress import Progress
 from classlens.render.folders.analysis import write_analysis
 
 HERE = Path(__file__).resolve().parent
-LARGER = "vit_small_patch14_dinov2"
 MASKS = "object=1 ignore=3"
 FIGURES = (
     "evolution_on_top",
@@ -39,22 +37,18 @@ FIGURES = (
 )
 
 
-def main(photos: Path, teacher: Path, work: Path) -> None:
+def main(photos: Path, work: Path) -> None:
     data = f"folder:{photos / 'test'}"
     reproduction = reproduce(
         [data],
-        ["builtin:photos", LARGER],
+        ["builtin:photos"],
         work / "stores",
-        checkpoints={LARGER: teacher},
-        class_names={LARGER: photos / "classes.txt"},
         per_class=None,
         masks=[photos / "masks" / "test"],
         mask_values=MASKS,
         skip_bad=True,
         report=print_progress,
     )
-    if reproduction.problems:
-        raise SystemExit(str(reproduction.problems))
     write_analysis(reproduction.analysis, work / "analysis", version=classlens.__version__)
     classlens.figures(work / "analysis", formats="png")
     out = HERE / "example"
@@ -73,10 +67,10 @@ def print_progress(model: str, progress: Progress) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 3:
-        raise SystemExit("give the folder of the photos and the weights of the teacher")
-    if len(sys.argv) > 3:
-        main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
+    if len(sys.argv) < 2:
+        raise SystemExit("give the folder of the photos")
+    if len(sys.argv) > 2:
+        main(Path(sys.argv[1]), Path(sys.argv[2]))
     else:
         with tempfile.TemporaryDirectory() as folder:
-            main(Path(sys.argv[1]), Path(sys.argv[2]), Path(folder))
+            main(Path(sys.argv[1]), Path(folder))
