@@ -72,12 +72,8 @@ def test_metrics_with_the_same_axes_share_a_figure(drawn: dict[str, Figure]) -> 
     names = ("curves", "curves_randomization")
     assert set(drawn) == {f"{name}.{ending}" for name in names for ending in ("png", "svg")}
     removal, randomization = (panels(drawn[f"{name}.png"]) for name in names)
-    assert list(removal) == [
-        "tokens removed, least important first",
-        "tokens removed, most important first",
-        "pixels masked, least important first",
-        "pixels masked, most important first",
-    ]
+    changes = ("tokens removed", "pixels masked", "black pixels", "blurred pixels")
+    assert list(removal) == [f"{change}, {order} important first" for change in changes for order in ("least", "most")]
     assert list(randomization) == ["weights made random, head first"]
     for axes in removal.values():
         assert axes.get_xlabel() == "share removed or masked"

@@ -121,7 +121,7 @@ def test_all_adds_every_probe_and_tuned_lens(ranks: Path, data: Data, tmp_path: 
     assert {method for method in scores["method"] if method.startswith("stored")} == names
     for name in names:
         # Other metrics explain other images, classes or weights.
-        assert set(scores[scores.method == name]["metric"]) == {"removal", "masking"}
+        assert set(scores[scores.method == name]["metric"]) == {"removal", "masking", "masking_black", "masking_blur"}
     assert set(scores[scores.method == "chefer"]["metric"]) > {"removal", "masking"}
     without_ranks = evaluate(lens_of(MODEL), data.test, tmp_path / "other", **options, metrics=["removal"]).scores
     assert not any(method.startswith("stored") for method in without_ranks["method"])
@@ -135,7 +135,7 @@ def test_metrics_that_apply_to_ranks() -> None:
         {"condition": "probe", "site": "attn_out"},
     )
     names = {name for name, metric in METRICS.items() if metric.applies_to(method)}
-    assert names == {"removal", "masking", "segmentation"}
+    assert names == {"removal", "masking", "masking_black", "masking_blur", "segmentation"}
 
 
 @pytest.mark.parametrize(

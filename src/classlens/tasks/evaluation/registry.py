@@ -15,6 +15,8 @@ METRICS: Registry[Metric] = Registry(
     {
         "removal": f"{_PACKAGE}.removal:METRIC",
         "masking": f"{_PACKAGE}.masking:METRIC",
+        "masking_black": f"{_PACKAGE}.masking_black:METRIC",
+        "masking_blur": f"{_PACKAGE}.masking_blur:METRIC",
         "segmentation": f"{_PACKAGE}.segmentation:METRIC",
         "pointing": f"{_PACKAGE}.pointing:METRIC",
         "class_sensitivity": f"{_PACKAGE}.class_sensitivity:METRIC",

@@ -7,13 +7,17 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import torch
 import xarray as xr
+from torch import Tensor
+from torchvision import transforms
 
 from classlens.core.stats import Statistics
 from classlens.lens.lens import Lens
 from classlens.models.transforms import Preprocessing
 from classlens.tasks.evaluation.metrics.masking import Masking, upsample
+from classlens.tasks.evaluation.registry import METRICS
 from tests import zoo
 from tests.tasks.evaluation.batches import batch_of, lens_of, method_of
 
@@ -91,6 +95,51 @@ def test_against_masking_pixels_one_by_one(normalized: bool) -> None:
                         masked[channel, pixel // 16, pixel % 16] = mean
                 assert correct[image, direction, tenth] == is_correct(lens, masked, int(target[image]))
     assert set(correct.flatten().tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+def test_black_is_black_in_the_picture(normalized: bool) -> None:
+    """The picture of a painted image is black, and its pixels are those of a black picture."""
+    lens, pixels = lens_of(), zoo.pixels(NAME, 2)
+    if normalized:
+        mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
+        lens.preprocessing = Preprocessing(transforms.Normalize(mean, std), mean, std)
+        expected = lens.preprocessing.transform(torch.zeros(3, 24, 16, dtype=pixels.dtype))  # type: ignore[misc]
+    else:
+        lens.preprocessing = Preprocessing(None)
+        expected = torch.zeros(3, 24, 16, dtype=pixels.dtype)
+    painted = METRICS["masking_black"].paint(batch_of(lens, pixels, zoo.targets(2)))  # type: ignore[attr-defined]
+    torch.testing.assert_close(painted, expected.expand(2, -1, -1, -1), rtol=0, atol=1e-12)
+
+
+def test_blur_is_a_gaussian_filter() -> None:
+    """By scipy, away from the border, which is padded in another way."""
+    pixels = zoo.pixels(NAME, 2)
+    painted = METRICS["masking_blur"].paint(batch_of(lens_of(), pixels, zoo.targets(2)))  # type: ignore[attr-defined]
+    # 24 × 16 pixels: a deviation of 24 / 32, cut off at two pixels.
+    expected = scipy.ndimage.gaussian_filter(pixels.numpy(), 0.75, axes=(2, 3), radius=2, mode="mirror")
+    np.testing.assert_allclose(painted.numpy(), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["masking_black", "masking_blur"])
+def test_all_pixels_masked_but_a_tenth(name: str) -> None:
+    """The most important tenth of one image stays; all others are painted."""
+    metric, lens, pixels = METRICS[name], lens_of(), zoo.pixels(NAME, 1)
+    batch, importance = batch_of(lens, pixels, zoo.targets(1)), method_of("class_gradient")
+    shown: list[Tensor] = []
+    run = batch.run
+
+    def record(masked: Tensor) -> Tensor:
+        shown.append(masked)
+        return run(masked)
+
+    batch.run = record  # type: ignore[method-assign]
+    metric.measure(batch, importance)
+    values = upsample(batch.maps(importance), batch.grid, batch.size).flatten(1)[0]
+    kept = values.argsort(descending=True, stable=True)[: 24 * 16 - 24 * 16 * 9 // 10]
+    expected = metric.paint(batch).flatten(2).clone()  # type: ignore[attr-defined]
+    expected[..., kept] = pixels.flatten(2)[..., kept]
+    assert torch.equal(shown[8].flatten(2), expected)
 
 
 def is_correct(lens: Lens, pixels: torch.Tensor, label: int) -> bool:

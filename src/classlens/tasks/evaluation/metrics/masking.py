@@ -30,9 +30,9 @@ class Masking(Metric):
     first (``positive``).
 
     The map is interpolated bilinearly to the pixels. Masked pixels get the mean color of the model's normalization, or
-    that of the image for a transform without normalization. Source: the perturbation test of Chefer, Gur and Wolf,
-    *Transformer Interpretability Beyond Attention Visualization*, CVPR 2021, section 4. Their code masks with black
-    (0 before normalization), which is further from natural images, so that their numbers are not comparable.
+    that of the image for a transform without normalization; subclasses paint otherwise. Source: the perturbation test
+    of Chefer, Gur and Wolf, *Transformer Interpretability Beyond Attention Visualization*, CVPR 2021, section 4. Their
+    code masks with black, as ``masking_black`` does.
     """
 
     label = "Masking"
@@ -62,9 +62,7 @@ class Masking(Metric):
         pixels = batch.pixels
         values = upsample(batch.maps(importance), batch.grid, batch.size).flatten(1)
         most_first = values.argsort(dim=1, descending=True, stable=True)
-        mean = torch.zeros(len(batch), pixels.shape[1], 1, dtype=pixels.dtype)
-        if batch.lens.preprocessing.mean is None:
-            mean = pixels.flatten(2).mean(dim=2, keepdim=True)
+        paint = self.paint(batch).flatten(2)
         image = torch.arange(len(batch))
         correct = np.empty((len(batch), len(DIRECTIONS), len(_TENTHS)), dtype=np.int8)
         correct[:, :, 0] = batch.correct_unchanged[:, None]
@@ -72,9 +70,15 @@ class Masking(Metric):
             for tenth in _TENTHS[1:]:
                 indices = order[:, : order.shape[1] * tenth // 10]
                 mask = torch.zeros_like(values, dtype=torch.bool).scatter_(1, indices, True)
-                masked = torch.where(mask[:, None], mean, pixels.flatten(2)).view_as(pixels)
+                masked = torch.where(mask[:, None], paint, pixels.flatten(2)).view_as(pixels)
                 correct[:, number, tenth] = batch.correct(batch.run(masked), image)
         return {"correct": correct}
+
+    def paint(self, batch: ImageBatch) -> Float[Tensor, "image channel height width"]:
+        """Colors of masked pixels."""
+        if batch.lens.preprocessing.mean is None:
+            return batch.pixels.mean(dim=(2, 3), keepdim=True).expand_as(batch.pixels)
+        return torch.zeros_like(batch.pixels)
 
     def scores(self, data: xr.Dataset, statistics: Statistics) -> Iterator[Score]:
         data = data.isel(masked=slice(1, None))  # unmasked images are the same for every method
