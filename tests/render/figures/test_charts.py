@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
@@ -146,6 +147,19 @@ def test_a_heat_map_shows_classes_by_their_last_block(classes: int) -> None:
     np.testing.assert_array_equal(np.asarray(axes.images[0].get_array()), values[shown])
     assert [text.get_text() for text in axes.get_yticklabels()] == [f"class {number}" for number in shown]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["0", "1"]
+
+
+@pytest.mark.parametrize("length", [3, 20, 40, 75])
+@pytest.mark.parametrize("count", [2, 4, 7])
+def test_a_legend_is_no_wider_than_its_figure(count: int, length: int) -> None:
+    names = tuple(f"{number} {'series of a long name ' * 4}"[:length] for number in range(count))
+    figure = drawn(Lines(value="share", color="model", columns=None, where={"tokens": ("cls",)}), table(names))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (one,) = figure.legends
+    assert one.get_window_extent(canvas.get_renderer()).width <= figure.bbox.width
+    columns = {round(text.get_window_extent(canvas.get_renderer()).x0) for text in one.get_texts()}
+    assert len(columns) > 1 or length > 20, "short names stand side by side"
 
 
 def test_names_that_are_hostile_to_figures() -> None:

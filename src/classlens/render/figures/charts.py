@@ -220,10 +220,21 @@ def _legend(
         figure.legend(
             handles=handles,
             loc="outside lower center",
-            ncols=len(handles) if len(handles) < 5 else 3,
+            ncols=_legend_columns([str(handle.get_label()) for handle in handles], figure.get_figwidth()),
             fontsize=_SMALL,
             frameon=False,
         )
+
+
+def _legend_columns(labels: Sequence[str], width: float) -> int:
+    """The largest number of columns that fits a figure of this width in inches: at most four, or three of many."""
+    em = _SMALL / 72
+    for columns in range(len(labels) if len(labels) < 5 else 3, 1, -1):
+        longest = [max(map(len, column)) for column in np.array_split(np.array(labels, dtype=object), columns)]
+        # A letter is about half an em wide; line, padding and the gap between columns take five.
+        if sum(0.55 * length + 5 for length in longest) * em <= width:
+            return columns
+    return 1
 
 
 _DRAW: Mapping[type[Chart], Any] = {Lines: _lines, Dots: _dots, Heat: _heat}
