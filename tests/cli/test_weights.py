@@ -133,4 +133,4 @@ def test_templates_go_with_openclip() -> None:
     done = run("--templates", "templates.txt")
     assert (done.exit_code, done.stdout) == (2, "")
     assert "--templates" in done.stderr
-    assert "'builtin:cifar10'" in done.stderr
+    assert "'builtin:photos'" in done.stderr

@@ -62,8 +62,9 @@ def test_the_table() -> None:
 def test_json() -> None:
     code, out, _ = run("--search", "builtin:", "--json")
     assert code == 0
-    entry = {"name": "builtin:cifar10", "library": "classlens", "family": "ViT", "classes": 10, "weights": "here"}
-    assert json.loads(out) == {"models": [entry]}
+    entry = {"library": "classlens", "family": "ViT", "weights": "here"}
+    models = [{"name": "builtin:photos", "classes": 13}, {"name": "builtin:cifar10", "classes": 10}]
+    assert json.loads(out) == {"models": [entry | model for model in models]}
 
 
 @pytest.mark.parametrize(("option", "text"), [("--family", "DEIT-IV"), ("--search", "no such model")])

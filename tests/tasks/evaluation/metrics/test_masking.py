@@ -129,9 +129,9 @@ def test_all_pixels_masked_but_a_tenth(name: str) -> None:
     shown: list[Tensor] = []
     run = batch.run
 
-    def record(masked: Tensor) -> Tensor:
-        shown.append(masked)
-        return run(masked)
+    def record(pixels: Tensor) -> Tensor:
+        shown.append(pixels)
+        return run(pixels)
 
     batch.run = record  # type: ignore[method-assign]
     metric.measure(batch, importance)
