@@ -103,8 +103,9 @@ def test_black_is_black_in_the_picture(normalized: bool) -> None:
     lens, pixels = lens_of(), zoo.pixels(NAME, 2)
     if normalized:
         mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
-        lens.preprocessing = Preprocessing(transforms.Normalize(mean, std), mean, std)
-        expected = lens.preprocessing.transform(torch.zeros(3, 24, 16, dtype=pixels.dtype))  # type: ignore[misc]
+        normalize = transforms.Normalize(mean, std)
+        lens.preprocessing = Preprocessing(normalize, mean, std)
+        expected = normalize(torch.zeros(3, 24, 16, dtype=pixels.dtype))
     else:
         lens.preprocessing = Preprocessing(None)
         expected = torch.zeros(3, 24, 16, dtype=pixels.dtype)
