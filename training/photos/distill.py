@@ -66,7 +66,7 @@ class View:
     """One batch as the student sees it, and what the teacher says of it."""
 
     pixels: Tensor
-    kept: Tensor | None
+    kept: Tensor
     answer: Answer
 
 

@@ -227,7 +227,7 @@ def _legend(
 
 
 def _legend_columns(labels: Sequence[str], width: float) -> int:
-    """The largest number of columns that fits a figure of this width in inches: at most four, or three of many."""
+    """The largest number of columns that fits a figure of this width in inches: up to four, or three of many labels."""
     em = _SMALL / 72
     for columns in range(len(labels) if len(labels) < 5 else 3, 1, -1):
         longest = [max(map(len, column)) for column in np.array_split(np.array(labels, dtype=object), columns)]
