@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from timm.data import ImageNetInfo
 
+from classlens.data import class_mapping
 from classlens.data.class_mapping import map_classes
 from classlens.data.dataset import ClassName, Dataset, ImageFiles
 from classlens.models.classes import Classes, make_classes
@@ -105,6 +106,11 @@ def test_by_wnid() -> None:
     assert matched(wnids([281, 0, 999, 134, 517]), IMAGENET) == [281, 0, 999, 134, 517]
     folders = [ClassName(INFO.index_to_label_name(index), INFO.index_to_label_name(index)) for index in (7, 3)]
     assert matched(folders, IMAGENET) == [7, 3]
+
+
+def test_names_alone_read_nothing_of_imagenet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(class_mapping, "_imagenet", None)
+    assert matched(["bee", "ant"], ["ant", "bee"]) == [1, 0]
 
 
 def test_wnids_beside_names_for_a_model_of_some_of_the_classes() -> None:

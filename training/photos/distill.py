@@ -33,7 +33,7 @@ from classlens.models.builtin.photos import build
 from classlens.models.builtin.row_quantization import quantize
 
 Answer = tuple[Tensor, list[Tensor]]
-"""What the teacher says of a batch: logits ``[batch, classes]`` and normalized states ``[batch, 1 + kept, dim]``."""
+"""Targets of a batch by the teacher: logits ``[batch, classes]`` and normalized states ``[batch, 1 + kept, dim]``."""
 
 GRID = 14 * 14
 """Image tokens of a photo."""
@@ -63,7 +63,7 @@ def arguments() -> argparse.Namespace:
 
 @dataclass
 class View:
-    """One batch as the student sees it, and what the teacher says of it."""
+    """One batch as the student sees it, with the answer of the teacher."""
 
     pixels: Tensor
     kept: Tensor

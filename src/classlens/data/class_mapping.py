@@ -94,10 +94,9 @@ def _by_name(names: Sequence[ClassName], classes: Classes) -> list[int] | None:
 
 def _synonyms(wnid: str | None) -> list[str]:
     """Names of a class of ImageNet-1k by its wnid."""
-    imagenet = _imagenet()
-    if wnid is None or wnid not in imagenet.label_names():
+    if wnid is None or wnid not in _imagenet().label_names():
         return []
-    return str(imagenet.label_name_to_description(wnid)).split(", ")
+    return str(_imagenet().label_name_to_description(wnid)).split(", ")
 
 
 @cache

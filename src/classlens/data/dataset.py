@@ -23,7 +23,7 @@ from classlens.errors import ClasslensError
 from classlens.models.images import open_picture
 
 Masks = tuple[Bool[np.ndarray, "height width"] | None, Bool[np.ndarray, "height width"] | None]
-"""Where an image shows its own class, and where its mask does not say what it shows."""
+"""Pixels of an image that show its own class, and pixels whose content its mask leaves open."""
 
 _END = 2**16
 """Bytes at either end of a file that tell its versions apart."""
