@@ -1,8 +1,9 @@
 """Writes the numbers and figures of the worked example: ``python docs/example.py PHOTOS [WORK]``.
 
 Measures and analyzes the test photos with the built-in model, as ``classlens paper`` does, and copies the summary and
-the figures, reduced to 64 colors, to ``docs/example``. ``PHOTOS`` holds ``test/<class>/*.jpg`` and ``masks/test``, the
-trimaps of Oxford-IIIT Pet. ``WORK`` keeps store and analysis, so that a run continues where it stopped.
+the figures, reduced to 64 colors, to ``docs/example``. ``PHOTOS`` holds ``test/<class>/*.jpg``, ``masks/test``, the
+trimaps of Oxford-IIIT Pet, and ``vit-s14/weights.safetensors``, the model from which the built-in one was distilled.
+``WORK`` keeps stores and analysis, so that a run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -20,6 +22,7 @@ from classlens.render.folders.analysis import write_analysis
 
 HERE = Path(__file__).resolve().parent
 MASKS = "object=1 ignore=3"
+TEACHER = "vit_small_patch14_dinov2"
 FIGURES = (
     "evolution_on_top",
     "evolution",
@@ -37,12 +40,29 @@ FIGURES = (
 )
 
 
+def model_options(model: str, photos: Path) -> dict[str, Any]:
+    """Options of ``classlens.load`` for the model: weights and class names of the teacher."""
+    weights = {"checkpoint": photos / "vit-s14" / "weights.safetensors", "class_names": photos / "classes.txt"}
+    return weights if model == TEACHER else {}
+
+
+def open_photos(photos: Path) -> classlens.Dataset:
+    """The 1,650 test photos with the masks of the breeds."""
+    return classlens.open_dataset(f"folder:{photos / 'test'}", masks=photos / "masks" / "test", mask_values=MASKS)
+
+
+def has_mask(photos: Path, name: str) -> bool:
+    return (photos / "masks" / "test" / name).with_suffix(".png").exists()
+
+
 def main(photos: Path, work: Path) -> None:
     data = f"folder:{photos / 'test'}"
     reproduction = reproduce(
         [data],
-        ["builtin:photos"],
+        ["builtin:photos", TEACHER],
         work / "stores",
+        checkpoints={TEACHER: model_options(TEACHER, photos)["checkpoint"]},
+        class_names={TEACHER: model_options(TEACHER, photos)["class_names"]},
         per_class=None,
         masks=[photos / "masks" / "test"],
         mask_values=MASKS,

@@ -1,8 +1,10 @@
-"""Numbers of the page on faithfulness: ``python docs/faithfulness.py search|report cifar10:FOLDER [WORK]``.
+"""Numbers of the page on faithfulness: ``python docs/faithfulness.py search|report DATA [WORK]``.
 
-``search`` compares candidates for a better map by token removal on 1,000 test images; the best one is the method
-``log_odds``. ``report`` measures all methods on 2,000 other test images, and writes summary and figures to
-``docs/evaluate``. ``WORK`` keeps the stores, so that a stopped run continues.
+``search cifar10:FOLDER`` compares candidates for a better map by token removal on 1,000 test images of CIFAR-10 with
+``builtin:cifar10``; the best one is the method ``log_odds``. ``report PHOTOS`` measures all methods on test photos with
+``builtin:photos`` and with the model from which it was distilled, and writes summaries and figures to
+``docs/evaluate``. ``PHOTOS`` is the folder that ``docs/example.py`` takes. ``WORK`` keeps the stores, so that a stopped
+run continues.
 """
 
 from __future__ import annotations
@@ -10,13 +12,16 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
+from example import TEACHER, has_mask, model_options, open_photos
 from PIL import Image
 from torch import Tensor
 
@@ -26,9 +31,7 @@ from classlens.explain.registry import METHODS
 from classlens.forward.differentiable import attention_weights
 from classlens.forward.recording import Recording
 from classlens.render.folders.evaluation import write_evaluation
-from classlens.tasks.evaluation.registry import METRICS
 
-MODEL = "builtin:cifar10"
 HERE = Path(__file__).resolve().parent
 
 
@@ -137,7 +140,7 @@ def register_candidates() -> dict[str, str]:
 
 
 def halves(data: str) -> tuple[classlens.Dataset, classlens.Dataset]:
-    """1,000 images for the search, and 2,000 others for the report."""
+    """1,000 images for the search, and 2,000 others for the page on probes."""
     dataset = classlens.open_dataset(data, split="test")
     order = np.random.default_rng(0).permutation(len(dataset))
     return dataset.subset(np.sort(order[:1000])), dataset.subset(np.sort(order[1000:3000]))
@@ -147,7 +150,7 @@ def search(data: str, work: Path) -> None:
     """Prints a row per candidate: the areas of both directions of removal, and their difference."""
     labels = register_candidates()
     scores = classlens.evaluate(
-        MODEL,
+        "builtin:cifar10",
         halves(data)[0],
         work / "search",
         methods=list(labels),
@@ -163,41 +166,61 @@ def search(data: str, work: Path) -> None:
         print(f"| {label} | {negative:.3f} | {positive:.3f} | {negative - positive:.3f} |")
 
 
-def report(data: str, work: Path) -> None:
-    """Every eighth image for the randomization of weights, which costs as much as all other metrics together."""
-    images = halves(data)[1]
-    metrics = ["removal", "masking", "pointing", "class_sensitivity", "completeness"]
-    eighth = images.subset(np.arange(0, len(images), 8))
+class Part(NamedTuple):
+    """Metrics that are measured on the same photos."""
+
+    name: str
+    metrics: tuple[str, ...]
+    photos: dict[str, int]
+    """Number of photos by model; fewer where a metric takes more forward passes, all of them with masks for 0."""
+
+
+SMALL, LARGE = "builtin:photos", TEACHER
+PARTS = (
+    Part("removal", ("removal", "completeness"), {SMALL: 1000, LARGE: 200}),
+    Part("segmentation", ("segmentation",), {SMALL: 0, LARGE: 0}),
+    Part("class", ("pointing", "class_sensitivity"), {SMALL: 300, LARGE: 60}),
+    Part("masking", ("masking", "masking_black", "masking_blur"), {SMALL: 80, LARGE: 30}),
+    Part("randomization", ("randomization",), {SMALL: 80, LARGE: 30}),
+)
+
+
+def report(photos: str, work: Path, models: Sequence[str] = (SMALL, LARGE)) -> None:
+    """Photos are drawn without regard to their class, those of a costlier part first among those of a cheaper one."""
+    dataset = open_photos(Path(photos))
+    order = np.random.default_rng(0).permutation(len(dataset))
+    masked = [number for number, name in enumerate(dataset.names) if has_mask(Path(photos), name)]
     out = HERE / "evaluate"
     out.mkdir(exist_ok=True)
-    for name, subset, names in (("summary", images, metrics), ("randomization", eighth, ["randomization"])):
-        result = classlens.evaluate(
-            MODEL, subset, work / name, metrics=names, steps=13, batch_size=64, workers=0, report=print_progress
-        )
-        folder = work / name / "results"
-        write_evaluation(result, folder, version=classlens.__version__)
-        (out / f"{name}.md").write_text((folder / "summary.md").read_text(encoding="utf-8"), encoding="utf-8")
-        copy_figures(folder, out)
-    without_tried_images(data, work / "summary" / "evaluation.zarr")
+    for model in models:
+        stem = model.partition(":")[2] or model
+        results = [
+            classlens.evaluate(
+                model,
+                dataset.subset(np.sort(order[: part.photos[model]]) if part.photos[model] else np.array(masked)),
+                work / stem / part.name,
+                metrics=part.metrics,
+                steps=7,
+                permutations=3,
+                batch_size=64,
+                workers=0,
+                skip_bad=True,
+                report=print_progress,
+                **model_options(model, Path(photos)),
+            )
+            for part in PARTS
+        ]
+        tables = {name: pd.concat([getattr(result, name) for result in results]) for name in ("scores", "curves")}
+        folder = work / stem / "results"
+        write_evaluation(replace(results[0], **tables), folder, version=classlens.__version__)
+        (out / f"{stem}.md").write_text((folder / "summary.md").read_text(encoding="utf-8"), encoding="utf-8")
+        copy_figures(folder, out, f"{stem}_")
 
 
-def without_tried_images(data: str, store: Path) -> None:
-    """Prints the areas of removal without the images on which the idea was tried before the search."""
-    tried = set(classlens.open_dataset(data, split="test", limit=2000, seed=0).names[::2])
-    print("| method | images | least first ↑ | most first ↓ |\n|---|---|---|---|")
-    for method in ("class_gradient", "chefer", "legrad", "logit_attribution", "log_odds"):
-        removal = classlens.open_store(store)[f"removal.{method}"].to_dataset().load()
-        removal = removal.isel(image=[name not in tried for name in removal["image"].values])
-        scores = {score.measure: score for score in METRICS["removal"].scores(removal, classlens.Statistics())}
-        areas = scores["negative_auc"], scores["positive_auc"]
-        cells = (f"{area.value:.3f} ({area.low:.3f} to {area.high:.3f})" for area in areas)
-        print(f"| {method} | {areas[0].images} | {' | '.join(cells)} |")
-
-
-def copy_figures(folder: Path, out: Path) -> None:
+def copy_figures(folder: Path, out: Path, prefix: str = "") -> None:
     for picture in folder.glob("*.png"):
         with Image.open(picture) as figure:
-            figure.convert("RGB").quantize(128).save(out / picture.name, optimize=True)
+            figure.convert("RGB").quantize(128).save(out / f"{prefix}{picture.name}", optimize=True)
 
 
 def print_progress(progress: classlens.Progress) -> None:
@@ -206,7 +229,7 @@ def print_progress(progress: classlens.Progress) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) < 3 or sys.argv[1] not in ("search", "report"):
-        raise SystemExit("give search or report, and the data, such as cifar10:/data/cifar-10")
+        raise SystemExit("give search or report, and the data, such as cifar10:/data/cifar-10 or photos")
     run = search if sys.argv[1] == "search" else report
     if len(sys.argv) > 3:
         run(sys.argv[2], Path(sys.argv[3]))

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from faithfulness import MODEL, copy_figures, halves, print_progress
+from faithfulness import copy_figures, halves, print_progress
 
 import classlens
 from classlens.render.folders.analysis import write_analysis
 from classlens.render.folders.evaluation import write_evaluation
 from classlens.render.folders.figures import figures
 
+MODEL = "builtin:cifar10"
 OUT = Path(__file__).resolve().parent / "probes"
 METHODS = ("class_gradient", "class_rank", "random")
 DECODERS = ("tuned_lens", "probe", "probe_pooled")
