@@ -177,11 +177,11 @@ class Part(NamedTuple):
 
 SMALL, LARGE = "builtin:photos", TEACHER
 PARTS = (
-    Part("removal", ("removal", "completeness"), {SMALL: 1000, LARGE: 200}),
+    Part("removal", ("removal", "completeness"), {SMALL: 500, LARGE: 120}),
     Part("segmentation", ("segmentation",), {SMALL: 0, LARGE: 0}),
-    Part("class", ("pointing", "class_sensitivity"), {SMALL: 300, LARGE: 60}),
-    Part("masking", ("masking", "masking_black", "masking_blur"), {SMALL: 80, LARGE: 30}),
-    Part("randomization", ("randomization",), {SMALL: 80, LARGE: 30}),
+    Part("class", ("pointing", "class_sensitivity"), {SMALL: 150, LARGE: 40}),
+    Part("masking", ("masking", "masking_black", "masking_blur"), {SMALL: 50, LARGE: 20}),
+    Part("randomization", ("randomization",), {SMALL: 50, LARGE: 20}),
 )
 
 
