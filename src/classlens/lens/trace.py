@@ -16,15 +16,13 @@ from classlens.core.arguments import AtLeast1, checked, whole_number
 from classlens.core.arrays import Array
 from classlens.core.attention import Loss
 from classlens.core.scores import identifiability
-from classlens.core.steps import compute_dtype
 from classlens.explain.all_classes import explain_classes, explain_every_class
-from classlens.explain.attribution import attribute
 from classlens.explain.batching import slices
-from classlens.explain.class_logits import check_finite, token_logits
 from classlens.explain.queries import Query
 from classlens.explain.registry import default_method, method_of
 from classlens.forward.isolation import isolated_methods
 from classlens.forward.recording import Recording
+from classlens.lens.attribution import attribution_dataset
 from classlens.lens.coords import (
     Coordinates,
     array,
@@ -35,6 +33,7 @@ from classlens.lens.coords import (
     target_coords,
 )
 from classlens.lens.facts import check_sites, recorded_facts, site_blocks
+from classlens.lens.projections import recorded_logits, recorded_top
 from classlens.lens.target import Target, class_indices, is_predicted
 from classlens.models.classes import Classes
 from classlens.models.geometry import Window, input_window
@@ -130,14 +129,9 @@ class Trace:
             >>> dict(trace.logits("mlp_out").sel(block=3).sizes)
             {'image': 2, 'token': 65, 'category': 10}
         """
-        blocks, view = site_blocks(self.recording.view, site), self.recording.view
-        shape = (len(self), len(blocks), self.recording.tokens.count, view.num_classes)
-        result = torch.empty(shape, dtype=compute_dtype(view.dtype))
-        for images, block, tokens, logits in token_logits(self.recording, site):
-            result[images, block, tokens] = logits.cpu()
-        check_finite(result)
-        coords = self._state_coords(blocks) | self._class_coords
-        return array(result, ("image", "block", "token", "category"), coords, name="logit")
+        coords = self._state_coords(site_blocks(self.recording.view, site)) | self._class_coords
+        values = recorded_logits(self.recording, site)
+        return array(values, ("image", "block", "token", "category"), coords, name="logit")
 
     def facts(self, sites: Site | Collection[Site] = "resid_post", target: Target = "predicted") -> xr.Dataset:
         """Rank and logit of the class of interest and the top-1 class, for several sites at the cost of two.
@@ -215,14 +209,7 @@ class Trace:
         """
         k = whole_number("k", k, 1, len(self.classes), hint=", the number of classes")
         blocks = site_blocks(self.recording.view, site)
-        shape = (len(self), len(blocks), self.recording.tokens.count, k)
-        index = torch.empty(shape, dtype=torch.int64)
-        logit = torch.empty(shape, dtype=compute_dtype(self.recording.view.dtype))
-        for images, block, tokens, logits in token_logits(self.recording, site):
-            best = logits.topk(k, dim=-1)
-            index[images, block, tokens] = best.indices.cpu()
-            logit[images, block, tokens] = best.values.cpu().to(logit)
-        check_finite(logit)
+        index, logit = recorded_top(self.recording, site, k)
         dims = ("image", "block", "token", "place")
         names = np.array(self.classes.names, dtype=object)[index.numpy()]
         order = {"place": np.arange(k), "logit": (dims, logit.numpy()), "class_name": (dims, names)}
@@ -363,20 +350,8 @@ class Trace:
             True
         """
         index = self._indices(target)
-        parts = attribute(self.recording, index.to(self.recording.view.device))
         coords = self._state_coords(site_blocks(self.recording.view, "attn_out"))
-        coords |= {"head": np.arange(parts.attention.shape[2]), **target_coords(self.classes, index.numpy())}
-        values = {
-            "embed": parts.embed,
-            "attention": parts.attention.sum(dim=-1) + parts.replaced,
-            "mlp": parts.mlp,
-            "bias": parts.bias,
-            "edit": parts.edit,
-            "logit": self.recording.logits.to(self.recording.dtype).cpu().gather(1, index[:, None])[:, 0],
-            "attention_token": parts.attention,
-        }
-        dims = ("image", "block", "head", "token")
-        return xr.Dataset({name: array(part, dims[: part.ndim], coords, name=name) for name, part in values.items()})
+        return attribution_dataset(self.recording, index, coords | target_coords(self.classes, index.numpy()))
 
     def _indices(self, target: Target, name: str = "target") -> Int[Tensor, " image"]:
         """Class index of each image, on the CPU."""
