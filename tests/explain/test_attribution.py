@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import classlens
-from classlens.explain import attribution
+from classlens.explain import attention_rows
 from tests import literal, zoo
 
 
@@ -48,7 +48,7 @@ def test_the_parts_are_those_of_the_frozen_model_and_add_up(name: str) -> None:
 
 @pytest.mark.parametrize("name", zoo.KINDS)
 def test_groups_of_images_and_fused_attention_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attribution, "_WEIGHTS", 1)
+    monkeypatch.setattr(attention_rows, "_WEIGHTS", 1)
     for fused in (True, False):
         parts = classlens.load(zoo.build(name, fused=fused)).trace(zoo.pixels(name)).attribution(zoo.targets())
         for part, value in _twin(name).items():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import classlens
-from classlens.forward.recording import record
+from classlens.forward.recorder import record
 from classlens.models.view import SITES
 from tests import literal, zoo
 

@@ -111,7 +111,7 @@ def test_a_recording_holds_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
 
     lens, pixels = classlens.load(zoo.build("cls")), zoo.pixels("cls", 5)
     sizes: list[int] = []
-    from classlens.forward.recording import record
+    from classlens.forward.recorder import record
 
     def recording(view: Any, batch: torch.Tensor, **options: Any) -> Any:
         sizes.append(len(batch))

@@ -13,7 +13,7 @@ from classlens.lens.verify import Law, verify
 from classlens.models import timm as timm_family
 from tests import zoo
 
-LAWS = ("residual stream", "class space", "attribution", "no trace", "attention rows", "memories")
+LAWS = ("residual stream", "class space", "attribution", "no trace", "attention rows", "fused attention", "memories")
 
 
 def laws_of(model: Any) -> dict[str, Law]:
@@ -68,7 +68,7 @@ BROKEN: dict[str, tuple[Callable[[Any], None], set[str]]] = {
     "attention's projection": (hook_on_the_projection, {"attribution", "memories"}),
     "a block": (hook_on_the_block, {"residual stream"}),
     "logits": (softmax_at_the_end, {"class space", "attribution"}),
-    "attention weights": (weights_that_do_not_sum_to_one, {"attention rows", "attribution"}),
+    "attention weights": (weights_that_do_not_sum_to_one, {"attention rows", "fused attention"}),
     "a flag": (a_flag_that_is_not_put_back, {"no trace"}),
 }
 

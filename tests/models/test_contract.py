@@ -239,3 +239,14 @@ def test_what_is_refused(name: str) -> None:
     module = make()
     message = refused(lambda: classlens.load(module), f"'{type(module).__name__}'", reason)
     assert "classlens supports" in message
+
+
+def test_attention_of_the_fused_pass_is_the_definition_of_attention(case: Case) -> None:
+    """Queries and keys of each family: norms, rotation, biases, groups and branches."""
+    recording, every = case.trace.recording, torch.arange(case.tiny.count)
+    assert recording.has_rows(every)
+    for block in case.blocks:
+        weights = case.own.weights(block).detach()
+        close(recording.rows(block, slice(None), every), weights, 1e-12)
+        for query in every:
+            close(recording.rows(block, slice(1, 2), query[None]), weights[1:, :, query[None]], 1e-12)

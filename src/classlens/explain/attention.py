@@ -6,10 +6,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from classlens.explain.batching import explain_in_groups
+from classlens.explain.attention_rows import attention_rows, every_query
 from classlens.explain.method import Method
-from classlens.explain.queries import Query, check_query, query_rows
-from classlens.forward.differentiable import attention_weights
+from classlens.explain.queries import Query, check_query, query_positions, query_rows
 from classlens.forward.recording import Recording
 
 
@@ -23,11 +22,13 @@ def attention(
     2021, section 4 (raw attention, a baseline).
     """
     check_query(recording, query)
-
-    def explain(images: slice) -> Tensor:
-        return query_rows(recording, images, query, _mean_weights(recording, images)[-1])
-
-    return explain_in_groups(recording, explain)
+    positions = query_positions(recording, query)
+    last = len(recording.view.blocks) - 1
+    maps = [
+        query_rows(recording, images, query, weights.mean(dim=1), positions).cpu()
+        for images, _, weights in attention_rows(recording, positions, [last])
+    ]
+    return torch.cat(maps)
 
 
 def rollout(
@@ -39,23 +40,15 @@ def rollout(
     Attention Flow in Transformers*, ACL 2020, section 3.
     """
     check_query(recording, query)
-
-    def explain(images: slice) -> Tensor:
-        rolled: Tensor | None = None
-        for weights in _mean_weights(recording, images):
-            mixed = (weights + torch.eye(weights.shape[-1], dtype=weights.dtype, device=weights.device)) / 2
-            rolled = mixed if rolled is None else mixed @ rolled
-        assert rolled is not None
-        return query_rows(recording, images, query, rolled)
-
-    return explain_in_groups(recording, explain)
-
-
-def _mean_weights(recording: Recording, images: slice) -> list[Float[Tensor, "image query token"]]:
-    """Attention weights of each block, mean over heads, in the precision of results."""
-    blocks, logits = attention_weights(recording.view, recording.pixels[images])
-    recording.require_same_logits(logits, images)
-    return [weights.to(recording.dtype).mean(dim=1) for weights in blocks]
+    maps: list[Tensor] = []
+    rolled = torch.empty(())
+    blocks = range(len(recording.view.blocks))
+    for images, block, weights in attention_rows(recording, every_query(recording), blocks):
+        mixed = (weights.mean(dim=1) + torch.eye(weights.shape[-1], dtype=weights.dtype, device=weights.device)) / 2
+        rolled = mixed if block == 0 else mixed @ rolled
+        if block == blocks[-1]:
+            maps.append(query_rows(recording, images, query, rolled).cpu())
+    return torch.cat(maps)
 
 
 ATTENTION = Method(
@@ -76,4 +69,5 @@ ROLLOUT = Method(
     source="Abnar and Zuidema, ACL 2020",
     of_class=False,
     needs=("attention weights",),
+    every_query=True,
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -15,16 +14,12 @@ from classlens.core.attention import Functional, Output, Share, head_contributio
 from classlens.core.space import ClassOrWeights, select_classes
 from classlens.core.steps import compute_dtype
 from classlens.errors import ClasslensError
-from classlens.explain.batching import pass_groups
+from classlens.explain.attention_rows import attention_rows
 from classlens.explain.method import Method
+from classlens.explain.queries import query_positions
 from classlens.forward.agreement import Sublayer
-from classlens.forward.hooks import Receiver
 from classlens.forward.recording import Recording
-from classlens.forward.run import run
 from classlens.models.view import ModelView
-
-# Attention weights of one block held at once: 64 MiB in float32.
-_WEIGHTS = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -52,41 +47,27 @@ def attribute(recording: Recording, target: ClassOrWeights, *, check: bool = Tru
 
 
 def attribute_each(recording: Recording, targets: Sequence[ClassOrWeights], *, check: bool = True) -> list[Attribution]:
-    """``attribute`` for several targets with one pass of the model."""
-    recording.require_same_edits()
-    recording.require_same_model()
-    heads = max(block.heads for block in recording.view.blocks)
-    groups = pass_groups(recording, _WEIGHTS // (heads * recording.tokens.count**2))
-    parts = [_attribute(recording, [target[images] for target in targets], images, check) for images in groups]
+    """``attribute`` for several targets."""
+    readouts, pooled = recording.view.readouts, query_positions(recording, None)
+    every, blocks = torch.arange(recording.tokens.count), range(len(recording.view.blocks))
+    index = [torch.searchsorted(pooled, every[readout.pooled]) for readout in readouts]
+    exposed = "attn_coefficients" in recording.edited_points()
+    sums: list[_Sum] = []
+    parts: list[list[Attribution]] = []
+    for images, block, weights in attention_rows(recording, pooled, blocks):
+        if block == 0:
+            sums = [_Sum.of(recording, target[images], images) for target in targets]
+        rows = [weights] if len(readouts) == 1 else [weights[:, :, chosen.to(weights.device)] for chosen in index]
+        coefficients = recording.activation("attn_coefficients", block)[images] if exposed else None
+        for each in sums:
+            each.attend(block, rows, coefficients, check)
+        if block == blocks[-1]:
+            parts.append([each.finish() for each in sums])
     names = [field.name for field in fields(Attribution)]
     return [
         Attribution(*(torch.cat([getattr(part, name) for part in of_target]).cpu() for name in names))
         for of_target in zip(*parts, strict=True)
     ]
-
-
-def _attribute(recording: Recording, targets: Sequence[Tensor], images: slice, check: bool) -> list[Attribution]:
-    sums = [_Sum.of(recording, target, images) for target in targets]
-    passing: dict[str, Tensor] = {}
-
-    def keep(name: str, _: int, x: Tensor) -> None:
-        passing[name] = x
-
-    def attend(number: int, _: Tensor) -> None:
-        """Contributions of one block's heads while the model runs again, so that its attention weights are dropped."""
-        pattern, coefficients = passing.pop("attention"), passing.pop("attn_coefficients", None)
-        for each in sums:
-            each.attend(number, pattern, coefficients, check)
-
-    exposing = "attn_coefficients" in recording.edited_points()
-    receivers: dict[str, Receiver] = {"attention": partial(keep, "attention")}
-    if exposing:
-        receivers["attn_coefficients"] = partial(keep, "attn_coefficients")
-    receivers["attn_out"] = attend
-    logits = run(recording.view, recording.pixels[images], receivers, unfused=True, exposing_coefficients=exposing)
-    if check:
-        recording.require_same_logits(logits, images)
-    return [each.finish() for each in sums]
 
 
 @dataclass
@@ -119,15 +100,16 @@ class _Sum:
     def attend(
         self,
         number: int,
-        pattern: Float[Tensor, "image head query token"],
+        rows: Sequence[Float[Tensor, "image head _ token"]],
         coefficients: Float[Tensor, "image token unit"] | None,
         check: bool,
     ) -> None:
+        """Add what the heads of a block contribute, from the attention weights of each readout's queries."""
         values = self.recording.activation("values", number)[self.images]
         by_token, by_head, by_edit, added = (torch.zeros((), device=values.device) for _ in range(4))
-        for tokens, functional in self.functionals:
+        for (tokens, functional), attention in zip(self.functionals, rows, strict=True):
             share = self._share(functional, "attn", number, tokens, coefficients)
-            by_token = by_token + head_contributions(share.function, attention=pattern[:, :, tokens], values=values)
+            by_token = by_token + head_contributions(share.function, attention=attention, values=values)
             by_head = by_head + share.units.unflatten(-1, (values.shape[1], -1)).sum(dim=-1)
             by_edit = by_edit + share.edit
             self.bias = self.bias + share.bias

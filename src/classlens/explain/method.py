@@ -39,8 +39,10 @@ class Method:
     complete: bool = False
     """Whether the values, with the contributions of the other parts, sum to the class logit."""
     needs: tuple[str, ...] = ()
-    """``attention weights`` or ``gradients`` of a second pass; of the head ``linear pooling``, ``exclusive classes``
+    """``attention weights``, or ``gradients`` of a second pass; of the head ``linear pooling``, ``exclusive classes``
     (which have ranks), or ``classes or labels`` (which have probabilities)."""
+    every_query: bool = False
+    """Whether it reads the attention weights of all queries, not of those alone that are explained."""
     stream: Callable[..., Any] | None = None
     """``stream(view, pixels, target, **options)`` returns the result of ``run`` from one pass that keeps no states."""
     resolve: Callable[[Mapping[str, Any]], dict[str, Any]] = dict

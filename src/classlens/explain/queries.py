@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Annotated, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from classlens.core.arguments import Takes, taken, whole_number
@@ -78,13 +79,30 @@ def check_query(recording: Recording, query: Query) -> None:
     queries_of(recording, query)
 
 
+def query_positions(recording: Recording, query: Query) -> Int[Tensor, " query"]:
+    """Positions of the queries of an explanation, in ascending order."""
+    every = torch.arange(recording.tokens.count)
+    positions: Tensor = torch.cat([every[queries.positions] for queries in queries_of(recording, query)]).unique()
+    return positions
+
+
 def query_rows(
-    recording: Recording, images: slice, query: Query, matrix: Float[Tensor, "image query token"]
+    recording: Recording,
+    images: slice,
+    query: Query,
+    matrix: Float[Tensor, "image query token"],
+    positions: Int[Tensor, " query"] | None = None,
 ) -> Float[Tensor, "image image_token"]:
-    """The rows of the queries at image tokens: their mean, weighted where a model has several readouts."""
+    """The rows of the queries at image tokens: their mean, weighted where a model has several readouts.
+
+    ``positions`` are those of the rows of ``matrix``, all when left out.
+    """
     rows = []
+    every = torch.arange(recording.tokens.count)
     for queries in queries_of(recording, query):
-        chosen = matrix[:, queries.positions, recording.tokens.image]
+        index = every[queries.positions]
+        index = index if positions is None else torch.searchsorted(positions, index)
+        chosen = matrix[:, index.to(matrix.device), recording.tokens.image]
         weights = recording.query_weights(images, queries.positions)
         chosen = chosen if weights is None else chosen * weights[..., None].to(chosen)
         rows.append(queries.weight * chosen.mean(dim=1))

@@ -21,10 +21,12 @@ _CHANNELS = frozenset({"attn_coefficients", "attn_joined", "mlp_coefficients", "
 
 
 class ActiveEdits(NamedTuple):
-    """Edits in the order in which they were entered, and the points where they compute with what passes."""
+    """Edits in the order in which they were entered, the points that they change, and those of them where the change
+    is computed from what passes."""
 
     edits: tuple[object, ...] = ()
     computed: frozenset[str] = frozenset()
+    points: frozenset[str] = frozenset()
 
 
 class Replacements:
@@ -76,10 +78,12 @@ def active_edits(module: nn.Module) -> ActiveEdits:
 
 
 @contextmanager
-def activated(module: nn.Module, edits: tuple[object, ...], computed: frozenset[str]) -> Iterator[None]:
+def activated(
+    module: nn.Module, edits: tuple[object, ...], computed: frozenset[str], points: frozenset[str]
+) -> Iterator[None]:
     """Count edits as active within the body."""
     before = active_edits(module)
-    _active.edits[module] = ActiveEdits(before.edits + edits, before.computed | computed)
+    _active.edits[module] = ActiveEdits(before.edits + edits, before.computed | computed, before.points | points)
     try:
         yield
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -25,7 +26,8 @@ def watching(view: ModelView, receivers: Mapping[str, Receiver]) -> Iterator[Non
         with watching(view, {"mlp_out": lambda block, tensor: ...}):
             view.module(pixels)
 
-    ``receivers`` go by the names of block points (``attn_out``, ``values`` …). Blocks without such a point are skipped.
+    ``receivers`` go by the names of block points (``attn_out``, ``values`` …). Blocks without such a point are skipped,
+    and so are points where nothing passes.
     Every hook is removed on exit, also when the body raises.
     """
     with ExitStack() as stack:
@@ -43,13 +45,16 @@ def _hooked(point: Point, receive: Callable[[Tensor], object]) -> Iterator[None]
     parts: dict[int, Tensor] = {}
 
     def collect(index: int, passing: Any) -> None:
-        parts[index] = point.read(passing)
+        part = point.read(passing)
+        if part is None:
+            return
+        parts[index] = part
         if len(parts) == len(modules):
             ordered = [parts.pop(number) for number in range(len(modules))]
             receive(ordered[0] if len(ordered) == 1 else point.join(ordered))
 
-    def before(index: int, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        collect(index, args[0] if args else next(iter(kwargs.values())))
+    def before(index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        collect(index, _argument(point, module, args, kwargs))
 
     def after(index: int, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:
         collect(index, output)
@@ -67,6 +72,17 @@ def _hooked(point: Point, receive: Callable[[Tensor], object]) -> Iterator[None]
             handle.remove()
 
 
+def _argument(point: Point, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The argument of a module's call that passes at a point; None where the call leaves it out."""
+    if point.argument is None:
+        return args[0] if args else next(iter(kwargs.values()))
+    if point.argument in kwargs:
+        return kwargs[point.argument]
+    names = list(signature(module.forward).parameters)
+    number = names.index(point.argument) if point.argument in names else len(args)
+    return args[number] if number < len(args) else None
+
+
 @contextmanager
 def replacing(point: Point, change: Change, *, first: bool = False) -> Iterator[None]:
     """Replace the tensors that pass at a point; later watchers get the new ones.
@@ -81,6 +97,7 @@ def replacing(point: Point, change: Change, *, first: bool = False) -> Iterator[
 
     def changed(index: int, passing: Any) -> Any:
         x = point.read(passing)
+        assert x is not None, "a point that can be edited is always passed"
         if point.shares:
             start = sum(point.shares[:index])
             return point.written(passing, change(x, slice(start, start + point.shares[index])))

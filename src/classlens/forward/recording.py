@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import fields
-from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from classlens.core.attention import Replaced
 from classlens.core.steps import compute_dtype
 from classlens.errors import ClasslensError
-from classlens.forward.active_edits import Replacements, active_edits, noting_replacements
-from classlens.forward.edits.pooling import kept_tokens
+from classlens.forward.active_edits import Replacements, active_edits
 from classlens.forward.model_state import ModelState
-from classlens.forward.streaming import stream
-from classlens.models.view import ModelView, Tokens
-
-# All sites of the residual stream are sums of the first three (law 1), in the model's own order of addition.
-_NAMES = ("embed", "attn_out", "mlp_out", "values", "attn_raw", "mlp_raw", "attn_joined", "mlp_joined")
+from classlens.models.view import SCORE_POINTS, SHARED_POINTS, ModelView, Tokens
 
 
 class Recording:
@@ -28,7 +22,8 @@ class Recording:
 
     ``recording.state("resid_mid", 3, slice(0, 4))`` is ``[image, token, width]`` of the first four images.
     ``activations`` go by name and block. ``kept`` ``[image, token]`` are the tokens that the head may pool, None for
-    all; ``batch_size`` is that of the pass.
+    all; ``batch_size`` is that of the pass. ``queries`` are those whose attention weights are kept, None where they are
+    kept for all or for none.
     """
 
     def __init__(
@@ -43,6 +38,7 @@ class Recording:
         replaced: Replacements | None = None,
         kept: Tensor | None = None,
         batch_size: int | None = None,
+        queries: Int[Tensor, " query"] | None = None,
     ) -> None:
         self.view = view
         self.tokens = tokens
@@ -54,6 +50,7 @@ class Recording:
         self._replaced = Replacements() if replaced is None else replaced
         self.kept = kept
         self.batch_size = len(logits) if batch_size is None else batch_size
+        self._queries = queries
 
     def require_same_model(self) -> None:
         """Raises ClasslensError where weights have changed since: results would mix the weights of two models."""
@@ -132,6 +129,27 @@ class Recording:
         activation = self._activations.get((name, block))
         return None if activation is None else activation[images, tokens]
 
+    def has_rows(self, queries: Int[Tensor, " query"]) -> bool:
+        """Whether the attention weights of some queries are known from this pass."""
+        if self._queries is not None:
+            return bool(torch.isin(queries, self._queries).all())
+        return any((name, 0) in self._activations for name in SCORE_POINTS)
+
+    def rows(
+        self, block: int, images: slice, queries: Int[Tensor, " query"]
+    ) -> Float[Tensor, "image head query token"]:
+        """Attention weights of some queries, for some images, in the precision of results; see ``has_rows``."""
+        queries = queries.to(self.view.device)
+        if self._queries is not None:
+            kept = torch.searchsorted(self._queries.to(queries.device), queries)
+            return self._activations["attention", block][images][:, :, kept].to(self.dtype)
+        passed = {
+            name: self._activations[name, block][images if name in SCORE_POINTS else slice(None)].to(self.dtype)
+            for name in (*SCORE_POINTS, *SHARED_POINTS)
+            if (name, block) in self._activations
+        }
+        return self.view.blocks[block].attention_rows(passed, queries)
+
     def sublayer_outputs(self, images: slice) -> Iterator[tuple[Tensor, Tensor]]:
         """``(attn_out, mlp_out)`` of each block in turn, for some images."""
         for block in range(len(self.view.blocks)):
@@ -153,41 +171,3 @@ class Recording:
     def state(self, site: str, block: int, images: slice) -> Tensor:
         """``[image, token, width]`` of a site at one block, for some images."""
         return next(state for number, state in self.walk(site, images) if number == block)
-
-
-def record(view: ModelView, pixels: Tensor, *, batch_size: int = 32) -> Recording:
-    """Run the model over ``pixels`` (``[image, channel, height, width]``) and keep what a trace needs."""
-    tokens = view.tokens((int(pixels.shape[2]), int(pixels.shape[3])))
-    activations: dict[tuple[str, int], Tensor] = {}
-    logits, kept, replaced = [], [], []
-    for start in range(0, len(pixels), batch_size):
-        keep = partial(_keep, activations, len(pixels), start)
-        replaced.append(Replacements())
-        with noting_replacements(replaced[-1]):
-            logits.append(stream(view, pixels[start : start + batch_size], _NAMES, keep))
-        mask = kept_tokens(view, len(logits[-1]), tokens.count)
-        if mask is not None:
-            kept.append(mask)
-    return Recording(
-        view,
-        tokens,
-        torch.cat(logits),
-        pixels,
-        activations,
-        state=ModelState.of(view.module),
-        replaced=Replacements.joined(replaced),
-        kept=torch.cat(kept) if kept else None,
-        batch_size=batch_size,
-    )
-
-
-def _keep(
-    activations: dict[tuple[str, int], Tensor], images: int, start: int, name: str, block: int, x: Tensor
-) -> None:
-    """Keep a batch of all images as it is; write successive batches into one tensor a block."""
-    if len(x) == images:
-        activations[name, block] = x
-        return
-    if start == 0:
-        activations[name, block] = x.new_empty(images, *x.shape[1:])
-    activations[name, block][start : start + len(x)] = x

@@ -15,7 +15,7 @@ from classlens.errors import ClasslensError
 from classlens.forward.agreement import COEFFICIENTS
 from classlens.forward.hooks import Receiver, watching
 from classlens.forward.isolation import exclusive, plain_torch, uncompiled
-from classlens.models.view import ModelView
+from classlens.models.view import SHARED_POINTS, ModelView
 
 # Flags of timm and OpenCLIP, and of transformers, to compute activations again in the backward pass.
 _CHECKPOINTING = ("grad_checkpointing", "gradient_checkpointing")
@@ -82,7 +82,7 @@ def run(
         if gradients:
             stack.enter_context(torch.enable_grad())
         logits = view.run(pixels.to(view.device, view.dtype))
-    optional = {*(() if unfused else ("attention",)), *(() if exposing_coefficients else COEFFICIENTS)}
+    optional = {*SHARED_POINTS, *(() if unfused else ("attention",)), *(() if exposing_coefficients else COEFFICIENTS)}
     _check_counts(view, counts, counted.keys() - optional)
     return logits
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
@@ -17,12 +17,15 @@ from torch import Tensor, nn
 from classlens.core.arguments import AnyPath, AtLeast1, checked
 from classlens.errors import ClasslensError, cause
 from classlens.explain.batching import slices
+from classlens.explain.method import Method
+from classlens.explain.queries import token_position
 from classlens.explain.registry import default_method, method_of
 from classlens.forward.active_edits import active_edits
 from classlens.forward.edits.edit import Edit, editing
 from classlens.forward.isolation import exclusive, isolated_methods
 from classlens.forward.model_state import ModelState
-from classlens.forward.recording import Recording, record
+from classlens.forward.recorder import Queries, pooled_queries, record
+from classlens.forward.recording import Recording
 from classlens.forward.streaming import reduce_tokens
 from classlens.lens.coords import array, method_attrs, state_coords, target_coords
 from classlens.lens.facts import FactsTable, check_sites, site_blocks
@@ -35,7 +38,7 @@ from classlens.models.classes import Classes
 from classlens.models.load import LoadedModel
 from classlens.models.self_check import Checks, require_laws
 from classlens.models.transforms import Preprocessing
-from classlens.models.view import ModelView, Site
+from classlens.models.view import ModelView, Site, Tokens
 
 
 @isolated_methods
@@ -104,8 +107,8 @@ class Lens:
             batch_size: images in one forward pass.
 
         Returns:
-            A ``Trace``. It holds the embeddings, two sublayer outputs and the values of each block: about
-            3 × blocks × tokens × width numbers per image (21 MB for ViT-B/16 in float32).
+            A ``Trace``. It holds the embeddings, two sublayer outputs and the queries, keys and values of each block:
+            about 5 × blocks × tokens × width numbers per image (36 MB for ViT-B/16 in float32).
 
         Raises:
             ClasslensError: an image that cannot be loaded, pixels of a size that the model does not take, or logits
@@ -203,19 +206,20 @@ class Lens:
             if not is_predicted(classes)
         }
         stream = chosen.stream if len(known) == len(given) else None
+        tokens = self.view.tokens((int(pixels.shape[2]), int(pixels.shape[3])))
         maps, targets = [], []
         for batch in slices(len(names), batch_size):
             indices = {key: index[batch] for key, index in known.items()}
             if stream is not None:
                 explain = partial(stream, self.view, pixels[batch])
             else:
-                recording = self._record(names[batch], pixels[batch], batch_size)
+                queries = _queries(chosen, options, tokens, self.view)
+                recording = self._record(names[batch], pixels[batch], batch_size, queries)
                 indices = dict.fromkeys(given, recording.logits.argmax(dim=1).cpu()) | indices
                 explain = partial(chosen.run, recording)
             targets.append(indices.pop("target"))
             maps.append(explain(targets[-1], **{**options, **indices}))
             _check_images(names[batch], maps[-1], "gives importance values")
-        tokens = self.view.tokens((int(pixels.shape[2]), int(pixels.shape[3])))
         coords = state_coords(self.view, tokens, names, site_blocks(self.view, "attn_out"), image_only=True)
         coords |= target_coords(self.classes, torch.cat(targets).numpy())
         return array(torch.cat(maps), chosen.dims, coords, name="importance", **attrs)
@@ -293,9 +297,9 @@ class Lens:
             self.checks = require_laws(self.view, check_laws(self.view), changed=True)
             self._state = state
 
-    def _record(self, names: Sequence[str], pixels: Tensor, batch_size: int) -> Recording:
+    def _record(self, names: Sequence[str], pixels: Tensor, batch_size: int, queries: Queries = "all") -> Recording:
         """Run the model; raises ClasslensError for an image whose logits are not finite."""
-        recording = record(self.view, pixels, batch_size=batch_size)
+        recording = record(self.view, pixels, batch_size=batch_size, queries=queries)
         _check_images(names, recording.logits, "gives logits")
         return recording
 
@@ -303,6 +307,16 @@ class Lens:
         """Names and pixels of images, for a model that the laws hold for."""
         self._check_model()
         return prepare_images(images, self.view, self.preprocessing)
+
+
+def _queries(method: Method, options: Mapping[str, Any], tokens: Tokens, view: ModelView) -> Queries:
+    """The queries whose attention weights a method reads from the recorded pass."""
+    if "attention weights" not in method.needs or "gradients" in method.needs:
+        return "none"
+    if method.every_query:
+        return "all"
+    query = options.get("query")
+    return pooled_queries(view, tokens.count) if query is None else torch.tensor([token_position(tokens, query, view)])
 
 
 def _check_images(names: Sequence[str], values: Tensor, what: str) -> None:

@@ -14,10 +14,11 @@ from classlens.core.steps import compute_dtype
 from classlens.errors import cause
 from classlens.forward.hooks import Receiver
 from classlens.models.self_check import Checks
-from classlens.models.view import BlockView, ModelView, Readout
+from classlens.models.view import SCORE_POINTS, SHARED_POINTS, BlockView, ModelView, Readout
 
 # Tokens compared in each block: an adapter or a hook changes every token, and more would cost time at each load.
 _POOLED = 2
+_WHOLE = ("values", *SCORE_POINTS)
 _NAMES = ("attention", "attn_joined", "mlp_joined", "attn_coefficients", "mlp_coefficients", "attn_raw", "mlp_raw")
 
 
@@ -39,7 +40,8 @@ class SublayerCheck:
     def receivers(self) -> Mapping[str, Receiver]:
         """Functions of block and tensor, by the name of a block point, in the order in which tensors pass."""
         kept: dict[str, Receiver] = {name: partial(self._keep, name) for name in (*_NAMES, "attn_out", "mlp_out")}
-        return {"values": self._keep_values, **kept, "resid_post": self._compare}
+        whole: dict[str, Receiver] = {name: partial(self._keep_whole, name) for name in (*_WHOLE, *SHARED_POINTS)}
+        return {**whole, **kept, "resid_post": self._compare}
 
     def results(self, checks: Checks, last: Float[Tensor, "image token width"]) -> Checks:
         """The checks of the same pass with those of its sublayers, and of the logits as linear functions."""
@@ -56,8 +58,8 @@ class SublayerCheck:
             }
         )
 
-    def _keep_values(self, _: int, values: Tensor) -> None:
-        self._held["values"] = values[:1]
+    def _keep_whole(self, name: str, _: int, x: Tensor) -> None:
+        self._held[name] = x if name in SHARED_POINTS else x[:1]
 
     def _keep(self, name: str, _: int, x: Tensor) -> None:
         axis = 2 if name == "attention" else 1
@@ -78,6 +80,8 @@ class SublayerCheck:
             self._tolerance = max(self._tolerance, _tolerance(self._held["attn_out"].dtype))
         held = {name: x.to(dtype) for name, x in self._held.items()}
         self._held.clear()
+        if block.shows_scores:
+            self._compare_scores(number, held)
         what = f"attention of block {number} adds something else than its heads"
         joined = _joined(held["attention"], held["values"])
         self._note(block.attn.apply(_inner(block, joined)), held["attn_out"], what)
@@ -89,6 +93,20 @@ class SublayerCheck:
             self._note(block.mlp.apply(held["mlp_coefficients"]), held["mlp_out"], what)
         for readout in self._view.readouts:
             self._compare_gradient(number, readout, held)
+
+    def _compare_scores(self, number: int, held: Mapping[str, Tensor]) -> None:
+        queries = self._tokens[self._tokens < held["values"].shape[2]]
+        try:
+            weights = self._view.blocks[number].attention_rows(held, queries)
+        except Exception as error:  # a description may compute scores in any way
+            self._failure = self._failure or f"scores of block {number} cannot be computed ({cause(error)})"
+            return
+        if weights.shape != held["attention"].shape:
+            shapes = f"{list(weights.shape)}, not {list(held['attention'].shape)}"
+            self._failure = self._failure or f"attention weights of block {number} from its scores are {shapes}"
+            return
+        what = f"attention weights of block {number} are not those of its queries and keys"
+        self._note(weights, held["attention"], what)
 
     def _compare_gradient(self, number: int, readout: Readout, held: Mapping[str, Tensor]) -> None:
         block, space = self._view.blocks[number], readout.space

@@ -241,7 +241,7 @@ def _describe_block(block: Any, taps: Taps, refuse: Refuse) -> BlockView:
     project = block.mlp.c_proj
     if not isinstance(project, nn.Linear):
         refuse(f"has an MLP that ends in {type(project).__name__}, which is not supported")
-    attention_points, output = multihead_attention(block.attn, scales[0], taps, refuse)
+    attention_points, output, scores = multihead_attention(block.attn, scales[0], taps, refuse)
     # Older releases run their blocks on [token, image, width].
     order: dict[str, Any] = {} if block.attn.batch_first else {"read": _image_first, "write": _tokens_first}
     points = {
@@ -257,6 +257,7 @@ def _describe_block(block: Any, taps: Taps, refuse: Refuse) -> BlockView:
         heads=block.attn.num_heads,
         attn=output,
         mlp=Output(project.weight.detach(), detached(project.bias), scale=scales[1]),
+        scores=scores,
     )
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from timm.layers import GluMlp, LayerScale, Mlp, RmsNorm, SwiGLU
 from timm.layers.attention import Attention, AttentionRope
+from timm.layers.pos_embed_sincos import apply_rot_embed_cat
 from timm.models import beit, eva, vision_transformer_relpos
 from timm.models.vision_transformer import Block, ParallelScalingBlock, ParallelThingsBlock, ResPostBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from classlens.core.attention import Branches, Output
+from classlens.core.attention_rows import Scores, dot_products, projected_products, scaled_products
 from classlens.core.steps import Norm, detached
-from classlens.models.torch_layers import Refuse, norm_maps
+from classlens.models.torch_layers import Refuse, as_it_is, norm_maps
 from classlens.models.view import BlockView, Point
 
 
@@ -51,6 +53,7 @@ def _sequential(block: Any, refuse: Refuse, *, post: bool = False) -> BlockView:
         "attn_coefficients": Point(attn.proj, "input"),
         "mlp_coefficients": Point(mlp.fc2, "input"),
     }
+    scores = _add_score_points(points, attn)
     if post:
         points |= {"attn_raw": Point(attn), "mlp_raw": Point(mlp)}
     outputs = {}
@@ -66,7 +69,7 @@ def _sequential(block: Any, refuse: Refuse, *, post: bool = False) -> BlockView:
             norm=after[0] if after else None,
             inner=inner[0] if inner else None,
         )
-    return BlockView(points=points, heads=attn.num_heads, **outputs)
+    return BlockView(points=points, heads=attn.num_heads, scores=scores, **outputs)
 
 
 def _parallel_scaling(block: Any, refuse: Refuse) -> BlockView:
@@ -100,6 +103,9 @@ def _parallel_scaling(block: Any, refuse: Refuse) -> BlockView:
             "resid_post": Point(block),
             "values": Point(block.in_proj, read=partial(_joint_values, heads=block.num_heads, width=width)),
             "attention": Point(block.attn_drop),
+            # Normalized before heads and tokens change places.
+            "queries": Point(block.q_norm, read=_heads_second),
+            "keys": Point(block.k_norm, read=_heads_second),
         },
         heads=block.num_heads,
         attn=Output(attn_weight, attn_bias, scale=gamma),
@@ -117,8 +123,15 @@ def _parallel_things(block: Any, refuse: Refuse) -> BlockView:
     if any(timm_norm_maps(getattr(sublayer, "norm", nn.Identity()), refuse) for sublayer in sublayers):
         refuse("has norms within the branches of its parallel sublayers, which are not supported")
     values = [_values(branch.attn) for branch in block.attns]
+    heads = tuple(branch.attn.num_heads for branch in block.attns)
+    points: dict[str, Point] = {}
+    if all(isinstance(branch.attn, Attention) for branch in block.attns):
+        for name, norm in (("queries", "q_norm"), ("keys", "k_norm")):
+            inputs = [Point(getattr(branch.attn, norm)) for branch in block.attns]
+            points[name] = _merge(inputs, partial(torch.cat, dim=1), heads)
     return BlockView(
-        points={
+        points=points
+        | {
             "resid_pre": Point(block, "input"),
             "attn_out": _merge([Point(branch) for branch in block.attns], _sum),
             "mlp_out": _merge([Point(branch) for branch in block.ffns], _sum),
@@ -127,12 +140,12 @@ def _parallel_things(block: Any, refuse: Refuse) -> BlockView:
             "attention": _merge(
                 [Point(branch.attn.attn_drop) for branch in block.attns],
                 partial(torch.cat, dim=1),
-                tuple(branch.attn.num_heads for branch in block.attns),
+                heads,
             ),
             "attn_coefficients": _concatenated_inputs([branch.attn.proj for branch in block.attns]),
             "mlp_coefficients": _concatenated_inputs([branch.mlp.fc2 for branch in block.ffns]),
         },
-        heads=sum(branch.attn.num_heads for branch in block.attns),
+        heads=sum(heads),
         attn=Branches(tuple(_branch(branch.attn.proj, branch.ls, refuse) for branch in block.attns)),
         mlp=Branches(tuple(_branch(branch.mlp.fc2, branch.ls, refuse) for branch in block.ffns)),
     )
@@ -200,20 +213,78 @@ def _values(attn: Any) -> Point:
 def _grouped_values(values: Tensor, *, channels: int, groups: int) -> Tensor:
     """Values from a projection of their own; each of its heads serves a group of query heads."""
     heads: Tensor = values.unflatten(-1, (-1, channels)).transpose(1, 2)
-    return heads.repeat_interleave(groups, dim=1) if groups > 1 else heads.contiguous()
+    return heads.repeat_interleave(groups, dim=1) if groups > 1 else heads
 
 
 def _values_with_bias(attn: Any, x: Tensor) -> Tensor:
     """Values of a joint projection whose biases are parameters of the attention module."""
     weight = attn.qkv.weight.detach()[-attn.proj.in_features :]
     values: Tensor = F.linear(x, weight, attn.v_bias.detach()).unflatten(-1, (attn.num_heads, -1))
-    return values.transpose(1, 2).contiguous()
+    return values.transpose(1, 2)
 
 
 def _joint_values(joint: Tensor, *, heads: int, width: int) -> Tensor:
-    """The values at the end of a joint projection; copied, so that the rest of it can be freed."""
+    """The values at the end of a joint projection."""
     values: Tensor = joint[..., -width:].unflatten(-1, (heads, -1))
-    return values.transpose(1, 2).contiguous()
+    return values.transpose(1, 2)
+
+
+def _add_score_points(points: dict[str, Point], attn: Any) -> Scores:
+    """Add the points that the scores of attention are computed from; returns that computation."""
+    if isinstance(attn, beit.Attention):  # no module returns queries and keys with their bias
+        points["attn_in"] = Point(attn, "input", read=as_it_is)
+        points["attn_bias"] = Point(attn, "input", read=partial(_beit_bias, attn), argument="shared_rel_pos_bias")
+        return partial(_beit_scores, attn)
+    points |= {"queries": Point(attn.q_norm), "keys": Point(attn.k_norm)}
+    if isinstance(attn, vision_transformer_relpos.RelPosAttention):
+        points["attn_bias"] = Point(attn, "input", read=partial(_relative_bias, attn), argument="shared_rel_pos")
+    if isinstance(attn, AttentionRope | eva.EvaAttention):
+        points["rotation"] = Point(attn, "input", read=as_it_is, argument="rope")
+        return partial(_rotated_scores, attn)
+    return dot_products
+
+
+def _relative_bias(attn: Any, shared: Tensor | None) -> Tensor | None:
+    return shared if attn.rel_pos is None else attn.rel_pos.get_bias()
+
+
+def _beit_bias(attn: Any, shared: Tensor | None) -> Tensor | None:
+    if attn.relative_position_bias_table is None:
+        return shared
+    bias: Tensor = attn._get_rel_pos_bias()
+    return bias if shared is None else bias + shared
+
+
+def _beit_scores(attn: Any, passed: Mapping[str, Tensor], queries: Tensor) -> Tensor:
+    query, key, _ = attn.qkv.weight.detach().chunk(3)
+    return projected_products(
+        passed["attn_in"],
+        queries,
+        heads=attn.num_heads,
+        query=(query, detached(attn.q_bias)),
+        key=key,
+        bias=passed.get("attn_bias"),
+    )
+
+
+def _rotated_scores(attn: Any, passed: Mapping[str, Tensor], queries: Tensor) -> Tensor:
+    """Dot products of queries and keys that are turned by their positions, but for prefix tokens."""
+    rotation, prefix = passed.get("rotation"), attn.num_prefix_tokens
+    if rotation is None:
+        return dot_products(passed, queries)
+
+    def turned(x: Tensor, tokens: Tensor) -> Tensor:
+        chosen, image = x[:, :, tokens], tokens >= prefix
+        angles = rotation[..., tokens[image] - prefix, :]
+        chosen[:, :, image] = apply_rot_embed_cat(chosen[:, :, image], angles, half=attn.rotate_half).to(x)
+        return chosen
+
+    keys = turned(passed["keys"], torch.arange(passed["keys"].shape[2], device=queries.device))
+    return scaled_products(turned(passed["queries"], queries), keys, None, queries)
+
+
+def _heads_second(x: Tensor) -> Tensor:
+    return x.transpose(1, 2)
 
 
 def _scaled(scale: nn.Module, x: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NoReturn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from classlens.core.attention import Output
+from classlens.core.attention_rows import Scores, projected_products
 from classlens.core.steps import Norm, detached
 from classlens.errors import ClasslensError
 from classlens.models.view import Point
@@ -42,17 +43,23 @@ def only_linear(module: nn.Module) -> nn.Module:
     return layers[0] if len(layers) == 1 and isinstance(layers[0], nn.Linear) else module
 
 
+def as_it_is(passing: Any) -> Tensor | None:
+    """Reads a point that may be passed by None, and where nothing can be put in."""
+    tensor: Tensor | None = passing
+    return tensor
+
+
 Taps = dict[nn.MultiheadAttention, nn.Module]
 """For each attention, a module of classlens that its weights pass while attention is computed stepwise."""
 
 
 def multihead_attention(
     module: nn.Module, scale: Tensor | None, taps: Taps, refuse: Refuse
-) -> tuple[dict[str, Point], Output]:
-    """The points of an ``nn.MultiheadAttention`` and its output projection, followed by a LayerScale ``scale``.
+) -> tuple[dict[str, Point], Output, Scores]:
+    """An ``nn.MultiheadAttention``: points, output projection with a LayerScale ``scale``, and scores of attention.
 
     The module stays fused and may take torch's fast path: weights and coefficients pass only within
-    ``stepwise_attention``. Values are computed again from the module's input. A tap is added to ``taps``.
+    ``stepwise_attention``. Values and scores are computed from the module's input. A tap is added to ``taps``.
     """
     if type(module) is not nn.MultiheadAttention:
         refuse(f"has attention of type {type(module).__name__}, which is not torch's MultiheadAttention")
@@ -62,9 +69,11 @@ def multihead_attention(
     points = {
         "values": Point(module, "input", read=partial(_values, module)),
         "attention": Point(tap),
+        "attn_in": Point(module, "input", read=partial(_image_first, module)),
         "attn_coefficients": Point(module.out_proj, "input"),
     }
-    return points, Output(module.out_proj.weight.detach(), detached(module.out_proj.bias), scale=scale)
+    output = Output(module.out_proj.weight.detach(), detached(module.out_proj.bias), scale=scale)
+    return points, output, partial(_scores, module)
 
 
 @contextmanager
@@ -107,15 +116,27 @@ def _attend(
 
 
 def _values(module: nn.MultiheadAttention, x: Tensor) -> Tensor:
-    values: Tensor = _projected(module, x, 2, 3)[0]
-    return values.contiguous()
+    return _projected(module, x, 2, 3)[0]
+
+
+def _image_first(module: nn.MultiheadAttention, x: Tensor) -> Tensor:
+    return x if module.batch_first else x.transpose(0, 1)
+
+
+def _scores(module: nn.MultiheadAttention, passed: Mapping[str, Tensor], queries: Tensor) -> Tensor:
+    """Scores of some queries from the module's input."""
+    weight, bias = module.in_proj_weight.detach(), detached(module.in_proj_bias)
+    query, key, _ = weight.chunk(3)
+    constant = None if bias is None else bias[: module.embed_dim]
+    return projected_products(passed["attn_in"], queries, heads=module.num_heads, query=(query, constant), key=key)
 
 
 def _projected(module: nn.MultiheadAttention, x: Tensor, start: int, stop: int) -> Tensor:
     """Queries (0), keys (1) and values (2) from ``start`` to ``stop``: ``[part, image, head, token, channel]``."""
     rows = slice(start * module.embed_dim, stop * module.embed_dim)
     bias = detached(module.in_proj_bias)
-    x = x if module.batch_first else x.transpose(0, 1)
-    parts: Tensor = F.linear(x, module.in_proj_weight.detach()[rows], None if bias is None else bias[rows])
+    parts: Tensor = F.linear(
+        _image_first(module, x), module.in_proj_weight.detach()[rows], None if bias is None else bias[rows]
+    )
     parts = parts.unflatten(-1, (stop - start, module.num_heads, module.head_dim))
     return parts.permute(2, 0, 3, 1, 4)

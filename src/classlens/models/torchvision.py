@@ -234,7 +234,7 @@ def _describe_block(block: Any, taps: Taps, refuse: Refuse) -> BlockView:
         refuse(f"has blocks of type {type(block).__name__}, which are not supported")
     if type(block.mlp) is not MLPBlock or not isinstance(project := block.mlp[3], nn.Linear):
         refuse(f"has an MLP of type {type(block.mlp).__name__}, whose output projection is not supported")
-    attention_points, output = multihead_attention(block.self_attention, None, taps, refuse)
+    attention_points, output, scores = multihead_attention(block.self_attention, None, taps, refuse)
     points = {
         "resid_pre": Point(block, "input"),
         # The input of the residual add passes the dropout (an identity in evaluation mode).
@@ -248,6 +248,7 @@ def _describe_block(block: Any, taps: Taps, refuse: Refuse) -> BlockView:
         heads=block.self_attention.num_heads,
         attn=output,
         mlp=Output(project.weight.detach(), detached(project.bias)),
+        scores=scores,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from typing import Any, NoReturn
@@ -16,7 +16,7 @@ from classlens.core.attention import Output
 from classlens.core.space import ClassSpace
 from classlens.core.steps import Norm, compute_dtype, detached
 from classlens.errors import ClasslensError
-from classlens.models.torch_layers import Refuse, norm_maps, only_linear
+from classlens.models.torch_layers import Refuse, as_it_is, norm_maps, only_linear
 from classlens.models.view import BlockView, ModelView, Point, Readout
 
 
@@ -24,6 +24,8 @@ from classlens.models.view import BlockView, ModelView, Point, Readout
 class LayerSpec:
     """Paths of a layer's modules. The first path that exists counts, as releases differ in names."""
 
+    query: tuple[str, ...]
+    key: tuple[str, ...]
     value: tuple[str, ...]
     attn: tuple[str, ...]
     mlp: tuple[str, ...] = ("mlp.fc2",)
@@ -93,10 +95,12 @@ def _pool_halves(parts: HeadParts) -> tuple[str, tuple[Readout, ...]]:
     return "cls+avg", (Readout(first, slice(0, 1)), Readout(second, patches, tokens=patches, counts_bias=False))
 
 
-_VIT = LayerSpec(value=("attention.v_proj",), attn=("attention.o_proj",))
-_BEIT = LayerSpec(_VIT.value, _VIT.attn, scales=("lambda_1", "lambda_2"))
-_SIGLIP = LayerSpec(value=("self_attn.v_proj",), attn=("self_attn.out_proj",))
+_VIT = LayerSpec(("attention.q_proj",), ("attention.k_proj",), ("attention.v_proj",), ("attention.o_proj",))
+_BEIT = replace(_VIT, scales=("lambda_1", "lambda_2"))
+_SIGLIP = LayerSpec(("self_attn.q_proj",), ("self_attn.k_proj",), ("self_attn.v_proj",), ("self_attn.out_proj",))
 _DINO = LayerSpec(
+    query=("attention.q_proj", "attention.attention.query"),
+    key=("attention.k_proj", "attention.attention.key"),
     value=("attention.v_proj", "attention.attention.value"),
     attn=("attention.o_proj", "attention.output.dense"),
     mlp=("mlp.fc2", "mlp.down_proj", "mlp.weights_out"),
@@ -205,7 +209,8 @@ def _require_linear(root: nn.Module, paths: tuple[str, ...], refuse: Refuse) -> 
 def _describe_block(
     layer: nn.Module, spec: LayerSpec, heads: int, taps: dict[Any, nn.Module], refuse: Refuse
 ) -> BlockView:
-    value, attn, mlp = (_require_linear(layer, paths, refuse) for paths in (spec.value, spec.attn, spec.mlp))
+    paths = (spec.query, spec.key, spec.value, spec.attn, spec.mlp)
+    query, key, value, attn, mlp = (_require_linear(layer, path, refuse) for path in paths)
     core: Any = next(module for module in layer.modules() if value in module.children())
     for part in (layer, core):
         if not type(part).__module__.startswith("transformers.models."):
@@ -223,6 +228,10 @@ def _describe_block(
         "resid_post": Point(layer),
         "values": Point(value, read=partial(_split_heads, heads=heads)),
         "attention": Point(tap),
+        "queries": Point(query, read=partial(_split_heads, heads=heads)),
+        "keys": Point(key, read=partial(_split_heads, heads=heads)),
+        # BEiT's relative position bias.
+        "attn_bias": Point(core, "input", read=as_it_is, argument="attention_mask"),
         "attn_coefficients": Point(attn, "input"),
         "mlp_coefficients": Point(mlp, "input"),
     }
@@ -251,8 +260,8 @@ def _unscaled(factor: Tensor, raw: Tensor, new: Tensor) -> Tensor:
     return torch.where(factor == 0, raw, new / factor)
 
 
-def _split_heads(values: Tensor, *, heads: int) -> Tensor:
-    split: Tensor = values.unflatten(-1, (heads, -1))
+def _split_heads(joined: Tensor, *, heads: int) -> Tensor:
+    split: Tensor = joined.unflatten(-1, (heads, -1))
     return split.transpose(1, 2)
 
 

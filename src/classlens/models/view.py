@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from classlens.core.arguments import checked
 from classlens.core.attention import Output
+from classlens.core.attention_rows import Scores, dot_products
 from classlens.core.space import ClassSpace
 from classlens.core.steps import Step
 from classlens.errors import ClasslensError
@@ -26,6 +27,10 @@ ProblemType = Literal["single_label_classification", "multi_label_classification
 a probability each (sigmoid; a single binary logit is one label), or numbers in a unit of their own."""
 
 _REQUIRED_POINTS = ("resid_pre", "attn_out", "mlp_out", "resid_post", "values", "attention")
+SCORE_POINTS = ("queries", "keys", "attn_in")
+"""Points that the scores of attention are computed from."""
+SHARED_POINTS = ("attn_bias", "rotation")
+"""Points that they take beside these, the same for all images; a block may have one where nothing passes."""
 
 
 def _unchanged(passing: Any) -> Tensor:
@@ -42,12 +47,13 @@ class Point:
         module: the module that the tensor passes.
         end: ``"output"``, or ``"input"`` for the module's first argument.
         read: from the module's input or output to the tensor in the shape that ``BlockView`` gives; by default
-            the tensor itself.
+            the tensor itself. Where it returns None, nothing passes.
         more: further modules that pass parts of the same tensor, for parallel branches.
         join: combines the parts, in the order of the modules; by default their sum.
         shares: number of heads or channels of each part, for parts that are concatenated; empty for a sum.
         write: from the module's input or output and a new tensor to the value to pass on, the inverse of ``read``.
             Without it, and with a ``read``, the point cannot be edited.
+        argument: name of another argument than the first; the point cannot be edited.
 
     Examples:
         >>> from torch import nn
@@ -59,16 +65,17 @@ class Point:
 
     module: nn.Module
     end: Literal["input", "output"] = "output"
-    read: Callable[[Any], Tensor] = _unchanged
+    read: Callable[[Any], Tensor | None] = _unchanged
     more: tuple[nn.Module, ...] = ()
     join: Callable[[list[Tensor]], Tensor] = sum  # type: ignore[assignment]
     shares: tuple[int, ...] = ()
     write: Callable[[Any, Tensor], Any] | None = None
+    argument: str | None = None
 
     @property
     def editable(self) -> bool:
         """Whether another tensor can take the place of the one that passes."""
-        return self.write is not None or self.read is _unchanged
+        return self.argument is None and (self.write is not None or self.read is _unchanged)
 
     def written(self, passing: Any, new: Tensor) -> Any:
         """The value to pass on in place of ``passing``, so that ``read`` returns ``new``."""
@@ -88,6 +95,11 @@ class BlockView:
             - ``values``: ``[image, head, token, channel]``;
             - ``attention``: the weights after the softmax, ``[image, head, query, token]``; they need to pass only
               within ``ModelView.unfused``;
+            - ``queries``, ``keys``: ``[image, head, token, channel]``, as the dot product takes them, before it is
+              scaled; or ``attn_in``, the input of attention ``[image, token, width]``, with ``scores`` of your own.
+              With them, attention weights are known while attention stays fused;
+            - ``attn_bias``: added to the scores, ``[…, query, token]``, the same for all images; ``rotation``: what
+              turns queries and keys by their positions, for ``scores`` of your own;
             - ``attn_coefficients``, ``mlp_coefficients``: memory coefficients, the input of a sublayer's last
               projection, ``[image, token, unit]``; they need to pass only within ``ModelView.exposing_coefficients``;
             - ``attn_raw``, ``mlp_raw``: a sublayer's output before a post-norm, ``[image, token, width]``;
@@ -95,9 +107,12 @@ class BlockView:
         heads: number of attention heads.
         attn: output projection of attention.
         mlp: output projection of the MLP.
+        scores: from the tensors that passed at ``queries``, ``keys``, ``attn_in``, ``attn_bias`` and ``rotation``, by
+            name, and the positions of some queries to what the softmax takes, ``[image, head, query, token]``. By
+            default ``queries · keysᵀ / sqrt(channel) + attn_bias``.
 
     Raises:
-        ClasslensError: one of the first six points is missing.
+        ClasslensError: one of the first six points is missing, or a part of what the scores are computed from.
 
     Examples:
         >>> import classlens
@@ -110,13 +125,28 @@ class BlockView:
     heads: int
     attn: Output
     mlp: Output
+    scores: Scores = dot_products
 
     def __post_init__(self) -> None:
         missing = [name for name in _REQUIRED_POINTS if name not in self.points]
+        if self.shows_scores and ("attn_in" not in self.points or self.scores is dot_products):
+            missing += [name for name in ("queries", "keys") if name not in self.points]
         if missing:
             raise ClasslensError(
-                f"a BlockView without the point {missing[0]!r} was made: a block needs {', '.join(_REQUIRED_POINTS)}"
+                f"a BlockView without the point {missing[0]!r} was made: a block needs {', '.join(_REQUIRED_POINTS)}; "
+                "queries and keys go together, and attn_in goes with scores"
             )
+
+    @property
+    def shows_scores(self) -> bool:
+        """Whether attention weights are known while attention stays fused."""
+        return any(name in self.points for name in SCORE_POINTS)
+
+    def attention_rows(
+        self, passed: Mapping[str, Tensor], queries: Int[Tensor, " query"]
+    ) -> Float[Tensor, "image head query token"]:
+        """Attention weights of some queries from what passed at ``SCORE_POINTS`` and ``SHARED_POINTS``."""
+        return self.scores(passed, queries).softmax(dim=-1)
 
 
 @dataclass(frozen=True)

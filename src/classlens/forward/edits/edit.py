@@ -116,7 +116,7 @@ def editing(view: ModelView, edits: Sequence[Edit]) -> Iterator[None]:
             for context in edit.contexts(view):
                 stack.enter_context(context)
         computed = frozenset(step.point for step in steps if not step.replaces)
-        stack.enter_context(activated(view.module, tuple(edits), computed))
+        stack.enter_context(activated(view.module, tuple(edits), computed, frozenset(edited)))
         yield
 
 
