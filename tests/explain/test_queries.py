@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import classlens
-from classlens.forward.differentiable import attention_weights
 from tests import literal, zoo
+from tests.forward.models import weights_in_steps
 from tests.models.tiny_timm import FAMILIES
 from tests.refusals import refused
 
@@ -47,7 +47,7 @@ def test_a_head_that_pools_by_attention_needs_a_query(name: str) -> None:
     zoo.randomize(module)
     trace = classlens.load(module.double().eval()).trace(torch.randn(2, 3, 32, 32, dtype=torch.float64))
     tokens = trace.recording.tokens.image
-    weights, _ = attention_weights(trace.recording.view, trace.recording.pixels)
+    weights = weights_in_steps(trace.recording.view, trace.recording.pixels)
     for method in ("attention", "rollout", "chefer"):
         refused(
             lambda method=method: trace.explain(0, method=method),  # type: ignore[misc]

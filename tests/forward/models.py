@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import classlens
+from classlens.forward.run import run
 from classlens.models.view import ModelView
 from tests import zoo
 from tests.models.library_models import MODELS
@@ -77,6 +78,13 @@ def view_of(name: str) -> ModelView:
     if name not in MODELS:
         zoo.randomize(module)
     return classlens.load(module.eval().double()).view
+
+
+def weights_in_steps(view: ModelView, pixels: Tensor) -> list[Tensor]:
+    """Attention weights ``[image, head, query, token]`` by block, from a pass with attention in steps."""
+    blocks: list[Tensor] = []
+    run(view, pixels, {"attention": lambda _, weights: blocks.append(weights)}, unfused=True)
+    return blocks
 
 
 def pixels_of(view: ModelView, images: int = 2, *, seed: int = 3) -> Tensor:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 import classlens
-from classlens.forward.differentiable import attention_weights, differentiable_pass
+from classlens.forward.differentiable import differentiable_pass
 from classlens.forward.hooks import replacing
 from classlens.forward.run import run
 from classlens.models.view import ModelView
 from tests import zoo
-from tests.forward.models import IMPLEMENTATIONS, pixels_of, view_of
+from tests.forward.models import IMPLEMENTATIONS, pixels_of, view_of, weights_in_steps
 
 
 def logits_with(view: ModelView, pixels: Tensor, block: int, added: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ def test_gradients_are_slopes(name: str) -> None:
     view = view_of(name)
     view.module.requires_grad_(False)
     pixels = pixels_of(view)
-    weights, _ = attention_weights(view, pixels)
+    weights = weights_in_steps(view, pixels)
     assert len(weights) == len(view.blocks)
     for block in (0, len(weights) - 1):
         graph = differentiable_pass(view, pixels, ("resid_pre",))

@@ -17,10 +17,9 @@ from classlens import Edit, EditStep, KeepTokens, NoCls
 from classlens.core.attention_rows import dot_products
 from classlens.explain.attribution import attribute
 from classlens.forward.recorder import record
-from classlens.forward.run import run
 from classlens.models.view import SCORE_POINTS, SHARED_POINTS, ModelView
 from tests import zoo
-from tests.forward.models import IMPLEMENTATIONS, pixels_of, view_of
+from tests.forward.models import IMPLEMENTATIONS, pixels_of, view_of, weights_in_steps
 from tests.refusals import refused
 
 METHODS = ("attention", "logit_attribution", "log_odds")
@@ -67,8 +66,7 @@ def test_one_pass_and_the_weights_are_its_own(described: bool, edits: str) -> No
     lens = classlens.load(model)
     lens = lens if described else classlens.load(without_scores(lens.view))
     with lens.edit(*EDITS[edits]):
-        expected: list[Tensor] = []
-        run(lens.view, pixels, {"attention": lambda _, weights: expected.append(weights)}, unfused=True)
+        expected = weights_in_steps(lens.view, pixels)
         passes.clear()
         trace = lens.trace(pixels)
         parts = trace.attribution(2)

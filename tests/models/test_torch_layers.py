@@ -28,7 +28,7 @@ def test_weights_and_values_are_the_module_s_own(batch_first: bool, bias: bool) 
     x = torch.randn(2, 5, 12, dtype=torch.float64)  # image, token, width
     given = x if batch_first else x.transpose(0, 1)
     taps: Taps = {}
-    points, output = multihead_attention(module, None, taps, refuse)
+    points, output, scores = multihead_attention(module, None, taps, refuse)
     seen: dict[str, Tensor] = {}
     points["attention"].module.register_forward_hook(lambda _, __, passing: seen.__setitem__("attention", passing))
     projection = points["attn_coefficients"].module
@@ -43,6 +43,12 @@ def test_weights_and_values_are_the_module_s_own(batch_first: bool, bias: bool) 
         torch.testing.assert_close(again, own, rtol=0, atol=1e-13)
         weights, values = seen["attention"], points["values"].read(given)
         assert weights.shape == (2, 3, 5, 5)
+        read = points["attn_in"].read(given)
+        assert read is not None
+        assert torch.equal(read, x)
+        for queries in (torch.arange(5), torch.tensor([3])):  # with keys of all tokens, and without
+            rows = scores({"attn_in": x}, queries).softmax(dim=-1)
+            torch.testing.assert_close(rows, expected[:, :, queries], rtol=0, atol=1e-13)
         assert values.shape == (2, 3, 5, 4)
         torch.testing.assert_close(weights, expected, rtol=0, atol=1e-14)
         torch.testing.assert_close(weights.sum(dim=-1), torch.ones(2, 3, 5, dtype=torch.float64))

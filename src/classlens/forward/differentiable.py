@@ -1,4 +1,4 @@
-"""Attention weights of a forward pass, and their gradients by autograd."""
+"""A forward pass with its graph, for gradients by autograd."""
 
 from __future__ import annotations
 
@@ -45,15 +45,6 @@ def summed_logits(
             logits.gather(1, index[:, None].to(logits.device)) for index in (target, against) if index is not None
         ]
         return (chosen[0] if against is None else chosen[0] - chosen[1]).sum()
-
-
-def attention_weights(
-    view: ModelView, pixels: Float[Tensor, "image channel height width"]
-) -> tuple[list[Float[Tensor, "image head query token"]], Float[Tensor, "image category"]]:
-    """Weights after softmax, by block, and the logits, from one forward pass with attention in steps."""
-    blocks: list[Tensor] = []
-    logits = run(view, pixels, {"attention": lambda _, weights: blocks.append(weights)}, unfused=True)
-    return blocks, logits
 
 
 def differentiable_pass(
