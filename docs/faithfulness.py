@@ -28,6 +28,7 @@ from torch import Tensor
 import classlens
 from classlens.explain.method import Method
 from classlens.explain.registry import METHODS
+from classlens.forward.differentiable import attention_weights
 from classlens.forward.recording import Recording
 from classlens.render.folders.evaluation import write_evaluation
 
@@ -54,10 +55,8 @@ def parts_of(recording: Recording) -> Parts:
         targets = (torch.full((len(recording),), category) for category in range(view.num_classes))
         return torch.stack([METHODS[method].run(recording, target, **options) for target in targets], dim=1)
 
-    cls, every = torch.tensor([0]), slice(None)
-    attention = torch.stack(
-        [recording.rows(block, every, cls)[:, :, 0, 1:] for block in range(len(view.blocks))], dim=1
-    )
+    weights, _ = attention_weights(view, recording.pixels)
+    attention = torch.stack([block[:, :, 0, 1:] for block in weights], dim=1)
     gradients = all_classes("class_gradient", loss="logit")
     return Parts(gradients, all_classes("logit_attribution"), attention, recording.logits)
 

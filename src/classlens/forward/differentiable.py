@@ -47,6 +47,15 @@ def summed_logits(
         return (chosen[0] if against is None else chosen[0] - chosen[1]).sum()
 
 
+def attention_weights(
+    view: ModelView, pixels: Float[Tensor, "image channel height width"]
+) -> tuple[list[Float[Tensor, "image head query token"]], Float[Tensor, "image category"]]:
+    """Weights after softmax, by block, and the logits, from one forward pass with attention in steps."""
+    blocks: list[Tensor] = []
+    logits = run(view, pixels, {"attention": lambda _, weights: blocks.append(weights)}, unfused=True)
+    return blocks, logits
+
+
 def differentiable_pass(
     view: ModelView, pixels: Float[Tensor, "image channel height width"], points: tuple[str, ...] = ()
 ) -> DifferentiablePass:
