@@ -152,6 +152,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
         "Trace.rank": (trace.rank, {"site": "mlp_out", "target": "predicted"}),
         "Trace.identifiability": (trace.identifiability, {"site": "mlp_out", "target": [1, "cat"]}),
         "Trace.top": (trace.top, {"site": "mlp_out", "k": 3}),
+        "Trace.trajectory": (trace.trajectory, {"target": "cat", "k": 3, "decoder": tuned}),
         "Trace.explain": (
             trace.explain,
             {"target": 3, "method": "class_gradient", "against": 5, "query": (0, 1)},

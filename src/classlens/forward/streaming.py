@@ -25,6 +25,8 @@ def stream(
     pixels: Float[Tensor, "image channel height width"],
     names: Collection[str],
     receive: Callable[[str, int, Tensor], None],
+    *,
+    inputs: Receiver | None = None,
 ) -> Float[Tensor, "image category"]:
     """One forward pass; ``receive(name, block, tensor)`` is called in the order in which tensors pass.
 
@@ -34,6 +36,7 @@ def stream(
         names: sites (``[image, token, width]``), and points of blocks such as ``values`` or ``mlp_coefficients``;
             blocks without such a point are skipped. The residual stream is summed from its parts (law 1), and only
             where one of its sites is wanted.
+        inputs: called with the input of each block as it passes, ``[image, token, width]``.
 
     Returns:
         The model's own logits.
@@ -43,6 +46,8 @@ def stream(
 
     def begin(block: int, x: Tensor) -> None:
         nonlocal total
+        if inputs is not None:
+            inputs(block, x)
         if block == 0:
             total = x
             if "embed" in names:
@@ -67,7 +72,7 @@ def stream(
 
     # Other points first: where one module has several, coefficients and values come before the output.
     receivers = {name: point(name) for name in names if name not in SITES}
-    if summed or "embed" in names:
+    if summed or "embed" in names or inputs is not None:
         receivers["resid_pre"] = begin
     if summed or "attn_out" in names:
         receivers["attn_out"] = add("attn_out", "resid_mid")
@@ -91,6 +96,7 @@ def reduce_tokens(
     *,
     probes: Callable[[str, int], Sequence[LinearProbes]] | None = None,
     agreement: AgreementRequest | None = None,
+    inputs: Receiver | None = None,
 ) -> Float[Tensor, "image category"]:
     """One forward pass; ``receive(site, block, tokens, facts)`` takes facts as rows, image by image.
 
@@ -100,6 +106,7 @@ def reduce_tokens(
         probes: ``probes(site, block)``, whose scores take the place of class logits.
         agreement: asks for key-value agreement as well. It needs the top-1 classes of ``attn_out`` and ``mlp_out``
             in class space, so both have to be among the sites, and it is not defined for probes.
+        inputs: called with the input of each block, as for ``stream``.
 
     Returns:
         The model's own logits.
@@ -110,7 +117,7 @@ def reduce_tokens(
             for probe in probes(site, block):
                 receive(site, block, probe.tokens, probe.facts(x, target))
 
-        return stream(view, pixels, sites, receive_states)
+        return stream(view, pixels, sites, receive_states, inputs=inputs)
     size = view.tokens((int(pixels.shape[2]), int(pixels.shape[3])))
     groups = [
         _SpaceTokens(view, space, tokens, size.count, target, sites, receive, agreement)
@@ -122,7 +129,7 @@ def reduce_tokens(
             group.feed(name, x)
 
     names = ("embed", "attn_out", "mlp_out")
-    return stream(view, pixels, names if agreement is None else (*COEFFICIENTS, *names), feed)
+    return stream(view, pixels, names if agreement is None else (*COEFFICIENTS, *names), feed, inputs=inputs)
 
 
 class _SpaceTokens:

@@ -38,6 +38,15 @@ def _dims_of(key: Hashable, value: Any) -> set[Hashable]:
     return set(np.atleast_1d(value[0])) if isinstance(value, tuple) else {key}
 
 
+def on_grid(importance: xr.DataArray, grid: tuple[int, int]) -> xr.DataArray:
+    """Importance of image tokens, summed over blocks and heads, as ``image, row, column``."""
+    coords: Coordinates = {str(key): coord for key, coord in importance.coords.items() if coord.dims == ("image",)}
+    coords |= {"row": np.arange(grid[0]), "column": np.arange(grid[1])}
+    summed = importance.sum([dim for dim in importance.dims if dim in ("block", "head")], skipna=False).values
+    dims = ("image", "row", "column")
+    return array(summed.reshape(-1, *grid), dims, coords, name="importance", **importance.attrs)
+
+
 def image_names(names: Sequence[str]) -> NDArray[Any]:
     """Names of images as a coordinate; bytes of a file name that are not text become �, as arrays hold text only."""
     shown = [name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in names]

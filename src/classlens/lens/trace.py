@@ -29,12 +29,15 @@ from classlens.lens.coords import (
     class_coords,
     image_names,
     method_attrs,
+    on_grid,
     state_coords,
     target_coords,
 )
 from classlens.lens.facts import check_sites, recorded_facts, site_blocks
 from classlens.lens.projections import recorded_logits, recorded_top
 from classlens.lens.target import Target, class_indices, is_predicted
+from classlens.lens.trajectory import recorded_trajectory
+from classlens.lens.tuned_lens import TunedLens
 from classlens.models.classes import Classes
 from classlens.models.geometry import Window, input_window
 from classlens.models.transforms import Preprocessing
@@ -215,6 +218,34 @@ class Trace:
         order = {"place": np.arange(k), "logit": (dims, logit.numpy()), "class_name": (dims, names)}
         return array(index, dims, self._state_coords(blocks) | order, name="top")
 
+    def trajectory(
+        self, target: Target = "predicted", k: AtLeast1 = 5, *, decoder: TunedLens | None = None
+    ) -> xr.Dataset:
+        """What the model would decide after each block, from the tokens that its head reads.
+
+        Args:
+            target: class of interest, see ``Trace``.
+            k: number of top classes, at least 1; all of a model that has fewer.
+            decoder: a tuned lens of the model, in place of that of the trace, if any.
+
+        Returns:
+            Dims ``image, depth``: ``depth`` 0 are the embeddings, ``depth`` d follows ``block`` d - 1, and the last are
+            the model's own logits. ``rank``, ``logit``, ``log_probability`` and ``margin`` (to the largest other logit)
+            of the class of interest, ``entropy`` in nats and ``logsumexp``; with ``place`` (the best is 0) also
+            ``top``, class indices, ``top_logit``, and ``final_logit`` of the top classes of the last depth.
+
+        Raises:
+            ClasslensError: an unknown class, a tuned lens of another model, or outputs that are no classes.
+
+        Examples:
+            >>> import classlens, torch
+            >>> trace = classlens.load("builtin:cifar10").trace(torch.zeros(1, 3, 32, 32))
+            >>> trace.trajectory(k=1).class_name.values[0, -3:, 0].tolist()
+            ['bird', 'bird', 'airplane']
+        """
+        index = self._indices(target)
+        return recorded_trajectory(self.recording, self.names, self.classes, index, k, decoder)
+
     def explain(self, target: Target = "predicted", *, method: str | None = None, **options: Any) -> xr.DataArray:
         """How much each image token speaks for a class.
 
@@ -314,13 +345,7 @@ class Trace:
             >>> trace.map("cat", method="rollout").shape
             (2, 8, 8)
         """
-        values = self.explain(target, method=method, **options)
-        rows, columns = self.recording.tokens.grid
-        coords: Coordinates = {str(key): coord for key, coord in values.coords.items() if coord.dims == ("image",)}
-        coords |= {"row": np.arange(rows), "column": np.arange(columns)}
-        summed = values.sum([dim for dim in values.dims if dim in ("block", "head")], skipna=False).values
-        grids = summed.reshape(len(self), rows, columns)
-        return array(grids, ("image", "row", "column"), coords, name="importance", **values.attrs)
+        return on_grid(self.explain(target, method=method, **options), self.recording.tokens.grid)
 
     def attribution(self, target: Target = "predicted") -> xr.Dataset:
         """A class logit as the exact sum of what each part of the model adds to it (law 3).

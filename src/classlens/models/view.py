@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -349,7 +349,11 @@ class ModelView:
         mask: Bool[Tensor, "image token"] | None = None,
     ) -> Float[Tensor, "image category"]:
         """The logits of the tokens after a block, pooled as the model pools those after the last one."""
-        return self.logits(states if self.tuned_lens is None else self.tuned_lens[block](states), mask)
+        if self.tuned_lens is None:
+            return self.logits(states, mask)
+        step = self.tuned_lens[block]
+        readouts = [replace(readout, space=readout.space.behind(step)) for readout in self.readouts]
+        return torch.stack([readout.logits(states, mask) for readout in readouts]).sum(dim=0)
 
     def logits(
         self, last: Float[Tensor, "image token width"], mask: Bool[Tensor, "image token"] | None = None

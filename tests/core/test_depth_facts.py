@@ -1,0 +1,80 @@
+"""Logits at each depth, reduced, against loops in float64 and a full sort."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from classlens.core.depth_facts import depth_facts, top_classes
+from classlens.errors import ClasslensError
+
+
+def _sorted(row: list[float]) -> list[int]:
+    return sorted(range(len(row)), key=lambda category: (-row[category], category))
+
+
+@st.composite
+def trajectories(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
+    """Logits by image, depth and class; few distinct values in half of the cases, so that many tie."""
+    images, depths, classes = draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.integers(2, 9))
+    value = draw(st.sampled_from([st.integers(-1, 1).map(float), st.floats(-60, 60, width=32)]))
+    size = images * depths * classes
+    logits = torch.tensor(draw(st.lists(value, min_size=size, max_size=size))).reshape(images, depths, classes)
+    target = draw(st.lists(st.integers(0, classes - 1), min_size=images, max_size=images))
+    return logits, torch.tensor(target)
+
+
+@given(trajectories(), st.integers(1, 5))
+def test_every_fact_by_loops(drawn: tuple[Tensor, Tensor], k: int) -> None:
+    logits, target = drawn
+    images, depths, classes = logits.shape
+    k = min(k, classes)
+    found = depth_facts(logits, target, k)
+    for image in range(images):
+        final = _sorted(logits[image, -1].tolist())[:k]
+        for depth in range(depths):
+            row, of_interest = logits[image, depth].tolist(), int(target[image])
+            top = _sorted(row)[:k]
+            assert found.top[image, depth].tolist() == top
+            assert found.top_logit[image, depth].tolist() == [row[category] for category in top]
+            assert found.final_logit[image, depth].tolist() == [row[category] for category in final]
+            assert found.rank[image, depth] == sum(value > row[of_interest] for value in row)
+            assert found.logit[image, depth] == row[of_interest]
+            log_sum = max(row) + math.log(math.fsum(math.exp(value - max(row)) for value in row))
+            shares = [math.exp(value - log_sum) for value in row]
+            entropy = -math.fsum(share * (value - log_sum) for share, value in zip(shares, row, strict=True))
+            # float32, of sums of at most nine terms; the shift by the largest logit leaves the rounding of a sum.
+            assert float(found.logsumexp[image, depth]) == pytest.approx(log_sum, rel=1e-6, abs=1e-6)
+            assert float(found.entropy[image, depth]) == pytest.approx(entropy, rel=2e-6, abs=2e-6)
+
+
+def test_a_sure_model_has_a_small_entropy_that_is_not_rounded_away() -> None:
+    logits = torch.tensor([[[100.0, 88.0, 85.0]]])
+    shares = [math.exp(-12.0), math.exp(-15.0)]
+    expected = shares[0] * 12 + shares[1] * 15 + sum(shares)
+    found = depth_facts(logits, torch.tensor([0]), 1)
+    # log1p of the others is rounded to steps of 1.2e-7 in float32; 100 - 12 in place of -12 would cost 1e-5.
+    assert float(found.entropy) == pytest.approx(expected, abs=3e-7)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_logits_that_are_not_finite_are_refused(value: float) -> None:
+    logits = torch.zeros(2, 3, 4)
+    logits[1, 1, 2] = value
+    with pytest.raises(ClasslensError, match="finite"):
+        depth_facts(logits, torch.tensor([0, 0]), 2)
+
+
+def test_ties_of_many_classes_take_the_first() -> None:
+    """More classes than a vectorized topk keeps in order."""
+    logits = torch.zeros(3, 300)
+    logits[:, 100:150] = 1.0
+    logits[1, 120] = 2.0
+    assert top_classes(logits, 4).tolist() == [[100, 101, 102, 103], [120, 100, 101, 102], [100, 101, 102, 103]]
+    assert top_classes(logits, 300)[0].tolist() == np.argsort(-logits[0].numpy(), kind="stable").tolist()
