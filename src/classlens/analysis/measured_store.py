@@ -45,6 +45,7 @@ class Requirement:
     twin_parameters: bool = False
     cls: bool = False
     labels: bool = False
+    trajectory: bool = False
     optional: bool = False
 
 
@@ -169,6 +170,8 @@ class MeasuredStore:
             )
         if need.cls and not len(self._positions["cls"]):
             return "the model has no [CLS] token"
+        if need.trajectory and (self._axes is None or not self._axes.trajectory):
+            return "an earlier version measured the store, without decision trajectories: measure anew"
         if need.labels and not bool((group["label"].values >= 0).any()):
             return "the images have no labels: measure a data set that has them"
         return None

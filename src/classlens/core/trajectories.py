@@ -137,7 +137,7 @@ def biggest_change(values: Float[ndarray, "image depth"]) -> Float[ndarray, " im
     """
     if values.shape[1] < 2:
         return np.full(len(values), np.nan)
-    return np.diff(values, axis=1).argmax(axis=1).astype(np.float64)
+    return np.asarray(np.diff(values, axis=1).argmax(axis=1).astype(np.float64))
 
 
 class TwoClassMeasures(NamedTuple):
@@ -232,7 +232,7 @@ def classes_on_top(top: Int[ndarray, "image depth place"]) -> Int[ndarray, " ima
         array([3])
     """
     ordered = np.sort(top.reshape(len(top), -1), axis=1)
-    return 1 + (np.diff(ordered, axis=1) != 0).sum(axis=1)
+    return np.asarray(1 + (np.diff(ordered, axis=1) != 0).sum(axis=1))
 
 
 class Spread(NamedTuple):

@@ -90,6 +90,10 @@ class Store:
                 "give another --out"
             )
 
+    def has_array(self, group: str, name: str) -> bool:
+        """Whether a group has an array, which stores of earlier versions may lack."""
+        return name in self._group(group)
+
     def group_attributes(self, name: str) -> dict[str, Any]:
         """Attributes of a group."""
         return dict(self._root[name].attrs)

@@ -88,6 +88,7 @@ def test_probes_read_what_they_are_trained_to(store: Path, probes: Path, data: D
     """By loops over the files: one image, site, block and token at a time."""
     lens, label = lens_of(), labels_of(data.test)
     found, clean = (open_group(store, name).load() for name in (condition, "clean"))
+    assert (found["trajectory_rank"] == -1).all()
     states = states_of(lens, data.test)
     files = ProbeFolder(probes / condition)
     compared = 0

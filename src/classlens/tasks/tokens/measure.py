@@ -31,7 +31,7 @@ from classlens.tasks.tokens.conditions.check import check_conditions
 from classlens.tasks.tokens.conditions.registry import CLEAN, CONDITIONS
 from classlens.tasks.tokens.decoders import Decoders
 from classlens.tasks.tokens.parameters import parameter_facts
-from classlens.tasks.tokens.schema import STORED_SITES, Axes
+from classlens.tasks.tokens.schema import STORED_SITES, TRAJECTORY, Axes
 from classlens.tasks.tokens.task import TokenTask
 
 
@@ -157,6 +157,8 @@ def measure_session(
     session.require_masks()
     settings = session.settings(sites=list(axes.all_sites), memories=memories)
     with session.writable_store(url, "measure", settings) as (store, renew):
+        if not all(store.has_array(name, f"{TRAJECTORY}_rank") for name in store.groups() if name in CONDITIONS):
+            axes = replace(axes, trajectory=False)  # begun by a version without
         for name in chosen:
             _add_condition(store, name, session, axes, decoders)
         if memories and not store.has_parameters():
@@ -235,6 +237,8 @@ def _coords(session: Session, axes: Axes) -> Coords:
         "block": ("block", np.arange(axes.blocks)),
         **_class_coords(session.lens),
     }
+    if axes.trajectory:
+        coords |= {"depth": ("depth", np.arange(axes.blocks + 1)), "place": ("place", np.arange(axes.places))}
     for key, value in token_coords(session.tokens).items():
         coords[str(key)] = value if isinstance(value, tuple) else (str(key), np.asarray(value))
     if axes.memories:

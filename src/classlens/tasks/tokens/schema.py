@@ -17,6 +17,10 @@ from classlens.store.schema import Coords, Schema, Variable
 STORED_SITES = ("attn_out", "resid_mid", "mlp_out", "resid_post")
 """Sites along the dim ``site``; ``embed`` has one block where these have all."""
 FACTS = ("rank", "logit", "top1")
+_PLACES = 5
+"""Top classes that a trajectory keeps at each depth."""
+TRAJECTORY = "trajectory"
+"""The variables of a trajectory are named by this and a field of ``DepthFacts``, such as ``trajectory_entropy``."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Axes:
         sites: some of ``STORED_SITES``, in that order.
         embed: whether ``embed`` is measured.
         memories: whether key/value memories are.
+        trajectory: whether decision trajectories are, which stores of earlier versions lack.
     """
 
     images: int
@@ -37,6 +42,12 @@ class Axes:
     sites: tuple[str, ...]
     embed: bool
     memories: bool
+    trajectory: bool = True
+
+    @property
+    def places(self) -> int:
+        """Top classes that a trajectory keeps at each depth."""
+        return min(_PLACES, self.classes)
 
     @property
     def all_sites(self) -> tuple[str, ...]:
@@ -52,8 +63,11 @@ class Axes:
             "token": self.tokens,
             "by": len(BY),
             "sublayer": len(SUBLAYERS),
+            "depth": self.blocks + 1,
+            "place": self.places,
         }
-        return Schema(sizes, _variables(self), frozenset(["token"]), coords or {}, attrs or {})
+        whole = frozenset(["token", "depth", "place"])
+        return Schema(sizes, _variables(self), whole, coords or {}, attrs or {})
 
 
 _COORDS = {"image": "image", "block": "block", "token_kind": "token", "category": "category", "class_name": "category"}
@@ -76,6 +90,7 @@ def require_condition(store: str, data: xr.Dataset) -> Axes:
             sites=sites,
             embed="embed" in attrs["sites"],
             memories=attrs["memories"],
+            trajectory=any(str(name).startswith(f"{TRAJECTORY}_") for name in data.data_vars),
         )
     except KeyError as error:
         raise _other_form(store, f"it lacks {error.args[0]!r}") from None
@@ -145,6 +160,20 @@ def _variables(axes: Axes) -> dict[str, Variable]:
         variables["key_value_agreement"] = Variable(("image", "by", "sublayer", "block", "token"), flag, -1, agreement)
         match = "1 where the sublayer's top-1 class is the top-1 class of one of the token's strongest memories"
         variables["memory_match"] = Variable(("image", "sublayer", "block", "token"), flag, -1, match)
+    if axes.trajectory:
+        logit, depths, places = np.dtype("float32"), ("image", "depth"), ("image", "depth", "place")
+        variables |= {
+            f"{TRAJECTORY}_{name}": variable
+            for name, variable in {
+                "top": Variable(places, index, -1, "classes with the largest logits of the pooled tokens at a depth"),
+                "top_logit": Variable(places, logit, np.nan, "logits of the classes on top at a depth"),
+                "final_logit": Variable(places, logit, np.nan, "logits of the classes on top at the last depth"),
+                "rank": Variable(depths, index, -1, "classes with a strictly larger logit than the target; 0 is best"),
+                "logit": Variable(depths, logit, np.nan, "logit of the target"),
+                "logsumexp": Variable(depths, logit, np.nan, "logarithm of the sum of the exponentials of all logits"),
+                "entropy": Variable(depths, logit, np.nan, "entropy of the softmax of all logits, in nats"),
+            }.items()
+        }
     return variables | {
         "prediction": Variable(("image",), index, -1, "class with the model's largest logit"),
         "confidence": Variable(("image",), np.dtype("float32"), np.nan, "probability of the prediction (softmax)"),

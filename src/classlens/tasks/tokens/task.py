@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from classlens.core.arrays import Array
+from classlens.core.depth_facts import DepthFacts, depth_facts
 from classlens.core.scores import Facts
 from classlens.data.loading import Batch
 from classlens.engine.task import Job
 from classlens.errors import ClasslensError
 from classlens.forward.agreement import BY, SUBLAYERS, Agreement, AgreementRequest, MemoryTables, Sublayer
+from classlens.forward.depth_logits import DepthLogits
 from classlens.forward.edits.edit import editing
 from classlens.forward.run import run
 from classlens.forward.streaming import reduce_tokens
@@ -24,7 +26,7 @@ from classlens.models.view import ModelView, Tokens
 from classlens.store.probe_folder import ProbeFolder
 from classlens.tasks.tokens.conditions.registry import CONDITIONS
 from classlens.tasks.tokens.decoders import Decoders
-from classlens.tasks.tokens.schema import Axes
+from classlens.tasks.tokens.schema import TRAJECTORY, Axes
 
 _TABLES: WeakKeyDictionary[ModelView, MemoryTables] = WeakKeyDictionary()
 
@@ -129,7 +131,9 @@ class TokenMeasurer:
         self, subject: Subject, pixels: Tensor, target: Tensor, collector: _Collector, control: Tensor
     ) -> Tensor:
         tables, probes = subject.tables, subject.probes
-        return reduce_tokens(
+        # Scores of probes are no logits, and there are none of pooled tokens.
+        depths = DepthLogits(subject.lens.view) if self._axes.trajectory and probes is None else None
+        logits = reduce_tokens(
             subject.lens.view,
             pixels,
             target,
@@ -137,7 +141,11 @@ class TokenMeasurer:
             collector.put,
             probes=None if probes is None else probes.probes,
             agreement=None if tables is None else AgreementRequest(tables, control, collector.put_agreement),
+            inputs=None if depths is None else depths.receive,
         )
+        if depths is not None:
+            collector.put_trajectory(depth_facts(depths.stack(logits), target.to(logits.device), self._axes.places))
+        return logits
 
     def _kept_tokens(self, keeps: str, batch: Batch) -> Tensor:
         kept = torch.ones(len(batch.images), self._tokens.count, dtype=torch.bool)
@@ -148,10 +156,10 @@ class TokenMeasurer:
 
     def _blank(self, arrays: dict[str, Array], *, removed: Array, void: Array) -> None:
         """Put fill values at removed tokens and void images."""
-        count = len(void)
-        blank = self._axes.schema().blank(count)
+        count, schema = len(void), self._axes.schema()
+        blank = schema.blank(count)
         for key, values in arrays.items():
-            if key not in ("kept", "class_token") and values.ndim > 1 and removed.any():
+            if key not in ("kept", "class_token") and "token" in schema.variables[key].dims and removed.any():
                 # The token is the last dim of every array that has one.
                 where = np.broadcast_to(removed.reshape(count, *[1] * (values.ndim - 2), -1), values.shape)
                 values[where] = blank[key][where]
@@ -188,6 +196,12 @@ class _Collector:
         for index, by in enumerate(BY):
             values[:, index, number, block, tokens] = self._rows(agreement.by[by], values)
         match[:, number, block, tokens] = self._rows(agreement.match, match)
+
+    def put_trajectory(self, facts: DepthFacts) -> None:
+        """Take the facts of every depth."""
+        for name, value in facts._asdict().items():
+            values = self._values[f"{TRAJECTORY}_{name}"]
+            values[:] = value.to(values.dtype)
 
     def _rows(self, value: Tensor, like: Tensor) -> Tensor:
         return value.view(self._images, -1).to(like.dtype)
