@@ -52,6 +52,8 @@ def write_store(path: Path, images: int) -> None:
         "image": ("image", names),
         "site": ("site", np.array(STORED_SITES, dtype=object)),
         "block": ("block", np.arange(BLOCKS)),
+        "depth": ("depth", np.arange(BLOCKS + 1)),
+        "place": ("place", np.arange(axes.places)),
         "token": ("token", np.arange(tokens)),
         "token_kind": ("token", np.array(["cls"] + ["image"] * GRID**2, dtype=object)),
         "by": ("by", np.array(BY)),

@@ -36,6 +36,7 @@ class StoreSpec:
     sites: tuple[str, ...] = STORED_SITES
     embed: bool = True
     memories: bool = True
+    trajectory: bool = True
     masks: bool = False
     labels: bool = True
     twin_parameters: bool = True
@@ -57,6 +58,7 @@ class StoreSpec:
             sites=self.sites,
             embed=self.embed,
             memories=self.memories,
+            trajectory=self.trajectory,
         )
 
 
@@ -99,6 +101,8 @@ def _drawn(spec: StoreSpec, name: str, rng: np.random.Generator, target: Array, 
     """Facts of a condition: any ranks, logits and classes, that agree where they must."""
     values = spec.axes.schema().blank(spec.images)
     for key, array in values.items():
+        if key.startswith("trajectory_"):
+            continue
         if key.endswith("rank") or key.endswith("top1"):
             values[key] = rng.integers(0, spec.classes, array.shape).astype(array.dtype)
         elif key.endswith("logit"):
@@ -110,6 +114,8 @@ def _drawn(spec: StoreSpec, name: str, rng: np.random.Generator, target: Array, 
         values["prediction"].dtype
     )
     values["kept"][:] = 1
+    if spec.trajectory:
+        values |= _trajectory(spec, name, target)
     if spec.labels:
         values["label"] = values["target"].copy()
         values["correct"] = (values["prediction"] == target).astype(np.int8)
@@ -123,6 +129,29 @@ def _drawn(spec: StoreSpec, name: str, rng: np.random.Generator, target: Array, 
                 fill = np.array(np.nan if key == "logit" else -1, dtype=values[key].dtype)
                 values[key] = np.where(gone[:, None, None], fill, values[key])
     return values
+
+
+def _trajectory(spec: StoreSpec, name: str, target: Array) -> Values:
+    """Trajectories of drawn logits that stay near those of the depth before, so that some decisions last."""
+    rng = np.random.default_rng([spec.seed, *name.encode()])
+    logits = rng.standard_normal((spec.images, spec.blocks + 1, spec.classes)).cumsum(axis=1)
+    order = np.argsort(-logits, axis=-1, kind="stable")[..., : spec.axes.places]
+    final = np.broadcast_to(order[:, -1:], order.shape)
+    logit = np.stack([of_image[:, own] for of_image, own in zip(logits, target, strict=True)])
+    shares = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    values = {
+        "top": order.astype(np.int16),
+        "top_logit": np.take_along_axis(logits, order, axis=-1),
+        "final_logit": np.take_along_axis(logits, final, axis=-1),
+        "rank": (logits > logit[..., None]).sum(axis=-1).astype(np.int16),
+        "logit": logit,
+        "logsumexp": np.log(np.exp(logits).sum(axis=-1)),
+        "entropy": -(shares * np.log(shares)).sum(axis=-1),
+    }
+    return {
+        f"trajectory_{key}": value.astype(np.float32) if value.dtype == np.float64 else value
+        for key, value in values.items()
+    }
 
 
 def _coords(spec: StoreSpec) -> Coords:
@@ -139,6 +168,9 @@ def _coords(spec: StoreSpec) -> Coords:
         "column": ("token", np.concatenate([np.full(prefix, -1), grid[1]])),
         **_category(spec),
     }
+    if spec.trajectory:
+        places = np.arange(spec.axes.places)
+        coords |= {"depth": ("depth", np.arange(spec.blocks + 1)), "place": ("place", places)}
     if spec.memories:
         coords |= {"by": ("by", np.array(BY)), "sublayer": ("sublayer", np.array(SUBLAYERS))}
     return coords

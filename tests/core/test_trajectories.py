@@ -153,6 +153,12 @@ def test_the_permutation_test_counts_all_permutations_of_few_images() -> None:
     assert found == pytest.approx(exact, abs=5 * math.sqrt(exact * (1 - exact) / draws))
 
 
+def test_the_order_that_shuffling_expects_is_the_mean_of_all_permutations() -> None:
+    saturated = np.array([[0, 2, 1, 3], [1, 1, 0, 5], [2, 2, 2, 2]])
+    every = [measures.order_of_saturation(np.array(list(permutations(row)))).mean() for row in saturated.tolist()]
+    assert measures.shuffled_order(saturated) == pytest.approx(sum(every) / 3, abs=1e-15)
+
+
 def test_p_is_uniform_where_places_do_not_matter() -> None:
     rng = np.random.default_rng(0)
     p = [

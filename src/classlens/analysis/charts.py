@@ -43,12 +43,21 @@ class Lines(Chart):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ribbons(Lines):
+    """Shares that sum to 1, stacked over blocks: a ribbon for each value of ``color``."""
+
+    color: str = "class_name"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dots(Chart):
     """A point with its interval for each row, named by the columns ``labels``."""
 
     labels: tuple[str, ...]
     color: str
     columns: str | None = None
+    unit_range: bool = True
+    """Whether the value axis shows all of 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)

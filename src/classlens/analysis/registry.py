@@ -27,5 +27,10 @@ EXPERIMENTS: Registry[Experiment] = Registry(
         "agreement_accuracy": "classlens.analysis.experiments.agreement_accuracy:EXPERIMENT",
         "compositionality": "classlens.analysis.experiments.compositionality:EXPERIMENT",
         "decoders": "classlens.analysis.experiments.decoders:EXPERIMENT",
+        "decision": "classlens.analysis.experiments.decision:EXPERIMENT",
+        "decision_classes": "classlens.analysis.experiments.decision_classes:EXPERIMENT",
+        "saturation": "classlens.analysis.experiments.saturation:EXPERIMENT",
+        "dynamics": "classlens.analysis.experiments.dynamics:EXPERIMENT",
+        "stability": "classlens.analysis.experiments.stability:EXPERIMENT",
     },
 )

@@ -107,6 +107,20 @@ def shuffle_places(saturated: Int[ndarray, "image place"], statistics: Statistic
     return (1 + hits) / (1 + statistics.permutations)
 
 
+def shuffled_order(saturated: Int[ndarray, "image place"]) -> float:
+    """The mean τ that ``shuffle_places`` expects: of two depths that differ, either may come first.
+
+    Examples:
+        >>> shuffled_order(np.array([[1, 2, 3], [2, 2, 2]]))
+        -0.5
+    """
+    images, places = saturated.shape
+    if not images or places < 2:
+        return float("nan")
+    differing = _agreeing_pairs(saturated) + _agreeing_pairs(saturated[:, ::-1])
+    return float((differing / (places * (places - 1) // 2)).mean() - 1)
+
+
 def _agreeing_pairs(saturated: Int[ndarray, "image place"]) -> Int[ndarray, " image"]:
     agreeing = np.zeros(len(saturated), dtype=np.int64)
     for better, worse in combinations(range(saturated.shape[1]), 2):

@@ -17,7 +17,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from classlens.analysis.charts import Chart, Dots, Heat, Lines
+from classlens.analysis.charts import Chart, Dots, Heat, Lines, Ribbons
 from classlens.analysis.labels import LABELS, Label, label_text
 from classlens.palette import MUTED, SERIES
 from classlens.render.figures.style import plain
@@ -84,6 +84,28 @@ def _lines(chart: Lines, table: pd.DataFrame, labels: Labels) -> Figure:
     return figure
 
 
+def _ribbons(chart: Ribbons, table: pd.DataFrame, labels: Labels) -> Figure:
+    figure, panels = _panels(chart, table, labels, width=3.9, height=3.0)
+    colors = _colors(table[chart.color], labels)
+    for panel in panels:
+        grid = panel.table.pivot_table(index=chart.x, columns=chart.color, values="value", sort=False).sort_index()
+        shown = [name for name in colors if name in grid]
+        panel.axes.stackplot(
+            grid.index,
+            grid[shown].fillna(0).to_numpy().T,
+            colors=[colors[name] for name in shown],
+            edgecolor="white",
+            linewidth=0.6,
+        )
+        panel.axes.set_xlim(grid.index.min(), grid.index.max())
+        panel.axes.set_ylim(0, 1)
+        panel.axes.set_xlabel("block", fontsize=9)
+        panel.axes.set_xticks(grid.index[:: -(-len(grid) // 8)])
+        _finish(panel, chart.value, grid="y")
+    _legend(figure, table, chart, colors, labels, None)
+    return figure
+
+
 def _series(table: pd.DataFrame, chart: Lines) -> Iterator[tuple[tuple[str, bool], pd.DataFrame]]:
     """The rows of each line, by the value that colors it, and whether it is dashed."""
     for color, rows in table.groupby(chart.color, sort=False):
@@ -114,7 +136,8 @@ def _dots(chart: Dots, table: pd.DataFrame, labels: Labels) -> Figure:
             axes.axvline(chance, color=MUTED, linestyle=":", linewidth=1)
         axes.set_yticks(range(len(names)), [plain(name) for name in names], fontsize=_SMALL)
         axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set_xlim(-0.02, 1.02)
+        if chart.unit_range:
+            axes.set_xlim(-0.02, 1.02)
         axes.set_xlabel(chart.value if panel is panels[-1] else "", fontsize=9)
         _finish(panel, "", grid="x")
     _legend(figure, table, chart, colors, labels, None)
@@ -237,4 +260,4 @@ def _legend_columns(labels: Sequence[str], width: float) -> int:
     return 1
 
 
-_DRAW: Mapping[type[Chart], Any] = {Lines: _lines, Dots: _dots, Heat: _heat}
+_DRAW: Mapping[type[Chart], Any] = {Lines: _lines, Ribbons: _ribbons, Dots: _dots, Heat: _heat}

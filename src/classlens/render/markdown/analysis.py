@@ -148,7 +148,7 @@ def _lines(chart: Lines, table: pd.DataFrame, name: Name) -> Iterator[str]:
     series = [column for column in (chart.dash, chart.color) if column is not None and column not in panels]
     for values, panel in table.groupby(panels, sort=False):
         header, columns = ["block"], []
-        blocks = sorted(panel[chart.x].unique())
+        blocks = sorted(map(int, panel[chart.x].unique()))
         for keys, rows in panel.groupby(series, sort=False):
             by_block = {int(row[chart.x]): row for _, row in rows.iterrows()}
             header.append(", ".join(map(name, keys)))

@@ -1,0 +1,78 @@
+"""What the model would decide after each block: when it commits, and how sure it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from classlens.analysis.charts import Lines
+from classlens.analysis.experiment import RANDOM_INIT, TWIN, Experiment, Key, Reduction
+from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
+from classlens.analysis.trajectories import (
+    CORRECT,
+    OUTCOME_LABELS,
+    Trajectories,
+    by_outcome,
+    correct,
+    decoded_conditions,
+)
+from classlens.core.arrays import Array
+from classlens.core.stats import Statistics
+from classlens.core.trajectories import commitment
+from classlens.tasks.tokens.conditions.registry import CLEAN
+
+KEYS = ("condition", "outcome", "measure")
+
+
+def update(batch: StoredBatch) -> Reduction:
+    """Values of each image after each block, by condition and measure, and whether it is predicted right."""
+    values: dict[Key, Array] = {}
+    for condition in decoded_conditions(batch.store):
+        found = Trajectories.of(batch, condition)
+        blocks = np.arange(batch.store.blocks)
+        measures = {
+            "committed": blocks >= commitment(found.top[..., 0])[:, None],
+            "on_top": found.rank == 0,
+            "entropy": found.entropy,
+            "margin": found.margin,
+            "log_probability": found.log_probability,
+        }
+        values |= {(condition, name): found.of_known(of_images) for name, of_images in measures.items()}
+        values[condition, CORRECT] = correct(batch, condition)
+    return Reduction(values)
+
+
+def compute(store: MeasuredStore, reduction: Reduction, statistics: Statistics) -> pd.DataFrame:
+    return by_outcome(reduction.values, statistics, range(store.blocks))
+
+
+def _right_and_wrong(value: str, measure: str) -> Lines:
+    where = {"measure": (measure,), "outcome": ("correct", "wrong"), "condition": (CLEAN,)}
+    return Lines(value=value, suffix=measure, where=where, color="outcome", unit_range=False)
+
+
+EXPERIMENT = Experiment(
+    name="decision",
+    label="When the decision falls",
+    about="what the model would decide after each block: when it commits, entropy and margin, right and wrong",
+    definition="The class scores after each block, of the tokens that the head pools and as it pools them. Committed: "
+    "share of images whose top class stays the final one from this block on. On top: share with the class of interest "
+    "on top. Entropy of the softmax in nats, log probability of the class of interest, and its margin: its logit minus "
+    "the largest other one.",
+    keys=KEYS,
+    needs=(Requirement(trajectory=True), TWIN, Requirement(labels=True, optional=True)),
+    charts=(
+        Lines(
+            value="share of images that are committed",
+            suffix="committed",
+            where={"measure": ("committed",), "condition": (CLEAN, RANDOM_INIT)},
+            color="outcome",
+            dash="condition",
+        ),
+        _right_and_wrong("entropy of the classes (nats)", "entropy"),
+        _right_and_wrong("margin of the class of interest (logits)", "margin"),
+    ),
+    value_labels=OUTCOME_LABELS,
+    update=update,
+    compute=compute,
+)

@@ -1,0 +1,81 @@
+"""How often the model changes its mind from block to block."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from classlens.analysis.charts import Dots
+from classlens.analysis.experiment import TWIN, Experiment, Key, Reduction
+from classlens.analysis.labels import Label
+from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
+from classlens.analysis.trajectories import (
+    CORRECT,
+    OUTCOME_LABELS,
+    Trajectories,
+    by_outcome,
+    correct,
+    decoded_conditions,
+)
+from classlens.core.arrays import Array
+from classlens.core.stats import Statistics
+from classlens.core.trajectories import change_share, classes_on_top, spread, top_overlap
+from classlens.tasks.tokens.conditions.registry import CLEAN
+
+KEYS = ("condition", "outcome", "measure")
+LABELS = {
+    "change_share": Label("share of blocks that change the top class"),
+    "top_overlap": Label("overlap of consecutive top classes"),
+    "classes_on_top": Label("classes among the top classes of any block"),
+    "top1_classes": Label("classes on top of any block"),
+    "top1_mode_share": Label("share of blocks of the most frequent top class"),
+    "top1_entropy": Label("entropy of the top class over blocks (nats)"),
+}
+
+
+def update(batch: StoredBatch) -> Reduction:
+    """Measures of each image, by condition, and whether it is predicted right."""
+    values: dict[Key, Array] = {}
+    for condition in decoded_conditions(batch.store):
+        found = Trajectories.of(batch, condition)
+        top1 = spread(found.top[..., 0])
+        measures = {
+            "change_share": change_share(found.top[..., 0]),
+            "top_overlap": top_overlap(found.top, found.top_logit),
+            "classes_on_top": classes_on_top(found.top),
+            "top1_classes": top1.number,
+            "top1_mode_share": top1.mode_share,
+            "top1_entropy": top1.entropy,
+        }
+        values |= {(condition, name): found.of_known(of_images) for name, of_images in measures.items()}
+        values[condition, CORRECT] = correct(batch, condition)
+    return Reduction(values)
+
+
+def compute(store: MeasuredStore, reduction: Reduction, statistics: Statistics) -> pd.DataFrame:
+    return by_outcome(reduction.values, statistics)
+
+
+EXPERIMENT = Experiment(
+    name="stability",
+    label="How stable the decision is",
+    about="how often the top class changes from block to block, and how much the top classes overlap",
+    definition="Share of consecutive blocks between which the top class changes; weighted Jaccard index of the five "
+    "top classes of consecutive blocks, weighted by their softmax; number of classes among the top five of any block; "
+    "number, largest share and entropy of the top-1 classes over blocks. Source: LogitDynamics, 2026, there of trained "
+    "heads, here in class space.",
+    keys=KEYS,
+    needs=(Requirement(trajectory=True), TWIN, Requirement(labels=True, optional=True)),
+    charts=(
+        Dots(
+            value="mean over images",
+            labels=("model",),
+            rows="measure",
+            color="outcome",
+            where={"condition": (CLEAN,), "measure": tuple(LABELS)},
+            unit_range=False,
+        ),
+    ),
+    value_labels={**OUTCOME_LABELS, **LABELS},
+    update=update,
+    compute=compute,
+)

@@ -1,0 +1,100 @@
+"""Decision trajectories of a batch of a store, as experiments read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from classlens import palette
+from classlens.analysis.experiment import Key, averages, model_and_twin
+from classlens.analysis.labels import Label
+from classlens.analysis.measured_store import MeasuredStore, StoredBatch
+from classlens.core.arrays import Array
+from classlens.core.stats import Statistics
+from classlens.core.trajectories import margin
+from classlens.tasks.tokens.schema import TRAJECTORY
+
+OUTCOMES = ("all", "correct", "wrong")
+OUTCOME_LABELS: Mapping[str, Label] = {
+    "all": Label("all images", palette.MUTED),
+    "correct": Label("right predictions", palette.BLUE),
+    "wrong": Label("wrong predictions", palette.VERMILLION),
+}
+CORRECT = "correct"
+"""The value that tells right from wrong predictions, in the reduction of an experiment."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectories:
+    """The trajectories of the images of a batch after each block, ``[image, block]``; see ``DepthFacts``.
+
+    The embeddings are left out: measures go over blocks, as published.
+    """
+
+    top: Array
+    top_logit: Array
+    final_logit: Array
+    rank: Array
+    log_probability: Array
+    margin: Array
+    entropy: Array
+    known: Array
+    """bool ``[image]``: False for images that the condition does not have."""
+
+    @classmethod
+    def of(cls, batch: StoredBatch, condition: str) -> Trajectories:
+        """Those of a condition."""
+
+        def after_blocks(name: str) -> Array:
+            return batch.values(f"{TRAJECTORY}_{name}", condition)[:, 1:]
+
+        def numbers(name: str) -> Array:
+            return after_blocks(name).astype(np.float64)
+
+        top, top_logit, logit = after_blocks("top"), numbers("top_logit"), numbers("logit")
+        return cls(
+            top,
+            top_logit,
+            numbers("final_logit"),
+            after_blocks("rank"),
+            logit - numbers("logsumexp"),
+            margin(top, top_logit, batch.values("target", condition), logit),
+            numbers("entropy"),
+            batch.measured(condition) & (top[:, -1, 0] >= 0),
+        )
+
+    def of_known(self, values: Array) -> Array:
+        """Values of images, ``[image, column]``, NaN for those without."""
+        values = values.astype(np.float64)
+        values = values if values.ndim > 1 else values[:, None]
+        return np.where(self.known[:, None], values, np.nan)
+
+
+def decoded_conditions(store: MeasuredStore) -> tuple[str, ...]:
+    """The model, its random twin and the tuned lens, where they were measured."""
+    return (*model_and_twin(store), *(["tuned_lens"] if store.has("tuned_lens") else []))
+
+
+def correct(batch: StoredBatch, condition: str) -> Array:
+    """1 for a right prediction, 0 for a wrong one, NaN for an image without a label, ``[image, 1]``."""
+    values = batch.values("correct", condition).astype(np.float64)
+    return np.where(values < 0, np.nan, values)[:, None]
+
+
+def by_outcome(values: Mapping[Key, Array], statistics: Statistics, blocks: range | None = None) -> pd.DataFrame:
+    """Means over all images, those with a right prediction and those with a wrong one.
+
+    ``values`` go by condition and measure, those of ``CORRECT`` among them. Columns: condition, outcome, measure.
+    """
+    split: dict[Key, Array] = {}
+    for (condition, measure), of_images in values.items():
+        if measure == CORRECT:
+            continue
+        right = values[condition, CORRECT]
+        for outcome, chosen in zip(OUTCOMES, (np.ones_like(right), right, 1 - right), strict=True):
+            if outcome == "all" or bool((chosen == 1).any()):
+                split[condition, outcome, measure] = np.where(chosen == 1, of_images, np.nan)
+    return averages(("condition", "outcome", "measure"), split, statistics, blocks=blocks)

@@ -1,0 +1,52 @@
+"""Areas and changes over blocks, and the two classes on top at the end."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from tests.analysis.experiments.test_decision import is_of
+from tests.analysis.literal import assert_is_twin, table_and_contents
+from tests.analysis.stores import StoreSpec
+
+NAME = "dynamics"
+
+
+@pytest.mark.parametrize(("classes", "blocks"), [(5, 6), (2, 3), (5, 1)])
+def test_values(tmp_path: Path, classes: int, blocks: int) -> None:
+    spec = StoreSpec(blocks=blocks, classes=classes, images=14)
+    table, written = table_and_contents(tmp_path, spec, NAME)
+
+    def twin(image: int, condition: str, outcome: str, measure: str) -> float | None:
+        facts = written[condition]
+        if not is_of(facts, image, outcome):
+            return None
+        after = {
+            name: facts[f"trajectory_{name}"][image, 1:].astype(float)
+            for name in ("entropy", "rank", "logit", "logsumexp", "final_logit")
+        }
+        rising = {
+            "entropy": [-value for value in after["entropy"]],
+            "reciprocal_rank": [1 / (rank + 1) - 1 / classes for rank in after["rank"]],
+            "log_probability": [a - b for a, b in zip(after["logit"], after["logsumexp"], strict=True)],
+        }
+        d = [row[0] - row[1] for row in after["final_logit"]]
+        never = [start for start in range(blocks) if all(value >= 0 for value in d[start:])]
+        two = {
+            "area_for": math.fsum(max(value, 0) for value in d),
+            "area_against": math.fsum(max(-value, 0) for value in d),
+            "change_of_mind": min(0, d[-1]) - min(d),
+            "time_to_decision": ((never[0] if never else blocks - 1) + 1) / blocks,
+        }
+        if measure in two:
+            return two[measure]
+        name, _, kind = measure.rpartition("_")
+        if kind == "area":
+            return math.fsum(abs(value) for value in rising[name])
+        changes = [b - a for a, b in zip(rising[name][:-1], rising[name][1:], strict=True)]
+        return 1 + changes.index(max(changes)) if changes else None
+
+    assert_is_twin(table, spec, NAME, twin)
+    assert table["measure"].nunique() == (10 if blocks > 1 else 7)
