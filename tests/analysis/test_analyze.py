@@ -46,7 +46,7 @@ def test_every_table_is_tidy(result: AnalyzeResult) -> None:
         known = table[table["low"].notna()]
         assert (known["low"] <= known["value"] + 1e-12).all()
         assert (known["value"] <= known["high"] + 1e-12).all()
-        for column in (column for column in table if str(column).startswith("p")):
+        for column in (column for column in table if column == "p" or str(column).startswith("p_")):
             p = table[column].dropna()
             assert ((p > 0) & (p <= 1)).all(), (name, column)
 
@@ -108,6 +108,7 @@ def test_all_that_three_stores_lack(tmp_path: Path) -> None:
         ("no twin", "key_value_agreement", False, twin),
         ("no twin", "compositionality", False, twin),
         ("no twin", "decoders", True, readings),
+        *(("no twin", name, False, twin) for name in ("decision", "saturation", "dynamics", "stability")),
         ("no masks", "identifiability", False, labels),
         ("no masks", "change_rate", False, embed),
         ("no masks", "class_vs_context", True, masks),
@@ -118,6 +119,7 @@ def test_all_that_three_stores_lack(tmp_path: Path) -> None:
         ("no masks", "composition", False, embed),
         ("no masks", "agreement_accuracy", True, labels),
         ("no masks", "decoders", True, readings),
+        *(("no masks", name, False, labels) for name in ("decision", "dynamics", "stability")),
         ("parallel", "attention_edits", True, neither("self_only", "no_cls", "self_only", "no_cls")),
         ("parallel", "context_removal", False, add("context_removed")),
         ("parallel", "building", False, "blocks with parallel branches have no resid_mid"),
