@@ -8,9 +8,9 @@ Prints JSON. ``reductions``: all sites of all blocks for every token and class, 
 ``command``: `classlens measure` as a whole on JPEG files, decoding and writing included, start-up apart. ``edits``: the
 same pass under an edit, which computes attention in steps. Each is the median of ratios to bare passes right before
 and after it, so that a machine that is busy now and then slows both. ``--parts`` times what reductions are made of, on
-tensors of the same shapes, and the reading of a JPEG file. ``--sweep`` measures how seconds and peak memory
-grow with images, tokens and classes, each row in a process of its own. Weights are random, as cost does not depend on
-them.
+tensors of the same shapes, trajectories, and the reading of a JPEG file. ``--sweep`` measures how seconds and peak
+memory grow with images, tokens and classes, each row in a process of its own. Weights are random, as cost does not
+depend on them.
 """
 
 from __future__ import annotations
@@ -36,9 +36,11 @@ from torch import Tensor
 
 import classlens
 from classlens import KeepTokens, NoCls, SelfOnly
+from classlens.core.depth_facts import depth_facts
 from classlens.core.memories import strongest
 from classlens.core.scores import Facts
 from classlens.forward.agreement import Agreement, AgreementRequest, MemoryTables, Sublayer
+from classlens.forward.depth_logits import DepthLogits
 from classlens.forward.edits.edit import editing
 from classlens.forward.streaming import reduce_tokens
 from classlens.lens.lens import Lens
@@ -137,14 +139,24 @@ def parts(args: argparse.Namespace) -> dict[str, Any]:
             for x in coefficients:
                 strongest(x)
 
+    tokens = states.reshape(args.batch_size, -1, width)
+    final, target = torch.randn(args.batch_size, args.classes), torch.randint(args.classes, (args.batch_size,))
+
+    def trajectory() -> None:
+        depths = DepthLogits(lens.view)
+        with torch.no_grad():
+            for block in range(blocks):
+                depths.receive(block, tokens)
+            depth_facts(depths.stack(final), target, 5)
+
     found: dict[str, float] = {}
-    for name, task in {"products": products, "strongest memories": memories}.items():
+    for name, task in {"products": products, "strongest memories": memories, "trajectory": trajectory}.items():
         task()
         ratios = []
         for _ in range(args.repeats):
             before, took, after = seconds(bare), seconds(task), seconds(bare)
             ratios.append(took / ((before + after) / 2))
-        found[name] = round(statistics.median(ratios), 3)
+        found[name] = round(statistics.median(ratios), 4)
     with tempfile.TemporaryDirectory() as scratch:
         photos(Path(scratch) / "photos", 40)
         files = sorted((Path(scratch) / "photos").rglob("*.jpg"))

@@ -34,13 +34,14 @@ def test_values(tmp_path: Path, blocks: int) -> None:
         top1 = facts["trajectory_top"][image, 1:, 0].tolist()
         target, logit = int(facts["target"][image]), float(facts["trajectory_logit"][image, block + 1])
         top, tops = (facts[f"trajectory_{name}"][image, block + 1].tolist() for name in ("top", "top_logit"))
-        return {
+        measures: dict[str, float] = {
             "committed": float(len(set(top1[block:])) == 1),
             "on_top": float(facts["trajectory_rank"][image, block + 1] == 0),
             "entropy": float(facts["trajectory_entropy"][image, block + 1]),
             "margin": logit - max(other for one, other in zip(top, tops, strict=True) if one != target),
             "log_probability": logit - float(facts["trajectory_logsumexp"][image, block + 1]),
-        }[measure]
+        }
+        return measures[measure]
 
     assert_is_twin(table, spec, NAME, twin)
     assert set(table["condition"]) == {"clean", "random_init", "tuned_lens"}

@@ -41,10 +41,10 @@ def test_values(tmp_path: Path, classes: int, blocks: int) -> None:
             "time_to_decision": ((never[0] if never else blocks - 1) + 1) / blocks,
         }
         if measure in two:
-            return two[measure]
+            return float(two[measure])
         name, _, kind = measure.rpartition("_")
         if kind == "area":
-            return math.fsum(abs(value) for value in rising[name])
+            return float(math.fsum(abs(value) for value in rising[name]))
         changes = [b - a for a, b in zip(rising[name][:-1], rising[name][1:], strict=True)]
         return 1 + changes.index(max(changes)) if changes else None
 

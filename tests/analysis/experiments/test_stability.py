@@ -31,14 +31,15 @@ def test_values(tmp_path: Path) -> None:
             for classes, logits in zip(top, logit, strict=True)
         ]
         shared = [sum(min(a[one], b[one]) for one in a.keys() & b.keys()) for a, b in pairwise(weights)]
-        return {
+        measures: dict[str, float] = {
             "change_share": sum(a != b for a, b in pairwise(first)) / (len(first) - 1),
             "top_overlap": sum(both / (2 - both) for both in shared) / len(shared),
             "classes_on_top": float(len({one for classes in top for one in classes})),
             "top1_classes": float(len(shares)),
             "top1_mode_share": max(shares),
             "top1_entropy": -sum(share * math.log(share) for share in shares),
-        }[measure]
+        }
+        return measures[measure]
 
     assert_is_twin(table, spec, NAME, twin)
     assert table["measure"].nunique() == 6

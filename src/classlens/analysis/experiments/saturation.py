@@ -43,7 +43,7 @@ def compute(store: MeasuredStore, reduction: Reduction, statistics: Statistics) 
     tests: dict[Key, tuple[float, float]] = {}
     blocks = range(store.blocks)
     for (condition, counting), saturated in reduction.values.items():
-        known = ~np.isnan(saturated).any(axis=1)
+        known = np.isfinite(saturated[:, 0])
         whole = np.where(known[:, None], saturated, 0).astype(np.int64)
         kept = known & kept_for_order(whole, store.blocks)
         for place in range(saturated.shape[1]):
