@@ -253,10 +253,12 @@ class Functional:
         replaced: Replaced | None = None,
         added: Float[Tensor, "image query width"] | None = None,
         coefficients: Float[Tensor, "image query unit"] | None = None,
+        bias_only: bool = False,
     ) -> Share:
         """The same function of the input of a sublayer's last projection, and what does not come from there.
 
-        Contributions of what edits ``replaced`` need the output that is ``added``, or ``coefficients``.
+        Contributions of what edits ``replaced`` need the output that is ``added``, or ``coefficients``. With
+        ``bias_only`` the bias of the result alone has a meaning, and the projection is left out where it can be.
         """
         replaced = replaced or _NOTHING
         function, edit = self.split(replaced.out, added)
@@ -271,6 +273,8 @@ class Functional:
             function = Functional(function.direction * output.scale.to(bias.dtype), function.weights)
         function, edit_before_norm = function.split(replaced.raw, raw)
         bias = bias + function.of_constant(output.bias)
+        if bias_only and output.inner is None:
+            return Share(function, bias, bias, function.direction[:, 0])
         function = Functional(function.direction @ output.weight.to(bias.dtype), function.weights)
         function, units = function.split(replaced.coefficients, coefficients)
         if output.inner is not None:

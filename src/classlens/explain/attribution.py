@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from classlens.core.attention import Functional, Output, Share, head_contributions
 from classlens.core.space import ClassOrWeights, select_classes
-from classlens.core.steps import compute_dtype
 from classlens.errors import ClasslensError
 from classlens.explain.attention_rows import attention_rows
 from classlens.explain.method import Method
@@ -85,12 +84,12 @@ class _Sum:
     @classmethod
     def of(cls, recording: Recording, target: Tensor, images: slice) -> _Sum:
         view = recording.view
-        last = recording.state("resid_post", len(view.blocks) - 1, images)
         functionals = []
-        bias = last.new_zeros(len(last), dtype=compute_dtype(last.dtype))
+        bias = torch.zeros(len(target), dtype=recording.dtype, device=view.device)
         for readout in view.readouts:
+            last = recording.state("resid_post", len(view.blocks) - 1, images, readout.pooled)
             shares = recording.query_weights(images, readout.pooled)
-            direction, weights, constant = readout.space.frozen(last[:, readout.pooled], target, shares)
+            direction, weights, constant = readout.space.frozen(last, target, shares)
             if not readout.counts_bias and readout.space.bias is not None:
                 constant = constant - select_classes(readout.space.bias.to(constant.dtype), target)
             bias = bias + constant * readout.weight
@@ -128,7 +127,7 @@ class _Sum:
         for number in range(len(recording.view.blocks)):
             total = torch.zeros_like(self.bias)
             for tokens, functional in self.functionals:
-                share = self._share(functional, "mlp", number, tokens, None)
+                share = self._share(functional, "mlp", number, tokens, None, bias_only=True)
                 total = total + functional(recording.activation("mlp_out", number)[images, tokens]) - share.bias
                 self.bias = self.bias + share.bias
             mlp.append(total)
@@ -141,7 +140,14 @@ class _Sum:
         return Attribution(embed, by_token, by_mlp, self.bias, by_head, by_edit)
 
     def _share(
-        self, functional: Functional, sublayer: Sublayer, block: int, tokens: slice, coefficients: Tensor | None
+        self,
+        functional: Functional,
+        sublayer: Sublayer,
+        block: int,
+        tokens: slice,
+        coefficients: Tensor | None,
+        *,
+        bias_only: bool = False,
     ) -> Share:
         """A logit's linear function of a sublayer's output at the pooled tokens, split by what it consists of."""
         recording, images = self.recording, self.images
@@ -153,6 +159,7 @@ class _Sum:
             replaced=recording.replaced(sublayer, block, images, tokens),
             added=recording.activation(f"{sublayer}_out", block)[images, tokens],
             coefficients=None if coefficients is None else coefficients[:, tokens],
+            bias_only=bias_only,
         )
 
 

@@ -155,19 +155,20 @@ class Recording:
         for block in range(len(self.view.blocks)):
             yield self.activation("attn_out", block)[images], self.activation("mlp_out", block)[images]
 
-    def walk(self, site: str, images: slice) -> Iterator[tuple[int, Tensor]]:
-        """``(block, [image, token, width])`` of a site at every block in turn, for some images."""
-        before = self.activation("embed", 0)[images]
+    def walk(self, site: str, images: slice, tokens: slice | Tensor = slice(None)) -> Iterator[tuple[int, Tensor]]:
+        """``(block, [image, token, width])`` of a site at every block in turn, for some images and tokens."""
+        before = self.activation("embed", 0)[images][:, tokens]
         if site == "embed":
             yield 0, before
             return
-        for block, (attn, mlp) in enumerate(self.sublayer_outputs(images)):
+        for block, outputs in enumerate(self.sublayer_outputs(images)):
+            attn, mlp = (output[:, tokens] for output in outputs)
             middle = before + attn
             after = middle + mlp
             states = {"resid_pre": before, "attn_out": attn, "resid_mid": middle, "mlp_out": mlp, "resid_post": after}
             yield block, states[site]
             before = after
 
-    def state(self, site: str, block: int, images: slice) -> Tensor:
-        """``[image, token, width]`` of a site at one block, for some images."""
-        return next(state for number, state in self.walk(site, images) if number == block)
+    def state(self, site: str, block: int, images: slice, tokens: slice | Tensor = slice(None)) -> Tensor:
+        """``[image, token, width]`` of a site at one block, for some images and tokens."""
+        return next(state for number, state in self.walk(site, images, tokens) if number == block)
