@@ -54,6 +54,7 @@ ALSO = {
     "test_per_class": ["per_class"],
     "conditions": ["condition"],
     "heads": ["head"],
+    "blocks": ["block"],
     "steps": ["larger"],
 }
 
@@ -160,6 +161,9 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
         "Trace.map": (trace.map, {"target": 3, "method": "grad_cam", "block": 3}),
         "Trace.explain_every_class": (trace.explain_every_class, {"loss": "logit", "query": None}),
         "Trace.explain_classes": (lambda **given: list(trace.explain_classes(**given)), {"step": 3, "loss": "logit"}),
+        "Trace.attention": (trace.attention, {"blocks": [5, 0], "heads": "all", "queries": "pooled"}),
+        "Trace.states": (trace.states, {"site": "mlp_out", "blocks": 3, "tokens": "image"}),
+        "Trace.norms": (trace.norms, {"site": "attn_out", "blocks": "all"}),
         "Trace.attribution": (trace.attribution, {"target": "cat"}),
         "TunedLens": (classlens.TunedLens, {"weight": torch.zeros(1, 2, 2), "bias": torch.zeros(1, 2)}),
         "TunedLens.identity": (classlens.TunedLens.identity, {"view": view}),

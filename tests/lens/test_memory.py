@@ -46,6 +46,7 @@ every = ("attn_out", "resid_mid", "mlp_out", "resid_post")
 small = lens.trace(pixels[:1])
 # The first call of each kind sets up libraries.
 small.logits("mlp_out"), small.facts(every, 0), small.top("mlp_out"), small.explain(0, method="class_gradient")
+small.attention(), small.states(), small.explain(0, method="log_odds")
 trace = lens.trace(pixels)
 print(json.dumps({
     "a pass": peak(lambda: lens.trace(pixels[:8])),
@@ -54,6 +55,9 @@ print(json.dumps({
     "facts": peak(lambda: trace.facts(every, 0)),
     "facts of a pass": peak(lambda: lens.facts(pixels, every, 0, batch_size=8)),
     "explain": peak(lambda: trace.explain(0, method="class_gradient")),
+    "log odds": peak(lambda: trace.explain(0, method="log_odds")),
+    "attention": peak(lambda: trace.attention(blocks=[1], heads=[0], queries="image")),
+    "states": peak(lambda: trace.states(blocks=[1, 7], tokens="cls")),
 }))
 """
 
@@ -79,8 +83,11 @@ def test_results_take_little_more_than_themselves() -> None:
     # The result must at least be in the measurement, or nothing is measured.
     assert result * 0.98 < peaks["logits"] < result * 1.1
     # Logits of one site and block are 36 MiB, of all that is asked for 1.1 GiB: they are reduced a few MiB at a time.
-    for name in ("facts", "explain"):
+    for name in ("facts", "explain", "log odds", "states"):
         assert peaks[name] < 24 * megabyte, (name, peaks)
+    # The result, and both heads of one block before that: of all blocks they are 119 MiB.
+    attention = IMAGES * TOKENS * 196 * 4
+    assert attention < peaks["attention"] < 5 * attention, peaks
     # Where pyarrow is installed, pandas 3 copies the 378,240 class names of this result on the way; logits of a whole
     # block would still be too much.
     assert peaks["top"] < 64 * megabyte, peaks

@@ -241,12 +241,13 @@ def test_what_is_refused(name: str) -> None:
     assert "classlens supports" in message
 
 
-def test_attention_of_the_fused_pass_is_the_definition_of_attention(case: Case) -> None:
-    """Queries and keys of each family: norms, rotation, biases, groups and branches."""
-    recording, every = case.trace.recording, torch.arange(case.tiny.count)
-    assert recording.has_rows(every)
-    for block in case.blocks:
-        weights = case.own.weights(block).detach()
-        close(recording.rows(block, slice(None), every), weights, 1e-12)
-        for query in every:
-            close(recording.rows(block, slice(1, 2), query[None]), weights[1:, :, query[None]], 1e-12)
+def test_raw_arrays_are_the_model_s_own(case: Case) -> None:
+    """Attention by queries and keys of each family: norms, rotation, biases, groups and branches; and its states."""
+    attention = torch.from_numpy(case.trace.attention(queries="all").values)
+    states = torch.from_numpy(case.trace.states().values)
+    for block, state in enumerate(case.tiny.states(case.module, case.pixels)):
+        close(attention[:, block], case.own.weights(block).detach(), 1e-12)
+        close(states[:, block], state)
+        for query in range(case.tiny.count):  # a few queries are computed in another order
+            rows = case.trace.attention(blocks=block, queries=query)
+            close(torch.from_numpy(rows.values)[:, 0, :, 0], attention[:, block, :, query], 1e-12)

@@ -35,6 +35,7 @@ from classlens.lens.coords import (
 )
 from classlens.lens.facts import check_sites, recorded_facts, site_blocks
 from classlens.lens.projections import recorded_logits, recorded_top
+from classlens.lens.raw import RawTrace
 from classlens.lens.target import Target, class_indices, is_predicted
 from classlens.lens.trajectory import recorded_trajectory
 from classlens.lens.tuned_lens import TunedLens
@@ -46,7 +47,7 @@ from classlens.models.view import Site
 
 @isolated_methods
 @checked
-class Trace:
+class Trace(RawTrace):
     """A recorded forward pass over some images; every result is an ``xarray.DataArray`` or ``Dataset`` with labels.
 
     Dims: ``image, block, head, token, category``; coordinates ``token_kind`` (``cls``, ``reg0``, ``image``), ``row``

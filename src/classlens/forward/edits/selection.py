@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from classlens.core.arguments import Takes, is_whole_number, shown, tensor_of
@@ -32,9 +33,7 @@ TokenSelector = Callable[[Tensor], Tensor]
 
 def token_selector(view: ModelView, group: TokenGroup) -> TokenSelector:
     """A group of tokens, for any number of passing tokens; raises ClasslensError for a token that does not exist."""
-    array = tensor_of(group)
-    if array is not None:
-        group = array if array.dtype == torch.bool else array.tolist()
+    group = _plain(group)
 
     def select(x: Tensor) -> Tensor:
         mask = _mask(view, group, x.shape[-1] if x.ndim == 4 else x.shape[1])
@@ -47,6 +46,25 @@ def token_selector(view: ModelView, group: TokenGroup) -> TokenSelector:
     if not view.any_size:
         _mask(view, group, view.tokens(view.input_size).count)
     return select
+
+
+def token_positions(view: ModelView, group: TokenGroup, count: int) -> Int[Tensor, " chosen"]:
+    """Positions of a group of tokens, of ``count``, in ascending order; raises ClasslensError for a mask by image."""
+    mask = _mask(view, _plain(group), count)
+    if len(mask) != 1:
+        raise ClasslensError(f"a mask of tokens of {len(mask)} images was given: give one for all of them, [token]")
+    positions = mask[0].cpu().nonzero()[:, 0]
+    if not len(positions):
+        raise ClasslensError(f"tokens {shown(group)} take no token: give some of 0 to {count - 1}")
+    return positions
+
+
+def _plain(group: TokenGroup) -> TokenGroup:
+    """Indices in an array as a list; a mask as a tensor."""
+    array = tensor_of(group)
+    if array is None:
+        return group
+    return array if array.dtype == torch.bool else array.tolist()
 
 
 def _mask(view: ModelView, group: TokenGroup, count: int) -> Tensor:
