@@ -107,9 +107,9 @@ class _Keeper:
             return {**passing, "attention": passing["attention"][:, :, queries]}
         names = (*SCORE_POINTS, *SHARED_POINTS)
         dtype = compute_dtype(self._view.dtype)
-        scores = {name: passing[name].to(dtype) for name in names if name in passing}
+        passed = {name: passing[name].to(dtype) for name in names if name in passing}
         rest = {name: x for name, x in passing.items() if name not in names}
-        return {**rest, "attention": self._view.blocks[block].attention_rows(scores, queries)}
+        return {**rest, "attention": self._view.blocks[block].scores(passed, queries).softmax(dim=-1)}
 
     def _keep(self, start: int, name: str, block: int, x: Tensor) -> None:
         """Keep a batch of all images as it is; write successive batches into one tensor a block."""

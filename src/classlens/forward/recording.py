@@ -148,7 +148,7 @@ class Recording:
             for name in (*SCORE_POINTS, *SHARED_POINTS)
             if (name, block) in self._activations
         }
-        return self.view.blocks[block].attention_rows(passed, queries)
+        return self.view.blocks[block].scores(passed, queries).softmax(dim=-1)
 
     def sublayer_outputs(self, images: slice) -> Iterator[tuple[Tensor, Tensor]]:
         """``(attn_out, mlp_out)`` of each block in turn, for some images."""

@@ -97,7 +97,7 @@ class SublayerCheck:
     def _compare_scores(self, number: int, held: Mapping[str, Tensor]) -> None:
         queries = self._tokens[self._tokens < held["values"].shape[2]]
         try:
-            weights = self._view.blocks[number].attention_rows(held, queries)
+            weights = self._view.blocks[number].scores(held, queries).softmax(dim=-1)
         except Exception as error:  # a description may compute scores in any way
             self._failure = self._failure or f"scores of block {number} cannot be computed ({cause(error)})"
             return

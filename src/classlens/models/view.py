@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from classlens.core.arguments import checked
@@ -141,12 +141,6 @@ class BlockView:
     def shows_scores(self) -> bool:
         """Whether attention weights are known while attention stays fused."""
         return any(name in self.points for name in SCORE_POINTS)
-
-    def attention_rows(
-        self, passed: Mapping[str, Tensor], queries: Int[Tensor, " query"]
-    ) -> Float[Tensor, "image head query token"]:
-        """Attention weights of some queries from what passed at ``SCORE_POINTS`` and ``SHARED_POINTS``."""
-        return self.scores(passed, queries).softmax(dim=-1)
 
 
 @dataclass(frozen=True)
