@@ -99,14 +99,22 @@ class ClassSpace:
 
     def pooled(self, tokens: Float[Tensor, "image pooled width"]) -> Float[Tensor, "image classes"]:
         """The model's own logits from the last hidden states of its pooled tokens."""
-        weight, bias = self._head(tokens.dtype)
+        return self.classify(self.head_input(tokens))
+
+    def head_input(self, tokens: Float[Tensor, "image pooled width"]) -> Float[Tensor, "image outer"]:
+        """The input of the head for pooled tokens."""
         x = tokens.to(compute_dtype(tokens.dtype))
         for step in self.before:
             x = step(x)
         x = x.mean(dim=1) if self.pool is None else self.pool.function(x)
         for step in self.after:
             x = step(x)
-        return F.linear(x, weight, bias)
+        return x
+
+    def classify(self, inputs: Float[Tensor, "*rows outer"]) -> Float[Tensor, "*rows classes"]:
+        """Class logits from inputs of the head."""
+        weight, bias = self._head(inputs.dtype)
+        return F.linear(inputs, weight, bias)
 
     def vjp(
         self, tokens: Float[Tensor, "*rows width"], gradient: Float[Tensor, "*rows classes"]

@@ -16,7 +16,7 @@ class DepthLogits:
 
     Depth 0 are the embeddings, depth ``d`` follows ``d`` blocks, and the last depth are the model's own logits. A head
     that pools by attention pools the tokens of each depth by that same attention. The states are the inputs of blocks,
-    which pass anyway, so that each depth costs one projection an image.
+    which pass anyway, and all depths are projected in one product.
 
         depths = DepthLogits(view)
         logits = stream(view, pixels, names, receive, inputs=depths.receive)
@@ -25,7 +25,7 @@ class DepthLogits:
 
     def __init__(self, view: ModelView) -> None:
         self._view = view
-        self._logits: list[Tensor] = []
+        self._inputs: list[list[Tensor]] = [[] for _ in view.readouts]
 
     def receive(self, block: int, states: Float[Tensor, "image token width"]) -> None:
         """Take the input of a block, with what edits of this pass let the head pool."""
@@ -37,9 +37,14 @@ class DepthLogits:
         """Take the input of a block, of which the head pools the tokens of ``kept`` alone, if given."""
         if kept is not None and all(bool(kept[:, readout.pooled].all()) for readout in self._view.readouts):
             kept = None
-        logits = self._view.logits(states, kept) if block == 0 else self._view.logits_after(block - 1, states, kept)
-        self._logits.append(logits)
+        for readout, inputs in zip(self._view.readouts, self._inputs, strict=True):
+            space = self._view.space_at(readout.space, "resid_pre", block)
+            inputs.append(readout.head_input(space, states, kept))
 
     def stack(self, logits: Float[Tensor, "image category"]) -> Float[Tensor, "image depth category"]:
         """All depths, with the model's own logits as the last one."""
-        return torch.stack([*self._logits, logits.to(compute_dtype(logits.dtype))], dim=1)
+        parts = [
+            readout.classify(torch.stack(inputs, dim=1))
+            for readout, inputs in zip(self._view.readouts, self._inputs, strict=True)
+        ]
+        return torch.cat([sum(parts[1:], parts[0]), logits.to(compute_dtype(logits.dtype))[:, None]], dim=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -196,11 +196,23 @@ class Readout:
         self, last: Float[Tensor, "image token width"], mask: Bool[Tensor, "image token"] | None = None
     ) -> Float[Tensor, "image classes"]:
         """This readout's share of the model's logits, pooled over the tokens of ``mask`` alone, if given."""
+        return self.classify(self.head_input(self.space, last, mask))
+
+    def head_input(
+        self,
+        space: ClassSpace,
+        states: Float[Tensor, "image token width"],
+        mask: Bool[Tensor, "image token"] | None = None,
+    ) -> Float[Tensor, "image outer"]:
+        """What enters the head from the tokens of ``states`` that it pools, through a class space of this head."""
         if mask is None:
-            logits = self.space.pooled(last[:, self.pooled])
-        else:
-            rows = zip(last[:, self.pooled], mask[:, self.pooled], strict=True)
-            logits = torch.cat([self.space.pooled(states[kept][None]) for states, kept in rows])
+            return space.head_input(states[:, self.pooled])
+        rows = zip(states[:, self.pooled], mask[:, self.pooled], strict=True)
+        return torch.cat([space.head_input(of_image[kept][None]) for of_image, kept in rows])
+
+    def classify(self, inputs: Float[Tensor, "*rows outer"]) -> Float[Tensor, "*rows classes"]:
+        """This readout's share of the logits, from inputs of the head."""
+        logits = self.space.classify(inputs)
         if not self.counts_bias and self.space.bias is not None:
             logits = logits - self.space.bias.to(logits.dtype)
         return logits * self.weight
@@ -343,11 +355,7 @@ class ModelView:
         mask: Bool[Tensor, "image token"] | None = None,
     ) -> Float[Tensor, "image category"]:
         """The logits of the tokens after a block, pooled as the model pools those after the last one."""
-        if self.tuned_lens is None:
-            return self.logits(states, mask)
-        step = self.tuned_lens[block]
-        readouts = [replace(readout, space=readout.space.behind(step)) for readout in self.readouts]
-        return torch.stack([readout.logits(states, mask) for readout in readouts]).sum(dim=0)
+        return self.logits(states if self.tuned_lens is None else self.tuned_lens[block](states), mask)
 
     def logits(
         self, last: Float[Tensor, "image token width"], mask: Bool[Tensor, "image token"] | None = None
