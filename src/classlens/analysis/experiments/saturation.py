@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from classlens.analysis.charts import Lines
-from classlens.analysis.experiment import TWIN, Experiment, Key, Reduction, averages
+from classlens.analysis.charts import Dots, Lines
+from classlens.analysis.experiment import RANDOM_INIT, TWIN, Experiment, Key, Reduction, averages
 from classlens.analysis.labels import Label
 from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
 from classlens.analysis.trajectories import Trajectories, decoded_conditions
@@ -77,6 +77,14 @@ EXPERIMENT = Experiment(
             value="share of images that have settled the place",
             where={"measure": ("saturated",), "condition": (CLEAN,)},
             color="place",
+        ),
+        Dots(
+            value="mean Kendall correlation of places and blocks",
+            suffix="tau",
+            labels=("model", "condition"),
+            color="counting",
+            where={"measure": ("tau",), "condition": (CLEAN, RANDOM_INIT), "counting": COUNTINGS},
+            unit_range=False,
         ),
     ),
     value_labels={

@@ -171,16 +171,18 @@ def _depths(chart: Lines, table: pd.DataFrame, name: Name) -> Iterator[str]:
 
 
 def _rows(chart: Dots, table: pd.DataFrame, keys: Sequence[str], name: Name) -> str:
-    """A row for each value, with its change where there are changes."""
+    """A row for each value, with its change or its test where there are any."""
     shown = ["model", *(key for key in keys if len(chart.where.get(key, ("", ""))) > 1)]
     header, rows = [*shown, "value"], []
     changes = "change" in table and table["change"].notna().any()
-    if changes:
-        header += ["change", "p"]
+    tests = "p" in table and table["p"].notna().any()
+    header += [*(["change"] if changes else []), *(["p"] if tests else [])]
     for _, row in table.iterrows():
         cells = [*map(name, row[shown]), interval_text(row)]
         if changes:
-            cells += [interval_text(row, "change", "change_low", "change_high"), p_text(row["p"])]
+            cells.append(interval_text(row, "change", "change_low", "change_high"))
+        if tests:
+            cells.append(p_text(row["p"]))
         rows.append(cells)
     return markdown_table([column.replace("_", " ") for column in header], rows)
 
