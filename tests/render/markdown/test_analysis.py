@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
 from classlens.analysis.analyze import AnalyzeResult
@@ -27,7 +28,12 @@ def test_every_table_is_shown(three_models: AnalyzeResult, text: str) -> None:
     for name, experiment in EXPERIMENTS.items():
         section, table = sections[experiment.label], three_models.tables[name]
         assert experiment.definition in section
-        values = [f"{value:.3f} (" for value in table["value"]]
+        drawn = [
+            np.all([np.ones(len(table)), *(table[column].isin(kept) for column, kept in chart.where.items())], axis=0)
+            for chart in experiment.charts
+        ]
+        rows = table[np.any(drawn, axis=0)]
+        values = [f"{value:.3f} (".replace("-", "−") for value in rows["value"]]
         if name not in ("mean_evolution", "agreement_by_class"):
             assert sum(value in section for value in values) > len(values) / 3, name
         widths = {line.replace("\\|", "").count("|") for line in section.splitlines() if line.startswith("|")}
