@@ -8,6 +8,7 @@ from classlens.forward.edits.registry import EDITS
 if TYPE_CHECKING:
     from classlens.analysis.analyze import AnalyzeResult, Missing, analyze
     from classlens.analysis.registry import EXPERIMENTS
+    from classlens.analysis.reliability import ReliabilityResult, reliability
     from classlens.core.attention import Output
     from classlens.core.space import ClassSpace
     from classlens.core.stats import Statistics
@@ -69,6 +70,7 @@ __all__ = [
     "ProbeResult",
     "Progress",
     "Readout",
+    "ReliabilityResult",
     "SelfOnly",
     "Statistics",
     "Trace",
@@ -83,6 +85,7 @@ __all__ = [
     "open_dataset",
     "open_store",
     "probe",
+    "reliability",
     "tune",
 ]
 
@@ -110,6 +113,7 @@ _MODULES = {
     "tasks.tuned_lens.tune": "TuneResult tune",
     "analysis.analyze": "AnalyzeResult Missing analyze",
     "analysis.registry": "EXPERIMENTS",
+    "analysis.reliability": "ReliabilityResult reliability",
     "render.folders.figures": "figures",
 }
 _HOMES = {name: f"classlens.{module}" for module, names in _MODULES.items() for name in names.split()}

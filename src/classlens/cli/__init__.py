@@ -15,6 +15,7 @@ from classlens.cli import (
     analyze,
     check_store,
     figures,
+    reliability,
     paper,
 )
 
@@ -32,5 +33,6 @@ __all__ = [
     "models",
     "paper",
     "probe",
+    "reliability",
     "tune",
 ]

@@ -28,9 +28,8 @@ function setUpHeader() {
     const button = make("button", { type: "button", class: "thumb", "data-image": index, title: image.name },
       make("img", { src: record.pictures[index], alt: "" }), make("span", {}, image.name));
     button.addEventListener("click", () => {
-      stopPlaying();
-      hideTip();
-      update({ image: index, pinned: false, ...classesFor(index) });
+      chooseImage(index);
+      history.replaceState(null, "", `#image-${index}`);
     });
     choice.append(button);
   });
@@ -41,6 +40,18 @@ function setUpHeader() {
   byId("rival-choice").addEventListener("change", (event) =>
     update({ rival: event.target.value === "" ? null : Number(event.target.value) }));
   onChange(["image", "category", "rival"], drawHeader);
+}
+
+function chooseImage(index) {
+  stopPlaying();
+  hideTip();
+  update({ image: index, pinned: false, ...classesFor(index) });
+}
+
+/** The image that the address names, such as `report.html#image-3`. */
+function chooseLinkedImage() {
+  const index = Number(/^#image-(\d+)$/.exec(location.hash)?.[1]);
+  if (index < record.images.length && index !== state.image) chooseImage(index);
 }
 
 /** The chosen class and rival, where another image holds their maps; else its own. */
@@ -131,5 +142,7 @@ setUpEvolution();
 setUpExplanation();
 setUpAttribution();
 drawEverything();
+chooseLinkedImage();
+window.addEventListener("hashchange", chooseLinkedImage);
 window.addEventListener("scroll", hideTip, { passive: true });
 document.documentElement.dataset.ready = "true";

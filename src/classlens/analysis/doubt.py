@@ -1,0 +1,108 @@
+"""Scores of doubt: how likely a prediction is to be wrong, from what the model would decide after each block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from classlens.core.arrays import Array
+from classlens.core.trajectories import change_share, classes_on_top, commitment, spread, top_overlap
+from classlens.registry import Registry
+
+
+class Trajectories(NamedTuple):
+    """What `measure` stores of the decisions of images; depth 0 is the embeddings, the last depth the model's output.
+
+    Ranks and logits of the class of interest, which may be the label, are no part of it: no score of doubt sees them.
+    """
+
+    top: Int[ndarray, "images depths k"]
+    top_logit: Float[ndarray, "images depths k"]
+    final_logit: Float[ndarray, "images depths k"]
+    logsumexp: Float[ndarray, "images depths"]
+    entropy: Float[ndarray, "images depths"]
+
+    @property
+    def largest_probability(self) -> Float[ndarray, "images depths"]:
+        return np.exp(self.top_logit[..., 0] - self.logsumexp)
+
+    @property
+    def margin(self) -> Float[ndarray, "images depths"]:
+        """Largest logit minus the second."""
+        return self.top_logit[..., 0] - self.top_logit[..., 1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoubtMethod:
+    """One score of doubt: one row of ``DOUBT_METHODS``."""
+
+    label: str
+    about: str
+    features: Callable[[Trajectories], Array]
+    """``images``: the doubt itself; or ``images, features`` from which a logistic regression predicts wrong ones."""
+
+
+def trajectory_features(trajectories: Trajectories) -> Float[ndarray, "images features"]:
+    """Features by depth, and of the whole trajectory; their number does not grow with that of the classes.
+
+    By depth: entropy, largest probability, margin, and log probability of the final top class. Of the whole:
+    commitment, share of changes of the top class, overlap of the top classes at consecutive depths, number of classes
+    among them, and number, largest share and entropy of the top-1 classes.
+    """
+    top, top1 = trajectories.top, trajectories.top[..., 0]
+    by_depth = [
+        trajectories.entropy,
+        trajectories.largest_probability,
+        trajectories.margin,
+        trajectories.final_logit[..., 0] - trajectories.logsumexp,
+    ]
+    whole = [
+        commitment(top1),
+        change_share(top1),
+        top_overlap(top, trajectories.top_logit),
+        classes_on_top(top),
+        *spread(top1),
+    ]
+    return np.nan_to_num(np.concatenate([*by_depth, np.stack(whole, axis=1)], axis=1, dtype=np.float64))
+
+
+DOUBT_METHODS: Registry[DoubtMethod] = Registry(
+    "doubt method",
+    {
+        "max_softmax": DoubtMethod(
+            label="largest softmax",
+            about="one minus the largest probability of the output",
+            features=lambda trajectories: 1 - trajectories.largest_probability[:, -1],
+        ),
+        "margin": DoubtMethod(
+            label="margin",
+            about="second logit of the output minus the largest",
+            features=lambda trajectories: -trajectories.margin[:, -1],
+        ),
+        "entropy": DoubtMethod(
+            label="entropy",
+            about="entropy of the output",
+            features=lambda trajectories: trajectories.entropy[:, -1],
+        ),
+        "energy": DoubtMethod(
+            label="energy",
+            about="minus the log-sum-exp of the logits of the output",
+            features=lambda trajectories: -trajectories.logsumexp[:, -1],
+        ),
+        "top_logits": DoubtMethod(
+            label="top logits",
+            about="logistic regression on the largest logits of the output",
+            features=lambda trajectories: trajectories.top_logit[:, -1],
+        ),
+        "trajectory": DoubtMethod(
+            label="trajectory",
+            about="logistic regression on features of the decisions after every block",
+            features=trajectory_features,
+        ),
+    },
+)
