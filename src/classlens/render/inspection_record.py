@@ -17,6 +17,7 @@ from classlens.lens.target import Class, Target, class_indices, is_predicted
 from classlens.lens.trace import Trace
 from classlens.models.view import ModelView, Site, Tokens
 from classlens.render.class_record import class_records, rounded, shown_methods
+from classlens.render.trajectory_record import trajectory_records
 
 Record = dict[str, Any]
 SITES: tuple[Site, ...] = ("embed", "attn_out", "resid_mid", "mlp_out", "resid_post")
@@ -57,6 +58,7 @@ def inspection(
             classes |= {one["target"]["index"] for one in (image, *image["others"])}
             classes |= {guess["index"] for guess in image["predictions"]}
             classes |= {int(index) for site in image["tokens"].values() for index in np.unique(site["top"])}
+            classes |= {int(index) for index in np.unique((image["trajectory"] or {}).get("top", []))}
     for image, label in zip(images, _labels([image["name"] for image in images]), strict=True):
         image["label"] = label
     return {
@@ -114,6 +116,7 @@ def _images(trace: Trace, target: Target, against: Class | None, top: int) -> It
     predictions = _predictions(trace, top)
     candidates = _candidates(trace, target, against)
     records = class_records(trace, candidates, sites)
+    trajectories = trajectory_records(trace, top)
     for number in range(len(trace)):
         image, *others = records[number]
         distinct = {record["target"]["index"]: record for record in reversed(others)}
@@ -129,6 +132,7 @@ def _images(trace: Trace, target: Target, against: Class | None, top: int) -> It
             "target": {**image["target"], "chosen": "predicted" if is_predicted(target) else "given"},
             "against": None if rival is None else {"index": rival, "name": trace.classes.names[rival]},
             "predictions": predictions[number],
+            "trajectory": trajectories and trajectories[number],
             "others": list(distinct.values())[::-1],
         }
 

@@ -96,6 +96,7 @@ def _compact(image: Mapping[str, Any]) -> dict[str, Any]:
             "tokens": {
                 site: {name: _packed(values) for name, values in facts.items()} for site, facts in one["tokens"].items()
             },
+            "margin": one["margin"] and _rounded(one["margin"], _PART_DIGITS),
             "explanations": {
                 name: {**maps, "values": _packed(maps["values"], axes=2)} for name, maps in one["explanations"].items()
             },
@@ -110,7 +111,8 @@ def _compact(image: Mapping[str, Any]) -> dict[str, Any]:
         for one in (image, *image["others"])
     ]
     kept = {key: image[key] for key in ("target", "against", "predictions")}
-    return {**kept, "name": image["label"], "classes": classes}
+    trajectory = image["trajectory"] and _rounded(image["trajectory"], _PART_DIGITS)
+    return {**kept, "name": image["label"], "trajectory": trajectory, "classes": classes}
 
 
 def _packed(values: Any, axes: int = 1) -> Any:

@@ -139,6 +139,7 @@ function story(image) {
 setUpHeader();
 setUpTokens();
 setUpEvolution();
+setUpTrajectory();
 setUpExplanation();
 setUpAttribution();
 drawEverything();
