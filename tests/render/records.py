@@ -48,6 +48,7 @@ def make_record(sizes: Sizes) -> Record:
     used = {sizes.target, *_others(sizes)}
     for image in images:
         used |= {one["index"] for one in image["predictions"]}
+        used |= {int(index) for index in np.unique((image["trajectory"] or {}).get("top", []))}
         for site in image["tokens"].values():
             used |= {int(index) for index in np.unique(site["top"])}
     return {
@@ -102,10 +103,10 @@ def _image(sizes: Sizes, name: str, random: np.random.Generator) -> Record:
             state = state + added
             logits_at[site].append(added)
             logits_at[after].append(state)
-    logits = state[sizes.prefix.index("cls")] if "cls" in sizes.prefix else state[len(sizes.prefix) :].mean(axis=0)
+    depths = np.stack([_pooled(sizes, tokens) for tokens in (*logits_at["embed"], *logits_at["resid_post"])])
+    logits = depths[-1]
     first, *others = [
-        _class(sizes, category, logits_at, float(logits[category]), near, random)
-        for category in (sizes.target, *_others(sizes))
+        _class(sizes, category, logits_at, depths, near, random) for category in (sizes.target, *_others(sizes))
     ]
     for site, values in logits_at.items():
         first["tokens"][site] |= _top(np.stack(values), sizes)
@@ -117,8 +118,19 @@ def _image(sizes: Sizes, name: str, random: np.random.Generator) -> Record:
         "target": {**first["target"], "chosen": sizes.chosen},
         "against": rival,
         "predictions": _predictions(sizes, logits),
+        "trajectory": _trajectory(depths) if sizes.problem_type == "single_label_classification" else None,
         "others": others,
     }
+
+
+def _pooled(sizes: Sizes, tokens: Floats) -> Floats:
+    return tokens[sizes.prefix.index("cls")] if "cls" in sizes.prefix else tokens[len(sizes.prefix) :].mean(axis=0)
+
+
+def _trajectory(depths: Floats) -> Record:
+    top = np.argsort(-depths, axis=-1, kind="stable")[:, :5]
+    probability = np.exp(depths) / np.exp(depths).sum(axis=1, keepdims=True)
+    return {"top": top.tolist(), "probability": np.take_along_axis(probability, top, axis=1).tolist()}
 
 
 def _others(sizes: Sizes) -> list[int]:
@@ -126,20 +138,22 @@ def _others(sizes: Sizes) -> list[int]:
 
 
 def _class(
-    sizes: Sizes, category: int, logits_at: dict[str, list[Floats]], logit: float, near: Floats, random: Any
+    sizes: Sizes, category: int, logits_at: dict[str, list[Floats]], depths: Floats, near: Floats, random: Any
 ) -> Record:
     """What the record says of one class of an image."""
     logits = {site: np.stack(values) for site, values in logits_at.items()}
     own = {site: values[..., category] for site, values in logits.items()}
     ranks = {site: (values > own[site][..., None]).sum(axis=-1).tolist() for site, values in logits.items()}
     exclusive = sizes.problem_type == "single_label_classification"
-    attribution = _attribution(sizes, logit, near, random)
+    attribution = _attribution(sizes, float(depths[-1, category]), near, random)
+    margin = depths[:, category] - np.delete(depths, category, axis=1).max(axis=1, initial=-np.inf)
     return {
         "target": {"index": category, "name": sizes.classes[category]},
         "tokens": {
             site: {"rank": ranks[site]} if exclusive else {"logit": np.round(own[site], 3).tolist()} for site in SITES
         },
         "blocks": _evolution(sizes, ranks["resid_post"]) if exclusive else _logits_by_block(sizes, own["resid_post"]),
+        "margin": margin.tolist() if exclusive else None,
         "explanations": {
             name: {
                 "label": name.replace("_", " "),

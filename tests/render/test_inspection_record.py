@@ -42,13 +42,14 @@ def assert_form(record: dict[str, Any]) -> None:
         _assert_image(image, model, record["top_k"], tokens)
         used |= {one["target"]["index"] for one in (image, *image["others"])}
         used |= {one["index"] for one in image["predictions"]}
+        used |= {int(index) for index in np.unique(image["trajectory"]["top"])}
         used |= {int(index) for site in SITES for index in np.ravel(image["tokens"][site]["top"])}
     assert set(record["class_names"]) == {str(index) for index in used}
 
 
 def _assert_image(image: dict[str, Any], model: dict[str, Any], top_k: int, tokens: int) -> None:
-    wanted = {"target", "tokens", "blocks", "explanations", "attribution", "largest"}
-    assert set(image) == wanted | {"name", "label", "against", "predictions", "others"}
+    wanted = {"target", "tokens", "blocks", "margin", "explanations", "attribution", "largest"}
+    assert set(image) == wanted | {"name", "label", "against", "predictions", "trajectory", "others"}
     assert all(set(one) == wanted and set(one["target"]) == {"index", "name"} for one in image["others"])
     assert all(set(facts) == {"rank"} for one in image["others"] for facts in one["tokens"].values())
     shown = [one["target"]["index"] for one in (image, *image["others"])]
@@ -67,6 +68,10 @@ def _assert_image(image: dict[str, Any], model: dict[str, Any], top_k: int, toke
         assert np.asarray(found["rank"]).dtype.kind == np.asarray(found["top"]).dtype.kind == "i"
     assert [row["block"] for row in image["blocks"]] == list(range(model["blocks"]))
     assert all(set(row) == {"block", "cls_rank", "identifiable"} for row in image["blocks"])
+    assert set(image["trajectory"]) == {"top", "probability"}
+    assert np.shape(image["trajectory"]["top"]) == (model["blocks"] + 1, top_k)
+    assert np.shape(image["trajectory"]["probability"]) == (model["blocks"] + 1, top_k)
+    assert np.shape(image["margin"]) == (model["blocks"] + 1,)
     image_tokens = tokens - len(model["prefix"])
     assert list(image["explanations"]) == ["log_odds", "class_gradient"]
     for name, maps in image["explanations"].items():
@@ -96,9 +101,11 @@ def assert_numbers(
         assert one["logit"] == pytest.approx(float(logits[index]), abs=1e-4)
         assert one["probability"] == pytest.approx(float(probability[index]), abs=1e-5)
 
-    for site, states in literal.states(model, pixels).items():
+    all_states = literal.states(model, pixels)
+    for site, states in all_states.items():
         if site != "resid_pre":
             _assert_tokens(image["tokens"][site], model, states, target)
+    _assert_decisions(image, model, [*all_states["embed"], *all_states["resid_post"]], target)
     ranks = np.array(image["tokens"]["resid_post"]["rank"])
     on_image = slice(len(prefix), None)
     for row, rank in zip(image["blocks"], ranks, strict=True):
@@ -159,6 +166,19 @@ def _assert_tokens(found: dict[str, Any], model: Any, states: list[Tensor], targ
     np.testing.assert_allclose(at_top, best, atol=1e-4)  # the best classes, in order
     assert all(len(set(classes)) == top.shape[-1] for classes in top.reshape(-1, top.shape[-1]).tolist())
     np.testing.assert_allclose(found["top_logit"], best, atol=6e-4)  # written with three digits
+
+
+def _assert_decisions(image: dict[str, Any], model: Any, states: list[Tensor], target: int) -> None:
+    """Against the model's own head on the states of every depth."""
+    with torch.no_grad():
+        logits = torch.stack([model.forward_head(model.norm(state))[0] for state in states])
+    probability = logits.softmax(dim=-1)
+    best = probability.sort(dim=-1, descending=True).values[:, : len(image["trajectory"]["top"][0])]
+    shown = image["trajectory"]["probability"]
+    np.testing.assert_allclose(shown, best, atol=1e-5)
+    np.testing.assert_allclose(shown, probability.gather(1, torch.tensor(image["trajectory"]["top"])), atol=1e-5)
+    others = logits.index_fill(1, torch.tensor([target]), -torch.inf).amax(dim=-1)
+    np.testing.assert_allclose(image["margin"], logits[:, target] - others, atol=1e-4)
 
 
 def traced(name: str, pixels: Tensor, target: Any = "predicted", *, at_once: int = 2) -> dict[str, Any]:

@@ -60,7 +60,9 @@ class _Measured(NamedTuple):
 
 
 @checked_with_home
-def reliability(train: AnyPath, test: AnyPath | None = None, *, statistics: Statistics | None = None) -> ReliabilityResult:
+def reliability(
+    train: AnyPath, test: AnyPath | None = None, *, statistics: Statistics | None = None
+) -> ReliabilityResult:
     """Test whether the trajectory of a decision tells wrong predictions from right ones, beside common scores of doubt.
 
     A logistic regression on standardized features of the trajectory is fitted on the images of ``train``, and every
@@ -93,7 +95,11 @@ def reliability(train: AnyPath, test: AnyPath | None = None, *, statistics: Stat
     if test is None:
         order = np.random.default_rng(statistics.seed).permutation(len(train_set.images))
         half = len(order) // 2
-        tested, test_set, train_set = fitted, train_set.part(np.sort(order[half:])), train_set.part(np.sort(order[:half]))
+        tested, test_set, train_set = (
+            fitted,
+            train_set.part(np.sort(order[half:])),
+            train_set.part(np.sort(order[:half])),
+        )
     else:
         tested = MeasuredStore(test)
         test_set = _read(tested)
@@ -136,7 +142,9 @@ def _read(store: MeasuredStore) -> _Measured:
     return _Measured(trajectories, images)
 
 
-def _check_pair(train: MeasuredStore, test: MeasuredStore, train_images: pd.DataFrame, test_images: pd.DataFrame) -> None:
+def _check_pair(
+    train: MeasuredStore, test: MeasuredStore, train_images: pd.DataFrame, test_images: pd.DataFrame
+) -> None:
     """Raises ClasslensError for stores of other models, and for images that are in both."""
     if train.attrs["weights"] != test.attrs["weights"]:
         raise ClasslensError(

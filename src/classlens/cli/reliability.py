@@ -83,7 +83,9 @@ def _inspected(
     names = [str(name) for name in result.images["image"].head(reports)]
     missing = next((name for name in names if name not in places), None)
     if missing is not None:
-        raise ClasslensError(f"data {data!r} has no image {missing!r}, which the store has: give the data back as it was")
+        raise ClasslensError(
+            f"data {data!r} has no image {missing!r}, which the store has: give the data back as it was"
+        )
     pictures: list[Image] = []
 
     def traces() -> Iterator[Trace]:

@@ -55,6 +55,7 @@ def test_the_record(name: str) -> None:
     assert record["model"]["query"] == query
     for image in record["images"]:
         assert list(image["tokens"]) == sites
+        assert image["trajectory"] is not None
         assert list(image["explanations"]) == ["log_odds", "class_gradient"][not additive :]
         assert (image["attribution"] is not None) == (image["largest"] is not None) == additive
         if additive:

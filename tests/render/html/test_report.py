@@ -88,6 +88,7 @@ def test_data_is_the_record(tmp_path: Path) -> None:
         for one, expected in zip(shown["classes"], (image, *image["others"]), strict=True):
             for key in ("target", "blocks", "largest"):
                 assert one[key] == expected[key]
+            np.testing.assert_allclose(one["margin"], expected["margin"], rtol=5.1e-6)
             for site in SITES:
                 assert set(one["tokens"][site]) == set(expected["tokens"][site])
                 for name, values in expected["tokens"][site].items():

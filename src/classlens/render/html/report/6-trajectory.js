@@ -34,7 +34,7 @@ function decisionWords(trajectory) {
   return ["The decision for ", name, ` falls at ${depthName(final.first)}. Before that it was ${before}${longer}.`];
 }
 
-/** A color for each class that is on top at some depth, the class of interest first; the others are gray. */
+/** A color for each class that is on top at some depth, the class of interest first; the others are as gray as the rest. */
 function trajectoryColors(image) {
   const counts = new Map();
   image.trajectory.top.forEach((places, depth) => places.forEach((index, place) =>
@@ -80,7 +80,7 @@ function drawTrajectory() {
     trajectory.top[depth].forEach((index, place) => {
       const share = trajectory.probability[depth][place];
       svg.append(makeSvg("rect", {
-        class: "share", fill: colors.get(index) ?? OTHER, "data-depth": depth, "data-class": index, "data-value": share,
+        class: colors.has(index) ? "share" : "share rest", fill: colors.get(index) ?? "", "data-depth": depth, "data-class": index, "data-value": share,
         x: x(depth) - 0.38 * step, width: 0.76 * step, y: yShare(below + share), height: Math.max(0, yShare(below) - yShare(below + share)),
       }));
       below += share;
