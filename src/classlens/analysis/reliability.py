@@ -131,7 +131,7 @@ def _read(store: MeasuredStore) -> _Measured:
     rows, parts = [], []
     for batch in store.batches():
         rows.append(image_rows(batch))
-        parts.append([batch.values(f"depth_{name}") for name in Trajectories._fields])
+        parts.append([batch.values(f"trajectory_{name}") for name in Trajectories._fields])
     trajectories = Trajectories(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
     images = pd.concat(rows, ignore_index=True)
     if images["correct"].isna().all():

@@ -41,9 +41,9 @@ def reliability_summary(result: ReliabilityResult, *, linked: int = 0) -> str:
             f"# {markdown_text(reliability_title(result))}\n",
             f"{_counted(test)} of {markdown_text(test['data'])}; regressions fitted on {_counted(train)} of "
             f"{markdown_text(train['data'])}. In brackets {100 * statistics.confidence:g} % bootstrap intervals over "
-            f"images ({statistics.resamples:,} resamples, seed {statistics.seed}), with the regressions held fixed. The "
-            "best value of a column is bold, and so are those that the images do not tell apart from it: the interval "
-            "of the difference, resampled over the same images, contains 0.\n",
+            f"images ({statistics.resamples:,} resamples, seed {statistics.seed}), with the regressions held fixed. "
+            "The best value of a column is bold, and so are those that the images do not tell apart from it: the "
+            "interval of the difference, resampled over the same images, contains 0.\n",
             _scores(result.scores),
             *(f"- {method.label}: {method.about}." for method in DOUBT_METHODS.values()),
             f"\n{_DEFINITIONS}\n",
@@ -73,10 +73,11 @@ def _images(images: pd.DataFrame, linked: int) -> str:
     lines = []
     for place, row in images.reset_index(drop=True).iterrows():
         name = markdown_text(str(row["image"]))
+        shown = f"[{name}](report.html#image-{place})" if len(lines) < linked else name
         said = {0: "wrong", 1: "right"}.get(row["correct"], "")
         lines.append(
-            f"| {f'[{name}](report.html#image-{place})' if int(str(place)) < linked else name} | {row['trajectory']:.3f} | "
-            f"{markdown_text(row['prediction'])} ({row['confidence']:.3f}) | {markdown_text(row['label'])} | {said} |"
+            f"| {shown} | {row['trajectory']:.3f} | {markdown_text(row['prediction'])} ({row['confidence']:.3f}) | "
+            f"{markdown_text(row['label'])} | {said} |"
         )
     header = "| image | doubt | prediction (confidence) | label | |\n| --- | --- | --- | --- | --- |\n"
     return header + "\n".join(lines) + "\n"
