@@ -95,21 +95,18 @@ def reliability(
     if test is None:
         order = np.random.default_rng(statistics.seed).permutation(len(train_set.images))
         half = len(order) // 2
-        tested, test_set, train_set = (
-            fitted,
-            train_set.part(np.sort(order[half:])),
-            train_set.part(np.sort(order[:half])),
-        )
+        tested, whole = fitted, train_set
+        train_set, test_set = whole.part(np.sort(order[:half])), whole.part(np.sort(order[half:]))
     else:
         tested = MeasuredStore(test)
         test_set = _read(tested)
         _check_pair(fitted, tested, train_set.images, test_set.images)
     train_set = train_set.part(np.flatnonzero(train_set.images["correct"].notna()))
-    doubt = _doubt(train_set, test_set)
     known = np.flatnonzero(test_set.images["correct"].notna())
     labeled = test_set.part(known)
     _require_both(fitted, train_set.wrong)
     _require_both(tested, labeled.wrong)
+    doubt = _doubt(train_set, test_set)
     known_doubt = {method: values[known] for method, values in doubt.items()}
     shown = ["image", "label", "prediction", "confidence", "correct"]
     images = test_set.images[shown].assign(**doubt).sort_values("trajectory", ascending=False, kind="stable")
@@ -125,7 +122,7 @@ def reliability(
 
 def _read(store: MeasuredStore) -> _Measured:
     """Trajectories and image rows of a store; raises ClasslensError where it lacks them."""
-    reason = store.lacks(Requirement(labels=True, trajectories=True))
+    reason = store.lacks(Requirement(labels=True, trajectory=True))
     if reason is not None:
         raise ClasslensError(f"store {store.url!r}: {reason}")
     rows, parts = [], []
