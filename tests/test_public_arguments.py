@@ -265,6 +265,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
             },
         ),
         "figures": (classlens.figures, tables),
+        "reliability": (classlens.reliability, {"train": store, "test": None, "statistics": None}),
         "measure": (
             to_new(classlens.measure),
             {"model": lens, "data": data, "conditions": "clean", "sites": "mlp_out", "memories": False}
