@@ -29,12 +29,12 @@ class Trajectories(NamedTuple):
 
     @property
     def largest_probability(self) -> Float[ndarray, "images depths"]:
-        return np.exp(self.top_logit[..., 0] - self.logsumexp)
+        return np.asarray(np.exp(self.top_logit[..., 0] - self.logsumexp))
 
     @property
     def margin(self) -> Float[ndarray, "images depths"]:
         """Largest logit minus the second."""
-        return self.top_logit[..., 0] - self.top_logit[..., 1]
+        return np.asarray(self.top_logit[..., 0] - self.top_logit[..., 1])
 
 
 @dataclass(frozen=True, kw_only=True)

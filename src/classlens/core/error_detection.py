@@ -111,4 +111,4 @@ def _from_most(values: Levels) -> Levels:
 
 
 def _ratio(part: Float[ndarray, " draws"], whole: Float[ndarray, " draws"]) -> Float[ndarray, " draws"]:
-    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+    return np.asarray(np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0))

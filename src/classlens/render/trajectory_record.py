@@ -20,10 +20,10 @@ def trajectory_records(trace: Trace, k: int) -> list[dict[str, Any]] | None:
     if not trace.recording.view.exclusive:
         return None
     trajectory = trace.trajectory("predicted", k=k)
-    probability = np.exp(trajectory["top_logit"] - trajectory["logsumexp"])
+    probability = np.exp(trajectory["top_logit"].values - trajectory["logsumexp"].values[..., None])
     return [
         {"top": top.tolist(), "probability": share.tolist()}
-        for top, share in zip(trajectory["top"].values, probability.values, strict=True)
+        for top, share in zip(trajectory["top"].values, probability, strict=True)
     ]
 
 

@@ -45,7 +45,8 @@ def test_bars_and_margins_are_the_record(show: Open) -> None:
             "dots => dots.map(({ dataset, cy }) => [dataset.value, cy.baseVal.value].map(Number))",
         )
         assert [value for value, _ in margins] == pytest.approx(image["margin"], rel=1e-5)
-        slope, zero = np.polyfit(*np.transpose(margins), 1)
+        values, heights = np.transpose(margins)
+        slope, zero = np.polyfit(values, heights, 1)
         assert slope < 0, "larger margins are higher up"
         assert [height for _, height in margins] == pytest.approx(
             [zero + slope * value for value, _ in margins], abs=1e-2

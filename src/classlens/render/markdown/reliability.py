@@ -70,7 +70,7 @@ def _scores(scores: pd.DataFrame) -> str:
 
 
 def _images(images: pd.DataFrame, linked: int) -> str:
-    lines = []
+    lines: list[str] = []
     for place, row in images.reset_index(drop=True).iterrows():
         name = markdown_text(str(row["image"]))
         shown = f"[{name}](report.html#image-{place})" if len(lines) < linked else name
