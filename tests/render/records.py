@@ -124,7 +124,8 @@ def _image(sizes: Sizes, name: str, random: np.random.Generator) -> Record:
 
 
 def _pooled(sizes: Sizes, tokens: Floats) -> Floats:
-    return tokens[sizes.prefix.index("cls")] if "cls" in sizes.prefix else tokens[len(sizes.prefix) :].mean(axis=0)
+    pooled = tokens[sizes.prefix.index("cls")] if "cls" in sizes.prefix else tokens[len(sizes.prefix) :].mean(axis=0)
+    return np.asarray(pooled)
 
 
 def _trajectory(depths: Floats) -> Record:

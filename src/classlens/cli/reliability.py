@@ -53,7 +53,8 @@ def reliability(
     check_replaceable(out, RELIABILITY)
     with progress_bar("reading the stores") as progress:
         result = run(train, test, statistics=Statistics(seed, resamples=resamples, confidence=confidence))
-        record, pictures = None, []
+        record: dict[str, Any] | None = None
+        pictures: list[Image] = []
         if reports:
             record, pictures = _inspected(result, reports, weights, lambda done: progress("inspecting", done, reports))
         write_reliability(result, out, record=record, pictures=pictures, version=__version__)
