@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from PIL import Image
 
 import classlens
-from classlens import KeepTokens, NoCls, measure
+from classlens import KeepTokens, Lens, NoCls, measure
+from classlens.models.load import LoadedModel
 from classlens.models.transforms import paper_transform
 from classlens.store.open_store import open_group
 from tests import zoo
+from tests.lens.test_readouts import _made as two_readouts
 from tests.tasks.tiny import LOCAL, data_in, lens_of, pixels_of
 from tests.tasks.tokens.test_decoders import drawn
 from tests.tasks.tokens.test_measure import with_masks
@@ -62,10 +65,15 @@ def test_removed_tokens(tmp_path: Path, model: str) -> None:
     assert (found["trajectory_rank"] >= 0).all()
 
 
-def test_an_image_of_which_nothing_is_left_has_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", ["avg", "[CLS] beside a mean"])
+def test_an_image_of_which_nothing_is_left_has_none(tmp_path: Path, model: str) -> None:
+    """One readout without tokens is enough: the sum of both is not defined."""
     lens, data = with_masks(tmp_path, "avg")
+    if model != "avg":
+        view = two_readouts("split head")[1].view
+        lens = Lens(LoadedModel(view, lens.preprocessing, lens.classes))
     root = Path(data.removeprefix("imagenet-s:")) / "ImageNetS919/validation-segmentation"
-    next(iter(sorted(root.rglob("*.png")))).unlink()
+    Image.new("RGB", (48, 40)).save(min(root.rglob("*.png")))  # the class is nowhere
     measure(lens, data, tmp_path / "run.zarr", conditions=("clean", "context_removed"), **LOCAL)
     found = open_group(tmp_path / "run.zarr", "context_removed").load()
     assert (found["trajectory_rank"][0] == -1).all()

@@ -105,7 +105,7 @@ class TokenMeasurer:
         control = (target + self._offsets[batch.images.start : batch.images.stop]) % self._axes.classes
         kept = self._kept_tokens(condition.keeps, batch)
         # A mean over no token is not defined; without a mask the kept tokens are not known.
-        void = ~kept[:, view.pooled].any(dim=1)
+        void = torch.stack([~kept[:, readout.pooled].any(dim=1) for readout in view.readouts]).any(dim=0)
         if condition.needs_masks:
             void |= torch.as_tensor((batch.shows_class < 0).all(axis=1))
         with editing(view, condition.edits(kept | void[:, None])):
