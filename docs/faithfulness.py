@@ -139,11 +139,9 @@ def register_candidates() -> dict[str, str]:
     return labels
 
 
-def halves(data: str) -> tuple[classlens.Dataset, classlens.Dataset]:
-    """1,000 images for the search, and 2,000 others for the page on probes."""
-    dataset = classlens.open_dataset(data, split="test")
-    order = np.random.default_rng(0).permutation(len(dataset))
-    return dataset.subset(np.sort(order[:1000])), dataset.subset(np.sort(order[1000:3000]))
+def drawn(dataset: classlens.Dataset, number: int) -> classlens.Dataset:
+    """Images drawn without regard to their class; fewer are a part of more."""
+    return dataset.subset(np.sort(np.random.default_rng(0).permutation(len(dataset))[:number]))
 
 
 def search(data: str, work: Path) -> None:
@@ -151,7 +149,7 @@ def search(data: str, work: Path) -> None:
     labels = register_candidates()
     scores = classlens.evaluate(
         "builtin:cifar10",
-        halves(data)[0],
+        drawn(classlens.open_dataset(data, split="test"), 1000),
         work / "search",
         methods=list(labels),
         metrics=["removal"],
@@ -185,11 +183,13 @@ PARTS = (
 )
 
 
+def removal_photos(dataset: classlens.Dataset, model: str) -> classlens.Dataset:
+    return drawn(dataset, PARTS[0].photos[model])
+
+
 def report(photos: str, work: Path, models: Sequence[str] = (SMALL, LARGE)) -> None:
-    """Photos are drawn without regard to their class, those of a costlier part first among those of a cheaper one."""
     dataset = open_photos(Path(photos))
-    order = np.random.default_rng(0).permutation(len(dataset))
-    masked = [number for number, name in enumerate(dataset.names) if has_mask(Path(photos), name)]
+    masked = dataset.subset(np.flatnonzero([has_mask(Path(photos), name) for name in dataset.names]))
     out = HERE / "evaluate"
     out.mkdir(exist_ok=True)
     for model in models:
@@ -197,7 +197,7 @@ def report(photos: str, work: Path, models: Sequence[str] = (SMALL, LARGE)) -> N
         results = [
             classlens.evaluate(
                 model,
-                dataset.subset(np.sort(order[: part.photos[model]]) if part.photos[model] else np.array(masked)),
+                drawn(dataset, part.photos[model]) if part.photos[model] else masked,
                 work / stem / part.name,
                 metrics=part.metrics,
                 steps=7,

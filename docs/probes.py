@@ -1,8 +1,9 @@
-"""Numbers of the page on probes: ``python docs/probes.py cifar10:FOLDER [WORK]``.
+"""Numbers of the page on probes: ``python docs/probes.py PHOTOS [WORK]``.
 
-Trains tuned lenses on 5,000 training images without their labels, probes on the same images with their labels, and
-measures both on the 2,000 test images of the page on faithfulness. Figures and summaries go to ``docs/probes``.
-``WORK`` keeps lenses, probes and stores, so that a stopped run continues.
+Trains tuned lenses on 1,300 training photos without their labels, probes on the same photos with their labels, and
+measures both on 500 test photos, those of the page on faithfulness. Figures and summaries go to ``docs/probes``.
+``PHOTOS`` is the folder that ``docs/example.py`` takes; ``WORK`` keeps lenses, probes and stores, so that a stopped run
+continues.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from faithfulness import copy_figures, halves, print_progress
+from example import open_photos
+from faithfulness import copy_figures, print_progress, removal_photos
 
 import classlens
 from classlens.render.folders.analysis import write_analysis
 from classlens.render.folders.evaluation import write_evaluation
 from classlens.render.folders.figures import figures
 
-MODEL = "builtin:cifar10"
+MODEL = "builtin:photos"
 OUT = Path(__file__).resolve().parent / "probes"
 METHODS = ("class_gradient", "class_rank", "random")
 DECODERS = ("tuned_lens", "probe", "probe_pooled")
@@ -40,7 +42,7 @@ def train_lenses(train: classlens.Dataset, work: Path) -> None:
             work / f"{name}.safetensors",
             tokens=tokens,
             control=control,
-            batch_size=64,
+            batch_size=32,
             workers=0,
             report=print_progress,
         )
@@ -65,7 +67,7 @@ def train_probes(train: classlens.Dataset, test: classlens.Dataset, work: Path) 
             work / "probes",
             kind=kind,
             tuned_lens=work / "all.safetensors",
-            batch_size=64,
+            batch_size=32,
             workers=0,
             report=print_progress,
         )
@@ -77,14 +79,14 @@ def train_few(train: classlens.Dataset, test: classlens.Dataset, work: Path) -> 
     """Probes of ten images per class, as many as in the paper."""
     indices = np.concatenate([np.flatnonzero(train.labels == label)[:10] for label in np.unique(train.labels)])
     ten = train.subset(np.sort(indices))
-    result = classlens.probe(MODEL, ten, test, work / "few", batch_size=64, workers=0, report=print_progress)
+    result = classlens.probe(MODEL, ten, test, work / "few", batch_size=32, workers=0, report=print_progress)
     table = classlens.analyze(result.run.store, experiments=["decoders"]).tables["decoders"]
     rows = table.query("condition == 'probe' and site == 'resid_post' and measure == 'share_on_top'")
     print("ten images per class, share with the class on top, residual stream")
     print(rows.pivot(index="block", columns="tokens", values="value").round(3).to_string())
 
 
-def report(data: str, test: classlens.Dataset, store: Path, work: Path) -> None:
+def report(photos: Path, test: classlens.Dataset, store: Path, work: Path) -> None:
     """Figures and summaries: decoders by block, and token removal by each of them."""
     OUT.mkdir(exist_ok=True)
     analysis = classlens.analyze(store, experiments=["decoders"])
@@ -96,34 +98,35 @@ def report(data: str, test: classlens.Dataset, store: Path, work: Path) -> None:
         work / "evaluation",
         methods=[*METHODS, *(f"stored_rank:condition={name}" for name in DECODERS)],
         metrics=["removal"],
-        steps=13,
+        steps=7,
+        permutations=3,
         ranks=store,
-        batch_size=64,
+        batch_size=32,
         workers=0,
         report=print_progress,
     )
     write_evaluation(evaluation, work / "evaluation" / "results", version=classlens.__version__)
     for name, folder in (("decoders", "analysis"), ("removal", "evaluation/results")):
         text = (work / folder / "summary.md").read_text(encoding="utf-8")
-        (OUT / f"{name}.md").write_text(text.replace(data, "cifar10:FOLDER"), encoding="utf-8")
+        (OUT / f"{name}.md").write_text(text.replace(str(photos), "PHOTOS"), encoding="utf-8")
     copy_figures(work / "analysis" / "figures", OUT)
     copy_figures(work / "evaluation" / "results", OUT)
 
 
-def main(data: str, work: Path) -> None:
-    train = classlens.open_dataset(data, split="train", per_class=500, seed=0)
-    test = halves(data)[1]
+def main(photos: Path, work: Path) -> None:
+    train = classlens.open_dataset(f"folder:{photos / 'train'}", per_class=100, seed=0)
+    test = removal_photos(open_photos(photos), MODEL)
     train_lenses(train, work)
     store = train_probes(train, test, work)
     train_few(train, test, work)
-    report(data, test, store, work)
+    report(photos, test, store, work)
 
 
 if __name__ == "__main__":
     if len(sys.argv) < 2:
-        raise SystemExit("give the data, such as cifar10:/data/cifar-10")
+        raise SystemExit("give the folder of the photos")
     if len(sys.argv) > 2:
-        main(sys.argv[1], Path(sys.argv[2]))
+        main(Path(sys.argv[1]), Path(sys.argv[2]))
     else:
         with tempfile.TemporaryDirectory() as folder:
-            main(sys.argv[1], Path(folder))
+            main(Path(sys.argv[1]), Path(folder))
