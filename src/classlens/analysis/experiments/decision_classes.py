@@ -15,7 +15,7 @@ from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
 from classlens.tasks.tokens.conditions.registry import CLEAN
 
-KEYS = ("condition", "class_name")
+KEYS = ("condition", "category", "class_name")
 OTHER = "all other classes"
 _SHOWN = 8
 """Classes that have rows of their own."""
@@ -39,10 +39,13 @@ def compute(store: MeasuredStore, reduction: Reduction, statistics: Statistics) 
         shown = [category for category in np.argsort(-counts, kind="stable")[:_SHOWN] if counts[category]]
         rest = known & ~np.isin(top1, shown)
         for category in shown:
-            shares[condition, names[category]] = np.where(known, top1 == category, np.nan)
+            shares[condition, str(category)] = np.where(known, top1 == category, np.nan)
         if rest.any():
-            shares[condition, OTHER] = np.where(known, rest, np.nan)
-    return averages(KEYS, shares, statistics, blocks=range(store.blocks))
+            shares[condition, "-1"] = np.where(known, rest, np.nan)
+    table = averages(KEYS[:2], shares, statistics, blocks=range(store.blocks))
+    table["category"] = table["category"].astype(np.int64)
+    table.insert(2, "class_name", [OTHER if category < 0 else names[category] for category in table["category"]])
+    return table
 
 
 EXPERIMENT = Experiment(

@@ -88,7 +88,9 @@ def _ribbons(chart: Ribbons, table: pd.DataFrame, labels: Labels) -> Figure:
     figure, panels = _panels(chart, table, labels, width=3.9, height=3.0)
     colors = _colors(table[chart.color], labels)
     for panel in panels:
-        grid = panel.table.pivot_table(index=chart.x, columns=chart.color, values="value", sort=False).sort_index()
+        # Classes of one name make one ribbon.
+        grid = panel.table.pivot_table(index=chart.x, columns=chart.color, values="value", aggfunc="sum", sort=False)
+        grid = grid.sort_index()
         shown = [name for name in colors if name in grid]
         panel.axes.stackplot(
             grid.index,
@@ -97,7 +99,7 @@ def _ribbons(chart: Ribbons, table: pd.DataFrame, labels: Labels) -> Figure:
             edgecolor="white",
             linewidth=0.6,
         )
-        panel.axes.set_xlim(grid.index.min(), grid.index.max())
+        panel.axes.margins(x=0)
         panel.axes.set_ylim(0, 1)
         panel.axes.set_xlabel("block", fontsize=9)
         panel.axes.set_xticks(grid.index[:: -(-len(grid) // 8)])
