@@ -73,6 +73,18 @@ def test_scores_of_the_output_by_hand() -> None:
     np.testing.assert_allclose(doubt["entropy"], measured.trajectories.entropy[:, -1])
 
 
+def test_sure_predictions_do_not_tie() -> None:
+    """In float32 the probabilities of both are 1 exactly."""
+    logits = np.array([[[40.0, 10, 9]], [[40.0, 12, 9]]], dtype=np.float32)
+    top = np.broadcast_to(np.arange(3), logits.shape)
+    logsumexp = np.float32(40) + np.zeros((2, 1), dtype=np.float32)
+    sure = Trajectories(top, logits, logits, logsumexp, np.zeros_like(logsumexp))
+    doubt = DOUBT_METHODS["max_softmax"].features(sure)
+    others = np.exp(logits[:, 0, 1:].astype(np.float64) - 40).sum(axis=1)
+    np.testing.assert_allclose(doubt, others / (1 + others), rtol=1e-12)
+    assert doubt[0] < doubt[1]
+
+
 def test_regression_is_that_of_scikit_learn_on_the_training_images() -> None:
     train, test = drawn(120, 5), drawn(60, 6)
     doubt = _doubt(train, test)

@@ -47,6 +47,15 @@ class DoubtMethod:
     """``images``: the doubt itself; or ``images, features`` from which a logistic regression predicts wrong ones."""
 
 
+def one_minus_largest(trajectories: Trajectories) -> Float[ndarray, " images"]:
+    """One minus the largest probability of the output, as odds of the others: sure images do not tie at 0."""
+    logits = trajectories.top_logit[:, -1].astype(np.float64)
+    others = np.expm1(trajectories.logsumexp[:, -1] - logits[:, 0])
+    # Near 0 the log-sum-exp is rounding, and the next classes on top are all that counts.
+    others = np.maximum(others, np.exp(logits[:, 1:] - logits[:, :1]).sum(axis=1))
+    return np.asarray(others / (1 + others))
+
+
 def trajectory_features(trajectories: Trajectories) -> Float[ndarray, "images features"]:
     """Features by depth, and of the whole trajectory; their number does not grow with that of the classes.
 
@@ -77,7 +86,7 @@ DOUBT_METHODS: Registry[DoubtMethod] = Registry(
         "max_softmax": DoubtMethod(
             label="largest softmax",
             about="one minus the largest probability of the output",
-            features=lambda trajectories: 1 - trajectories.largest_probability[:, -1],
+            features=one_minus_largest,
         ),
         "margin": DoubtMethod(
             label="margin",
