@@ -94,7 +94,10 @@ def _write(record: dict[str, Any], pictures: list[Image], out: Path) -> None:
     from classlens.render.html.report import write_report
 
     with replacing(out, INSPECTION) as folder:
-        (folder / "inspect.json").write_text(json.dumps(record, allow_nan=False), encoding="utf-8")
+        # Weights of every head are packed for the page; programs take them from `trace.attention`.
+        images = [{key: value for key, value in image.items() if key != "attention"} for image in record["images"]]
+        text = json.dumps({**record, "images": images}, allow_nan=False)
+        (folder / "inspect.json").write_text(text, encoding="utf-8")
         save_figures(record, pictures, folder)
         write_report(record, pictures, folder / "report.html")
 

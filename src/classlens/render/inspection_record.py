@@ -16,6 +16,7 @@ from classlens.lens.lens import Lens
 from classlens.lens.target import Class, Target, class_indices, is_predicted
 from classlens.lens.trace import Trace
 from classlens.models.view import ModelView, Site, Tokens
+from classlens.render.attention_record import attention_records
 from classlens.render.class_record import class_records, rounded, shown_methods
 from classlens.render.trajectory_record import trajectory_records
 
@@ -117,6 +118,7 @@ def _images(trace: Trace, target: Target, against: Class | None, top: int) -> It
     candidates = _candidates(trace, target, against)
     records = class_records(trace, candidates, sites)
     trajectories = trajectory_records(trace, top)
+    attention = list(attention_records(trace))
     for number in range(len(trace)):
         image, *others = records[number]
         distinct = {record["target"]["index"]: record for record in reversed(others)}
@@ -133,6 +135,7 @@ def _images(trace: Trace, target: Target, against: Class | None, top: int) -> It
             "against": None if rival is None else {"index": rival, "name": trace.classes.names[rival]},
             "predictions": predictions[number],
             "trajectory": trajectories and trajectories[number],
+            "attention": attention[number],
             "others": list(distinct.values())[::-1],
         }
 

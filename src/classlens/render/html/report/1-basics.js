@@ -140,6 +140,8 @@ const state = {
   mapHead: null,
   ownScale: false,
   detailBlock: null,
+  headBlock: model.blocks - 1,
+  headNumber: 0,
 };
 const parts = [];
 const onChange = (keys, draw) => parts.push({ keys: new Set(keys), draw });

@@ -141,6 +141,7 @@ setUpTokens();
 setUpEvolution();
 setUpTrajectory();
 setUpExplanation();
+setUpHeads();
 setUpAttribution();
 drawEverything();
 chooseLinkedImage();

@@ -29,6 +29,7 @@ _COLORS: Mapping[str, str] = {
 }
 """Colors of the figures that the style sheet uses too."""
 _PART_DIGITS = 6
+_HEAD_DIGITS = 3
 _INT16 = 32767
 
 
@@ -112,7 +113,12 @@ def _compact(image: Mapping[str, Any]) -> dict[str, Any]:
     ]
     kept = {key: image[key] for key in ("target", "against", "predictions")}
     trajectory = image["trajectory"] and _rounded(image["trajectory"], _PART_DIGITS)
-    return {**kept, "name": image["label"], "trajectory": trajectory, "classes": classes}
+    attention = image["attention"] and {
+        **image["attention"],
+        **_rounded({key: image["attention"][key] for key in ("largest", "entropy", "distance")}, _HEAD_DIGITS),
+    }
+    shown = {"name": image["label"], "trajectory": trajectory, "attention": attention}
+    return {**kept, **shown, "classes": classes}
 
 
 def _packed(values: Any, axes: int = 1) -> Any:
