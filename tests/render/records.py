@@ -119,6 +119,7 @@ def _image(sizes: Sizes, name: str, random: np.random.Generator) -> Record:
         "against": rival,
         "predictions": _predictions(sizes, logits),
         "trajectory": _trajectory(depths) if sizes.problem_type == "single_label_classification" else None,
+        "attention": None,
         "others": others,
     }
 

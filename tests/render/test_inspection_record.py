@@ -49,7 +49,7 @@ def assert_form(record: dict[str, Any]) -> None:
 
 def _assert_image(image: dict[str, Any], model: dict[str, Any], top_k: int, tokens: int) -> None:
     wanted = {"target", "tokens", "blocks", "margin", "explanations", "attribution", "largest"}
-    assert set(image) == wanted | {"name", "label", "against", "predictions", "trajectory", "others"}
+    assert set(image) == wanted | {"name", "label", "against", "predictions", "trajectory", "attention", "others"}
     assert all(set(one) == wanted and set(one["target"]) == {"index", "name"} for one in image["others"])
     assert all(set(facts) == {"rank"} for one in image["others"] for facts in one["tokens"].values())
     shown = [one["target"]["index"] for one in (image, *image["others"])]

@@ -4,39 +4,48 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from classlens.forward.recorder import pooled_queries
 from classlens.lens.trace import Trace
+from classlens.models.view import Tokens
 
-_LEVELS = 31
+_LEVELS = 15
 """Levels of a weight on the page: the root of its share of the largest weight of its query."""
 _WEIGHTS = 6_000_000
-"""Weights of an image from which on only queries that the head pools are kept; about 3 MB of a page."""
+"""Largest number of weights of an image; about 3 MB of a page."""
 
 
-def attention_records(trace: Trace) -> Iterator[dict[str, Any]]:
-    """One record for each image: weights of every head and query, or of the pooled queries of a large model."""
+def attention_records(trace: Trace) -> list[dict[str, Any] | None]:
+    """One record for each image: weights of every head and query, or where these are too many, of the pooled queries.
+
+    None where the pooled ones are too many as well.
+    """
     tokens, view = trace.recording.tokens, trace.recording.view
-    heads = sum(block.heads for block in view.blocks)
-    queries = "all" if heads * tokens.count**2 <= _WEIGHTS else "pooled"
-    for image in range(len(trace)):
-        weights = trace.part(image).attention(queries=queries)
-        values = weights.values[0].astype(np.float64)
-        chosen = weights["query"].values
-        yield {
-            "queries": chosen.tolist(),
-            "shape": list(values.shape),
-            "levels": _LEVELS,
-            "largest": values.max(axis=-1).tolist(),
-            "entropy": entropy(values).tolist(),
-            "distance": distance(values[..., tokens.image], chosen, tokens.grid, len(tokens.prefix)).tolist(),
-            "deflate": base64.b64encode(zlib.compress(_levels(values).tobytes(), 9)).decode("ascii"),
-        }
+    rows = {"all": tokens.count, "pooled": len(pooled_queries(view, tokens.count))}
+    most = _WEIGHTS // (sum(block.heads for block in view.blocks) * tokens.count)
+    queries = next((name for name, count in rows.items() if count <= most), None)
+    if queries is None:
+        return [None] * len(trace)
+    weights = trace.attention(queries=queries)
+    return [_record(image, weights["query"].values, tokens) for image in weights.values.astype(np.float64)]
+
+
+def _record(values: Float[ndarray, "block head query token"], queries: ndarray, tokens: Tokens) -> dict[str, Any]:
+    on_image = values[..., tokens.image]
+    return {
+        "queries": queries.tolist(),
+        "shape": list(values.shape),
+        "levels": _LEVELS,
+        "largest": values.max(axis=-1).tolist(),
+        "entropy": entropy(values).tolist(),
+        "distance": distance(on_image, queries, tokens.grid, len(tokens.prefix)).tolist(),
+        "deflate": base64.b64encode(zlib.compress(_levels(values).tobytes(), 9)).decode("ascii"),
+    }
 
 
 def entropy(weights: Float[ndarray, "*heads query token"]) -> Float[ndarray, "*heads query"]:
@@ -46,7 +55,7 @@ def entropy(weights: Float[ndarray, "*heads query token"]) -> Float[ndarray, "*h
         >>> entropy(np.array([[0.5, 0.5, 0.0]])).round(3).tolist()
         [0.693]
     """
-    return -(weights * np.log(weights, out=np.zeros_like(weights), where=weights > 0)).sum(axis=-1)
+    return np.asarray(-(weights * np.log(weights, out=np.zeros_like(weights), where=weights > 0)).sum(axis=-1))
 
 
 def distance(
@@ -65,10 +74,10 @@ def distance(
     apart = np.linalg.norm(places[on_image][:, None] - places[None], axis=-1)
     total = weights.sum(axis=-1)
     mean = np.divide((weights * apart).sum(axis=-1), total, out=np.zeros_like(total), where=total > 0)
-    return np.where(queries < prefix, -1.0, mean)
+    return np.asarray(np.where(queries < prefix, -1.0, mean))
 
 
 def _levels(weights: Float[ndarray, "*heads query token"]) -> ndarray:
     largest = weights.max(axis=-1, keepdims=True)
     share = np.divide(weights, largest, out=np.zeros_like(weights), where=largest > 0)
-    return np.round(_LEVELS * np.sqrt(share)).astype(np.uint8)
+    return np.asarray(np.round(_LEVELS * np.sqrt(share)).astype(np.uint8))

@@ -118,7 +118,7 @@ def _images(trace: Trace, target: Target, against: Class | None, top: int) -> It
     candidates = _candidates(trace, target, against)
     records = class_records(trace, candidates, sites)
     trajectories = trajectory_records(trace, top)
-    attention = list(attention_records(trace))
+    attention = attention_records(trace)
     for number in range(len(trace)):
         image, *others = records[number]
         distinct = {record["target"]["index"]: record for record in reversed(others)}
