@@ -33,7 +33,7 @@ def trace() -> Trace:
 
 def decoded(record: dict[str, Any]) -> np.ndarray:
     levels = np.frombuffer(zlib.decompress(base64.b64decode(record["deflate"])), np.uint8).reshape(record["shape"])
-    return np.array(record["largest"])[..., None] * (levels / record["levels"]) ** 2
+    return np.asarray(np.array(record["largest"])[..., None] * (levels / record["levels"]) ** 2)
 
 
 def test_weights_entropy_and_distance(trace: Trace) -> None:
