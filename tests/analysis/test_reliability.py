@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from classlens.analysis.doubt import DOUBT_METHODS, Trajectories, trajectory_features
+from classlens.analysis.doubt import DOUBT_METHODS, Decisions, trajectory_features
 from classlens.analysis.reliability import _doubt, _Measured, _scores, reliability
 from classlens.core.stats import Statistics
 from classlens.errors import ClasslensError
@@ -28,7 +28,7 @@ def drawn(images: int, seed: int, *, told_by: str | None = None) -> _Measured:
     wrong = rng.random(images) < 0.4
     top = np.argsort(-logits, axis=-1)[..., :5]
     probability = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
-    trajectories = Trajectories(
+    decisions = Decisions(
         top,
         np.take_along_axis(logits, top, axis=-1),
         np.take_along_axis(logits, np.broadcast_to(top[:, -1:], top.shape), axis=-1),
@@ -36,8 +36,8 @@ def drawn(images: int, seed: int, *, told_by: str | None = None) -> _Measured:
         -(probability * np.log(probability)).sum(axis=-1),
     )
     if told_by == "early entropy":
-        trajectories.entropy[:, 1] = wrong
-    return _Measured(trajectories, pd.DataFrame({"correct": 1.0 - wrong}))
+        decisions.entropy[:, 1] = wrong
+    return _Measured(decisions, pd.DataFrame({"correct": 1.0 - wrong}))
 
 
 def test_what_tells_nothing_is_chance() -> None:
@@ -63,14 +63,14 @@ def doubt_of(train: _Measured, test: _Measured) -> tuple[dict[str, np.ndarray], 
 
 def test_scores_of_the_output_by_hand() -> None:
     measured = drawn(50, 3)
-    logits, top = measured.trajectories.top_logit[:, -1], measured.trajectories.top[:, -1]
+    logits, top = measured.decisions.top_logit[:, -1], measured.decisions.top[:, -1]
     assert top.shape == (50, 5)
-    total = np.exp(measured.trajectories.logsumexp[:, -1])
+    total = np.exp(measured.decisions.logsumexp[:, -1])
     doubt = _doubt(drawn(80, 4), measured)
     np.testing.assert_allclose(doubt["max_softmax"], 1 - np.exp(logits[:, 0]) / total)
     np.testing.assert_allclose(doubt["margin"], logits[:, 1] - logits[:, 0])
     np.testing.assert_allclose(doubt["energy"], -np.log(total))
-    np.testing.assert_allclose(doubt["entropy"], measured.trajectories.entropy[:, -1])
+    np.testing.assert_allclose(doubt["entropy"], measured.decisions.entropy[:, -1])
 
 
 def test_sure_predictions_do_not_tie() -> None:
@@ -78,7 +78,7 @@ def test_sure_predictions_do_not_tie() -> None:
     logits = np.array([[[40.0, 10, 9]], [[40.0, 12, 9]]], dtype=np.float32)
     top = np.broadcast_to(np.arange(3), logits.shape)
     logsumexp = np.float32(40) + np.zeros((2, 1), dtype=np.float32)
-    sure = Trajectories(top, logits, logits, logsumexp, np.zeros_like(logsumexp))
+    sure = Decisions(top, logits, logits, logsumexp, np.zeros_like(logsumexp))
     doubt = DOUBT_METHODS["max_softmax"].features(sure)
     others = np.exp(logits[:, 0, 1:].astype(np.float64) - 40).sum(axis=1)
     np.testing.assert_allclose(doubt, others / (1 + others), rtol=1e-12)
@@ -89,9 +89,9 @@ def test_regression_is_that_of_scikit_learn_on_the_training_images() -> None:
     train, test = drawn(120, 5), drawn(60, 6)
     doubt = _doubt(train, test)
     for name, features in (("trajectory", trajectory_features), ("top_logits", lambda given: given.top_logit[:, -1])):
-        scaler = StandardScaler().fit(features(train.trajectories))
-        model = LogisticRegression(max_iter=10_000).fit(scaler.transform(features(train.trajectories)), train.wrong)
-        wanted = model.predict_proba(scaler.transform(features(test.trajectories)))[:, 1]
+        scaler = StandardScaler().fit(features(train.decisions))
+        model = LogisticRegression(max_iter=10_000).fit(scaler.transform(features(train.decisions)), train.wrong)
+        wanted = model.predict_proba(scaler.transform(features(test.decisions)))[:, 1]
         np.testing.assert_allclose(doubt[name], wanted, atol=1e-6)
 
 
@@ -119,7 +119,7 @@ def test_halves_do_not_leak(store: Path) -> None:
     assert result.train["images"] + result.test["images"] == 60
     assert len(result.images) == result.test["images"] == 30
     measured = result.scores.set_index(["method", "measure"])["value"]
-    assert trajectory_features(drawn(2, 0).trajectories).shape[1] > 25
+    assert trajectory_features(drawn(2, 0).decisions).shape[1] > 25
     assert measured["trajectory", "auroc"] < 0.9
     assert result.images["trajectory"].is_monotonic_decreasing
     again = reliability(store, statistics=Statistics(seed=1, resamples=5))

@@ -15,7 +15,7 @@ from classlens.core.trajectories import change_share, classes_on_top, commitment
 from classlens.registry import Registry
 
 
-class Trajectories(NamedTuple):
+class Decisions(NamedTuple):
     """What `measure` stores of the decisions of images; depth 0 is the embeddings, the last depth the model's output.
 
     Ranks and logits of the class of interest, which may be the label, are no part of it: no score of doubt sees them.
@@ -43,37 +43,37 @@ class DoubtMethod:
 
     label: str
     about: str
-    features: Callable[[Trajectories], Array]
+    features: Callable[[Decisions], Array]
     """``images``: the doubt itself; or ``images, features`` from which a logistic regression predicts wrong ones."""
 
 
-def one_minus_largest(trajectories: Trajectories) -> Float[ndarray, " images"]:
+def one_minus_largest(decisions: Decisions) -> Float[ndarray, " images"]:
     """One minus the largest probability of the output, as odds of the others: sure images do not tie at 0."""
-    logits = trajectories.top_logit[:, -1].astype(np.float64)
-    others = np.expm1(trajectories.logsumexp[:, -1] - logits[:, 0])
+    logits = decisions.top_logit[:, -1].astype(np.float64)
+    others = np.expm1(decisions.logsumexp[:, -1] - logits[:, 0])
     # Near 0 the log-sum-exp is rounding, and the next classes on top are all that counts.
     others = np.maximum(others, np.exp(logits[:, 1:] - logits[:, :1]).sum(axis=1))
     return np.asarray(others / (1 + others))
 
 
-def trajectory_features(trajectories: Trajectories) -> Float[ndarray, "images features"]:
+def trajectory_features(decisions: Decisions) -> Float[ndarray, "images features"]:
     """Features by depth, and of the whole trajectory; their number does not grow with that of the classes.
 
     By depth: entropy, largest probability, margin, and log probability of the final top class. Of the whole:
     commitment, share of changes of the top class, overlap of the top classes at consecutive depths, number of classes
     among them, and number, largest share and entropy of the top-1 classes.
     """
-    top, top1 = trajectories.top, trajectories.top[..., 0]
+    top, top1 = decisions.top, decisions.top[..., 0]
     by_depth = [
-        trajectories.entropy,
-        trajectories.largest_probability,
-        trajectories.margin,
-        trajectories.final_logit[..., 0] - trajectories.logsumexp,
+        decisions.entropy,
+        decisions.largest_probability,
+        decisions.margin,
+        decisions.final_logit[..., 0] - decisions.logsumexp,
     ]
     whole = [
         commitment(top1),
         change_share(top1),
-        top_overlap(top, trajectories.top_logit),
+        top_overlap(top, decisions.top_logit),
         classes_on_top(top),
         *spread(top1),
     ]
@@ -91,22 +91,22 @@ DOUBT_METHODS: Registry[DoubtMethod] = Registry(
         "margin": DoubtMethod(
             label="margin",
             about="second logit of the output minus the largest",
-            features=lambda trajectories: -trajectories.margin[:, -1],
+            features=lambda decisions: -decisions.margin[:, -1],
         ),
         "entropy": DoubtMethod(
             label="entropy",
             about="entropy of the output",
-            features=lambda trajectories: trajectories.entropy[:, -1],
+            features=lambda decisions: decisions.entropy[:, -1],
         ),
         "energy": DoubtMethod(
             label="energy",
             about="minus the log-sum-exp of the logits of the output",
-            features=lambda trajectories: -trajectories.logsumexp[:, -1],
+            features=lambda decisions: -decisions.logsumexp[:, -1],
         ),
         "top_logits": DoubtMethod(
             label="top logits",
             about="logistic regression on the largest logits of the output",
-            features=lambda trajectories: trajectories.top_logit[:, -1],
+            features=lambda decisions: decisions.top_logit[:, -1],
         ),
         "trajectory": DoubtMethod(
             label="trajectory",

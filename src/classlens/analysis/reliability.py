@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from classlens.analysis.doubt import DOUBT_METHODS, Trajectories
+from classlens.analysis.doubt import DOUBT_METHODS, Decisions
 from classlens.analysis.image_table import CONTENT, image_rows
 from classlens.analysis.measured_store import MeasuredStore, Requirement
 from classlens.core.arguments import AnyPath
@@ -48,11 +48,11 @@ class ReliabilityResult:
 class _Measured(NamedTuple):
     """The trajectories of a store's images, with a table of the images; ``correct`` is NaN without a label."""
 
-    trajectories: Trajectories
+    decisions: Decisions
     images: pd.DataFrame
 
     def part(self, chosen: Array) -> _Measured:
-        return _Measured(Trajectories(*(values[chosen] for values in self.trajectories)), self.images.iloc[chosen])
+        return _Measured(Decisions(*(values[chosen] for values in self.decisions)), self.images.iloc[chosen])
 
     @property
     def wrong(self) -> Bool[ndarray, " images"]:
@@ -128,15 +128,15 @@ def _read(store: MeasuredStore) -> _Measured:
     rows, parts = [], []
     for batch in store.batches():
         rows.append(image_rows(batch))
-        parts.append([batch.values(f"trajectory_{name}") for name in Trajectories._fields])
-    trajectories = Trajectories(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        parts.append([batch.values(f"trajectory_{name}") for name in Decisions._fields])
+    decisions = Decisions(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
     images = pd.concat(rows, ignore_index=True)
     if images["correct"].isna().all():
         raise ClasslensError(
             f"store {store.url!r} is of a model whose outputs are no classes, or of images without labels: no "
             "prediction is right or wrong; give a store of a classifier and labeled images"
         )
-    return _Measured(trajectories, images)
+    return _Measured(decisions, images)
 
 
 def _check_pair(
@@ -178,10 +178,10 @@ def _doubt(train: _Measured, test: _Measured) -> dict[str, Float[ndarray, " imag
 
     doubt = {}
     for name, method in DOUBT_METHODS.items():
-        features = method.features(test.trajectories)
+        features = method.features(test.decisions)
         if features.ndim == 2:
             regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=10_000))
-            regression.fit(method.features(train.trajectories), train.wrong)
+            regression.fit(method.features(train.decisions), train.wrong)
             features = regression.predict_proba(features)[:, 1]
         doubt[name] = np.asarray(features, dtype=np.float64)
     return doubt
