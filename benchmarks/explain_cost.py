@@ -5,8 +5,8 @@
 Prints JSON: for every method, the median ratio of `lens.trace(pixels)` with `trace.map(target, method=…)` to the bare
 pass, each set beside bare passes right before and after it, images a second of the same, and the peak memory above
 that of the bare pass (each method in a process of its own). ``every_class``: `trace.explain_every_class()`, the maps of
-all classes, with the pass; ``streamed``: `lens.explain(pixels, target)`, the class gradient without a trace. Weights
-are random, as cost does not depend on them.
+all classes, with the pass; ``streamed class_gradient`` and ``streamed log_odds``: `lens.explain(pixels, target)`
+without a trace. Weights are random, as cost does not depend on them.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def measured(name: str, method: str, batch: int, repeats: int) -> dict[str, Any]
             module(pixels)
 
     def run() -> None:
-        if method == "streamed":
-            lens.explain(pixels, 7, batch_size=batch, method="class_gradient")
+        if method.startswith("streamed "):
+            lens.explain(pixels, 7, batch_size=batch, method=method.removeprefix("streamed "))
             return
         trace = lens.trace(pixels, batch_size=batch)
         if method == "every_class":
@@ -85,13 +85,15 @@ def main() -> None:
     parser.add_argument("--model", default="vit_base_patch32_224")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--methods", help="names with commas between them; left out: all")
     parser.add_argument("--method", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.method:
         print(json.dumps(measured(args.model, args.method, args.batch_size, args.repeats)))
         return
     found = {}
-    for method in ("streamed", "trace", *METHODS, "every_class"):
+    names = ("streamed class_gradient", "streamed log_odds", "trace", *METHODS, "every_class")
+    for method in names if args.methods is None else args.methods.split(","):
         options = ["--model", args.model, "--batch-size", str(args.batch_size), "--repeats", str(args.repeats)]
         command = [sys.executable, __file__, *options, "--method", method]
         done = subprocess.run(command, check=True, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""What a trace, an explanation and the facts of all tokens cost, as ratios to the bare forward pass.
+"""What a trace costs, and what is computed from one, as ratios to the bare forward pass.
 
     python benchmarks/trace_cost.py --model vit_base_patch32_224 --batch-size 16 --repeats 15
 
@@ -57,6 +57,9 @@ def main() -> None:
         "facts": lambda: lens.facts(pixels, SITES, target, batch_size=len(pixels)),
         "facts_of_a_trace": lambda: lens.trace(pixels).facts(SITES, target),
         "attribution": lambda: lens.trace(pixels).attribution(target),
+        "attention_of_all_queries": lambda: lens.trace(pixels).attention(queries="all"),
+        "states": lambda: lens.trace(pixels).states(),
+        "norms": lambda: lens.trace(pixels).norms(),
     }
     bare()
     times: dict[str, list[float]] = {name: [] for name in ("bare", *tasks)}
