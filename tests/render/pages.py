@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def bars(page: Page, group: str) -> dict[str, float]:
     return {row.locator(".label").inner_text(): decimal(row.locator(".number").inner_text()) for row in rows}
 
 
-def assert_viridis(shown: dict[int, tuple[float, ...]], ranks: list[int], classes: int) -> None:
+def assert_viridis(shown: dict[int, tuple[float, ...]], ranks: Sequence[float], classes: int) -> None:
     assert len(shown) == len(ranks)
     for token, rank in enumerate(ranks):
         expected = [255 * part for part in colormaps["viridis"](1 - rank / classes)[:3]]

@@ -119,9 +119,15 @@ def _image(sizes: Sizes, name: str, random: np.random.Generator) -> Record:
         "against": rival,
         "predictions": _predictions(sizes, logits),
         "trajectory": _trajectory(depths) if sizes.problem_type == "single_label_classification" else None,
+        "norms": {site: _norms(values) for site, values in logits_at.items()},
         "attention": None,
         "others": others,
     }
+
+
+def _norms(values: list[Floats]) -> Record:
+    norm = np.linalg.norm(np.stack(values), axis=-1)
+    return {"norm": norm.tolist(), "outlier": (norm > np.quantile(norm, 0.98)).astype(int).tolist()}
 
 
 def _pooled(sizes: Sizes, tokens: Floats) -> Floats:

@@ -49,7 +49,16 @@ def assert_form(record: dict[str, Any]) -> None:
 
 def _assert_image(image: dict[str, Any], model: dict[str, Any], top_k: int, tokens: int) -> None:
     wanted = {"target", "tokens", "blocks", "margin", "explanations", "attribution", "largest"}
-    assert set(image) == wanted | {"name", "label", "against", "predictions", "trajectory", "attention", "others"}
+    assert set(image) == wanted | {
+        "name",
+        "label",
+        "against",
+        "predictions",
+        "norms",
+        "trajectory",
+        "attention",
+        "others",
+    }
     assert all(set(one) == wanted and set(one["target"]) == {"index", "name"} for one in image["others"])
     assert all(set(facts) == {"rank"} for one in image["others"] for facts in one["tokens"].values())
     shown = [one["target"]["index"] for one in (image, *image["others"])]
@@ -105,6 +114,13 @@ def assert_numbers(
     for site, states in all_states.items():
         if site != "resid_pre":
             _assert_tokens(image["tokens"][site], model, states, target)
+    for site, found in image["norms"].items():
+        lengths = torch.stack([state[0].norm(dim=-1) for state in all_states[site]])
+        np.testing.assert_allclose(found["norm"], lengths, atol=2e-5 * float(lengths.max()))
+        among = lengths[:, len(prefix) :]
+        median = among.median(dim=1, keepdim=True).values
+        assert np.shape(found["outlier"]) == lengths.shape
+        assert not (np.array(found["outlier"])[:, len(prefix) :] & (among <= median).numpy()).any()
     _assert_decisions(image, model, [*all_states["embed"], *all_states["resid_post"]], target)
     ranks = np.array(image["tokens"]["resid_post"]["rank"])
     on_image = slice(len(prefix), None)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor
 
 from classlens.lens.lens import Lens
@@ -17,7 +18,7 @@ from classlens.lens.target import Class, Target, class_indices, is_predicted
 from classlens.lens.trace import Trace
 from classlens.models.view import ModelView, Site, Tokens
 from classlens.render.attention_record import attention_records
-from classlens.render.class_record import class_records, rounded, shown_methods
+from classlens.render.class_record import class_records, rounded, shown_methods, significant
 from classlens.render.trajectory_record import trajectory_records
 
 Record = dict[str, Any]
@@ -119,6 +120,7 @@ def _images(trace: Trace, target: Target, against: Class | None, top: int) -> It
     records = class_records(trace, candidates, sites)
     trajectories = trajectory_records(trace, top)
     attention = attention_records(trace)
+    norms = {site: trace.norms(site) for site in sites}
     for number in range(len(trace)):
         image, *others = records[number]
         distinct = {record["target"]["index"]: record for record in reversed(others)}
@@ -134,10 +136,16 @@ def _images(trace: Trace, target: Target, against: Class | None, top: int) -> It
             "target": {**image["target"], "chosen": "predicted" if is_predicted(target) else "given"},
             "against": None if rival is None else {"index": rival, "name": trace.classes.names[rival]},
             "predictions": predictions[number],
+            "norms": {site: _norms(found.isel(image=number)) for site, found in norms.items()},
             "trajectory": trajectories and trajectories[number],
             "attention": attention[number],
             "others": list(distinct.values())[::-1],
         }
+
+
+def _norms(found: xr.Dataset) -> Record:
+    """Lengths of tokens by block, and 1 for outliers."""
+    return {"norm": significant(found["norm"].values), "outlier": found["outlier"].values.astype(int).tolist()}
 
 
 def _candidates(trace: Trace, target: Target, against: Class | None) -> Tensor:

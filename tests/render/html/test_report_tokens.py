@@ -52,6 +52,19 @@ def test_color_by_rank_at_every_block_and_site(sizes: Sizes, show: Open) -> None
     assert page.is_disabled("#block")
 
 
+def test_color_by_norm_marks_outliers(show: Open) -> None:
+    page, record = show(REGISTERS)
+    page.check("#coloring input[value=norm]")
+    for site, block in (("resid_post", 0), ("attn_out", 1), ("embed", 0)):
+        page.select_option("#site", site)
+        if site != "embed":
+            set_block(page, block)
+        norms, outlier = (np.array(record["images"][0]["norms"][site][name][block]) for name in ("norm", "outlier"))
+        assert_viridis(colors(page), (1 - norms / norms.max()).tolist(), 1)
+        assert marked(page) == set(np.flatnonzero(outlier))
+        assert f"image tokens: {outlier.sum()} token" in page.inner_text("#legend")
+
+
 @pytest.mark.parametrize("sizes", [SMALL, REGISTERS], ids=["small", "registers"])
 def test_every_token_lies_where_it_is_in_the_picture(sizes: Sizes, show: Open) -> None:
     page, _ = show(sizes)

@@ -22,6 +22,11 @@ const currentFacts = () => {
   const site = currentImage().tokens[state.site];
   return { values: valuesAt(site)[blockIndex()], top: site.top[blockIndex()] };
 };
+/** Lengths of the tokens at the current block and site, and which of them are outliers. */
+function currentNorms() {
+  const { norm, outlier } = currentImage().norms[state.site];
+  return { norms: norm[blockIndex()], isOutlier: (token) => outlier[blockIndex()][token] === 1 };
+}
 const rankWords = (rank) => `rank ${rank} of ${model.num_classes}`;
 /** Where a class stands at a token: its rank, or the logit of an output that has none. */
 const unit = model.problem_type === "regression" ? "output" : "logit";
@@ -103,9 +108,11 @@ function drawTokens(grid) {
   const palette = categoryColors();
   const largest = largestOf(values);
   const onTop = (token) => exclusive && values[token] === 0;
+  const { norms, isOutlier } = currentNorms();
   const colors = {
     identifiability: (token) => (exclusive ? viridis(identifiability(values[token])) : divergingCss(values[token], largest)),
     top1: (token) => palette.get(top[token][0]) ?? OTHER,
+    norm: (token) => viridis(norms[token] / (largestOf(norms) || 1)),
     none: () => null,
   }[state.coloring];
   const target = currentImage().target.name;
@@ -113,13 +120,14 @@ function drawTokens(grid) {
   grid.paint({
     colors,
     gray: state.coloring !== "none",
-    marked: (token) => state.coloring === "identifiability" && onTop(token),
+    marked: (token) => (state.coloring === "identifiability" && onTop(token)) || (state.coloring === "norm" && isOutlier(token)),
     labels: (token) => [`${tokenName(token)}: ${target} at ${standing(values[token])}`, ...topClass(token)].join(", "),
     tip: (token) => [
       tokenName(token),
       `${target}: ${standing(values[token])}${onTop(token) ? " (on top)" : ""}`,
       ...(exclusive ? [`identifiability ${fixed(identifiability(values[token]), rankDigits)}`] : []),
       ...topClass(token),
+      ...(state.coloring === "norm" ? [`norm ${significant(norms[token])}${isOutlier(token) ? " (outlier)" : ""}`] : []),
     ],
   });
   drawLegend(palette, top, largest);
@@ -137,6 +145,16 @@ function drawLegend(palette, top, largest) {
   const target = currentImage().target;
   if (state.coloring === "none") {
     legend.replaceChildren(make("p", {}, "The picture as the model sees it, with the borders of its tokens."));
+    return;
+  }
+  if (state.coloring === "norm") {
+    const { norms, isOutlier } = currentNorms();
+    const outliers = norms.filter((_, token) => isOutlier(token)).length;
+    legend.replaceChildren(
+      make("div", { class: "scale" },
+        make("span", {}, "0"), make("span", { class: "ramp viridis", "aria-hidden": "true" }), make("span", {}, significant(largestOf(norms)))),
+      make("p", {}, "Length of each token's vector. ", make("span", { class: "dot", "aria-hidden": "true" }),
+        ` marks outliers, above median + 5 MAD of the image tokens: ${counted(outliers, "token")} here.`));
     return;
   }
   if (state.coloring === "identifiability" && !exclusive) {

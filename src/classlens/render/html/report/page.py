@@ -117,7 +117,8 @@ def _compact(image: Mapping[str, Any]) -> dict[str, Any]:
         **image["attention"],
         **_rounded({key: image["attention"][key] for key in ("largest", "entropy", "distance")}, _HEAD_DIGITS),
     }
-    shown = {"name": image["label"], "trajectory": trajectory, "attention": attention}
+    norms = {site: {name: _packed(values) for name, values in facts.items()} for site, facts in image["norms"].items()}
+    shown = {"name": image["label"], "norms": norms, "trajectory": trajectory, "attention": attention}
     return {**kept, **shown, "classes": classes}
 
 
