@@ -18,11 +18,13 @@ from torch import nn
 import classlens
 from classlens.errors import ClasslensError
 from classlens.lens.memories import class_memories, memory_classes
+from tests.analysis.stores import StoreSpec, write_store
 
 Call = tuple[Callable[..., object], dict[str, Any]]
 
 # What classlens hands out; users do not make it.
 RESULTS = {"AnalyzeResult", "EvaluateResult", "MeasureResult", "Missing", "ProbeResult", "Progress", "TuneResult"}
+RESULTS |= {"ReliabilityResult"}
 # Words that stand for an argument in an error.
 ALSO = {
     "target": ["class"],
@@ -103,6 +105,8 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
     data = classlens.open_dataset(f"folder:{folder}/data")
     store = folder / "measured.zarr"
     classlens.measure(lens, data, store, sites="mlp_out")
+    labeled = folder / "labeled.zarr"
+    write_store(labeled, StoreSpec(images=40))
     states, last = torch.randn(2, 4), torch.randn(1, 65, 128)
     outs = iter(range(10**6))
     masks = {"masks": folder / "masks", "mask_values": "object=1"}
@@ -180,6 +184,8 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
         ),
         "ClassSpace.project": (small.project, {"tokens": states}),
         "ClassSpace.normalize": (small.normalize, {"tokens": states}),
+        "ClassSpace.head_input": (small.head_input, {"tokens": states[None]}),
+        "ClassSpace.classify": (small.classify, {"inputs": states}),
         "ClassSpace.pooled": (small.pooled, {"tokens": states[None]}),
         "ClassSpace.vjp": (small.vjp, {"tokens": states, "gradient": states[:, :3]}),
         "ClassSpace.frozen": (small.frozen, {"tokens": states[None], "target": torch.tensor([1])}),
@@ -242,6 +248,8 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
         "Point.written": (block.points["mlp_out"].written, {"passing": states, "new": states}),
         "Readout": (classlens.Readout, {"space": space, "pooled": slice(0, 1), "weight": 1.0, "counts_bias": True}),
         "Readout.logits": (readout.logits, {"last": last, "mask": None}),
+        "Readout.head_input": (readout.head_input, {"space": space, "states": last, "mask": None}),
+        "Readout.classify": (readout.classify, {"inputs": torch.randn(1, 128)}),
         "BlockView": (
             classlens.BlockView,
             {"points": block.points, "heads": 4, "attn": block.attn, "mlp": block.mlp},
@@ -265,7 +273,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
             },
         ),
         "figures": (classlens.figures, tables),
-        "reliability": (classlens.reliability, {"train": store, "test": None, "statistics": None}),
+        "reliability": (classlens.reliability, {"train": labeled, "test": None, "statistics": None}),
         "measure": (
             to_new(classlens.measure),
             {"model": lens, "data": data, "conditions": "clean", "sites": "mlp_out", "memories": False}

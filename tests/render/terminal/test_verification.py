@@ -70,6 +70,7 @@ def test_the_record_of_a_model_with_registers() -> None:
         "holds": True,
     }
     names = ["residual stream", "class space", "attention rows", "memories", "attribution", "no trace"]
+    names += ["fused attention"]
     assert sorted(law["name"] for law in laws) == sorted(names)
 
 
@@ -97,7 +98,7 @@ def test_a_model_that_is_read_right_ends_with_0() -> None:
     result = check("builtin:cifar10")
     assert result.exit_code == 0, result.output
     assert "65: cls, then a 8×8 grid for pixels 32×32" in result.stdout
-    assert result.stdout.count("✓") == 6
+    assert result.stdout.count("✓") == 7
 
 
 def test_json() -> None:
