@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from classlens.core.arguments import checked
 from classlens.core.steps import Norm, Pool, Projection, Step, compute_dtype
+from classlens.errors import ClasslensError
 
 ClassOrWeights = Int[Tensor, " image"] | Float[Tensor, "image classes"]
 """A class for each image, or a weight for each class, such as 1 and -1 for a difference of two logits."""
@@ -113,6 +114,11 @@ class ClassSpace:
 
     def classify(self, inputs: Float[Tensor, "*rows outer"]) -> Float[Tensor, "*rows classes"]:
         """Class logits from inputs of the head."""
+        width = self.weight.shape[1]
+        if inputs.shape[-1:] != (width,):
+            raise ClasslensError(
+                f"inputs of shape {tuple(inputs.shape)} do not fit the head: give {width} in the last dim"
+            )
         weight, bias = self._head(inputs.dtype)
         return F.linear(inputs, weight, bias)
 
