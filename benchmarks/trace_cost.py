@@ -1,4 +1,4 @@
-"""What a trace costs, and what is computed from one, as ratios to the bare forward pass.
+"""Cost of a trace, and of results that are computed from one, as ratios to the bare forward pass.
 
     python benchmarks/trace_cost.py --model vit_base_patch32_224 --batch-size 16 --repeats 15
 

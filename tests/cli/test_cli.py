@@ -110,7 +110,7 @@ def test_everything_is_in_the_folder(report: tuple[Path, Result]) -> None:
 
 def test_the_record_is_whole(report: tuple[Path, Result]) -> None:
     record = record_of(report[0])
-    assert_form(record)
+    assert_form(record, in_file=True)
     model = record["model"]
     assert {key: model[key] for key in ("name", "blocks", "heads", "num_classes", "pooling", "prefix", "grid")} == {
         "name": "builtin:cifar10",
@@ -258,7 +258,7 @@ def test_pictures_of_all_kinds(here: Path) -> None:
     result = run(*names)
     assert result.exit_code == 0, result.stderr
     record = record_of(here / "classlens-report")
-    assert_form(record)
+    assert_form(record, in_file=True)
     images = record["images"]
     assert [image["name"] for image in images] == names, "more than one batch, in order"
     for first in range(0, 8, 2):
@@ -574,7 +574,7 @@ def test_a_run_where_the_terminal_knows_ascii_alone(elsewhere: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert len(done.stderr.splitlines()) == 1, "how the model was loaded"
     assert done.stdout.splitlines()[-1] == b"Report: report/report.html".replace(b"/", os.sep.encode())
-    assert_form(record_of(elsewhere / "report"))
+    assert_form(record_of(elsewhere / "report"), in_file=True)
     assert len(os.listdir("report")) == 2 + len(FIGURES)
 
 

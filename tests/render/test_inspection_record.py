@@ -21,8 +21,11 @@ VARIANTS = ["cls_registers", "cls_post_norm", "cls_not_square", "avg", "avg_incl
 Array = NDArray[Any]
 
 
-def assert_form(record: dict[str, Any]) -> None:
-    """Every key of the record and no other, with the sizes that the model gives; all of it is JSON."""
+def assert_form(record: dict[str, Any], *, in_file: bool = False) -> None:
+    """Every key of the record and no other, with the sizes that the model gives; all of it is JSON.
+
+    The file has no attention, which is packed for the page alone.
+    """
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert list(record) == ["classlens", "model", "class_names", "sites", "top_k", "images"]
     assert record["classlens"] == classlens.__version__
@@ -39,6 +42,7 @@ def assert_form(record: dict[str, Any]) -> None:
     tokens = len(model["prefix"]) + rows * columns
     used: set[int] = set()
     for image in record["images"]:
+        assert ("attention" in image) != in_file
         _assert_image(image, model, record["top_k"], tokens)
         used |= {one["target"]["index"] for one in (image, *image["others"])}
         used |= {one["index"] for one in image["predictions"]}
@@ -49,7 +53,6 @@ def assert_form(record: dict[str, Any]) -> None:
 
 def _assert_image(image: dict[str, Any], model: dict[str, Any], top_k: int, tokens: int) -> None:
     wanted = {"target", "tokens", "blocks", "margin", "explanations", "attribution", "largest"}
-    # The page alone has it, packed.
     assert set(image) - {"attention"} == wanted | {
         "name",
         "label",

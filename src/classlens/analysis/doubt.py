@@ -16,7 +16,7 @@ from classlens.registry import Registry
 
 
 class Decisions(NamedTuple):
-    """What `measure` stores of the decisions of images; depth 0 is the embeddings, the last depth the model's output.
+    """Decisions of images as `measure` stores them; depth 0 is the embeddings, the last depth the model's output.
 
     Ranks and logits of the class of interest, which may be the label, are no part of it: no score of doubt sees them.
     """

@@ -18,8 +18,9 @@ from classlens.core.arguments import AnyPath
 from classlens.core.arrays import Array
 from classlens.core.error_detection import LOWER_IS_BETTER, MEASURES, detection, risk_coverage
 from classlens.core.path_arguments import checked_with_home
-from classlens.core.stats import Statistics, bootstrap, interval, resample
+from classlens.core.stats import Statistics, interval, resample
 from classlens.errors import ClasslensError, require_extra
+from classlens.tasks.tokens.schema import TRAJECTORY
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +129,7 @@ def _read(store: MeasuredStore) -> _Measured:
     rows, parts = [], []
     for batch in store.batches():
         rows.append(image_rows(batch))
-        parts.append([batch.values(f"trajectory_{name}") for name in Decisions._fields])
+        parts.append([batch.values(f"{TRAJECTORY}_{name}") for name in Decisions._fields])
     decisions = Decisions(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
     images = pd.concat(rows, ignore_index=True)
     if images["correct"].isna().all():
@@ -193,13 +194,13 @@ def _scores(
     better = ["lower" if measure in LOWER_IS_BETTER else "higher" for measure in MEASURES]
     sign = np.where(np.array(better) == "higher", 1, -1)
     measured = {name: detection(values, wrong) for name, values in doubt.items()}
-    estimates = {name: bootstrap(statistic, len(wrong), statistics) for name, statistic in measured.items()}
+    values = np.stack([statistic(np.ones((1, len(wrong))))[0] for statistic in measured.values()])
     draws = {name: resample(statistic, len(wrong), statistics) for name, statistic in measured.items()}
-    values = np.stack([value for value, _, _ in estimates.values()])
     best = [list(doubt)[row] for row in (sign * values).argmax(axis=0)]
+    against = np.stack([draws[other][:, column] for column, other in enumerate(best)], axis=1)
     rows = []
-    for name, (value, low, high) in estimates.items():
-        against = np.stack([draws[other][:, column] for column, other in enumerate(best)], axis=1)
+    for name, value in zip(doubt, values, strict=True):
+        low, high = interval(draws[name], statistics)
         difference_low, difference_high = interval(draws[name] - against, statistics)
         table = pd.DataFrame({"method": name, "measure": MEASURES, "value": value, "low": low, "high": high})
         rows.append(

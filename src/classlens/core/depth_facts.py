@@ -1,4 +1,4 @@
-"""What is kept of the class logits at each depth: the top classes, the class of interest, and how sure the model is."""
+"""Class logits at each depth, reduced to the top classes, the class of interest, and how sure the model is."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class _Keeper:
                 self._keep(start, passed, block, tensor)
 
     def _with_rows(self, block: int, passing: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What passed in a block, with the weights of the kept queries in the place of what they are computed from."""
+        """Tensors that passed in a block; weights of the kept queries stand for those they are computed from."""
         if self.queries is None:
             return passing
         queries = self.queries.to(self._view.device)

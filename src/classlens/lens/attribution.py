@@ -13,7 +13,7 @@ from classlens.lens.coords import Coordinates, array
 
 
 def attribution_dataset(recording: Recording, index: Int[Tensor, " image"], coords: Coordinates) -> xr.Dataset:
-    """What each part of the model adds to the logit of each image's class ``index``; see ``Trace.attribution``."""
+    """Contribution of each part of the model to the logit of an image's class ``index``; see ``Trace.attribution``."""
     parts = attribute(recording, index.to(recording.view.device))
     coords = coords | {"head": np.arange(parts.attention.shape[2])}
     values = {

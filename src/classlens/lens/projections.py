@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from classlens.core.depth_facts import top_classes
 from classlens.core.steps import compute_dtype
 from classlens.explain.class_logits import check_finite, token_logits
 from classlens.forward.recording import Recording
@@ -28,9 +29,9 @@ def recorded_top(
     index = torch.empty(*_shape(recording, site), k, dtype=torch.int64)
     logit = torch.empty(index.shape, dtype=_dtype(recording))
     for images, block, tokens, logits in token_logits(recording, site):
-        best = logits.topk(k, dim=-1)
-        index[images, block, tokens] = best.indices.cpu()
-        logit[images, block, tokens] = best.values.cpu().to(logit)
+        best = top_classes(logits, k)
+        index[images, block, tokens] = best.cpu()
+        logit[images, block, tokens] = logits.gather(-1, best).cpu().to(logit)
     check_finite(logit)
     return index, logit
 

@@ -24,7 +24,7 @@ from classlens.models.view import Site
 @isolated_methods
 @checked
 class RawTrace:
-    """What a pass computed, before the class embedding reads it; ``Trace`` adds that."""
+    """Tensors of a recorded pass as they are; ``Trace`` adds their projection on the class embedding."""
 
     recording: Recording
     names: list[str]

@@ -222,7 +222,7 @@ class Trace(RawTrace):
     def trajectory(
         self, target: Target = "predicted", k: AtLeast1 = 5, *, decoder: TunedLens | None = None
     ) -> xr.Dataset:
-        """What the model would decide after each block, from the tokens that its head reads.
+        """The decision of the model after each block, from the tokens that its head reads.
 
         Args:
             target: class of interest, see ``Trace``.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from classlens.core.depth_facts import DepthFacts, depth_facts
@@ -53,15 +53,22 @@ def depth_coords(blocks: int) -> Coordinates:
 
 
 def _facts(recording: Recording, target: Int[Tensor, " image"], k: int, decoder: TunedLens | None) -> DepthFacts:
+    parts = [
+        depth_facts(logits, target[images].to(logits.device), k) for images, logits in depth_logits(recording, decoder)
+    ]
+    return DepthFacts(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+def depth_logits(
+    recording: Recording, decoder: TunedLens | None = None
+) -> Iterator[tuple[slice, Float[Tensor, "image depth category"]]]:
+    """``(images, logits)`` at every depth, one group of images after another."""
     view = recording.view
     if decoder is not None:
         view = replace(view, tuned_lens=decoder.projections(view))
-    parts = []
     for images in logit_groups(recording):
         depths = DepthLogits(view)
         kept = None if recording.kept is None else recording.kept[images]
         for block, states in recording.walk("resid_pre", images):
             depths.add(block, states, kept)
-        logits = depths.stack(recording.logits[images])
-        parts.append(depth_facts(logits, target[images].to(logits.device), k))
-    return DepthFacts(*(torch.cat(values) for values in zip(*parts, strict=True)))
+        yield images, depths.stack(recording.logits[images])

@@ -20,7 +20,6 @@ from classlens.forward.recording import Recording
 from classlens.lens.facts import site_blocks
 from classlens.lens.trace import Trace
 from classlens.models.view import ModelView, Site
-from classlens.render.trajectory_record import class_margins
 
 Record = dict[str, Any]
 
@@ -32,7 +31,6 @@ def class_records(trace: Trace, candidates: Int[Tensor, "image place"], sites: t
     value = "rank" if recording.view.exclusive else "logit"
     standing = {site: _standing(recording, candidates, site) for site in sites}
     attributions, maps = _attributed(trace, classes)
-    margins = class_margins(trace, classes)
     records: list[list[Record]] = []
     for number in range(len(trace)):
         records.append([])
@@ -46,7 +44,6 @@ def class_records(trace: Trace, candidates: Int[Tensor, "image place"], sites: t
                     "target": {"index": index, "name": trace.classes.names[index]},
                     "tokens": {site: {value: _plain(values[site])} for site in sites},
                     "blocks": _evolution(values["resid_post"], recording.tokens.kinds),
-                    "margin": margins and margins[place][number],
                     "explanations": explanations,
                     "attribution": parts,
                     "largest": parts and _largest(parts),

@@ -19,7 +19,7 @@ from classlens.lens.trace import Trace
 from classlens.models.view import ModelView, Site, Tokens
 from classlens.render.attention_record import attention_records
 from classlens.render.class_record import class_records, rounded, shown_methods, significant
-from classlens.render.trajectory_record import trajectory_records
+from classlens.render.trajectory_record import decisions
 
 Record = dict[str, Any]
 SITES: tuple[Site, ...] = ("embed", "attn_out", "resid_mid", "mlp_out", "resid_post")
@@ -118,7 +118,10 @@ def _images(trace: Trace, target: Target, against: Class | None, top: int) -> It
     predictions = _predictions(trace, top)
     candidates = _candidates(trace, target, against)
     records = class_records(trace, candidates, sites)
-    trajectories = trajectory_records(trace, top)
+    decided = decisions(trace, candidates, top)
+    for records_of_image, decision in zip(records, decided, strict=True):
+        for place, record in enumerate(records_of_image):
+            record["margin"] = decision.margins and decision.margins[place]
     attention = attention_records(trace)
     norms = {site: trace.norms(site) for site in sites}
     for number in range(len(trace)):
@@ -137,7 +140,7 @@ def _images(trace: Trace, target: Target, against: Class | None, top: int) -> It
             "against": None if rival is None else {"index": rival, "name": trace.classes.names[rival]},
             "predictions": predictions[number],
             "norms": {site: _norms(found.isel(image=number)) for site, found in norms.items()},
-            "trajectory": trajectories and trajectories[number],
+            "trajectory": decided[number].trajectory,
             "attention": attention[number],
             "others": list(distinct.values())[::-1],
         }

@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
+from classlens.core.depth_facts import depth_facts
+from classlens.core.trajectories import margin
+from classlens.forward.isolation import isolated
 from classlens.lens.trace import Trace
+from classlens.lens.trajectory import depth_logits
 
 
-def trajectory_records(trace: Trace, k: int) -> list[dict[str, Any]] | None:
-    """Top classes and their probabilities ``[depth][place]`` of each image; None where outputs are no classes.
+class Decision(NamedTuple):
+    """The decision of an image at each depth: 0 is the embeddings, the last the model's output.
 
-    Depth 0 is the embeddings, the last depth the model's output.
+    ``trajectory``: top classes and their probabilities ``[depth][place]``. ``margins``: ``[class][depth]`` of each
+    class of interest. None where outputs are no classes.
     """
-    if not trace.recording.view.exclusive:
-        return None
-    trajectory = trace.trajectory("predicted", k=k)
-    probability = np.exp(trajectory["top_logit"].values - trajectory["logsumexp"].values[..., None])
-    return [
-        {"top": top.tolist(), "probability": share.tolist()}
-        for top, share in zip(trajectory["top"].values, probability, strict=True)
-    ]
+
+    trajectory: dict[str, Any] | None
+    margins: list[list[float]] | None
 
 
-def class_margins(trace: Trace, classes: Sequence[Int[Tensor, " image"]]) -> list[list[list[float]]] | None:
-    """Margins ``[class][image][depth]`` of each class of interest; None where outputs are no classes."""
+@isolated
+def decisions(trace: Trace, candidates: Int[Tensor, "image place"], k: int) -> list[Decision]:
+    """The decision of each image, for its candidate classes; one projection for all of them."""
     if not trace.recording.view.exclusive:
-        return None
-    return [trace.trajectory(target, k=2)["margin"].values.tolist() for target in classes]
+        return [Decision(None, None)] * len(trace)
+    return list(_decisions(trace, candidates, k))
+
+
+def _decisions(trace: Trace, candidates: Int[Tensor, "image place"], k: int) -> Iterator[Decision]:
+    for images, logits in depth_logits(trace.recording):
+        classes = candidates[images].to(logits.device).unbind(dim=1)
+        facts = [depth_facts(logits, target, max(k, 2)) for target in classes]
+        top, top_logit = facts[0].top.cpu().numpy(), facts[0].top_logit.cpu().numpy()
+        probability = np.exp(top_logit - facts[0].logsumexp.cpu().numpy()[..., None])
+        margins = np.stack(
+            [
+                margin(top, top_logit, target.cpu().numpy(), of_class.logit.cpu().numpy())
+                for target, of_class in zip(classes, facts, strict=True)
+            ],
+            axis=1,
+        )
+        for places, shares, of_image in zip(top[..., :k], probability[..., :k], margins, strict=True):
+            yield Decision({"top": places.tolist(), "probability": shares.tolist()}, of_image.tolist())

@@ -1,4 +1,4 @@
-"""What the model would decide after each block: when it commits, and how sure it is."""
+"""The decision of a model after each block: when it commits, and how sure it is."""
 
 from __future__ import annotations
 
