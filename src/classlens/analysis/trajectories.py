@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from classlens import palette
-from classlens.analysis.experiment import Key, averages, model_and_twin
+from classlens.analysis.experiment import TWIN, Key, Reduction, averages, model_and_twin
 from classlens.analysis.labels import Label
-from classlens.analysis.measured_store import MeasuredStore, StoredBatch
+from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
 from classlens.core.trajectories import margin
@@ -23,6 +23,8 @@ OUTCOME_LABELS: Mapping[str, Label] = {
     "correct": Label("right predictions", palette.BLUE),
     "wrong": Label("wrong predictions", palette.VERMILLION),
 }
+KEYS = ("condition", "outcome", "measure")
+NEEDS = (Requirement(trajectory=True), TWIN, Requirement(labels=True, optional=True))
 CORRECT = "correct"
 """The value that tells right from wrong predictions, in the reduction of an experiment."""
 
@@ -73,6 +75,25 @@ class Trajectories:
         return np.where(self.known[:, None], values, np.nan)
 
 
+Measures = Callable[[Trajectories, int], Mapping[str, Array]]
+"""From trajectories and the number of classes to measures of images by name, ``[image]`` or ``[image, block]``."""
+
+
+def update_of(measures: Measures) -> Callable[[StoredBatch], Reduction]:
+    """The update of an experiment: measures of each image, by condition, and whether it is predicted right."""
+
+    def update(batch: StoredBatch) -> Reduction:
+        values: dict[Key, Array] = {}
+        for condition in decoded_conditions(batch.store):
+            found = Trajectories.of(batch, condition)
+            of_images = measures(found, batch.store.num_classes)
+            values |= {(condition, name): found.of_known(numbers) for name, numbers in of_images.items()}
+            values[condition, CORRECT] = correct(batch, condition)
+        return Reduction(values)
+
+    return update
+
+
 def decoded_conditions(store: MeasuredStore) -> tuple[str, ...]:
     """The model, its random twin and the tuned lens, where they were measured."""
     return (*model_and_twin(store), *(["tuned_lens"] if store.has("tuned_lens") else []))
@@ -97,4 +118,4 @@ def by_outcome(values: Mapping[Key, Array], statistics: Statistics, blocks: rang
         for outcome, chosen in zip(OUTCOMES, (np.ones_like(right), right, 1 - right), strict=True):
             if outcome == "all" or bool((chosen == 1).any()):
                 split[condition, outcome, measure] = np.where(chosen == 1, of_images, np.nan)
-    return averages(("condition", "outcome", "measure"), split, statistics, blocks=blocks)
+    return averages(KEYS, split, statistics, blocks=blocks)

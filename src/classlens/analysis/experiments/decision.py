@@ -6,40 +6,24 @@ import numpy as np
 import pandas as pd
 
 from classlens.analysis.charts import Lines
-from classlens.analysis.experiment import RANDOM_INIT, TWIN, Experiment, Key, Reduction
-from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
-from classlens.analysis.trajectories import (
-    CORRECT,
-    OUTCOME_LABELS,
-    Trajectories,
-    by_outcome,
-    correct,
-    decoded_conditions,
-)
+from classlens.analysis.experiment import RANDOM_INIT, Experiment, Reduction
+from classlens.analysis.measured_store import MeasuredStore
+from classlens.analysis.trajectories import KEYS, NEEDS, OUTCOME_LABELS, Trajectories, by_outcome, update_of
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
 from classlens.core.trajectories import commitment
 from classlens.tasks.tokens.conditions.registry import CLEAN
 
-KEYS = ("condition", "outcome", "measure")
 
-
-def update(batch: StoredBatch) -> Reduction:
-    """Values of each image after each block, by condition and measure, and whether it is predicted right."""
-    values: dict[Key, Array] = {}
-    for condition in decoded_conditions(batch.store):
-        found = Trajectories.of(batch, condition)
-        blocks = np.arange(batch.store.blocks)
-        measures = {
-            "committed": blocks >= commitment(found.top[..., 0])[:, None],
-            "on_top": found.rank == 0,
-            "entropy": found.entropy,
-            "margin": found.margin,
-            "log_probability": found.log_probability,
-        }
-        values |= {(condition, name): found.of_known(of_images) for name, of_images in measures.items()}
-        values[condition, CORRECT] = correct(batch, condition)
-    return Reduction(values)
+def measures(found: Trajectories, classes: int) -> dict[str, Array]:
+    blocks = np.arange(found.rank.shape[1])
+    return {
+        "committed": blocks >= commitment(found.top[..., 0])[:, None],
+        "on_top": found.rank == 0,
+        "entropy": found.entropy,
+        "margin": found.margin,
+        "log_probability": found.log_probability,
+    }
 
 
 def compute(store: MeasuredStore, reduction: Reduction, statistics: Statistics) -> pd.DataFrame:
@@ -60,7 +44,7 @@ EXPERIMENT = Experiment(
     "on top. Entropy of the softmax in nats, log probability of the class of interest, and its margin: its logit minus "
     "the largest other one.",
     keys=KEYS,
-    needs=(Requirement(trajectory=True), TWIN, Requirement(labels=True, optional=True)),
+    needs=NEEDS,
     charts=(
         Lines(
             value="share of images that are committed",
@@ -73,6 +57,6 @@ EXPERIMENT = Experiment(
         _right_and_wrong("margin of the class of interest (logits)", "margin"),
     ),
     value_labels=OUTCOME_LABELS,
-    update=update,
+    update=update_of(measures),
     compute=compute,
 )

@@ -6,23 +6,15 @@ import numpy as np
 import pandas as pd
 
 from classlens.analysis.charts import Dots
-from classlens.analysis.experiment import TWIN, Experiment, Key, Reduction
+from classlens.analysis.experiment import Experiment, Reduction
 from classlens.analysis.labels import Label
-from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
-from classlens.analysis.trajectories import (
-    CORRECT,
-    OUTCOME_LABELS,
-    Trajectories,
-    by_outcome,
-    correct,
-    decoded_conditions,
-)
+from classlens.analysis.measured_store import MeasuredStore
+from classlens.analysis.trajectories import KEYS, NEEDS, OUTCOME_LABELS, Trajectories, by_outcome, update_of
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
 from classlens.core.trajectories import biggest_change, reciprocal_rank, two_class_measures
 from classlens.tasks.tokens.conditions.registry import CLEAN
 
-KEYS = ("condition", "outcome", "measure")
 LABELS = {
     "entropy_area": Label("area under the entropy (nats)"),
     "reciprocal_rank_area": Label("area under the reciprocal rank"),
@@ -37,23 +29,16 @@ LABELS = {
 }
 
 
-def update(batch: StoredBatch) -> Reduction:
-    """Measures of each image, by condition, and whether it is predicted right."""
-    values: dict[Key, Array] = {}
-    for condition in decoded_conditions(batch.store):
-        found = Trajectories.of(batch, condition)
-        ranks = reciprocal_rank(found.rank, batch.store.num_classes)
-        two = two_class_measures(found.final_logit[..., 0] - found.final_logit[..., 1])
-        rising = {"entropy": -found.entropy, "reciprocal_rank": ranks, "log_probability": found.log_probability}
-        measures = {
-            **{f"{name}_area": np.abs(of_images).sum(axis=1) for name, of_images in rising.items()},
-            # The block that makes the change, between its input and its output.
-            **{f"{name}_block": 1 + biggest_change(of_images) for name, of_images in rising.items()},
-            **two._asdict(),
-        }
-        values |= {(condition, name): found.of_known(of_images) for name, of_images in measures.items()}
-        values[condition, CORRECT] = correct(batch, condition)
-    return Reduction(values)
+def measures(found: Trajectories, classes: int) -> dict[str, Array]:
+    ranks = reciprocal_rank(found.rank, classes)
+    two = two_class_measures(found.final_logit[..., 0] - found.final_logit[..., 1])
+    rising = {"entropy": -found.entropy, "reciprocal_rank": ranks, "log_probability": found.log_probability}
+    return {
+        **{f"{name}_area": np.abs(of_images).sum(axis=1) for name, of_images in rising.items()},
+        # The block that makes the change, between its input and its output.
+        **{f"{name}_block": 1 + biggest_change(of_images) for name, of_images in rising.items()},
+        **two._asdict(),
+    }
 
 
 def compute(store: MeasuredStore, reduction: Reduction, statistics: Statistics) -> pd.DataFrame:
@@ -70,7 +55,7 @@ EXPERIMENT = Experiment(
     "of -d where it is negative; change of mind, min(0, d at the end) - min d; and time to decision, the share of "
     "blocks from which on d is never negative. Source: Hu, Lepori and Franke, 2025.",
     keys=KEYS,
-    needs=(Requirement(trajectory=True), TWIN, Requirement(labels=True, optional=True)),
+    needs=NEEDS,
     charts=(
         Dots(
             value="mean over images",
@@ -91,6 +76,6 @@ EXPERIMENT = Experiment(
         ),
     ),
     value_labels={**OUTCOME_LABELS, **LABELS},
-    update=update,
+    update=update_of(measures),
     compute=compute,
 )

@@ -5,23 +5,15 @@ from __future__ import annotations
 import pandas as pd
 
 from classlens.analysis.charts import Dots
-from classlens.analysis.experiment import TWIN, Experiment, Key, Reduction
+from classlens.analysis.experiment import Experiment, Reduction
 from classlens.analysis.labels import Label
-from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
-from classlens.analysis.trajectories import (
-    CORRECT,
-    OUTCOME_LABELS,
-    Trajectories,
-    by_outcome,
-    correct,
-    decoded_conditions,
-)
+from classlens.analysis.measured_store import MeasuredStore
+from classlens.analysis.trajectories import KEYS, NEEDS, OUTCOME_LABELS, Trajectories, by_outcome, update_of
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
 from classlens.core.trajectories import change_share, classes_on_top, spread, top_overlap
 from classlens.tasks.tokens.conditions.registry import CLEAN
 
-KEYS = ("condition", "outcome", "measure")
 LABELS = {
     "change_share": Label("share of blocks that change the top class"),
     "top_overlap": Label("overlap of consecutive top classes"),
@@ -32,23 +24,16 @@ LABELS = {
 }
 
 
-def update(batch: StoredBatch) -> Reduction:
-    """Measures of each image, by condition, and whether it is predicted right."""
-    values: dict[Key, Array] = {}
-    for condition in decoded_conditions(batch.store):
-        found = Trajectories.of(batch, condition)
-        top1 = spread(found.top[..., 0])
-        measures = {
-            "change_share": change_share(found.top[..., 0]),
-            "top_overlap": top_overlap(found.top, found.top_logit),
-            "classes_on_top": classes_on_top(found.top),
-            "top1_classes": top1.number,
-            "top1_mode_share": top1.mode_share,
-            "top1_entropy": top1.entropy,
-        }
-        values |= {(condition, name): found.of_known(of_images) for name, of_images in measures.items()}
-        values[condition, CORRECT] = correct(batch, condition)
-    return Reduction(values)
+def measures(found: Trajectories, classes: int) -> dict[str, Array]:
+    top1 = spread(found.top[..., 0])
+    return {
+        "change_share": change_share(found.top[..., 0]),
+        "top_overlap": top_overlap(found.top, found.top_logit),
+        "classes_on_top": classes_on_top(found.top),
+        "top1_classes": top1.number,
+        "top1_mode_share": top1.mode_share,
+        "top1_entropy": top1.entropy,
+    }
 
 
 def compute(store: MeasuredStore, reduction: Reduction, statistics: Statistics) -> pd.DataFrame:
@@ -64,7 +49,7 @@ EXPERIMENT = Experiment(
     "number, largest share and entropy of the top-1 classes over blocks. Source: LogitDynamics, 2026, there of trained "
     "heads, here in class space.",
     keys=KEYS,
-    needs=(Requirement(trajectory=True), TWIN, Requirement(labels=True, optional=True)),
+    needs=NEEDS,
     charts=(
         Dots(
             value="mean over images",
@@ -76,6 +61,6 @@ EXPERIMENT = Experiment(
         ),
     ),
     value_labels={**OUTCOME_LABELS, **LABELS},
-    update=update,
+    update=update_of(measures),
     compute=compute,
 )
