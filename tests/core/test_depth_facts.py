@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from classlens.core.depth_facts import depth_facts, top_classes
+from classlens.core.depth_facts import depth_facts, group_logits, top_classes
 from classlens.errors import ClasslensError
 
 
@@ -78,3 +78,30 @@ def test_ties_of_many_classes_take_the_first() -> None:
     logits[1, 120] = 2.0
     assert top_classes(logits, 4).tolist() == [[100, 101, 102, 103], [120, 100, 101, 102], [100, 101, 102, 103]]
     assert top_classes(logits, 300)[0].tolist() == np.argsort(-logits[0].numpy(), kind="stable").tolist()
+
+
+@given(trajectories(), st.data())
+def test_groups_are_mean_probabilities_renormalized(drawn: tuple[Tensor, Tensor], data: st.DataObject) -> None:
+    logits = drawn[0].double()
+    groups = [0, 1, *(data.draw(st.integers(-1, 1)) for _ in range(logits.shape[-1] - 2))]
+    found = group_logits(logits, torch.tensor(groups)).softmax(dim=-1)
+    for row, pair in zip(logits.flatten(0, 1).tolist(), found.flatten(0, 1).tolist(), strict=True):
+        shares = [math.exp(value) / math.fsum(map(math.exp, row)) for value in row]
+        members = [[share for share, own in zip(shares, groups, strict=True) if own == group] for group in (0, 1)]
+        means = [math.fsum(of_group) / len(of_group) for of_group in members]
+        assert pair == pytest.approx([mean / sum(means) for mean in means], rel=1e-12, abs=1e-15)
+
+
+def test_groups_of_hand() -> None:
+    """Far below the others a group keeps its logit; the size of a group does not count."""
+    logits = torch.tensor([[math.log(0.1), math.log(0.3), 1000.0, -1000.0, -1000.0]], dtype=torch.float64)
+    found = group_logits(logits, torch.tensor([1, 1, -1, 0, 0]))
+    assert found.flatten().tolist() == pytest.approx([-1000, math.log(0.2)], rel=1e-15)
+
+
+def test_an_image_without_a_class_of_interest() -> None:
+    facts = depth_facts(torch.tensor([[[0.0, 2.0]], [[0.0, 2.0]]]), torch.tensor([0, -1]), 2)
+    assert facts.rank.tolist() == [[1], [-1]]
+    assert np.isnan(facts.logit.numpy()).tolist() == [[False], [True]]
+    assert facts.top.tolist() == [[[1, 0]], [[1, 0]]]
+    assert bool(facts.entropy.isfinite().all())

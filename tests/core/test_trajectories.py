@@ -199,23 +199,6 @@ def test_two_classes_by_loops(given: Drawn, data: st.DataObject) -> None:
         assert found.time_to_decision[image] == ((never[0] if never else size - 1) + 1) / size
 
 
-@given(drawn(), st.data())
-def test_groups_are_mean_probabilities_renormalized(given: Drawn, data: st.DataObject) -> None:
-    groups = np.array([data.draw(st.integers(-1, 1)) for _ in range(given.classes)])
-    groups[:2] = [0, 1]
-    found = measures.group_logits(given.logits, groups)
-    for image in range(given.images):
-        for depth, row in enumerate(given.logits[image].tolist()):
-            shares = [math.exp(value) for value in row]
-            means = [
-                sum(members) / len(members)
-                for group in (0, 1)
-                if (members := [share for share, own in zip(shares, groups, strict=True) if own == group])
-            ]
-            softmax = np.exp(found[image, depth]) / np.exp(found[image, depth]).sum()
-            _close(softmax, [mean / sum(means) for mean in means])
-
-
 @given(drawn(least_depths=2))
 def test_stability_by_loops(given: Drawn) -> None:
     changes, overlap = measures.change_share(given.top1), measures.top_overlap(given.top, given.top_logit)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from timm.data import ImageNetInfo
 
-from classlens.data import class_mapping
 from classlens.data.class_mapping import map_classes
 from classlens.data.dataset import ClassName, Dataset, ImageFiles
+from classlens.models import class_spelling
 from classlens.models.classes import Classes, make_classes
 from tests.refusals import refused
 
@@ -109,7 +109,7 @@ def test_by_wnid() -> None:
 
 
 def test_names_alone_read_nothing_of_imagenet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(class_mapping, "_imagenet", None)
+    monkeypatch.setattr(class_spelling, "_imagenet", None)
     assert matched(["bee", "ant"], ["ant", "bee"]) == [1, 0]
 
 

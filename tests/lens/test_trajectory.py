@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -142,9 +143,98 @@ def test_k_takes_all_classes_of_a_small_model_and_one_still_has_a_margin() -> No
     assert every["class_name"].dims == ("image", "depth", "place")
 
 
+GROUPS = {0: "a", 3: "b", 4: "a", 7: "c", 8: "b", 9: "b"}
+"""Of eleven classes; 7 is a group of its own, and five classes have none."""
+
+
+def _of_groups(logits: Numbers) -> Numbers:
+    """Logs of mean probabilities by loops; the groups in the order of their first classes."""
+    shares = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    members = [[0, 4], [3, 8, 9], [7]]
+    means = np.stack([sum(shares[..., one] for one in of) / len(of) for of in members], axis=-1)
+    return np.asarray(np.log(means / means.sum(axis=-1, keepdims=True)))
+
+
+@pytest.mark.parametrize("name", ["cls", "avg_two_norms"])
+def test_groups_stand_in_the_place_of_classes(name: str, tmp_path: Path) -> None:
+    model, target = zoo.build(name), torch.tensor([4, 7, 8])
+    states = literal.states(model, zoo.pixels(name))
+    logits = torch.stack([_pooled_logits(model, name, state) for state in (*states["embed"], *states["resid_post"])], 1)
+    trace = classlens.load(model).trace(zoo.pixels(name))
+    found = trace.trajectory(target, groups=GROUPS)
+    expected = _of_groups(logits.numpy())
+    # Logits of groups are logs of mean exponentials: those of mean probabilities plus the logsumexp of all classes.
+    lifted = expected + found["logsumexp"].values[..., None]
+    _assert_describes(found, lifted, [0, 2, 1], 1e-11)
+    sums = np.exp(logits.numpy())[..., [0, 4]].mean(axis=-1)
+    np.testing.assert_allclose(np.exp(found["logit"][0]), sums[0], rtol=1e-11)
+    assert found.sizes["place"] == 3
+    assert found["target_name"].values.tolist() == ["a", "c", "b"]
+    np.testing.assert_array_equal(found["class_name"], np.array(["a", "b", "c"])[found["top"].values])
+    (tmp_path / "g.tsv").write_text("".join(f"{key}\t{value}\n" for key, value in reversed(GROUPS.items())))
+    xr.testing.assert_identical(trace.trajectory(target, groups=tmp_path / "g.tsv"), found)
+    # A class that is a group of its own, beside the group of all others.
+    own = trace.trajectory(3, groups={index: str(index) for index in range(zoo.CLASSES)})
+    xr.testing.assert_allclose(own, trace.trajectory(3).assign_coords(own.coords), rtol=1e-11)
+
+
+def test_an_image_whose_predicted_class_has_no_group() -> None:
+    trace = classlens.load(zoo.build("cls")).trace(zoo.pixels("cls", 6))
+    predicted = trace.predictions.values
+    inside = int(predicted[0])
+    outside = np.flatnonzero(predicted != inside)
+    assert len(outside), "the images are of two classes at least"
+    groups = {inside: "in", next(one for one in range(zoo.CLASSES) if one not in predicted): "rest"}
+    found = trace.trajectory(groups=groups, against=inside)
+    for name in ("logit", "log_probability", "margin", "difference"):
+        assert (np.isnan(found[name]).all("depth") == (predicted != inside)).all(), name
+    assert (np.isnan(found["time_to_decision"]) == (predicted != inside)).all()
+    assert (found["rank"][outside] == -1).all()
+    assert (found["rank"][predicted == inside] >= 0).all()
+    assert set(found["target_name"].values[outside]) == {""}
+    assert np.isfinite(found["entropy"]).all()
+    missing = int(predicted[outside[0]])
+    refused(lambda: trace.trajectory(missing, groups=groups), f"target 'class {missing}'", "no group")
+    refused(lambda: trace.trajectory(against=missing, groups=groups), f"against 'class {missing}'", "no group")
+    assert (trace.trajectory(predicted, groups=groups)["rank"] == found["rank"]).all()
+
+
+@pytest.mark.parametrize("groups", [None, GROUPS])
+def test_two_classes_compete(groups: dict[int | str, str] | None) -> None:
+    model, target, against = zoo.build("cls"), [4, 7, 8], [3, 0, 0]
+    states = literal.states(model, zoo.pixels("cls"))
+    logits = torch.stack(
+        [_pooled_logits(model, "cls", s) for s in (*states["embed"], *states["resid_post"])], 1
+    ).numpy()
+    trace = classlens.load(model).trace(zoo.pixels("cls"))
+    found = trace.trajectory(target, against=against, groups=groups)
+    shares = np.exp(_of_groups(logits)) if groups else np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    pairs = [(0, 1), (2, 0), (1, 0)] if groups else list(zip(target, against, strict=True))
+    for image, (a, b) in enumerate(pairs):
+        part = found.isel(image=image)
+        d = [float(np.log(row[a]) - np.log(row[b])) for row in shares[image]]
+        np.testing.assert_allclose(part["difference"], d, rtol=0, atol=1e-11)
+        d = d[1:]  # the outputs of blocks
+        never = [start for start in range(3) if all(value >= 0 for value in d[start:])]
+        expected = {
+            "area_for": sum(max(value, 0) for value in d),
+            "area_against": sum(max(-value, 0) for value in d),
+            "change_of_mind": min(0, d[-1]) - min(d),
+            "time_to_decision": ((never[0] if never else 2) + 1) / 3,
+        }
+        for name, value in expected.items():
+            np.testing.assert_allclose(part[name], value, rtol=0, atol=1e-11, err_msg=name)
+    assert found["against"].values.tolist() == [b for _, b in pairs]
+    plain = trace.trajectory(target, groups=groups)
+    assert not {"difference", "area_for", "against"} & set(plain.variables)
+    xr.testing.assert_identical(found[list(plain.data_vars)].drop_vars(["against", "against_name"]), plain)
+
+
 def test_refusals() -> None:
     lens = classlens.load(zoo.build("cls"))
     trace = lens.trace(zoo.pixels("cls"))
     short = TunedLens(torch.eye(24).repeat(2, 1, 1), torch.zeros(2, 24))
     refused(lambda: trace.trajectory(decoder=short), "blocks")
     refused(lambda: trace.trajectory(k=0), "k")
+    refused(lambda: trace.trajectory(against="cot"), "'cot'")
+    refused(lambda: trace.trajectory(groups={"class 0": "a"}), "single group 'a'")

@@ -37,6 +37,9 @@ def measure(
     seed: Annotated[int, typer.Option(help="Random seed of the random twin, the control class and samples.")] = 0,
     tuned_lens: options.TunedLensFile = None,
     probes: Annotated[Path | None, typer.Option(help="Folder of `classlens probe`, for its conditions.")] = None,
+    label_groups: Annotated[
+        Path | None, typer.Option(help="CSV or TSV file of lines CLASS,GROUP: store trajectories of groups as well.")
+    ] = None,
 ) -> None:
     """Measure every token of a data set in class space, into a store; run again to resume after a stop."""
     from classlens.render.terminal.progress import watched
@@ -52,6 +55,7 @@ def measure(
             memories=memories,
             tuned_lens=tuned_lens,
             probes=probes,
+            label_groups=label_groups,
             split=split,
             label_column=label_column,
             masks=masks,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -32,6 +33,8 @@ class DepthFacts(NamedTuple):
 def depth_facts(logits: Float[Tensor, "image depth classes"], target: Int[Tensor, " image"], k: int) -> DepthFacts:
     """Reduce logits to ``DepthFacts`` with ``k`` top classes; raises ClasslensError for logits that are not finite.
 
+    An image whose class of interest is -1 has none: its ``rank`` is -1 and its ``logit`` NaN.
+
     Examples:
         >>> facts = depth_facts(torch.tensor([[[0.0, 1.0, 1.0], [2.0, 0.0, 1.0]]]), torch.tensor([2]), k=2)
         >>> facts.top.tolist(), facts.rank.tolist()
@@ -41,7 +44,7 @@ def depth_facts(logits: Float[Tensor, "image depth classes"], target: Int[Tensor
         raise not_finite()
     top = top_classes(logits, k)
     last = top[:, -1:].expand(-1, logits.shape[1], -1)
-    logit = logits.gather(2, target[:, None, None].expand(-1, logits.shape[1], 1))
+    logit = logit_of(logits, target)
     largest = logits.amax(dim=-1, keepdim=True)
     # Shifted by the largest, so that the entropy of a sure model keeps its digits.
     shifted = logits - largest
@@ -52,11 +55,44 @@ def depth_facts(logits: Float[Tensor, "image depth classes"], target: Int[Tensor
         top,
         logits.gather(2, top),
         logits.gather(2, last),
-        (logits > logit).sum(dim=-1),
-        logit[..., 0],
+        (logits > logit[..., None]).sum(dim=-1).masked_fill((target < 0)[:, None], -1),
+        logit,
         (normalizer.log() + largest)[..., 0],
         entropy[..., 0],
     )
+
+
+def logit_of(
+    logits: Float[Tensor, "image depth classes"], target: Int[Tensor, " image"]
+) -> Float[Tensor, "image depth"]:
+    """The logit of one class of each image; NaN for class -1.
+
+    Examples:
+        >>> logit_of(torch.tensor([[[3.0, 5.0]], [[7.0, 9.0]]]), torch.tensor([1, -1]))
+        tensor([[5.],
+                [nan]])
+    """
+    found = logits.gather(2, target.clamp(min=0)[:, None, None].expand(-1, logits.shape[1], 1))[..., 0]
+    return found.masked_fill((target < 0)[:, None], torch.nan)
+
+
+def group_logits(
+    logits: Float[Tensor, "*rows classes"], groups: Int[Tensor, " classes"]
+) -> Float[Tensor, "*rows groups"]:
+    """Logits of groups of classes, whose softmax is the mean probability within each group, renormalized.
+
+    ``groups`` is the group of each class, from 0; classes of none have -1. Source: Hu, Lepori and Franke, 2025, with
+    the 16 entry-level categories of ImageNet.
+
+    Examples:
+        >>> group_logits(torch.tensor([[0.1, 0.3, 0.2, 0.4]]).log(), torch.tensor([0, 0, 1, -1])).softmax(-1)
+        tensor([[0.5000, 0.5000]])
+    """
+    parts = []
+    for group in range(int(groups.max()) + 1):
+        members = logits[..., groups == group]
+        parts.append(members.logsumexp(dim=-1) - math.log(members.shape[-1]))
+    return torch.stack(parts, dim=-1)
 
 
 def top_classes(logits: Float[Tensor, "*rows classes"], k: int) -> Int[Tensor, "*rows place"]:

@@ -185,26 +185,6 @@ def two_class_measures(difference: Float[ndarray, "image depth"]) -> TwoClassMea
     )
 
 
-def group_logits(
-    logits: Float[ndarray, "*rows classes"], groups: Int[ndarray, " classes"]
-) -> Float[ndarray, "*rows groups"]:
-    """Logits of groups of classes, whose softmax is the mean probability within each group, renormalized.
-
-    ``groups`` is the group of each class, from 0; classes of none have -1. Source: Hu, Lepori and Franke, 2025, with
-    the 16 entry-level categories of ImageNet.
-
-    Examples:
-        >>> group_logits(np.log([[0.1, 0.3, 0.2, 0.4]]), np.array([0, 0, 1, -1])).round(3)
-        array([[-1.609, -1.609]])
-    """
-    parts = []
-    for group in range(int(groups.max(initial=-1)) + 1):
-        members = logits[..., groups == group]
-        largest = members.max(axis=-1, keepdims=True)
-        parts.append(np.log(np.exp(members - largest).mean(axis=-1)) + largest[..., 0])
-    return np.stack(parts, axis=-1)
-
-
 def change_share(top1: Int[ndarray, "image depth"]) -> Float[ndarray, " image"]:
     """Share of consecutive depths between which the top class changes; NaN for one depth.
 

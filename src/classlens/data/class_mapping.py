@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
-from timm.data import ImageNetInfo, infer_imagenet_subset
 
 from classlens.core.arrays import Array
 from classlens.data.dataset import ClassName, Dataset
 from classlens.errors import ClasslensError
+from classlens.models.class_spelling import PLACEHOLDER, index_of_spelling, indices_by_wnid
 from classlens.models.classes import Classes
 
 logger = logging.getLogger("classlens")
-
-_PLACEHOLDER = re.compile(r"class \d+")
 
 
 def map_classes(dataset: Dataset, classes: Classes, *, model_name: str) -> Array:
@@ -57,58 +53,26 @@ def _shown(name: ClassName) -> str:
 def _by_wnid(names: Sequence[ClassName], classes: Classes) -> list[int] | None:
     if any(name.wnid is None for name in names):
         return None
-    subset = infer_imagenet_subset({"num_classes": len(classes)})
-    if subset is None:
-        return None
-    info = ImageNetInfo(subset)
-    if not _are_imagenet(classes, [info.index_to_description(index) for index in range(len(classes))]):
-        return None
-    index_of = {info.index_to_label_name(index): index for index in range(len(classes))}
+    index_of = indices_by_wnid(classes)
     indices = [index_of.get(str(name.wnid)) for name in names]
     return None if None in indices else [index for index in indices if index is not None]
-
-
-def _are_imagenet(classes: Classes, descriptions: Sequence[str]) -> bool:
-    """Whether the model's classes are ImageNet's; libraries spell a few of the names differently."""
-    if all(_PLACEHOLDER.fullmatch(name) for name in classes.names):
-        return True
-    same = sum(_plain(name) == _plain(text) for name, text in zip(classes.names, descriptions, strict=True))
-    return same > 0.8 * len(classes)
-
-
-def _plain(name: str) -> str:
-    """The first synonym in lower case, without punctuation."""
-    return re.sub(r"[\W_]+", " ", name.partition(",")[0]).strip().lower()
 
 
 def _by_name(names: Sequence[ClassName], classes: Classes) -> list[int] | None:
     indices = []
     for name in names:
-        spellings = (name.name, name.name.replace("_", " "), name.name.partition(",")[0], *_synonyms(name.wnid))
-        index = next((found[0] for found in map(classes.of_name, spellings) if len(found) == 1), None)
+        index = index_of_spelling(name.name, name.wnid, classes)
         if index is None:
             return None
         indices.append(index)
     return indices
 
 
-def _synonyms(wnid: str | None) -> list[str]:
-    """Names of a class of ImageNet-1k by its wnid."""
-    if wnid is None or wnid not in _imagenet().label_names():
-        return []
-    return str(_imagenet().label_name_to_description(wnid)).split(", ")
-
-
-@cache
-def _imagenet() -> ImageNetInfo:
-    return ImageNetInfo("imagenet-1k")
-
-
 def _by_index(names: Sequence[ClassName], dataset: Dataset, classes: Classes, used: list[int]) -> list[int] | None:
     if all(name.name.strip().isdecimal() and int(name.name) < len(classes) for name in names):
         # Some of the numbers are names of classes: neither reading holds for all.
         return None if any(classes.of_name(name.name) for name in names) else [int(name.name) for name in names]
-    if len(dataset.classes) != len(classes) or not all(_PLACEHOLDER.fullmatch(text) for text in classes.names):
+    if len(dataset.classes) != len(classes) or not all(PLACEHOLDER.fullmatch(text) for text in classes.names):
         return None
     logger.warning(
         "The model's classes have no names: they are taken in the order of data %r, from %s to %s. Name them "

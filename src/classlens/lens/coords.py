@@ -12,6 +12,7 @@ from torch import Tensor
 
 from classlens.explain.registry import METHODS
 from classlens.models.classes import Classes
+from classlens.models.label_groups import LabelGroups
 from classlens.models.view import ModelView, Tokens
 
 Coordinates = dict[Hashable, Any]
@@ -85,10 +86,10 @@ def class_coords(classes: Classes, chosen: slice = slice(None)) -> Coordinates:
     return {"category": np.arange(len(classes))[chosen], "class_name": ("category", names)}
 
 
-def target_coords(classes: Classes, target: NDArray[Any]) -> Coordinates:
-    """Index and name of the class of interest of each image."""
-    names = np.array([classes.names[index] for index in target], dtype=object)
-    return {"target": ("image", target), "target_name": ("image", names)}
+def target_coords(classes: Classes | LabelGroups, target: NDArray[Any], name: str = "target") -> Coordinates:
+    """Index and name of a class, or group, of each image: the one of interest, or that of ``name``; ``""`` for -1."""
+    names = np.array([classes.names[index] if index >= 0 else "" for index in target], dtype=object)
+    return {name: ("image", target), f"{name}_name": ("image", names)}
 
 
 def method_attrs(method: str, options: Mapping[str, Any]) -> dict[str, str]:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 
@@ -35,10 +34,8 @@ from classlens.lens.coords import (
 )
 from classlens.lens.facts import check_sites, recorded_facts, site_blocks
 from classlens.lens.projections import recorded_logits, recorded_top
-from classlens.lens.raw import RawTrace
-from classlens.lens.target import Target, class_indices, is_predicted
-from classlens.lens.trajectory import recorded_trajectory
-from classlens.lens.tuned_lens import TunedLens
+from classlens.lens.target import Target
+from classlens.lens.trajectory import TrajectoryTrace
 from classlens.models.classes import Classes
 from classlens.models.geometry import Window, input_window
 from classlens.models.transforms import Preprocessing
@@ -47,7 +44,7 @@ from classlens.models.view import Site
 
 @isolated_methods
 @checked
-class Trace(RawTrace):
+class Trace(TrajectoryTrace):
     """A recorded forward pass over some images; every result is an ``xarray.DataArray`` or ``Dataset`` with labels.
 
     Dims: ``image, block, head, token, category``; coordinates ``token_kind`` (``cls``, ``reg0``, ``image``), ``row``
@@ -219,34 +216,6 @@ class Trace(RawTrace):
         order = {"place": np.arange(k), "logit": (dims, logit.numpy()), "class_name": (dims, names)}
         return array(index, dims, self._state_coords(blocks) | order, name="top")
 
-    def trajectory(
-        self, target: Target = "predicted", k: AtLeast1 = 5, *, decoder: TunedLens | None = None
-    ) -> xr.Dataset:
-        """The decision of the model after each block, from the tokens that its head reads.
-
-        Args:
-            target: class of interest, see ``Trace``.
-            k: number of top classes, at least 1; all of a model that has fewer.
-            decoder: a tuned lens of the model, in place of that of the trace, if any.
-
-        Returns:
-            Dims ``image, depth``: ``depth`` 0 are the embeddings, ``depth`` d follows ``block`` d - 1, and the last are
-            the model's own logits. ``rank``, ``logit``, ``log_probability`` and ``margin`` (to the largest other logit)
-            of the class of interest, ``entropy`` in nats and ``logsumexp``; with ``place`` (the best is 0) also
-            ``top``, class indices, ``top_logit``, and ``final_logit`` of the top classes of the last depth.
-
-        Raises:
-            ClasslensError: an unknown class, a tuned lens of another model, or outputs that are no classes.
-
-        Examples:
-            >>> import classlens, torch
-            >>> trace = classlens.load("builtin:cifar10").trace(torch.zeros(1, 3, 32, 32))
-            >>> trace.trajectory(k=1).class_name.values[0, -3:, 0].tolist()
-            ['bird', 'bird', 'airplane']
-        """
-        index = self._indices(target)
-        return recorded_trajectory(self.recording, self.names, self.classes, index, k, decoder)
-
     def explain(self, target: Target = "predicted", *, method: str | None = None, **options: Any) -> xr.DataArray:
         """How much each image token speaks for a class.
 
@@ -378,12 +347,6 @@ class Trace(RawTrace):
         index = self._indices(target)
         coords = self._state_coords(site_blocks(self.recording.view, "attn_out"))
         return attribution_dataset(self.recording, index, coords | target_coords(self.classes, index.numpy()))
-
-    def _indices(self, target: Target, name: str = "target") -> Int[Tensor, " image"]:
-        """Class index of each image, on the CPU."""
-        if is_predicted(target):
-            return self.recording.logits.argmax(dim=1).cpu()
-        return class_indices(self.classes, target, len(self), name)
 
     def _state_coords(self, blocks: Array, *, image_only: bool = False) -> Coordinates:
         return state_coords(self.recording.view, self.recording.tokens, self.names, blocks, image_only=image_only)

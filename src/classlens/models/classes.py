@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -113,16 +114,21 @@ def make_classes(num_classes: int, names: Sequence[str] | None) -> Classes:
     return Classes(tuple(map(str, names)))
 
 
+def read_text(path: str | os.PathLike[str], kind: str) -> str:
+    """The text of a UTF-8 file of a kind; raises ClasslensError for one that cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ClasslensError(f"{kind} {str(path)!r} cannot be read ({reason}): give a text file") from None
+
+
 def read_class_names(path: str | Path) -> list[str]:
     """Class names from a file: one a line, or JSON (a list, or an object from index to name).
 
     Columns between tabs are names of one class, the last of them first, such as that of its folder and that for people.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ClasslensError(f"class names file {str(path)!r} cannot be read ({reason}): give a text file") from None
+    text = read_text(path, "class names file")
     if Path(path).suffix.lower() != ".json":
         return [_of_columns(line.split("\t")) for line in text.splitlines() if line.strip()]
     try:

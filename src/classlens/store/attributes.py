@@ -53,6 +53,7 @@ ATTRIBUTES: Mapping[str, Callable[[object], bool]] = {
     "has_mid": _truth,
     "image_names": _text,
     "images": _COUNT,
+    "label_groups": _text_or_none,
     "labels": _text,
     "library": _text_or_none,
     "mask_values": _text_or_none,

@@ -104,6 +104,7 @@ DIGESTS = {
     "content": "other images of the same names",
     "transform": "another transform",
     "masks": "other masks, or none",
+    "label_groups": "other label groups, or none",
 }
 """Settings that are kept as digests, in words."""
 

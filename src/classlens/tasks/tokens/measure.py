@@ -24,7 +24,9 @@ from classlens.forward.isolation import isolated
 from classlens.lens.coords import image_names, token_coords
 from classlens.lens.lens import Lens
 from classlens.lens.tuned_lens import TunedLens
+from classlens.models.label_groups import Groups, LabelGroups
 from classlens.store.backend import as_url
+from classlens.store.provenance import text_digest
 from classlens.store.schema import Coords
 from classlens.store.store import Store, find_store
 from classlens.tasks.tokens.conditions.check import check_conditions
@@ -47,6 +49,7 @@ def measure(
     memories: bool = False,
     tuned_lens: TunedLens | AnyPath | None = None,
     probes: AnyPath | None = None,
+    label_groups: Groups | None = None,
     split: str | None = None,
     label_column: str | None = None,
     masks: AnyPath | None = None,
@@ -79,6 +82,8 @@ def measure(
         memories: also measure key/value memories: agreement of each token, and the group ``parameters``.
         tuned_lens: file of ``classlens tune``, for the condition ``tuned_lens``.
         probes: folder of ``classlens probe``, for the conditions ``probe``, ``probe_pooled`` and ``probe_logistic``.
+        label_groups: groups of classes whose trajectories are stored beside those of classes: a CSV or TSV file of
+            lines ``class,group``, or a dict, as for ``Trace.trajectory``.
         split: split of the data, such as ``"validation"``.
         label_column: column of a table that has the classes, or ``"none"`` (see ``open_dataset``).
         masks: folder of masks that show where the class is, with the paths of the images (see ``open_dataset``).
@@ -133,7 +138,8 @@ def measure(
     )
     session = Session.start(model, data, selection, run, options, None if begun is None else begun.attributes)
     decoders = Decoders.open(tuned_lens, probes, session.lens)
-    return measure_session(session, url, conditions, sites, decoders, memories=memories)
+    groups = None if label_groups is None else LabelGroups.of(label_groups, session.lens.classes)
+    return measure_session(session, url, conditions, sites, decoders, memories=memories, groups=groups)
 
 
 def measure_session(
@@ -144,6 +150,7 @@ def measure_session(
     decoders: Decoders,
     *,
     memories: bool = False,
+    groups: LabelGroups | None = None,
 ) -> MeasureResult:
     """``measure`` for a model and data at hand."""
     lens, dataset, seed = session.lens, session.dataset, session.options.seed
@@ -153,26 +160,29 @@ def measure_session(
     decoders.check(chosen, lens)
     if any(CONDITIONS[name].model == "random_twin" for name in chosen):
         session.source.random_twin(seed)  # a model without one is refused before anything is written
-    axes = _axes(session, sites, memories=memories)
+    axes = replace(_axes(session, sites, memories=memories), groups=0 if groups is None else len(groups))
     session.require_masks()
-    settings = session.settings(sites=list(axes.all_sites), memories=memories)
+    digest = None if groups is None else text_digest([*groups.names, *map(str, groups.of_class)])
+    settings = session.settings(sites=list(axes.all_sites), memories=memories, label_groups=digest)
     with session.writable_store(url, "measure", settings) as (store, renew):
         if not all(store.has_array(name, f"{TRAJECTORY}_rank") for name in store.groups() if name in CONDITIONS):
             axes = replace(axes, trajectory=False)  # begun by a version without
         for name in chosen:
-            _add_condition(store, name, session, axes, decoders)
+            _add_condition(store, name, session, axes, decoders, groups)
         if memories and not store.has_parameters():
             _write_parameters(store, session)
-        task = TokenTask(chosen, axes, session.tokens, decoders, seed, not dataset.unknown_is_context)
+        task = TokenTask(chosen, axes, session.tokens, decoders, seed, not dataset.unknown_is_context, groups)
         result = session.fill([session.job(task, threads=store.attributes["threads"])], store, renew)
         return replace(result, unmasked=store.unfilled(chosen[0], "class_token") if dataset.has_masks else 0)
 
 
-def _add_condition(store: Store, name: str, session: Session, axes: Axes, decoders: Decoders) -> None:
+def _add_condition(
+    store: Store, name: str, session: Session, axes: Axes, decoders: Decoders, groups: LabelGroups | None
+) -> None:
     """Make the group of a condition; raises ClasslensError where it holds scores of another decoder."""
     digest = decoders.digest(name)
     attrs = {"condition": name, "note": CONDITIONS[name].about, "decoder": digest}
-    store.add_group(name, axes.schema(_coords(session, axes), attrs))
+    store.add_group(name, axes.schema(_coords(session, axes, groups), attrs))
     if digest and store.group_attributes(name).get("decoder") != digest:
         raise ClasslensError(
             f"store {store.url!r} holds condition {name!r} of another tuned lens or other probes: give the same to "
@@ -230,7 +240,7 @@ def _axes(session: Session, sites: str | Collection[str], *, memories: bool) -> 
     )
 
 
-def _coords(session: Session, axes: Axes) -> Coords:
+def _coords(session: Session, axes: Axes, groups: LabelGroups | None) -> Coords:
     coords: dict[str, tuple[str, Array]] = {
         "image": ("image", image_names(session.dataset.names)),
         "site": ("site", np.array(axes.sites, dtype=object)),
@@ -239,6 +249,13 @@ def _coords(session: Session, axes: Axes) -> Coords:
     }
     if axes.trajectory:
         coords |= {"depth": ("depth", np.arange(axes.blocks + 1)), "place": ("place", np.arange(axes.places))}
+    if groups is not None:
+        coords |= {
+            "group": ("group", np.arange(len(groups))),
+            "group_name": ("group", np.array(groups.names, dtype=object)),
+            "class_group": ("category", np.array(groups.of_class)),
+            "group_place": ("group_place", np.arange(axes.group_places)),
+        }
     for key, value in token_coords(session.tokens).items():
         coords[str(key)] = value if isinstance(value, tuple) else (str(key), np.asarray(value))
     if axes.memories:

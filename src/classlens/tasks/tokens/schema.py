@@ -21,6 +21,8 @@ _PLACES = 5
 """Top classes that a trajectory keeps at each depth."""
 TRAJECTORY = "trajectory"
 """The variables of a trajectory are named by this and a field of ``DepthFacts``, such as ``trajectory_entropy``."""
+GROUP_TRAJECTORY = f"group_{TRAJECTORY}"
+"""Those of groups of classes, such as ``group_trajectory_entropy``."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Axes:
         embed: whether ``embed`` is measured.
         memories: whether key/value memories are.
         trajectory: whether decision trajectories are, which stores of earlier versions lack.
+        groups: number of groups of classes whose trajectories are measured as well, if any.
     """
 
     images: int
@@ -43,11 +46,17 @@ class Axes:
     embed: bool
     memories: bool
     trajectory: bool = True
+    groups: int = 0
 
     @property
     def places(self) -> int:
         """Top classes that a trajectory keeps at each depth."""
         return min(_PLACES, self.classes)
+
+    @property
+    def group_places(self) -> int:
+        """Top groups that a trajectory of groups keeps at each depth."""
+        return min(_PLACES, self.groups)
 
     @property
     def all_sites(self) -> tuple[str, ...]:
@@ -65,8 +74,9 @@ class Axes:
             "sublayer": len(SUBLAYERS),
             "depth": self.blocks + 1,
             "place": self.places,
+            "group_place": self.group_places,
         }
-        whole = frozenset(["token", "depth", "place"])
+        whole = frozenset(["token", "depth", "place", "group_place"])
         return Schema(sizes, _variables(self), whole, coords or {}, attrs or {})
 
 
@@ -91,6 +101,7 @@ def require_condition(store: str, data: xr.Dataset) -> Axes:
             embed="embed" in attrs["sites"],
             memories=attrs["memories"],
             trajectory=any(str(name).startswith(f"{TRAJECTORY}_") for name in data.data_vars),
+            groups=sizes.get("group", 0),
         )
     except KeyError as error:
         raise _other_form(store, f"it lacks {error.args[0]!r}") from None
@@ -100,11 +111,15 @@ def require_condition(store: str, data: xr.Dataset) -> Axes:
         if arrays.get(name) != (variable.dims, schema.shape(variable.dims), variable.dtype):
             raise _other_form(store, f"{name!r} is missing or of another form")
     coordinates = {**_COORDS, "measured": "image", **({"site": "site"} if sites else {})}
+    if axes.groups:
+        coordinates |= {"group_name": "group", "class_group": "category"}
     for name, dim in coordinates.items():
         if name not in arrays or arrays[name][0] != (dim,):
             raise _other_form(store, f"{name!r} is missing or of another form")
     if sizes["category"] != axes.classes or (sites and tuple(map(str, data["site"].values)) != sites):
         raise _other_form(store, "its classes or sites are not those of its attributes")
+    if axes.groups and not set(data["class_group"].values.tolist()) <= set(range(-1, axes.groups)):
+        raise _other_form(store, "its classes are of groups that it does not have")
     return axes
 
 
@@ -161,19 +176,9 @@ def _variables(axes: Axes) -> dict[str, Variable]:
         match = "1 where the sublayer's top-1 class is the top-1 class of one of the token's strongest memories"
         variables["memory_match"] = Variable(("image", "sublayer", "block", "token"), flag, -1, match)
     if axes.trajectory:
-        logit, depths, places = np.dtype("float32"), ("image", "depth"), ("image", "depth", "place")
-        variables |= {
-            f"{TRAJECTORY}_{name}": variable
-            for name, variable in {
-                "top": Variable(places, index, -1, "classes with the largest logits of the pooled tokens at a depth"),
-                "top_logit": Variable(places, logit, np.nan, "logits of the classes on top at a depth"),
-                "final_logit": Variable(places, logit, np.nan, "logits of the classes on top at the last depth"),
-                "rank": Variable(depths, index, -1, "classes with a strictly larger logit than the target; 0 is best"),
-                "logit": Variable(depths, logit, np.nan, "logit of the target"),
-                "logsumexp": Variable(depths, logit, np.nan, "logarithm of the sum of the exponentials of all logits"),
-                "entropy": Variable(depths, logit, np.nan, "entropy of the softmax of all logits, in nats"),
-            }.items()
-        }
+        variables |= _trajectory(TRAJECTORY, "place", index, "classes", "the target")
+    if axes.groups:
+        variables |= _trajectory(GROUP_TRAJECTORY, "group_place", index, "groups", "the target's group")
     return variables | {
         "prediction": Variable(("image",), index, -1, "class with the model's largest logit"),
         "confidence": Variable(("image",), np.dtype("float32"), np.nan, "probability of the prediction (softmax)"),
@@ -187,3 +192,18 @@ def _variables(axes: Axes) -> dict[str, Variable]:
             ("image", "token"), flag, -1, "1 where the mask shows the image's class; -1 without a mask"
         ),
     }
+
+
+def _trajectory(prefix: str, place: str, index: np.dtype[Any], what: str, target: str) -> dict[str, Variable]:
+    """The arrays of a trajectory of classes or groups."""
+    logit, depths, places = np.dtype("float32"), ("image", "depth"), ("image", "depth", place)
+    variables = {
+        "top": Variable(places, index, -1, f"{what} with the largest logits of the pooled tokens at a depth"),
+        "top_logit": Variable(places, logit, np.nan, f"logits of the {what} on top at a depth"),
+        "final_logit": Variable(places, logit, np.nan, f"logits of the {what} on top at the last depth"),
+        "rank": Variable(depths, index, -1, f"{what} with a strictly larger logit than {target}; 0 is best"),
+        "logit": Variable(depths, logit, np.nan, f"logit of {target}"),
+        "logsumexp": Variable(depths, logit, np.nan, "logarithm of the sum of the exponentials of all logits"),
+        "entropy": Variable(depths, logit, np.nan, "entropy of the softmax of all logits, in nats"),
+    }
+    return {f"{prefix}_{name}": variable for name, variable in variables.items()}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from classlens.core.arrays import Array
-from classlens.core.depth_facts import DepthFacts, depth_facts
+from classlens.core.depth_facts import DepthFacts, depth_facts, group_logits
 from classlens.core.scores import Facts
 from classlens.data.loading import Batch
 from classlens.engine.task import Job
@@ -22,11 +22,12 @@ from classlens.forward.edits.edit import editing
 from classlens.forward.run import run
 from classlens.forward.streaming import reduce_tokens
 from classlens.lens.lens import Lens
+from classlens.models.label_groups import LabelGroups
 from classlens.models.view import ModelView, Tokens
 from classlens.store.probe_folder import ProbeFolder
 from classlens.tasks.tokens.conditions.registry import CONDITIONS
 from classlens.tasks.tokens.decoders import Decoders
-from classlens.tasks.tokens.schema import TRAJECTORY, Axes
+from classlens.tasks.tokens.schema import GROUP_TRAJECTORY, TRAJECTORY, Axes
 
 _TABLES: WeakKeyDictionary[ModelView, MemoryTables] = WeakKeyDictionary()
 
@@ -48,6 +49,7 @@ class TokenTask:
     decoders: Decoders
     seed: int
     ignore_unknown: bool = True
+    label_groups: LabelGroups | None = None
 
     @property
     def mask_grid(self) -> tuple[int, int]:
@@ -84,6 +86,7 @@ class TokenMeasurer:
     def __init__(self, task: TokenTask, subjects: dict[str, Subject], lens: Lens, labels: Array) -> None:
         self._axes, self._tokens, self._subjects = task.axes, task.tokens, subjects
         self._lens, self._labels = lens, labels
+        self._class_groups = None if task.label_groups is None else task.label_groups.table
         # Drawn for all images at once: the control class of an image does not depend on which others are measured.
         offsets = np.random.default_rng(task.seed).integers(1, max(2, self._axes.classes), size=self._axes.images)
         self._offsets = torch.as_tensor(offsets)
@@ -144,7 +147,12 @@ class TokenMeasurer:
             inputs=None if depths is None else depths.receive,
         )
         if depths is not None:
-            collector.put_trajectory(depth_facts(depths.stack(logits), target.to(logits.device), self._axes.places))
+            at_depths, own = depths.stack(logits), target.to(logits.device)
+            collector.put_trajectory(TRAJECTORY, depth_facts(at_depths, own, self._axes.places))
+            if self._class_groups is not None:
+                groups = self._class_groups.to(logits.device)
+                facts = depth_facts(group_logits(at_depths, groups), groups[own], self._axes.group_places)
+                collector.put_trajectory(GROUP_TRAJECTORY, facts)
         return logits
 
     def _kept_tokens(self, keeps: str, batch: Batch) -> Tensor:
@@ -197,10 +205,10 @@ class _Collector:
             values[:, index, number, block, tokens] = self._rows(agreement.by[by], values)
         match[:, number, block, tokens] = self._rows(agreement.match, match)
 
-    def put_trajectory(self, facts: DepthFacts) -> None:
-        """Take the facts of every depth."""
+    def put_trajectory(self, prefix: str, facts: DepthFacts) -> None:
+        """Take the facts of every depth, of classes or groups."""
         for name, value in facts._asdict().items():
-            values = self._values[f"{TRAJECTORY}_{name}"]
+            values = self._values[f"{prefix}_{name}"]
             values[:] = value.to(values.dtype)
 
     def _rows(self, value: Tensor, like: Tensor) -> Tensor:
