@@ -157,7 +157,10 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
         "Trace.rank": (trace.rank, {"site": "mlp_out", "target": "predicted"}),
         "Trace.identifiability": (trace.identifiability, {"site": "mlp_out", "target": [1, "cat"]}),
         "Trace.top": (trace.top, {"site": "mlp_out", "k": 3}),
-        "Trace.trajectory": (trace.trajectory, {"target": "cat", "k": 3, "decoder": tuned}),
+        "Trace.trajectory": (
+            trace.trajectory,
+            {"target": "cat", "k": 3, "decoder": tuned, "groups": {"cat": "a", 0: "b"}, "against": 0},
+        ),
         "Trace.explain": (
             trace.explain,
             {"target": 3, "method": "class_gradient", "against": 5, "query": (0, 1)},
@@ -277,7 +280,8 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
         "measure": (
             to_new(classlens.measure),
             {"model": lens, "data": data, "conditions": "clean", "sites": "mlp_out", "memories": False}
-            | {"tuned_lens": None, "probes": None, "per_class": None, **selection, **no_masks, **run},
+            | {"tuned_lens": None, "probes": None, "label_groups": None, "per_class": None}
+            | {**selection, **no_masks, **run},
         ),
         "evaluate": (
             to_new(classlens.evaluate),

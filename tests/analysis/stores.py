@@ -37,6 +37,8 @@ class StoreSpec:
     embed: bool = True
     memories: bool = True
     trajectory: bool = True
+    label_groups: Sequence[int] = ()
+    """The group of each class; -1 for a class of none."""
     masks: bool = False
     labels: bool = True
     twin_parameters: bool = True
@@ -59,6 +61,7 @@ class StoreSpec:
             embed=self.embed,
             memories=self.memories,
             trajectory=self.trajectory,
+            label_groups=max(self.label_groups, default=-1) + 1,
         )
 
 
@@ -101,7 +104,7 @@ def _drawn(spec: StoreSpec, name: str, rng: np.random.Generator, target: Array, 
     """Facts of a condition: any ranks, logits and classes, that agree where they must."""
     values = spec.axes.schema().blank(spec.images)
     for key, array in values.items():
-        if key.startswith("trajectory_"):
+        if "trajectory_" in key:
             continue
         if key.endswith("rank") or key.endswith("top1"):
             values[key] = rng.integers(0, spec.classes, array.shape).astype(array.dtype)
@@ -135,21 +138,33 @@ def _trajectory(spec: StoreSpec, name: str, target: Array) -> Values:
     """Trajectories of drawn logits that stay near those of the depth before, so that some decisions last."""
     rng = np.random.default_rng([spec.seed, *name.encode()])
     logits = rng.standard_normal((spec.images, spec.blocks + 1, spec.classes)).cumsum(axis=1)
-    order = np.argsort(-logits, axis=-1, kind="stable")[..., : spec.axes.places]
+    values = _reduced(logits, target, spec.axes.places, "trajectory")
+    if spec.label_groups:
+        groups = np.array(spec.label_groups)
+        means = [np.exp(logits[..., groups == group]).mean(axis=-1) for group in range(spec.axes.label_groups)]
+        of_groups = np.log(np.stack(means, axis=-1))
+        values |= _reduced(of_groups, groups[target], spec.axes.group_places, "group_trajectory")
+    return values
+
+
+def _reduced(logits: Array, target: Array, places: int, prefix: str) -> Values:
+    order = np.argsort(-logits, axis=-1, kind="stable")[..., :places]
     final = np.broadcast_to(order[:, -1:], order.shape)
-    logit = np.stack([of_image[:, own] for of_image, own in zip(logits, target, strict=True)])
+    nothing = np.full(logits.shape[1], np.nan)
+    logit = np.stack([of_image[:, own] if own >= 0 else nothing for of_image, own in zip(logits, target, strict=True)])
+    rank = np.where((target < 0)[:, None], -1, (logits > logit[..., None]).sum(axis=-1))
     shares = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
     values = {
         "top": order.astype(np.int16),
         "top_logit": np.take_along_axis(logits, order, axis=-1),
         "final_logit": np.take_along_axis(logits, final, axis=-1),
-        "rank": (logits > logit[..., None]).sum(axis=-1).astype(np.int16),
+        "rank": rank.astype(np.int16),
         "logit": logit,
         "logsumexp": np.log(np.exp(logits).sum(axis=-1)),
         "entropy": -(shares * np.log(shares)).sum(axis=-1),
     }
     return {
-        f"trajectory_{key}": value.astype(np.float32) if value.dtype == np.float64 else value
+        f"{prefix}_{key}": value.astype(np.float32) if value.dtype == np.float64 else value
         for key, value in values.items()
     }
 
@@ -171,6 +186,11 @@ def _coords(spec: StoreSpec) -> Coords:
     if spec.trajectory:
         places = np.arange(spec.axes.places)
         coords |= {"depth": ("depth", np.arange(spec.blocks + 1)), "place": ("place", places)}
+    if spec.label_groups:
+        count = spec.axes.label_groups
+        coords |= {"group": ("group", np.arange(count)), "class_group": ("category", np.array(spec.label_groups))}
+        coords |= {"group_name": ("group", np.array([f"group {number}" for number in range(count)], dtype=object))}
+        coords |= {"group_place": ("group_place", np.arange(spec.axes.group_places))}
     if spec.memories:
         coords |= {"by": ("by", np.array(BY)), "sublayer": ("sublayer", np.array(SUBLAYERS))}
     return coords

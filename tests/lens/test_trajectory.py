@@ -187,7 +187,7 @@ def test_an_image_whose_predicted_class_has_no_group() -> None:
     groups = {inside: "in", next(one for one in range(zoo.CLASSES) if one not in predicted): "rest"}
     found = trace.trajectory(groups=groups, against=inside)
     for name in ("logit", "log_probability", "margin", "difference"):
-        assert (np.isnan(found[name]).all("depth") == (predicted != inside)).all(), name
+        assert (np.isnan(found[name].values).all(axis=1) == (predicted != inside)).all(), name
     assert (np.isnan(found["time_to_decision"]) == (predicted != inside)).all()
     assert (found["rank"][outside] == -1).all()
     assert (found["rank"][predicted == inside] >= 0).all()

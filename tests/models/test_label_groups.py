@@ -37,7 +37,8 @@ def test_files(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_dicts() -> None:
-    assert LabelGroups.of({"beagle": " dog", 0: "cat", "tench": "fish"}, CLASSES) == EXPECTED
+    mixed: dict[int | str, str] = {"beagle": " dog", 0: "cat", "tench": "fish"}
+    assert LabelGroups.of(mixed, CLASSES) == EXPECTED
     assert LabelGroups.of({"7": "a", "tench": "b"}, CLASSES).of_class == (-1, 0, -1, -1, -1, 1), "a name comes first"
 
 

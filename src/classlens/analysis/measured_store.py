@@ -20,7 +20,13 @@ from classlens.store.metadata import SHARD
 from classlens.store.open_store import group_names, open_group
 from classlens.store.schema import MEASURED
 from classlens.tasks.tokens.conditions.registry import CLEAN
-from classlens.tasks.tokens.schema import Axes, check_values, require_condition, require_parameters
+from classlens.tasks.tokens.schema import (
+    GROUP_TRAJECTORY,
+    Axes,
+    check_values,
+    require_condition,
+    require_parameters,
+)
 
 TokenGroup = Literal["cls", "image", "all"]
 
@@ -144,6 +150,16 @@ class MeasuredStore:
         """Names of all classes of the model."""
         return [str(name) for name in self._groups[CLEAN]["class_name"].values]
 
+    @property
+    def label_groups(self) -> int:
+        """Number of groups of classes whose trajectories were measured as well, if any."""
+        return 0 if self._axes is None else self._axes.label_groups
+
+    def group_of(self, classes: Int[ndarray, " images"]) -> Int[ndarray, " images"]:
+        """The group of each class; -1 for class -1 and for a class of none."""
+        group_of_class = np.asarray(self._groups[CLEAN]["class_group"].values)
+        return np.where(classes < 0, -1, group_of_class[classes])
+
     def lacks(self, need: Requirement) -> str | None:
         """Why a requirement is not met, and the option that measures it; None where it is met."""
         group = self.group(need.condition)
@@ -216,7 +232,8 @@ class StoredBatch:
         key = (condition, name)
         if key not in self._arrays:
             values = np.asarray(group[name].isel(image=self._slice).values)
-            check_values(self.store.url, name, values, self.store.num_classes)
+            of_groups = name.startswith(GROUP_TRAJECTORY)
+            check_values(self.store.url, name, values, self.store.label_groups if of_groups else self.store.num_classes)
             self._arrays[key] = values[self._chosen]
         values, dims = self._arrays[key], list(group[name].dims)
         for dim, label in coords.items():

@@ -19,7 +19,13 @@ from classlens.errors import ClasslensError, cause
 from classlens.models.class_spelling import index_of_spelling, indices_by_wnid
 from classlens.models.classes import Classes, read_text
 
-Groups = AnyPath | Annotated[Mapping[int | str, str], Takes("a dict from classes to the names of their groups")]
+Groups = (
+    AnyPath
+    | Annotated[
+        Mapping[int | str, str] | Mapping[int, str] | Mapping[str, str],
+        Takes("a dict from classes to the names of their groups"),
+    ]
+)
 """A file of lines ``class,group``, or a dict from classes to groups."""
 
 _WNID = re.compile(r"n\d{8}")

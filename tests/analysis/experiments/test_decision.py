@@ -17,36 +17,57 @@ from tests.analysis.stores import StoreSpec, Values, write_store
 NAME = "decision"
 
 
-def is_of(facts: Values, image: int, outcome: str) -> bool:
+GROUPS = (1, 0, -1, 0, 1)
+"""The groups of five classes."""
+
+
+def prefix_of(classes: str) -> str:
+    return {"classes": "trajectory", "groups": "group_trajectory"}[classes]
+
+
+def target_of(facts: Values, image: int, classes: str) -> int:
+    """The class of interest, or its group."""
+    target = int(facts["target"][image])
+    return target if classes == "classes" else GROUPS[target]
+
+
+def is_of(facts: Values, image: int, outcome: str, classes: str = "classes") -> bool:
     """Whether an image has the outcome, in words of the table."""
-    return outcome == "all" or facts["correct"][image] == (outcome == "correct")
+    target = target_of(facts, image, classes)
+    right = (
+        facts[f"{prefix_of(classes)}_top"][image, -1, 0] == target if classes == "groups" else facts["correct"][image]
+    )
+    return target >= 0 and (outcome == "all" or right == (outcome == "correct"))
 
 
 @pytest.mark.parametrize("blocks", [1, 4])
 def test_values(tmp_path: Path, blocks: int) -> None:
-    spec = StoreSpec(blocks=blocks, images=14, conditions=("clean", "random_init", "tuned_lens", "no_cls"))
+    conditions = ("clean", "random_init", "tuned_lens", "no_cls")
+    spec = StoreSpec(blocks=blocks, images=14, conditions=conditions, label_groups=GROUPS)
     table, written = table_and_contents(tmp_path, spec, NAME)
 
-    def twin(image: int, block: int, condition: str, outcome: str, measure: str) -> float | None:
-        facts = written[condition]
-        if not is_of(facts, image, outcome):
+    def twin(image: int, block: int, condition: str, classes: str, outcome: str, measure: str) -> float | None:
+        facts, of = written[condition], prefix_of(classes)
+        if not is_of(facts, image, outcome, classes):
             return None
-        top1 = facts["trajectory_top"][image, 1:, 0].tolist()
-        target, logit = int(facts["target"][image]), float(facts["trajectory_logit"][image, block + 1])
-        top, tops = (facts[f"trajectory_{name}"][image, block + 1].tolist() for name in ("top", "top_logit"))
+        top1 = facts[f"{of}_top"][image, 1:, 0].tolist()
+        target, logit = target_of(facts, image, classes), float(facts[f"{of}_logit"][image, block + 1])
+        top, tops = (facts[f"{of}_{name}"][image, block + 1].tolist() for name in ("top", "top_logit"))
         measures: dict[str, float] = {
             "committed": float(len(set(top1[block:])) == 1),
-            "on_top": float(facts["trajectory_rank"][image, block + 1] == 0),
-            "entropy": float(facts["trajectory_entropy"][image, block + 1]),
+            "on_top": float(facts[f"{of}_rank"][image, block + 1] == 0),
+            "entropy": float(facts[f"{of}_entropy"][image, block + 1]),
             "margin": logit - max(other for one, other in zip(top, tops, strict=True) if one != target),
-            "log_probability": logit - float(facts["trajectory_logsumexp"][image, block + 1]),
+            "log_probability": logit - float(facts[f"{of}_logsumexp"][image, block + 1]),
         }
         return measures[measure]
 
     assert_is_twin(table, spec, NAME, twin)
     assert set(table["condition"]) == {"clean", "random_init", "tuned_lens"}
     assert set(table["outcome"]) == {"all", "correct", "wrong"}
-    assert len(table) == 3 * 3 * 5 * blocks
+    assert len(table) == 3 * 2 * 3 * 5 * blocks
+    images = table.query("outcome == 'all'").groupby("classes")["images"].max()
+    assert images["groups"] == sum(GROUPS[target] >= 0 for target in written["clean"]["target"]) < images["classes"]
     assert (table.query(f"measure == 'committed' and block == {blocks - 1}")["value"] == 1).all()
 
 

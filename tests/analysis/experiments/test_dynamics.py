@@ -7,29 +7,29 @@ from pathlib import Path
 
 import pytest
 
-from tests.analysis.experiments.test_decision import is_of
+from tests.analysis.experiments.test_decision import GROUPS, is_of, prefix_of
 from tests.analysis.literal import assert_is_twin, table_and_contents
 from tests.analysis.stores import StoreSpec
 
 NAME = "dynamics"
 
 
-@pytest.mark.parametrize(("classes", "blocks"), [(5, 6), (2, 3), (5, 1)])
-def test_values(tmp_path: Path, classes: int, blocks: int) -> None:
-    spec = StoreSpec(blocks=blocks, classes=classes, images=14)
+@pytest.mark.parametrize(("number", "blocks"), [(5, 6), (2, 3), (5, 1)])
+def test_values(tmp_path: Path, number: int, blocks: int) -> None:
+    spec = StoreSpec(blocks=blocks, classes=number, images=14, label_groups=GROUPS if number == 5 else ())
     table, written = table_and_contents(tmp_path, spec, NAME)
 
-    def twin(image: int, condition: str, outcome: str, measure: str) -> float | None:
-        facts = written[condition]
-        if not is_of(facts, image, outcome):
+    def twin(image: int, condition: str, classes: str, outcome: str, measure: str) -> float | None:
+        facts, count = written[condition], 2 if classes == "groups" else number
+        if not is_of(facts, image, outcome, classes):
             return None
         after = {
-            name: facts[f"trajectory_{name}"][image, 1:].astype(float)
+            name: facts[f"{prefix_of(classes)}_{name}"][image, 1:].astype(float)
             for name in ("entropy", "rank", "logit", "logsumexp", "final_logit")
         }
         rising = {
             "entropy": [-value for value in after["entropy"]],
-            "reciprocal_rank": [1 / (rank + 1) - 1 / classes for rank in after["rank"]],
+            "reciprocal_rank": [1 / (rank + 1) - 1 / count for rank in after["rank"]],
             "log_probability": [a - b for a, b in zip(after["logit"], after["logsumexp"], strict=True)],
         }
         d = [row[0] - row[1] for row in after["final_logit"]]
@@ -49,4 +49,5 @@ def test_values(tmp_path: Path, classes: int, blocks: int) -> None:
         return 1 + changes.index(max(changes)) if changes else None
 
     assert_is_twin(table, spec, NAME, twin)
+    assert set(table["classes"]) == ({"classes", "groups"} if spec.label_groups else {"classes"})
     assert table["measure"].nunique() == (10 if blocks > 1 else 7)

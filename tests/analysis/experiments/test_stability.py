@@ -18,7 +18,7 @@ def test_values(tmp_path: Path) -> None:
     spec = StoreSpec(blocks=6, classes=7, images=14)
     table, written = table_and_contents(tmp_path, spec, NAME)
 
-    def twin(image: int, condition: str, outcome: str, measure: str) -> float | None:
+    def twin(image: int, condition: str, classes: str, outcome: str, measure: str) -> float | None:
         facts = written[condition]
         if not is_of(facts, image, outcome):
             return None

@@ -9,7 +9,16 @@ from classlens.analysis.charts import Dots
 from classlens.analysis.experiment import Experiment, Reduction
 from classlens.analysis.labels import Label
 from classlens.analysis.measured_store import MeasuredStore
-from classlens.analysis.trajectories import KEYS, NEEDS, OUTCOME_LABELS, Trajectories, by_outcome, update_of
+from classlens.analysis.trajectories import (
+    CLASSES,
+    GROUPS,
+    KEY_LABELS,
+    KEYS,
+    NEEDS,
+    Trajectories,
+    by_outcome,
+    update_of,
+)
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
 from classlens.core.trajectories import biggest_change, reciprocal_rank, two_class_measures
@@ -27,10 +36,11 @@ LABELS = {
     "change_of_mind": Label("change of mind"),
     "time_to_decision": Label("time to decision (share of blocks)"),
 }
+_DRAWN = ("entropy_area", "reciprocal_rank_area", "log_probability_area", "change_of_mind", "time_to_decision")
 
 
-def measures(found: Trajectories, classes: int) -> dict[str, Array]:
-    ranks = reciprocal_rank(found.rank, classes)
+def measures(found: Trajectories) -> dict[str, Array]:
+    ranks = reciprocal_rank(np.maximum(found.rank, 0), found.count)  # -1 for images that are not known
     two = two_class_measures(found.final_logit[..., 0] - found.final_logit[..., 1])
     rising = {"entropy": -found.entropy, "reciprocal_rank": ranks, "log_probability": found.log_probability}
     return {
@@ -45,6 +55,19 @@ def compute(store: MeasuredStore, reduction: Reduction, statistics: Statistics) 
     return by_outcome(reduction.values, statistics)
 
 
+def _dots(classes: str, suffix: str = "") -> Dots:
+    where = {"condition": (CLEAN,), "classes": (classes,), "measure": _DRAWN}
+    return Dots(
+        value="mean over images",
+        suffix=suffix,
+        labels=("model",),
+        rows="measure",
+        color="outcome",
+        where=where,
+        unit_range=False,
+    )
+
+
 EXPERIMENT = Experiment(
     name="dynamics",
     label="How sure the model becomes",
@@ -53,29 +76,12 @@ EXPERIMENT = Experiment(
     "probability of the class of interest; and the block that changes each of them most. Of the two classes on top at "
     "the end, with d the log odds of the first against the second after each block: sums of d where it is positive and "
     "of -d where it is negative; change of mind, min(0, d at the end) - min d; and time to decision, the share of "
-    "blocks from which on d is never negative. Source: Hu, Lepori and Franke, 2025.",
+    "blocks from which on d is never negative. With label groups (measure --label-groups), the same of groups, whose "
+    "probabilities are averaged within each and renormalized first. Source: Hu, Lepori and Franke, 2025.",
     keys=KEYS,
     needs=NEEDS,
-    charts=(
-        Dots(
-            value="mean over images",
-            labels=("model",),
-            rows="measure",
-            color="outcome",
-            where={
-                "condition": (CLEAN,),
-                "measure": (
-                    "entropy_area",
-                    "reciprocal_rank_area",
-                    "log_probability_area",
-                    "change_of_mind",
-                    "time_to_decision",
-                ),
-            },
-            unit_range=False,
-        ),
-    ),
-    value_labels={**OUTCOME_LABELS, **LABELS},
+    charts=(_dots(CLASSES), _dots(GROUPS, "groups")),
+    value_labels={**KEY_LABELS, **LABELS},
     update=update_of(measures),
     compute=compute,
 )

@@ -8,7 +8,7 @@ from classlens.analysis.charts import Dots
 from classlens.analysis.experiment import Experiment, Reduction
 from classlens.analysis.labels import Label
 from classlens.analysis.measured_store import MeasuredStore
-from classlens.analysis.trajectories import KEYS, NEEDS, OUTCOME_LABELS, Trajectories, by_outcome, update_of
+from classlens.analysis.trajectories import CLASSES, KEY_LABELS, KEYS, NEEDS, Trajectories, by_outcome, update_of
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
 from classlens.core.trajectories import change_share, classes_on_top, spread, top_overlap
@@ -24,7 +24,7 @@ LABELS = {
 }
 
 
-def measures(found: Trajectories, classes: int) -> dict[str, Array]:
+def measures(found: Trajectories) -> dict[str, Array]:
     top1 = spread(found.top[..., 0])
     return {
         "change_share": change_share(found.top[..., 0]),
@@ -56,11 +56,11 @@ EXPERIMENT = Experiment(
             labels=("model",),
             rows="measure",
             color="outcome",
-            where={"condition": (CLEAN,), "measure": tuple(LABELS)},
+            where={"condition": (CLEAN,), "classes": (CLASSES,), "measure": tuple(LABELS)},
             unit_range=False,
         ),
     ),
-    value_labels={**OUTCOME_LABELS, **LABELS},
+    value_labels={**KEY_LABELS, **LABELS},
     update=update_of(measures),
     compute=compute,
 )

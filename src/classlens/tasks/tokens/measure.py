@@ -160,7 +160,7 @@ def measure_session(
     decoders.check(chosen, lens)
     if any(CONDITIONS[name].model == "random_twin" for name in chosen):
         session.source.random_twin(seed)  # a model without one is refused before anything is written
-    axes = replace(_axes(session, sites, memories=memories), groups=0 if groups is None else len(groups))
+    axes = replace(_axes(session, sites, memories=memories), label_groups=0 if groups is None else len(groups))
     session.require_masks()
     digest = None if groups is None else text_digest([*groups.names, *map(str, groups.of_class)])
     settings = session.settings(sites=list(axes.all_sites), memories=memories, label_groups=digest)

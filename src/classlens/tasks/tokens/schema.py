@@ -35,7 +35,7 @@ class Axes:
         embed: whether ``embed`` is measured.
         memories: whether key/value memories are.
         trajectory: whether decision trajectories are, which stores of earlier versions lack.
-        groups: number of groups of classes whose trajectories are measured as well, if any.
+        label_groups: number of groups of classes whose trajectories are measured as well, if any.
     """
 
     images: int
@@ -46,7 +46,7 @@ class Axes:
     embed: bool
     memories: bool
     trajectory: bool = True
-    groups: int = 0
+    label_groups: int = 0
 
     @property
     def places(self) -> int:
@@ -56,7 +56,7 @@ class Axes:
     @property
     def group_places(self) -> int:
         """Top groups that a trajectory of groups keeps at each depth."""
-        return min(_PLACES, self.groups)
+        return min(_PLACES, self.label_groups)
 
     @property
     def all_sites(self) -> tuple[str, ...]:
@@ -101,7 +101,7 @@ def require_condition(store: str, data: xr.Dataset) -> Axes:
             embed="embed" in attrs["sites"],
             memories=attrs["memories"],
             trajectory=any(str(name).startswith(f"{TRAJECTORY}_") for name in data.data_vars),
-            groups=sizes.get("group", 0),
+            label_groups=sizes.get("group", 0),
         )
     except KeyError as error:
         raise _other_form(store, f"it lacks {error.args[0]!r}") from None
@@ -111,14 +111,14 @@ def require_condition(store: str, data: xr.Dataset) -> Axes:
         if arrays.get(name) != (variable.dims, schema.shape(variable.dims), variable.dtype):
             raise _other_form(store, f"{name!r} is missing or of another form")
     coordinates = {**_COORDS, "measured": "image", **({"site": "site"} if sites else {})}
-    if axes.groups:
+    if axes.label_groups:
         coordinates |= {"group_name": "group", "class_group": "category"}
     for name, dim in coordinates.items():
         if name not in arrays or arrays[name][0] != (dim,):
             raise _other_form(store, f"{name!r} is missing or of another form")
     if sizes["category"] != axes.classes or (sites and tuple(map(str, data["site"].values)) != sites):
         raise _other_form(store, "its classes or sites are not those of its attributes")
-    if axes.groups and not set(data["class_group"].values.tolist()) <= set(range(-1, axes.groups)):
+    if axes.label_groups and not set(data["class_group"].values.tolist()) <= set(range(-1, axes.label_groups)):
         raise _other_form(store, "its classes are of groups that it does not have")
     return axes
 
@@ -177,7 +177,7 @@ def _variables(axes: Axes) -> dict[str, Variable]:
         variables["memory_match"] = Variable(("image", "sublayer", "block", "token"), flag, -1, match)
     if axes.trajectory:
         variables |= _trajectory(TRAJECTORY, "place", index, "classes", "the target")
-    if axes.groups:
+    if axes.label_groups:
         variables |= _trajectory(GROUP_TRAJECTORY, "group_place", index, "groups", "the target's group")
     return variables | {
         "prediction": Variable(("image",), index, -1, "class with the model's largest logit"),
