@@ -39,6 +39,7 @@ class StoreSpec:
     trajectory: bool = True
     label_groups: Sequence[int] = ()
     """The group of each class; -1 for a class of none."""
+    norms: bool = True
     masks: bool = False
     labels: bool = True
     twin_parameters: bool = True
@@ -62,6 +63,7 @@ class StoreSpec:
             memories=self.memories,
             trajectory=self.trajectory,
             label_groups=max(self.label_groups, default=-1) + 1,
+            norms=self.norms,
         )
 
 
@@ -112,6 +114,8 @@ def _drawn(spec: StoreSpec, name: str, rng: np.random.Generator, target: Array, 
             values[key] = np.asarray(rng.standard_normal(array.shape), dtype=array.dtype)
         elif key in ("key_value_agreement", "memory_match"):
             values[key] = rng.integers(0, 2, array.shape).astype(array.dtype)
+    if spec.norms:
+        values["norm"] = _norms(spec, name)
     values["target"] = target.astype(values["target"].dtype)
     values["prediction"] = np.where(rng.random(spec.images) < 0.6, target, (target + 1) % spec.classes).astype(
         values["prediction"].dtype
@@ -128,10 +132,19 @@ def _drawn(spec: StoreSpec, name: str, rng: np.random.Generator, target: Array, 
         if name in ("context_removed", "class_removed"):
             values["kept"][:, prefix:] = mask[:, prefix:] if name == "context_removed" else 1 - mask[:, prefix:]
             gone = values["kept"] == 0
+            if spec.norms:
+                values["norm"] = np.where(gone[:, None], np.float32(np.nan), values["norm"])
             for key in ("rank", "top1", "logit"):
                 fill = np.array(np.nan if key == "logit" else -1, dtype=values[key].dtype)
                 values[key] = np.where(gone[:, None, None], fill, values[key])
     return values
+
+
+def _norms(spec: StoreSpec, name: str) -> Array:
+    """Norms of which some are far above the others."""
+    rng = np.random.default_rng([spec.seed, 1, *name.encode()])
+    shape = (spec.images, spec.blocks, spec.axes.tokens)
+    return (1 + rng.random(shape) + 50 * (rng.random(shape) < 0.2)).astype(np.float32)
 
 
 def _trajectory(spec: StoreSpec, name: str, target: Array) -> Values:

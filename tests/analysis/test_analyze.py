@@ -16,7 +16,7 @@ from tests.analysis.literal import QUICK, split_into_shards
 from tests.analysis.stores import StoreSpec, write_store
 from tests.refusals import refused
 
-ALL = ("clean", "random_init", "self_only", "no_cls", "context_removed", "class_removed")
+ALL = ("clean", "random_init", "self_only", "no_cls", "context_removed", "class_removed", "outliers_removed")
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_all_that_three_stores_lack(tmp_path: Path) -> None:
     result = analyze([tmp_path / f"{name}.zarr" for name in "abc"], statistics=QUICK)
     add = "condition {0} was not measured: add --conditions {0}".format
     neither = "neither condition {} nor {} was measured: add --conditions {},{}".format
-    twin, removed = add("random_init"), neither(*ALL[4:], *ALL[4:])
+    twin, removed = add("random_init"), neither(*ALL[4:6], *ALL[4:6])
     masks = "the images have no masks: measure them with --masks, or data that has masks, such as imagenet-s:ROOT"
     labels = "the images have no labels: measure a data set that has them"
     readings = (
@@ -108,7 +108,8 @@ def test_all_that_three_stores_lack(tmp_path: Path) -> None:
         ("no twin", "key_value_agreement", False, twin),
         ("no twin", "compositionality", False, twin),
         ("no twin", "decoders", True, readings),
-        *(("no twin", name, False, twin) for name in ("decision", "saturation", "dynamics", "stability")),
+        *(("no twin", name, False, twin) for name in ("decision", "saturation", "dynamics", "stability", "norms")),
+        ("no twin", "outliers", False, add("outliers_removed")),
         ("no masks", "identifiability", False, labels),
         ("no masks", "change_rate", False, embed),
         ("no masks", "class_vs_context", True, masks),
@@ -120,6 +121,8 @@ def test_all_that_three_stores_lack(tmp_path: Path) -> None:
         ("no masks", "agreement_accuracy", True, labels),
         ("no masks", "decoders", True, readings),
         *(("no masks", name, False, labels) for name in ("decision", "dynamics", "stability")),
+        ("no masks", "outliers", False, add("outliers_removed")),
+        ("no masks", "outliers", False, labels),
         ("parallel", "attention_edits", True, neither("self_only", "no_cls", "self_only", "no_cls")),
         ("parallel", "context_removal", False, add("context_removed")),
         ("parallel", "building", False, "blocks with parallel branches have no resid_mid"),
@@ -129,6 +132,7 @@ def test_all_that_three_stores_lack(tmp_path: Path) -> None:
         ("parallel", "agreement_accuracy", True, memories),
         ("parallel", "compositionality", True, memories),
         ("parallel", "decoders", True, readings),
+        ("parallel", "outliers", False, add("outliers_removed")),
     ]
     assert list(result.tables) == [name for name in EXPERIMENTS if name != "decoders"]
     assert set(result.tables["context_removal"]["condition"]) == {"class_removed"}

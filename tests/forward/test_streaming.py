@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import pytest
@@ -41,6 +42,25 @@ def test_every_site_once(name: str) -> None:
         torch.testing.assert_close(logits, model(pixels), rtol=0, atol=1e-12)
     assert not logits.requires_grad
     assert zoo.snapshot(model) == before
+
+
+@pytest.mark.parametrize("names", [(), ("mlp_out",), SITES])
+@pytest.mark.parametrize("name", [*zoo.KINDS, "avg_post_norm"])
+def test_inputs_and_outputs_of_blocks(name: str, names: tuple[str, ...]) -> None:
+    model, pixels = zoo.build(name), zoo.pixels(name)
+    passed: dict[str, list[Tensor]] = {"inputs": [], "outputs": []}
+
+    def receive(end: str, block: int, x: Tensor) -> None:
+        assert block == len(passed[end])
+        passed[end].append(x)
+
+    ends = {end: partial(receive, end) for end in passed}
+    stream(classlens.load(model).view, pixels, names, lambda *_: None, **ends)
+    states = literal.states(model, pixels)
+    for end, site in (("inputs", "resid_pre"), ("outputs", "resid_post")):
+        assert len(passed[end]) == 3
+        for x, expected in zip(passed[end], states[site], strict=True):
+            torch.testing.assert_close(x, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("site", SITES)

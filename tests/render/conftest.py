@@ -31,6 +31,7 @@ def three_models(tmp_path_factory: pytest.TempPathFactory) -> AnalyzeResult:
         "no_cls",
         "context_removed",
         "class_removed",
+        "outliers_removed",
         *decoder_conditions(),
     )
     write_store(folder / "a.zarr", StoreSpec(masks=True, conditions=conditions, model="first | odd", images=20))

@@ -12,7 +12,7 @@ from classlens.analysis.charts import Chart
 from classlens.analysis.labels import LABELS, Label
 from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
 from classlens.core.arrays import Array
-from classlens.core.stats import Statistics, estimate, flip_signs, holm
+from classlens.core.stats import Estimate, Statistics, estimate, flip_signs, holm
 from classlens.tasks.tokens.conditions.registry import CLEAN
 
 Key = tuple[str, ...]
@@ -90,7 +90,7 @@ def averages(
     ``blocks`` numbers the columns of the values. None: values have one column, and the table no column ``block``.
     """
     if not values:
-        return pd.DataFrame(columns=[*keys, *(["block"] if blocks is not None else [])])
+        return pd.DataFrame(columns=[*keys, *(["block"] if blocks is not None else []), *Estimate._fields])
     rows = [(*key, block) for key in values for block in (blocks if blocks is not None else [0])]
     joined = np.concatenate(list(values.values()), axis=1)
     joined_weights = None if weights is None else np.concatenate([weights[key] for key in values], axis=1)

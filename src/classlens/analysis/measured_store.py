@@ -52,6 +52,7 @@ class Requirement:
     cls: bool = False
     labels: bool = False
     trajectory: bool = False
+    norms: bool = False
     optional: bool = False
 
 
@@ -188,6 +189,8 @@ class MeasuredStore:
             return "the model has no [CLS] token"
         if need.trajectory and (self._axes is None or not self._axes.trajectory):
             return "an earlier version measured the store, without decision trajectories: measure anew"
+        if need.norms and (self._axes is None or not self._axes.norms):
+            return "an earlier version measured the store, without token norms: measure anew"
         if need.labels and not bool((group["label"].values >= 0).any()):
             return "the images have no labels: measure a data set that has them"
         return None

@@ -32,5 +32,8 @@ EXPERIMENTS: Registry[Experiment] = Registry(
         "saturation": "classlens.analysis.experiments.saturation:EXPERIMENT",
         "dynamics": "classlens.analysis.experiments.dynamics:EXPERIMENT",
         "stability": "classlens.analysis.experiments.stability:EXPERIMENT",
+        "norms": "classlens.analysis.experiments.norms:EXPERIMENT",
+        "outliers": "classlens.analysis.experiments.outliers:EXPERIMENT",
+        "outlier_classes": "classlens.analysis.experiments.outlier_classes:EXPERIMENT",
     },
 )

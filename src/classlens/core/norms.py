@@ -6,6 +6,19 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from classlens.core.steps import compute_dtype
+
+
+def token_norms(states: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows"]:
+    """L2 norms of vectors, in float32 at least.
+
+    Examples:
+        >>> token_norms(torch.tensor([[3.0, 4.0]]))
+        tensor([5.])
+    """
+    norms: Tensor = states.to(compute_dtype(states.dtype)).norm(dim=-1)
+    return norms
+
 
 def large_norms(
     norms: Float[Tensor, "*rows token"], among: Bool[Tensor, "*rows token"], *, factor: float = 5.0

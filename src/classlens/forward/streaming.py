@@ -27,6 +27,7 @@ def stream(
     receive: Callable[[str, int, Tensor], None],
     *,
     inputs: Receiver | None = None,
+    outputs: Receiver | None = None,
 ) -> Float[Tensor, "image category"]:
     """One forward pass; ``receive(name, block, tensor)`` is called in the order in which tensors pass.
 
@@ -37,21 +38,28 @@ def stream(
             blocks without such a point are skipped. The residual stream is summed from its parts (law 1), and only
             where one of its sites is wanted.
         inputs: called with the input of each block as it passes, ``[image, token, width]``.
+        outputs: called with the output of each block, which is the input of the next one; that of the last block is
+            summed from its parts.
 
     Returns:
         The model's own logits.
     """
-    summed = not _SUMS.isdisjoint(names)
+    blocks = len(view.blocks)
+    # Blocks over which the residual stream is summed.
+    first = blocks if outputs is None else blocks - 1
+    summed = range(first if _SUMS.isdisjoint(names) else 0, blocks)
     total = pixels
 
     def begin(block: int, x: Tensor) -> None:
         nonlocal total
         if inputs is not None:
             inputs(block, x)
-        if block == 0:
+        if outputs is not None and block > 0:
+            outputs(block - 1, x)
+        if block == summed.start:
             total = x
-            if "embed" in names:
-                receive("embed", 0, x)
+        if block == 0 and "embed" in names:
+            receive("embed", 0, x)
         if "resid_pre" in names:
             receive("resid_pre", block, total)
 
@@ -60,7 +68,7 @@ def stream(
             nonlocal total
             if site in names:
                 receive(site, block, x)
-            if summed:
+            if block in summed:
                 total = total + x
                 if sum_site in names:
                     receive(sum_site, block, total)
@@ -78,13 +86,16 @@ def stream(
         receivers["attn_out"] = add("attn_out", "resid_mid")
     if summed or "mlp_out" in names:
         receivers["mlp_out"] = add("mlp_out", "resid_post")
-    return run(
+    logits = run(
         view,
         pixels,
         receivers,
         unfused="attention" in names,
         exposing_coefficients=not COEFFICIENTS.keys().isdisjoint(names),
     )
+    if outputs is not None:
+        outputs(blocks - 1, total)
+    return logits
 
 
 def reduce_tokens(
@@ -97,6 +108,7 @@ def reduce_tokens(
     probes: Callable[[str, int], Sequence[LinearProbes]] | None = None,
     agreement: AgreementRequest | None = None,
     inputs: Receiver | None = None,
+    outputs: Receiver | None = None,
 ) -> Float[Tensor, "image category"]:
     """One forward pass; ``receive(site, block, tokens, facts)`` takes facts as rows, image by image.
 
@@ -106,7 +118,7 @@ def reduce_tokens(
         probes: ``probes(site, block)``, whose scores take the place of class logits.
         agreement: asks for key-value agreement as well. It needs the top-1 classes of ``attn_out`` and ``mlp_out``
             in class space, so both have to be among the sites, and it is not defined for probes.
-        inputs: called with the input of each block, as for ``stream``.
+        inputs, outputs: called with the input and the output of each block, as for ``stream``.
 
     Returns:
         The model's own logits.
@@ -117,7 +129,7 @@ def reduce_tokens(
             for probe in probes(site, block):
                 receive(site, block, probe.tokens, probe.facts(x, target))
 
-        return stream(view, pixels, sites, receive_states, inputs=inputs)
+        return stream(view, pixels, sites, receive_states, inputs=inputs, outputs=outputs)
     size = view.tokens((int(pixels.shape[2]), int(pixels.shape[3])))
     groups = [
         _SpaceTokens(view, space, tokens, size.count, target, sites, receive, agreement)
@@ -128,8 +140,10 @@ def reduce_tokens(
         for group in groups:
             group.feed(name, x)
 
-    names = ("embed", "attn_out", "mlp_out")
-    return stream(view, pixels, names if agreement is None else (*COEFFICIENTS, *names), feed, inputs=inputs)
+    names: tuple[str, ...] = ("embed", "attn_out", "mlp_out")
+    if agreement is not None:
+        names = (*COEFFICIENTS, *names)
+    return stream(view, pixels, names, feed, inputs=inputs, outputs=outputs)
 
 
 class _SpaceTokens:

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from classlens.core.arguments import checked
-from classlens.core.norms import large_norms
+from classlens.core.norms import large_norms, token_norms
 from classlens.errors import ClasslensError
 from classlens.explain.attention_rows import attention_rows
 from classlens.forward.edits.selection import Indices, TokenGroup, block_indices, head_indices, token_positions
@@ -142,7 +142,7 @@ class RawTrace:
         outliers = torch.empty(norms.shape, dtype=torch.bool)
         for block, state in recording.walk(site, slice(None)):
             if block in chosen:
-                lengths = state.to(recording.dtype).norm(dim=-1).cpu()
+                lengths = token_norms(state).cpu()
                 norms[:, chosen.index(block)] = lengths
                 outliers[:, chosen.index(block)] = large_norms(lengths, among) & kept
         coords, dims = self._raw_coords(chosen), ("image", "block", "token")

@@ -80,12 +80,17 @@ def test_images_without_a_label_or_a_trajectory(tmp_path: Path) -> None:
 
 
 def test_a_store_of_an_earlier_version_lacks_it_and_the_others(tmp_path: Path) -> None:
-    write_store(tmp_path / "made.zarr", StoreSpec(trajectory=False))
+    write_store(tmp_path / "made.zarr", StoreSpec(trajectory=False, norms=False))
     names = [NAME, "decision_classes", "saturation", "dynamics", "stability"]
-    result = analyze(tmp_path / "made.zarr", experiments=[*names, "change_rate"], statistics=QUICK)
+    by_norm = ["norms", "outliers", "outlier_classes"]
+    result = analyze(tmp_path / "made.zarr", experiments=[*names, *by_norm, "change_rate"], statistics=QUICK)
     assert list(result.tables) == ["change_rate"]
-    assert [(missing.experiment, missing.whole) for missing in result.missing] == [(name, True) for name in names]
-    assert all("without decision trajectories" in missing.reason for missing in result.missing)
+    assert [(missing.experiment, missing.whole) for missing in result.missing if missing.whole] == [
+        (name, True) for name in (*names, *by_norm)
+    ]
+    reasons = {missing.experiment: missing.reason for missing in result.missing if missing.whole}
+    assert all("without decision trajectories" in reasons[name] for name in names)
+    assert all("without token norms" in reasons[name] for name in by_norm)
 
 
 def test_figures(tmp_path: Path) -> None:

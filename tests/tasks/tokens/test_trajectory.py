@@ -89,11 +89,11 @@ def test_an_image_of_which_nothing_is_left_has_none(tmp_path: Path, model: str) 
     assert (found["trajectory_rank"][1:] >= 0).all()
 
 
-def without_trajectories(store: Path) -> None:
-    """The store as an earlier version wrote it."""
+def without_later_arrays(store: Path) -> None:
+    """The store as a version without trajectories and norms wrote it."""
     for group in store.iterdir():
         for array in group.glob("*") if group.is_dir() else ():
-            if array.name.startswith("trajectory_") or array.name in ("depth", "place"):
+            if array.name.startswith("trajectory_") or array.name in ("depth", "place", "norm"):
                 shutil.rmtree(array)
 
 
@@ -101,10 +101,10 @@ def test_a_store_of_an_earlier_version_goes_on_without(tmp_path: Path) -> None:
     lens, data = lens_of(dtype=torch.float32), data_in(tmp_path / "data").test
     out = tmp_path / "run.zarr"
     measure(lens, data, out, **LOCAL)
-    without_trajectories(out)
+    without_later_arrays(out)
     measure(lens, data, out, conditions=("clean", "no_cls"), **LOCAL)
     for name in ("clean", "no_cls"):
-        assert not [key for key in open_group(out, name).variables if str(key).startswith("trajectory")]
+        assert not [key for key in open_group(out, name).variables if str(key).startswith(("trajectory", "norm"))]
     assert (open_group(out, "no_cls")["measured"] == 1).all()
 
 

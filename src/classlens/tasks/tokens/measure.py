@@ -33,7 +33,7 @@ from classlens.tasks.tokens.conditions.check import check_conditions
 from classlens.tasks.tokens.conditions.registry import CLEAN, CONDITIONS
 from classlens.tasks.tokens.decoders import Decoders
 from classlens.tasks.tokens.parameters import parameter_facts
-from classlens.tasks.tokens.schema import STORED_SITES, TRAJECTORY, Axes
+from classlens.tasks.tokens.schema import NORM, STORED_SITES, TRAJECTORY, Axes
 from classlens.tasks.tokens.task import TokenTask
 
 
@@ -165,8 +165,12 @@ def measure_session(
     digest = None if groups is None else text_digest([*groups.names, *map(str, groups.of_class)])
     settings = session.settings(sites=list(axes.all_sites), memories=memories, label_groups=digest)
     with session.writable_store(url, "measure", settings) as (store, renew):
-        if not all(store.has_array(name, f"{TRAJECTORY}_rank") for name in store.groups() if name in CONDITIONS):
-            axes = replace(axes, trajectory=False)  # begun by a version without
+        begun_groups = [name for name in store.groups() if name in CONDITIONS]
+        axes = replace(  # begun by a version without
+            axes,
+            trajectory=all(store.has_array(name, f"{TRAJECTORY}_rank") for name in begun_groups),
+            norms=all(store.has_array(name, NORM) for name in begun_groups),
+        )
         for name in chosen:
             _add_condition(store, name, session, axes, decoders, groups)
         if memories and not store.has_parameters():

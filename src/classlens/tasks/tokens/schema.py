@@ -19,6 +19,8 @@ STORED_SITES = ("attn_out", "resid_mid", "mlp_out", "resid_post")
 FACTS = ("rank", "logit", "top1")
 _PLACES = 5
 """Top classes that a trajectory keeps at each depth."""
+NORM = "norm"
+"""The variable of token norms."""
 TRAJECTORY = "trajectory"
 """The variables of a trajectory are named by this and a field of ``DepthFacts``, such as ``trajectory_entropy``."""
 GROUP_TRAJECTORY = f"group_{TRAJECTORY}"
@@ -34,7 +36,7 @@ class Axes:
         sites: some of ``STORED_SITES``, in that order.
         embed: whether ``embed`` is measured.
         memories: whether key/value memories are.
-        trajectory: whether decision trajectories are, which stores of earlier versions lack.
+        trajectory, norms: whether decision trajectories and norms are, which stores of earlier versions lack.
         label_groups: number of groups of classes whose trajectories are measured as well, if any.
     """
 
@@ -47,6 +49,7 @@ class Axes:
     memories: bool
     trajectory: bool = True
     label_groups: int = 0
+    norms: bool = True
 
     @property
     def places(self) -> int:
@@ -102,6 +105,7 @@ def require_condition(store: str, data: xr.Dataset) -> Axes:
             memories=attrs["memories"],
             trajectory=any(str(name).startswith(f"{TRAJECTORY}_") for name in data.data_vars),
             label_groups=sizes.get("group", 0),
+            norms=NORM in data,
         )
     except KeyError as error:
         raise _other_form(store, f"it lacks {error.args[0]!r}") from None
@@ -175,6 +179,9 @@ def _variables(axes: Axes) -> dict[str, Variable]:
         variables["key_value_agreement"] = Variable(("image", "by", "sublayer", "block", "token"), flag, -1, agreement)
         match = "1 where the sublayer's top-1 class is the top-1 class of one of the token's strongest memories"
         variables["memory_match"] = Variable(("image", "sublayer", "block", "token"), flag, -1, match)
+    if axes.norms:
+        norm = "L2 norm of the token after a block"
+        variables[NORM] = Variable(("image", "block", "token"), np.dtype("float32"), np.nan, norm)
     if axes.trajectory:
         variables |= _trajectory(TRAJECTORY, "place", index, "classes", "the target")
     if axes.label_groups:

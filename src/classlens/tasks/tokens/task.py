@@ -12,6 +12,7 @@ from torch import Tensor
 
 from classlens.core.arrays import Array
 from classlens.core.depth_facts import DepthFacts, depth_facts, group_logits
+from classlens.core.norms import large_norms, token_norms
 from classlens.core.scores import Facts
 from classlens.data.loading import Batch
 from classlens.engine.task import Job
@@ -20,14 +21,14 @@ from classlens.forward.agreement import BY, SUBLAYERS, Agreement, AgreementReque
 from classlens.forward.depth_logits import DepthLogits
 from classlens.forward.edits.edit import editing
 from classlens.forward.run import run
-from classlens.forward.streaming import reduce_tokens
+from classlens.forward.streaming import reduce_tokens, stream
 from classlens.lens.lens import Lens
 from classlens.models.label_groups import LabelGroups
 from classlens.models.view import ModelView, Tokens
 from classlens.store.probe_folder import ProbeFolder
 from classlens.tasks.tokens.conditions.registry import CONDITIONS
 from classlens.tasks.tokens.decoders import Decoders
-from classlens.tasks.tokens.schema import GROUP_TRAJECTORY, TRAJECTORY, Axes
+from classlens.tasks.tokens.schema import GROUP_TRAJECTORY, NORM, TRAJECTORY, Axes
 
 _TABLES: WeakKeyDictionary[ModelView, MemoryTables] = WeakKeyDictionary()
 
@@ -37,6 +38,21 @@ def memory_tables(view: ModelView) -> MemoryTables:
     if view not in _TABLES:
         _TABLES[view] = MemoryTables(view)
     return _TABLES[view]
+
+
+def last_outliers(view: ModelView, pixels: Tensor) -> Tensor:
+    """Image tokens whose norm after the last block stands out, bool ``[image, token]``; from a pass of its own."""
+    norms = torch.empty(0)
+
+    def receive(block: int, states: Tensor) -> None:
+        nonlocal norms
+        if block == len(view.blocks) - 1:
+            norms = token_norms(states)
+
+    stream(view, pixels, (), lambda *_: None, outputs=receive)
+    among = torch.zeros_like(norms, dtype=torch.bool)
+    among[:, view.tokens((int(pixels.shape[2]), int(pixels.shape[3]))).image] = True
+    return large_norms(norms, among) & among
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +122,7 @@ class TokenMeasurer:
         view, count = subject.lens.view, len(batch.images)
         collector = _Collector(self._axes, count, view.device)
         control = (target + self._offsets[batch.images.start : batch.images.stop]) % self._axes.classes
-        kept = self._kept_tokens(condition.keeps, batch)
+        kept = self._kept_tokens(condition.keeps, batch, view)
         # A mean over no token is not defined; without a mask the kept tokens are not known.
         void = torch.stack([~kept[:, readout.pooled].any(dim=1) for readout in view.readouts]).any(dim=0)
         if condition.needs_masks:
@@ -145,6 +161,7 @@ class TokenMeasurer:
             probes=None if probes is None else probes.probes,
             agreement=None if tables is None else AgreementRequest(tables, control, collector.put_agreement),
             inputs=None if depths is None else depths.receive,
+            outputs=collector.put_norms if self._axes.norms else None,
         )
         if depths is not None:
             at_depths, own = depths.stack(logits), target.to(logits.device)
@@ -155,9 +172,11 @@ class TokenMeasurer:
                 collector.put_trajectory(GROUP_TRAJECTORY, facts)
         return logits
 
-    def _kept_tokens(self, keeps: str, batch: Batch) -> Tensor:
+    def _kept_tokens(self, keeps: str, batch: Batch, view: ModelView) -> Tensor:
         kept = torch.ones(len(batch.images), self._tokens.count, dtype=torch.bool)
-        if keeps != "all":
+        if keeps == "ordinary":
+            kept[:, self._tokens.image] = ~last_outliers(view, batch.pixels)[:, self._tokens.image].cpu()
+        elif keeps != "all":
             # A token that the mask leaves open may show either, so no condition keeps it.
             kept[:, self._tokens.image] = torch.as_tensor(batch.shows_class == (1 if keeps == "class" else 0))
         return kept
@@ -204,6 +223,10 @@ class _Collector:
         for index, by in enumerate(BY):
             values[:, index, number, block, tokens] = self._rows(agreement.by[by], values)
         match[:, number, block, tokens] = self._rows(agreement.match, match)
+
+    def put_norms(self, block: int, states: Tensor) -> None:
+        """Take the tokens after a block."""
+        self._values[NORM][:, block] = token_norms(states)
 
     def put_trajectory(self, prefix: str, facts: DepthFacts) -> None:
         """Take the facts of every depth, of classes or groups."""

@@ -29,7 +29,8 @@ class Condition:
         edits: edits of the forward pass, from the mask of kept tokens (``[image, token]``; prefix tokens are kept).
         model: the model or its random twin.
         decoder: what turns states into class scores.
-        keeps: ``"class"`` keeps image tokens that show the class, ``"context"`` the others, ``"all"`` needs no masks.
+        keeps: image tokens: ``"class"`` those that show the class, ``"context"`` the others, ``"ordinary"`` those
+            whose norm after the last block is no outlier, or ``"all"``.
         needs_cls: whether the model needs a ``[CLS]`` token.
         color: color of the condition in figures; None takes a free one.
     """
@@ -39,11 +40,11 @@ class Condition:
     edits: Callable[[Bool[Tensor, "image token"]], tuple[Edit, ...]] = no_edits
     model: Literal["model", "random_twin"] = "model"
     decoder: DecoderName = "class_embedding"
-    keeps: Literal["all", "class", "context"] = "all"
+    keeps: Literal["all", "class", "context", "ordinary"] = "all"
     needs_cls: bool = False
     color: str | None = None
 
     @property
     def needs_masks(self) -> bool:
         """Whether the data need masks of the classes."""
-        return self.keeps != "all"
+        return self.keeps in ("class", "context")

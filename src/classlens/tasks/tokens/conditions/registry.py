@@ -22,6 +22,7 @@ CONDITIONS: Registry[Condition] = Registry(
         "no_cls": f"{_PACKAGE}.attention_cuts:NO_CLS",
         "context_removed": f"{_PACKAGE}.removed_tokens:CONTEXT_REMOVED",
         "class_removed": f"{_PACKAGE}.removed_tokens:CLASS_REMOVED",
+        "outliers_removed": f"{_PACKAGE}.removed_tokens:OUTLIERS_REMOVED",
         "tuned_lens": f"{_PACKAGE}.decoders:TUNED_LENS",
         "probe": f"{_PACKAGE}.decoders:PROBE",
         "probe_pooled": f"{_PACKAGE}.decoders:PROBE_POOLED",

@@ -17,3 +17,9 @@ CLASS_REMOVED = Condition(
     edits=lambda kept: (KeepTokens(kept),),
     keeps="context",
 )
+OUTLIERS_REMOVED = Condition(
+    label="outliers removed",
+    about="image tokens whose norm after the last block is an outlier are dropped after position embeddings",
+    edits=lambda kept: (KeepTokens(kept),),
+    keeps="ordinary",
+)
