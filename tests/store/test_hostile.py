@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -196,6 +197,18 @@ def test_values_that_the_model_does_not_have(tmp_path: Path) -> None:
     facts["rank"][:] = 30_000
     write_store(tmp_path / "run.zarr", StoreSpec(images=3, facts={"clean": {"rank": facts["rank"]}}))
     refused(lambda: analyze(tmp_path / "run.zarr", statistics=QUICK), "'rank' has values beyond 4")
+
+
+def test_groups_that_a_store_does_not_have(tmp_path: Path) -> None:
+    groups, rank = (0, 1, -1, 1, 0), np.full((3, 4), 2, dtype=np.int16)
+    write_store(tmp_path / "a.zarr", StoreSpec(images=3, label_groups=groups))
+    analyze(tmp_path / "a.zarr", experiments="dynamics", statistics=QUICK)
+    Store(str(tmp_path / "a.zarr"))._root["clean/class_group"][...] = 2
+    refused(lambda: analyze(tmp_path / "a.zarr", statistics=QUICK), "groups that it does not have")
+    facts = {"clean": {"group_trajectory_rank": rank}}
+    write_store(tmp_path / "b.zarr", StoreSpec(images=3, label_groups=groups, facts=facts))
+    analysis = {"experiments": "dynamics", "statistics": QUICK}
+    refused(lambda: analyze(tmp_path / "b.zarr", **analysis), "'group_trajectory_rank' has values beyond 1")
 
 
 SOME = ("identifiability", "class_value_agreement", "compositionality")

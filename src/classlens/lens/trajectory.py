@@ -63,10 +63,11 @@ class TrajectoryTrace(RawTrace):
             of the class of interest, ``entropy`` in nats and ``logsumexp``; with ``place`` (the best is 0) also
             ``top``, class indices, ``top_logit``, and ``final_logit`` of the top classes of the last depth. An image
             whose predicted class has no group has rank -1 and NaN where values are of the class of interest.
-            With ``against``, also ``difference``, ``ln p(target) - ln p(against)``, and of each image over the outputs
-            of blocks: ``area_for``, the sum of positive differences, ``area_against``, that of negative ones without
-            their sign, ``change_of_mind``, how far ``against`` was ahead beyond the end, and ``time_to_decision``, the
-            share of blocks from which on the difference is never negative. Source: Hu, Lepori and Franke, 2025.
+            With ``against``, also ``difference``, ``ln p(target) - ln p(against)``, and for each image, over the
+            outputs of its ``L`` blocks: ``area_for``, the sum of positive differences; ``area_against``, that of
+            negative ones without their sign; ``change_of_mind``, how far ``against`` was ahead beyond the end; and
+            ``time_to_decision``, ``(t + 1) / L`` with ``t`` the first block from which on the difference is never
+            negative, or the last block. Source: Hu, Lepori and Franke, 2025.
 
         Raises:
             ClasslensError: an unknown class, a tuned lens of another model, outputs that are no classes, groups that do

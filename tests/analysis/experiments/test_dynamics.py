@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from classlens.analysis.registry import EXPERIMENTS
+from classlens.render.figures.charts import draw
 from tests.analysis.experiments.test_decision import GROUPS, is_of, prefix_of
 from tests.analysis.literal import assert_is_twin, table_and_contents
 from tests.analysis.stores import StoreSpec
@@ -50,4 +52,6 @@ def test_values(tmp_path: Path, number: int, blocks: int) -> None:
 
     assert_is_twin(table, spec, NAME, twin)
     assert set(table["classes"]) == ({"classes", "groups"} if spec.label_groups else {"classes"})
+    drawn = [draw(chart, table, "title", EXPERIMENTS[NAME].labels) is not None for chart in EXPERIMENTS[NAME].charts]
+    assert drawn == [True, bool(spec.label_groups)]
     assert table["measure"].nunique() == (10 if blocks > 1 else 7)

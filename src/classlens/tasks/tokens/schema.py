@@ -122,8 +122,10 @@ def require_condition(store: str, data: xr.Dataset) -> Axes:
             raise _other_form(store, f"{name!r} is missing or of another form")
     if sizes["category"] != axes.classes or (sites and tuple(map(str, data["site"].values)) != sites):
         raise _other_form(store, "its classes or sites are not those of its attributes")
-    if axes.label_groups and not set(data["class_group"].values.tolist()) <= set(range(-1, axes.label_groups)):
-        raise _other_form(store, "its classes are of groups that it does not have")
+    if axes.label_groups:
+        of_class = data["class_group"].values
+        if of_class.dtype.kind != "i" or not -1 <= of_class.min() <= of_class.max() < axes.label_groups:
+            raise _other_form(store, "its classes are of groups that it does not have")
     return axes
 
 
