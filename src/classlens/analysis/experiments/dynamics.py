@@ -55,10 +55,10 @@ def compute(store: MeasuredStore, reduction: Reduction, statistics: Statistics) 
     return by_outcome(reduction.values, statistics)
 
 
-def _dots(classes: str, suffix: str = "") -> Dots:
+def _dots(classes: str, value: str, suffix: str = "") -> Dots:
     where = {"condition": (CLEAN,), "classes": (classes,), "measure": _DRAWN}
     return Dots(
-        value="mean over images",
+        value=value,
         suffix=suffix,
         labels=("model",),
         rows="measure",
@@ -80,7 +80,10 @@ EXPERIMENT = Experiment(
     "probabilities are averaged within each and renormalized first. Source: Hu, Lepori and Franke, 2025.",
     keys=KEYS,
     needs=NEEDS,
-    charts=(_dots(CLASSES), _dots(GROUPS, "groups")),
+    charts=(
+        _dots(CLASSES, "mean over images"),
+        _dots(GROUPS, "mean over images, of groups of classes", suffix="groups"),
+    ),
     value_labels={**KEY_LABELS, **LABELS},
     update=update_of(measures),
     compute=compute,

@@ -46,8 +46,8 @@ EXPERIMENT = Experiment(
     about="how often the top class changes from block to block, and how much the top classes overlap",
     definition="Share of consecutive blocks between which the top class changes; weighted Jaccard index of the five "
     "top classes of consecutive blocks, weighted by their softmax; number of classes among the top five of any block; "
-    "number, largest share and entropy of the top-1 classes over blocks. Source: LogitDynamics, 2026, there of trained "
-    "heads, here in class space.",
+    "number, largest share and entropy of the top-1 classes over blocks. With label groups (measure "
+    "--label-groups), the same of groups. Source: LogitDynamics, 2026, there of trained heads, here in class space.",
     keys=KEYS,
     needs=NEEDS,
     charts=(
