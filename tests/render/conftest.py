@@ -36,7 +36,7 @@ def three_models(tmp_path_factory: pytest.TempPathFactory) -> AnalyzeResult:
     )
     write_store(folder / "a.zarr", StoreSpec(masks=True, conditions=conditions, model="first | odd", images=20))
     write_store(folder / "b.zarr", StoreSpec(model="second", prefix=(), memories=False, blocks=5))
-    write_store(folder / "c.zarr", StoreSpec(model="third"))
+    write_store(folder / "c.zarr", StoreSpec(model="third", label_groups=(1, 0, -1, 0, 1)))
     return analyze([folder / f"{name}.zarr" for name in "abc"], statistics=Statistics(permutations=50, resamples=20))
 
 
