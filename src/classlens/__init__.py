@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from classlens.analysis.registry import EXPERIMENTS
     from classlens.analysis.reliability import ReliabilityResult, reliability
     from classlens.core.attention import Output
+    from classlens.core.corruptions import Corruption
     from classlens.core.space import ClassSpace
     from classlens.core.stats import Statistics
     from classlens.core.steps import Norm
@@ -52,6 +53,7 @@ __all__ = [
     "ClassSpace",
     "ClasslensError",
     "Cluster",
+    "Corruption",
     "CutAttention",
     "Dataset",
     "Edit",
@@ -98,6 +100,7 @@ _MODULES = {
     "explain.registry": "METHODS",
     "forward.edits.edit": "Edit EditStep",
     "models.view": "BlockView ModelView Point Readout",
+    "core.corruptions": "Corruption",
     "core.space": "ClassSpace",
     "core.steps": "Norm",
     "core.attention": "Output",

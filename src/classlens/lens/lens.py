@@ -22,14 +22,17 @@ from classlens.explain.queries import token_position
 from classlens.explain.registry import default_method, method_of
 from classlens.forward.active_edits import active_edits
 from classlens.forward.edits.edit import Edit, editing
+from classlens.forward.edits.selection import Indices, TokenGroup
 from classlens.forward.isolation import exclusive, isolated_methods
 from classlens.forward.model_state import ModelState
 from classlens.forward.recorder import Queries, pooled_queries, record
 from classlens.forward.recording import Recording
 from classlens.forward.streaming import reduce_tokens
+from classlens.forward.sweep_parts import PatchedSite
 from classlens.lens.coords import array, method_attrs, state_coords, target_coords
 from classlens.lens.facts import FactsTable, check_sites, site_blocks
 from classlens.lens.images import Images, prepare_images
+from classlens.lens.sweep import CorruptImages, Direction, SweepRequest, corrupted, swept
 from classlens.lens.target import Target, class_indices, is_predicted
 from classlens.lens.trace import Trace
 from classlens.lens.tuned_lens import TunedLens, read_tuned_lens
@@ -245,6 +248,57 @@ class Lens:
         self._check_model()
         with editing(self.view, edits):
             yield
+
+    def sweep(
+        self,
+        clean: Images,
+        corrupt: CorruptImages,
+        over: str = "heads",
+        *,
+        metric: str = "log_odds",
+        target: Target = "predicted",
+        against: Target | None = None,
+        direction: Direction = "denoise",
+        site: PatchedSite | None = None,
+        blocks: Indices = "all",
+        parts: TokenGroup = "all",
+        batch_size: AtLeast1 = 32,
+    ) -> xr.Dataset:
+        """What each part does to the decision: the model runs with one part at a time from another image's pass.
+
+        Args:
+            clean: images, as for ``trace``.
+            corrupt: as many images of the same size, or one for all of them; or a ``Corruption``, which makes them.
+            over: ``"sublayers"``, ``"heads"``, ``"tokens"`` or ``"units"`` (hidden units of the MLP).
+            metric: ``"log_odds"``, ``"logit_difference"`` (to ``against``), ``"logit"``, ``"probability"`` or
+                ``"rank"``, all of the model's own logits.
+            target: as for ``Trace.explain``; ``"predicted"`` is the top class of the clean image.
+            against: a second class, given like ``target``; ``"predicted"`` is the top class of the corrupt image.
+            direction: ``"denoise"``: the corrupt image runs with a part of the clean one; ``"noise"``: the reverse.
+            site: of tokens: ``"resid_pre"`` (default), ``"attn_out"``, ``"mlp_out"`` or ``"resid_post"``.
+            blocks: indices of blocks, or ``"all"``.
+            parts: which heads or units (indices), tokens (as ``CutAttention.queries``) or sublayers; or ``"all"``.
+            batch_size: images and variants of them in one forward pass.
+
+        Returns:
+            ``patched``, the metric with each part patched, and ``effect``, 0 where that is the metric of the image
+            that runs and 1 where it is that of the other one; dims ``image, block`` and ``sublayer``, ``head``,
+            ``token`` or ``unit``. ``clean`` and ``corrupt``, the metric of both images as they are; dim ``image``.
+
+        Raises:
+            ClasslensError: images that do not fit each other, parts that the model does not have, a metric without
+                meaning for its outputs, or logits that are not finite.
+
+        Examples:
+            >>> import classlens, torch
+            >>> lens, clean = classlens.load("builtin:cifar10"), torch.rand(1, 3, 32, 32)
+            >>> dict(lens.sweep(clean, classlens.Corruption("blur"), "heads", blocks=[4, 5]).effect.sizes)
+            {'image': 1, 'block': 2, 'head': 4}
+        """
+        names, pixels = self._inputs(clean, batch_size)
+        pair = corrupted(corrupt, pixels, self.view, self.preprocessing)
+        request = SweepRequest(over, metric, target, against, direction, site, blocks, parts)
+        return swept(self.view, self.classes, request, names, pixels, *pair, batch_size=batch_size)
 
     def with_tuned_lens(self, tuned_lens: TunedLens | AnyPath) -> Lens:
         """The same model with a tuned lens as decoder: tokens pass the translator of their block before projection.

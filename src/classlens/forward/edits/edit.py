@@ -18,10 +18,10 @@ from classlens.forward.active_edits import activated, note_replacement
 from classlens.forward.edits.registry import EDITS
 from classlens.forward.hooks import Change, replacing
 from classlens.forward.isolation import exclusive, plain_torch, uncompiled
-from classlens.models.view import ModelView
+from classlens.models.view import ModelView, Point
 
-# Points that pass only within ``ModelView.exposing_coefficients``.
-_EXPOSED = frozenset({"attn_coefficients", "attn_joined"})
+EXPOSED_POINTS = frozenset({"attn_coefficients", "attn_joined"})
+"""Points that pass only within ``ModelView.exposing_coefficients``."""
 
 
 @checked
@@ -99,18 +99,10 @@ def editing(view: ModelView, edits: Sequence[Edit]) -> Iterator[None]:
         edited = {step.point for step in steps}
         if "attention" in edited:
             stack.enter_context(view.unfused())
-        if not edited.isdisjoint(_EXPOSED):
+        if not edited.isdisjoint(EXPOSED_POINTS):
             stack.enter_context(view.exposing_coefficients())
         for step in sorted(steps, key=lambda step: step.last):
-            points = view.blocks[step.block].points
-            point = points.get(step.point)
-            if point is None or not point.editable:
-                editable = ", ".join(name for name, point in points.items() if point.editable)
-                raise ClasslensError(
-                    f"the blocks of model {view.name!r} {'do not show' if point is None else 'only show'} "
-                    f"{step.point}, so it cannot be edited there: edit one of {editable}, or describe the model with a "
-                    "Point that has write="
-                )
+            point = editable_point(view, step.point, step.block)
             stack.enter_context(replacing(point, partial(_change, view, step), first=step.first))
         for edit in edits:
             for context in edit.contexts(view):
@@ -118,6 +110,19 @@ def editing(view: ModelView, edits: Sequence[Edit]) -> Iterator[None]:
         computed = frozenset(step.point for step in steps if not step.replaces)
         stack.enter_context(activated(view.module, tuple(edits), computed, frozenset(edited)))
         yield
+
+
+def editable_point(view: ModelView, name: str, block: int) -> Point:
+    """A point of a block; raises ClasslensError where another tensor cannot take the place of the one that passes."""
+    points = view.blocks[block].points
+    point = points.get(name)
+    if point is None or not point.editable:
+        editable = ", ".join(name for name, point in points.items() if point.editable)
+        raise ClasslensError(
+            f"the blocks of model {view.name!r} {'do not show' if point is None else 'only show'} {name}, so it cannot "
+            f"be edited there: edit one of {editable}, or describe the model with a Point that has write="
+        )
+    return point
 
 
 def _change(view: ModelView, step: EditStep, x: Tensor, part: slice) -> Tensor:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from jaxtyping import Float
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 
+from classlens.core.corruptions import blurred
 from classlens.tasks.evaluation.image_batch import ImageBatch
 from classlens.tasks.evaluation.metrics.masking import Masking
-
-_SIGMA = 1 / 32
-"""Standard deviation of the blur, as a share of the longer side: 7 pixels of 224."""
 
 
 class BlurMasking(Masking):
@@ -30,11 +27,7 @@ class BlurMasking(Masking):
     }
 
     def paint(self, batch: ImageBatch) -> Float[Tensor, "image channel height width"]:
-        sigma = max(batch.size) * _SIGMA
-        # Padding by reflection allows at most one pixel less than a side.
-        reach = min(round(3 * sigma), min(batch.size) - 1)
-        blurred: Tensor = gaussian_blur(batch.pixels, [2 * reach + 1, 2 * reach + 1], [sigma, sigma])
-        return blurred
+        return blurred(batch.pixels)
 
 
 METRIC = BlurMasking()

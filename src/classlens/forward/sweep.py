@@ -1,0 +1,201 @@
+"""Passes that differ in one part each, which has the activation of another image; run as few batches as possible."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from classlens.forward.active_edits import active_edits
+from classlens.forward.edits.edit import EXPOSED_POINTS, editable_point
+from classlens.forward.hooks import replacing
+from classlens.forward.isolation import exclusive
+from classlens.forward.run import run
+from classlens.models.view import ModelView
+
+
+class SweepReceiver(Protocol):
+    """Takes logits while a sweep runs."""
+
+    def unpatched(self, images: slice, base: Tensor, source: Tensor) -> None:
+        """Logits of some images and of their sources as they are; their patched ones follow."""
+
+    def patched(self, images: Sequence[int], parts: Sequence[int], logits: Tensor) -> None:
+        """Logits of some images, each with one of the parts patched."""
+
+
+class Part(NamedTuple):
+    """A part of what passes at a point of a block: some tokens, and some columns (channels or hidden units)."""
+
+    point: str
+    block: int
+    tokens: slice = slice(None)
+    columns: slice = slice(None)
+
+    def of(self, view: ModelView) -> Part:
+        """The same part where a pass first reaches it: the output of a block is the input of the next one."""
+        if self.point == "resid_post" and self.block + 1 < len(view.blocks):
+            return Part("resid_pre", self.block + 1, self.tokens, self.columns)
+        return self
+
+
+class _Patched(NamedTuple):
+    """A row of a batch in which an image runs with a part of another image."""
+
+    row: int
+    image: int
+    part: Part
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One batch: the images that enter, the rows that run on from before a block, and what is patched where."""
+
+    images: list[int]
+    rows: dict[int, list[int]]
+    patched: dict[tuple[str, int], list[_Patched]]
+    pairs: list[tuple[int, int]]
+    """Image and number of the part, for each row of the logits."""
+
+
+def sweep(
+    view: ModelView,
+    base: Float[Tensor, "image channel height width"],
+    source: Float[Tensor, "image channel height width"],
+    parts: Sequence[Part],
+    receiver: SweepReceiver,
+    *,
+    batch_size: int,
+) -> None:
+    """Run every image of ``base`` with each part in turn taken from the same image of ``source``.
+
+    All variants of an image share its pass up to the block that they change: there, rows branch off. A batch never has
+    more than ``batch_size`` rows. Where rows cannot branch off between blocks, every variant is a whole pass; so it is
+    with edits, which may depend on the images that run together.
+    """
+    parts = [part.of(view) for part in parts]
+    for part in parts:
+        editable_point(view, part.point, part.block)
+    with exclusive(view.module):
+        branches: bool | None = None
+        for start in range(0, len(base), batch_size):
+            images = slice(start, min(start + batch_size, len(base)))
+            activations: dict[tuple[str, int], Tensor] = {}
+            theirs = _record(view, source[images], parts, activations)
+            logits = run(view, base[images])
+            receiver.unpatched(images, logits, theirs)
+            if branches is None:
+                branches = _rows_branch(view, base[:1], logits[:1])
+            passes = _branching(parts, len(logits), batch_size) if branches else _whole(parts, len(logits))
+            for each in passes:
+                patched = _run(view, base[images], activations, each)
+                receiver.patched([start + image for image, _ in each.pairs], [part for _, part in each.pairs], patched)
+
+
+def _record(
+    view: ModelView, pixels: Tensor, parts: Sequence[Part], activations: dict[tuple[str, int], Tensor]
+) -> Tensor:
+    """Logits of a pass; keeps what passes where a part is."""
+    wanted = {(part.point, part.block) for part in parts}
+    names = {point for point, _ in wanted}
+
+    def keep(point: str, block: int, x: Tensor) -> None:
+        if (point, block) in wanted:
+            activations[point, block] = x
+
+    receivers = {point: partial(keep, point) for point in names}
+    return run(view, pixels, receivers, exposing_coefficients=not names.isdisjoint(EXPOSED_POINTS))
+
+
+def _whole(parts: Sequence[Part], images: int) -> Iterator[_Pass]:
+    """For each part one pass of all images, as they would run without it."""
+    for number, part in enumerate(parts):
+        patched = [_Patched(image, image, part) for image in range(images)]
+        pairs = [(image, number) for image in range(images)]
+        yield _Pass(list(range(images)), {}, {(part.point, part.block): patched}, pairs)
+
+
+def _branching(parts: Sequence[Part], images: int, batch_size: int) -> Iterator[_Pass]:
+    """Batches of at most ``batch_size`` variants, image by image in the order of blocks."""
+    order = sorted(range(len(parts)), key=lambda number: parts[number].block)
+    variants = [(image, number) for image in range(images) for number in order]
+    for start in range(0, len(variants), batch_size):
+        yield _branching_pass(parts, variants[start : start + batch_size])
+
+
+def _branching_pass(parts: Sequence[Part], variants: Sequence[tuple[int, int]]) -> _Pass:
+    """One batch. An image's own row runs until its last variant has branched off, so rows never outnumber variants."""
+    last = {image: parts[number].block for image, number in variants}
+    starting: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for image, number in variants:
+        starting[parts[number].block].append((image, number))
+    images = list(last)
+    running: list[tuple[int, int | None]] = [(image, None) for image in images]
+    rows: dict[int, list[int]] = {}
+    patched: dict[tuple[str, int], list[_Patched]] = defaultdict(list)
+    for block in sorted(starting):
+        own = {image: row for row, (image, number) in enumerate(running) if number is None}
+        kept = [row for row, (image, number) in enumerate(running) if number is not None or last[image] > block]
+        rows[block] = kept + [own[image] for image, _ in starting[block]]
+        running = [running[row] for row in kept]
+        for image, number in starting[block]:
+            patched[parts[number].point, block].append(_Patched(len(running), image, parts[number]))
+            running.append((image, number))
+    pairs = [(image, number) for image, number in running if number is not None]
+    return _Pass(images, rows, patched, pairs)
+
+
+def _run(view: ModelView, pixels: Tensor, activations: dict[tuple[str, int], Tensor], each: _Pass) -> Tensor:
+    """The logits of one batch."""
+    points = dict.fromkeys([*(("resid_pre", block) for block in each.rows), *each.patched])
+    with ExitStack() as stack:
+        exposed = not {point for point, _ in points}.isdisjoint(EXPOSED_POINTS)
+        if exposed:
+            stack.enter_context(view.exposing_coefficients())
+        for point, block in points:
+            change = partial(
+                _changed,
+                each.rows.get(block) if point == "resid_pre" else None,
+                each.patched.get((point, block), []),
+                activations.get((point, block)),
+            )
+            # What enters a block is the sum of all before it: edits of the block see it as it is then.
+            first = point == "resid_pre" and (block > 0 or block in each.rows)
+            stack.enter_context(replacing(view.blocks[block].points[point], change, first=first))
+        return run(view, pixels[each.images], exposing_coefficients=exposed)
+
+
+def _changed(
+    rows: list[int] | None, patched: Sequence[_Patched], source: Tensor | None, x: Tensor, held: slice
+) -> Tensor:
+    """Rows that branch off, and parts of the source; ``x`` holds the columns ``held`` of all."""
+    x = x.clone() if rows is None else x[rows]
+    for row, image, part in patched:
+        assert source is not None, "the source is recorded at every point of a part"
+        start = held.start or 0
+        low, high, _ = part.columns.indices(source.shape[-1])
+        low, high = max(low, start), min(high, start + x.shape[-1])
+        if low < high:
+            x[row, part.tokens, low - start : high - start] = source[image, part.tokens, low:high]
+    return x
+
+
+def _rows_branch(view: ModelView, pixels: Tensor, expected: Tensor) -> bool:
+    """Whether rows may branch off before every block: measured with one image, in two rows at every other block."""
+    if active_edits(view.module).edits or not all(block.points["resid_pre"].editable for block in view.blocks):
+        return False
+    rows = {block: [0, 0] if block % 2 else [0] for block in range(len(view.blocks))}
+    try:
+        logits = _run(view, pixels, {}, _Pass([0], rows, {}, []))
+    except Exception:  # a model may fail in any way where the number of rows changes
+        return False
+    tolerance = min(2.0**10 * torch.finfo(view.dtype).eps, 0.05) * max(1.0, float(expected.abs().max()))
+    same = logits.shape[1:] == expected.shape[1:] and len(logits) == len(rows[len(rows) - 1])
+    return same and bool((logits - expected).abs().max() <= tolerance)
