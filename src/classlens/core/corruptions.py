@@ -34,7 +34,7 @@ def blurred(pixels: Pixels, sigma_share: float = _SIGMA) -> Pixels:
 
     sigma = max(pixels.shape[-2:]) * sigma_share
     # Padding by reflection allows at most one pixel less than a side.
-    reach = min(round(3 * sigma), min(pixels.shape[-2:]) - 1)
+    reach = round(min(3 * sigma, min(pixels.shape[-2:]) - 1))
     result: Tensor = gaussian_blur(pixels, [2 * reach + 1, 2 * reach + 1], [sigma, sigma])
     return result
 

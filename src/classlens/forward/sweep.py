@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -21,12 +22,14 @@ from classlens.forward.run import run
 from classlens.models.view import ModelView
 
 
-class SweepReceiver(Protocol):
+class SweepReceiver(ABC):
     """Takes logits while a sweep runs."""
 
+    @abstractmethod
     def unpatched(self, images: slice, base: Tensor, source: Tensor) -> None:
         """Logits of some images and of their sources as they are; their patched ones follow."""
 
+    @abstractmethod
     def patched(self, images: Sequence[int], parts: Sequence[int], logits: Tensor) -> None:
         """Logits of some images, each with one of the parts patched."""
 
@@ -92,7 +95,7 @@ def sweep(
             logits = run(view, base[images])
             receiver.unpatched(images, logits, theirs)
             if branches is None:
-                branches = _rows_branch(view, base[:1], logits[:1])
+                branches = batch_size > 1 and _rows_branch(view, base[:1], logits[:1])
             passes = _branching(parts, len(logits), batch_size) if branches else _whole(parts, len(logits))
             for each in passes:
                 patched = _run(view, base[images], activations, each)

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
-from classlens.core.arguments import shown
+import numpy as np
+from torch import Tensor
+
+from classlens.core.arguments import Takes, shown
+from classlens.core.arrays import Array
 from classlens.errors import ClasslensError, unknown
 from classlens.forward.agreement import SUBLAYERS
 from classlens.forward.edits.columns import joined_heads
-from classlens.forward.edits.selection import TokenGroup, head_indices, token_positions, unit_indices
+from classlens.forward.edits.selection import head_indices, token_positions, unit_indices
 from classlens.forward.sweep import Part
 from classlens.models.view import ModelView
 from classlens.registry import Registry
 
 PatchedSite = Literal["resid_pre", "attn_out", "mlp_out", "resid_post"]
 PATCHED_SITES: tuple[PatchedSite, ...] = get_args(PatchedSite)
+
+
+ChosenParts = Annotated[
+    str | int | np.integer | Sequence[int | np.integer | str] | slice | Tensor | Array,
+    Takes("'all', indices of heads or units, a group of tokens, or names of sublayers"),
+]
+"""Heads or units by index, tokens as ``TokenGroup``, sublayers by name, or ``"all"``."""
 
 
 class SweepParts(ABC):
@@ -26,7 +37,7 @@ class SweepParts(ABC):
     about: ClassVar[str]
 
     @abstractmethod
-    def labels(self, view: ModelView, count: int, block: int, chosen: TokenGroup) -> Sequence[int | str]:
+    def labels(self, view: ModelView, count: int, block: int, chosen: ChosenParts) -> Sequence[int | str]:
         """Labels of the chosen parts, of a model that runs on ``count`` tokens; raises ClasslensError for others."""
 
     @abstractmethod
@@ -38,7 +49,7 @@ class Sublayers(SweepParts):
     dim = "sublayer"
     about = "outputs of attention and MLP, all tokens"
 
-    def labels(self, view: ModelView, count: int, block: int, chosen: TokenGroup) -> Sequence[int | str]:
+    def labels(self, view: ModelView, count: int, block: int, chosen: ChosenParts) -> Sequence[int | str]:
         if isinstance(chosen, str) and chosen == "all":
             return SUBLAYERS
         names = [chosen] if isinstance(chosen, str) else chosen
@@ -57,7 +68,7 @@ class Heads(SweepParts):
     dim = "head"
     about = "outputs of attention heads, all tokens, before an inner norm and the output projection"
 
-    def labels(self, view: ModelView, count: int, block: int, chosen: TokenGroup) -> Sequence[int | str]:
+    def labels(self, view: ModelView, count: int, block: int, chosen: ChosenParts) -> Sequence[int | str]:
         return list(dict.fromkeys(head_indices(view, chosen)))  # type: ignore[arg-type]
 
     def part(self, view: ModelView, block: int, label: int | str, site: PatchedSite) -> Part:
@@ -69,8 +80,8 @@ class Tokens(SweepParts):
     dim = "token"
     about = "tokens at a site, one at a time"
 
-    def labels(self, view: ModelView, count: int, block: int, chosen: TokenGroup) -> Sequence[int | str]:
-        positions: list[int] = token_positions(view, chosen, count).tolist()
+    def labels(self, view: ModelView, count: int, block: int, chosen: ChosenParts) -> Sequence[int | str]:
+        positions: list[int] = token_positions(view, chosen, count).tolist()  # type: ignore[arg-type]
         return positions
 
     def part(self, view: ModelView, block: int, label: int | str, site: PatchedSite) -> Part:
@@ -81,7 +92,7 @@ class Units(SweepParts):
     dim = "unit"
     about = "hidden units of the MLP, all tokens"
 
-    def labels(self, view: ModelView, count: int, block: int, chosen: TokenGroup) -> Sequence[int | str]:
+    def labels(self, view: ModelView, count: int, block: int, chosen: ChosenParts) -> Sequence[int | str]:
         return list(dict.fromkeys(unit_indices(view, block, "mlp", chosen)))  # type: ignore[arg-type]
 
     def part(self, view: ModelView, block: int, label: int | str, site: PatchedSite) -> Part:

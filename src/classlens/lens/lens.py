@@ -22,13 +22,13 @@ from classlens.explain.queries import token_position
 from classlens.explain.registry import default_method, method_of
 from classlens.forward.active_edits import active_edits
 from classlens.forward.edits.edit import Edit, editing
-from classlens.forward.edits.selection import Indices, TokenGroup
+from classlens.forward.edits.selection import Indices
 from classlens.forward.isolation import exclusive, isolated_methods
 from classlens.forward.model_state import ModelState
 from classlens.forward.recorder import Queries, pooled_queries, record
 from classlens.forward.recording import Recording
 from classlens.forward.streaming import reduce_tokens
-from classlens.forward.sweep_parts import PatchedSite
+from classlens.forward.sweep_parts import ChosenParts, PatchedSite
 from classlens.lens.coords import array, method_attrs, state_coords, target_coords
 from classlens.lens.facts import FactsTable, check_sites, site_blocks
 from classlens.lens.images import Images, prepare_images
@@ -261,7 +261,7 @@ class Lens:
         direction: Direction = "denoise",
         site: PatchedSite | None = None,
         blocks: Indices = "all",
-        parts: TokenGroup = "all",
+        parts: ChosenParts = "all",
         batch_size: AtLeast1 = 32,
     ) -> xr.Dataset:
         """What each part does to the decision: the model runs with one part at a time from another image's pass.

@@ -18,9 +18,9 @@ from classlens.core.corruptions import Corruption
 from classlens.core.steps import compute_dtype
 from classlens.core.sweep_metrics import SWEEP_METRICS, Formula
 from classlens.errors import ClasslensError
-from classlens.forward.edits.selection import Indices, TokenGroup, block_indices
-from classlens.forward.sweep import sweep
-from classlens.forward.sweep_parts import SWEEP_PARTS, PatchedSite
+from classlens.forward.edits.selection import Indices, block_indices
+from classlens.forward.sweep import SweepReceiver, sweep
+from classlens.forward.sweep_parts import SWEEP_PARTS, ChosenParts, PatchedSite
 from classlens.lens.coords import Coordinates, array, image_names, target_coords, token_coords
 from classlens.lens.images import prepare_images
 from classlens.lens.target import Target, class_indices, is_predicted
@@ -48,7 +48,7 @@ class SweepRequest:
     direction: Direction
     site: PatchedSite | None
     blocks: Indices
-    parts: TokenGroup
+    parts: ChosenParts
 
 
 def swept(
@@ -95,7 +95,7 @@ def swept(
     )
 
 
-class _Values:
+class _Values(SweepReceiver):
     """The metric of every pass, as the passes come in."""
 
     def __init__(
