@@ -104,6 +104,12 @@ REGISTRIES: Mapping[str, tuple[str, Columns]] = {
         {"experiment": code_name, "shows": about, "needs": needs_of_experiment},
     ),
     "edits": ("classlens.forward.edits.registry:EDITS", {"edit": code_name, "effect": about}),
+    "sweep-parts": (
+        "classlens.forward.sweep_parts:SWEEP_PARTS",
+        {"`over`": code_name, "parts": about, "dim": lambda _, parts: f"`{parts.dim}`"},
+    ),
+    "sweep-metrics": ("classlens.core.sweep_metrics:SWEEP_METRICS", {"`metric`": code_name, "value": about}),
+    "corruptions": ("classlens.core.corruptions:CORRUPTIONS", {"corruption": code_name, "effect": about}),
     "families": (
         "classlens.models.registry:ADAPTERS",
         {

@@ -58,6 +58,11 @@ ALSO = {
     "heads": ["head"],
     "blocks": ["block"],
     "steps": ["larger"],
+    "clean": ["image", "pixels"],
+    "corrupt": ["pixels"],
+    "parts": ["token", "head", "mask"],
+    "kind": ["corruption"],
+    "over": ["sweep"],
 }
 
 
@@ -149,6 +154,17 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
         "Lens.facts": (lens.facts, {"images": pixels, "sites": "mlp_out", "target": "cat", "batch_size": 2}),
         "Lens.explain": (lens.explain, {"images": pixels, "target": 1, "method": "chefer", "batch_size": 2}),
         "Lens.edit": (any_edit, {"edits": classlens.NoCls()}),
+        "Lens.sweep": (
+            lens.sweep,
+            {"clean": pixels, "corrupt": pixels.flip(0), "over": "tokens", "metric": "logit", "target": "predicted"}
+            | {"direction": "noise", "site": "mlp_out", "blocks": [5], "parts": [0, 9], "batch_size": 3},
+        ),
+        "Lens.sweep against": (
+            lens.sweep,
+            {"clean": pixels, "corrupt": classlens.Corruption("zero"), "over": "heads", "metric": "logit_difference"}
+            | {"target": "cat", "against": 0, "blocks": 5, "parts": 1},
+        ),
+        "Corruption": (classlens.Corruption, {"kind": "noise", "amount": None, "seed": 1}),
         "Lens.with_tuned_lens": (lens.with_tuned_lens, {"tuned_lens": tuned}),
         "Trace.picture": (trace.picture, {"image": 0}),
         "Trace.window": (trace.window, {"photo": Image.new("RGB", (40, 50))}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -147,6 +148,10 @@ def test_parts_put_in_by_hand() -> None:
         close(swept(view, base, source, parts, batch_size), torch.stack(expected, dim=1))
 
 
+def count(rows: list[int], _: int, x: Tensor) -> None:
+    rows.append(len(x))
+
+
 @pytest.mark.parametrize("name", ["cls_registers", "avg_post_norm"])
 def test_any_batch_size(name: str) -> None:
     view = classlens.load(zoo.build(name)).view
@@ -155,7 +160,7 @@ def test_any_batch_size(name: str) -> None:
     expected = swept(view, base, source, parts, 10**6)
     for batch_size in (1, 7):
         rows: list[int] = []
-        with watching(view, {"resid_post": lambda _, x, rows=rows: rows.append(len(x))}):
+        with watching(view, {"resid_post": partial(count, rows)}):
             close(swept(view, base, source, parts, batch_size), expected)
         assert max(rows) == batch_size
     alone = swept(view, base[1:2], source[1:2], parts, 20)
@@ -167,7 +172,7 @@ def test_blocks_run_what_changes_alone() -> None:
     view = classlens.load(zoo.build("cls")).view
     parts = [SWEEP_PARTS["heads"].part(view, block, head, "resid_pre") for block in range(3) for head in range(3)]
     rows: list[int] = []
-    with watching(view, {"resid_post": lambda _, x: rows.append(len(x))}):
+    with watching(view, {"resid_post": partial(count, rows)}):
         swept(view, zoo.pixels("cls", 1), zoo.pixels("cls", 1, seed=5), parts)
     assert rows[-3:] == [3 + 1, 6 + 1, 9]
     assert len(rows) == 4 * 3, "source, base, the check that rows can branch off, and one batch"
