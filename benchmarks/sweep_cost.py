@@ -2,9 +2,9 @@
 
     python benchmarks/sweep_cost.py --model vit_base_patch32_224 --batch-size 32 --repeats 5
 
-Prints JSON. Each repeat times bare passes of as many images as there are heads, in batches, then the sweep of one image,
-then the bare passes again; the ratio is the median over repeats. ``block_rows`` counts work: rows that pass through
-blocks, divided by the number of blocks. Weights are random: cost does not depend on them.
+Prints JSON. Each repeat times bare passes of as many images as there are heads, in batches, then the sweep of one
+image, then the bare passes again; the ratio is the median over repeats. ``block_rows`` counts work: rows that pass
+through blocks, divided by the number of blocks. Weights are random: cost does not depend on them.
 """
 
 from __future__ import annotations

@@ -198,7 +198,10 @@ def corrupted(
     """Names and pixels of the corrupt image of each clean one; raises ClasslensError for others than these take."""
     if isinstance(corrupt, Corruption):
         return [corrupt.kind] * len(clean), corrupt(clean)
-    names, pixels = prepare_images(corrupt, view, preprocessing)
+    try:
+        names, pixels = prepare_images(corrupt, view, preprocessing)
+    except ClasslensError as error:
+        raise ClasslensError(f"the corrupt images cannot be used: {error}") from None
     if pixels.shape[1:] != clean.shape[1:] or len(pixels) not in (1, len(clean)):
         raise ClasslensError(
             f"corrupt images of shape {list(pixels.shape)} were given for clean ones of shape {list(clean.shape)}: "
