@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 import classlens
-from classlens import AblateHeads, AblateNeurons, ClasslensError, Edit, KeepTokens, Patch
+from classlens import AblateHeads, AblateNeurons, ClasslensError, Edit, EditStep, KeepTokens, Patch
 from classlens.forward.edits.columns import joined_heads
 from classlens.forward.edits.edit import editing
 from classlens.forward.hooks import watching
@@ -211,12 +212,23 @@ def test_a_model_whose_rows_cannot_branch_off_runs_whole() -> None:
         close(swept(view, base, source, parts, batch_size), swept(other, base, source, parts))
 
 
-def test_edits_that_depend_on_the_images_that_run_together() -> None:
+@dataclass(frozen=True, eq=False)
+class Shared(Edit):
+    """Images get something of each other; equal images notice nothing."""
+
+    label, about = "shared", "the mean over the images that run is added"
+
+    def steps(self, view: ModelView) -> Iterator[EditStep]:
+        yield EditStep("mlp_out", 0, lambda x, _: x + x.mean(dim=0, keepdim=True))
+
+
+@pytest.mark.parametrize("kind", ["library", "own"])
+def test_edits_that_depend_on_the_images_that_run_together(kind: str) -> None:
     view = classlens.load(zoo.build("cls_registers")).view
     base, source = zoo.pixels("cls", 3), zoo.pixels("cls", 3, seed=5)
     mask = torch.ones(3, 7, dtype=torch.bool)
     mask[[0, 1, 2], [3, 4, 5]] = False
-    edits = [KeepTokens(mask), AblateHeads([1], blocks=0, to="mean")]
+    edits: list[Edit] = [Shared()] if kind == "own" else [KeepTokens(mask), AblateHeads([1], blocks=0, to="mean")]
     pairs = [pair for block in (1, 2) for pair in edits_of(view, source, block)]
     expected = []
     with editing(view, edits):
