@@ -219,7 +219,7 @@ class Shared(Edit):
     label, about = "shared", "the mean over the images that run is added"
 
     def steps(self, view: ModelView) -> Iterator[EditStep]:
-        yield EditStep("mlp_out", 0, lambda x, _: x + x.mean(dim=0, keepdim=True))
+        yield EditStep("mlp_out", 1, lambda x, _: x + x.mean(dim=0, keepdim=True))
 
 
 @pytest.mark.parametrize("kind", ["library", "own"])
