@@ -109,7 +109,7 @@ REGISTRIES: Mapping[str, tuple[str, Columns]] = {
         {"`over`": code_name, "parts": about, "dim": lambda _, parts: f"`{parts.dim}`"},
     ),
     "sweep-metrics": ("classlens.core.sweep_metrics:SWEEP_METRICS", {"`metric`": code_name, "value": about}),
-    "corruptions": ("classlens.core.corruptions:CORRUPTIONS", {"corruption": code_name, "effect": about}),
+    "corruptions": ("classlens.models.corruptions:CORRUPTIONS", {"corruption": code_name, "effect": about}),
     "families": (
         "classlens.models.registry:ADAPTERS",
         {

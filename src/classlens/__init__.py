@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from classlens.analysis.registry import EXPERIMENTS
     from classlens.analysis.reliability import ReliabilityResult, reliability
     from classlens.core.attention import Output
-    from classlens.core.corruptions import Corruption
     from classlens.core.space import ClassSpace
     from classlens.core.stats import Statistics
     from classlens.core.steps import Norm
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from classlens.lens.load import load
     from classlens.lens.trace import Trace
     from classlens.lens.tuned_lens import TunedLens
+    from classlens.models.corruptions import Corruption
     from classlens.models.view import BlockView, ModelView, Point, Readout
     from classlens.render.folders.figures import figures
     from classlens.store.open_store import open_store
@@ -100,7 +100,7 @@ _MODULES = {
     "explain.registry": "METHODS",
     "forward.edits.edit": "Edit EditStep",
     "models.view": "BlockView ModelView Point Readout",
-    "core.corruptions": "Corruption",
+    "models.corruptions": "Corruption",
     "core.space": "ClassSpace",
     "core.steps": "Norm",
     "core.attention": "Output",

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from classlens.core.arguments import Takes
 from classlens.core.arrays import Array
-from classlens.core.corruptions import Corruption
 from classlens.core.steps import compute_dtype
 from classlens.core.sweep_metrics import SWEEP_METRICS, Formula
 from classlens.errors import ClasslensError
@@ -25,6 +24,7 @@ from classlens.lens.coords import Coordinates, array, image_names, target_coords
 from classlens.lens.images import prepare_images
 from classlens.lens.target import Target, class_indices, is_predicted
 from classlens.models.classes import Classes
+from classlens.models.corruptions import Corruption
 from classlens.models.images import ImageLike
 from classlens.models.transforms import Preprocessing
 from classlens.models.view import ModelView

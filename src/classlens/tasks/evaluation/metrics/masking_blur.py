@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from classlens.core.corruptions import blurred
+from classlens.models.corruptions import blurred
 from classlens.tasks.evaluation.image_batch import ImageBatch
 from classlens.tasks.evaluation.metrics.masking import Masking
 

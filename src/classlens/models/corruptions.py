@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
 
 from classlens.core.arguments import NonNegative, Seed, checked
 from classlens.errors import ClasslensError
@@ -30,8 +31,6 @@ class CorruptionKind:
 
 def blurred(pixels: Pixels, sigma_share: float = _SIGMA) -> Pixels:
     """Gaussian blur with a standard deviation given as a share of the longer side, cut off at three deviations."""
-    from torchvision.transforms.functional import gaussian_blur
-
     sigma = max(pixels.shape[-2:]) * sigma_share
     # Padding by reflection allows at most one pixel less than a side.
     reach = round(min(3 * sigma, min(pixels.shape[-2:]) - 1))
