@@ -26,7 +26,9 @@ ALL = ("clean", "random_init", "self_only", "no_cls", "context_removed", "class_
 def store(tmp_path_factory: pytest.TempPathFactory) -> MeasuredStore:
     path = tmp_path_factory.mktemp("store") / "made.zarr"
     measured = {name: [1] * (IMAGES - number) + [0] * number for number, name in enumerate(ALL)}
-    write_store(path, StoreSpec(images=IMAGES, masks=True, conditions=ALL, measured=measured))
+    write_store(
+        path, StoreSpec(images=IMAGES, masks=True, conditions=ALL, measured=measured, label_groups=(1, 0, -1, 0, 1))
+    )
     store = MeasuredStore(path)
     for name in ALL:  # into memory, as every split reads everything again
         group = store.group(name)
