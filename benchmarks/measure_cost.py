@@ -38,6 +38,7 @@ import classlens
 from classlens import KeepTokens, NoCls, SelfOnly
 from classlens.core.depth_facts import depth_facts
 from classlens.core.memories import strongest
+from classlens.core.norms import token_norms
 from classlens.core.scores import Facts
 from classlens.forward.agreement import Agreement, AgreementRequest, MemoryTables, Sublayer
 from classlens.forward.depth_logits import DepthLogits
@@ -149,8 +150,13 @@ def parts(args: argparse.Namespace) -> dict[str, Any]:
                 depths.receive(block, tokens)
             depth_facts(depths.stack(final), target, 5)
 
+    def norms() -> None:
+        for _ in range(blocks):
+            token_norms(tokens)
+
     found: dict[str, float] = {}
-    for name, task in {"products": products, "strongest memories": memories, "trajectory": trajectory}.items():
+    alone = {"products": products, "strongest memories": memories, "trajectory": trajectory, "norms": norms}
+    for name, task in alone.items():
         task()
         ratios = []
         for _ in range(args.repeats):
