@@ -178,13 +178,9 @@ PARTS = (
     Part("removal", ("removal", "completeness"), {SMALL: 500, LARGE: 120}),
     Part("segmentation", ("segmentation",), {SMALL: 0, LARGE: 0}),
     Part("class", ("pointing", "class_sensitivity"), {SMALL: 150, LARGE: 40}),
-    Part("masking", ("masking", "masking_black", "masking_blur"), {SMALL: 50, LARGE: 20}),
     Part("randomization", ("randomization",), {SMALL: 50, LARGE: 20}),
+    Part("masking", ("masking", "masking_black", "masking_blur"), {SMALL: 50, LARGE: 20}),
 )
-
-
-def removal_photos(dataset: classlens.Dataset, model: str) -> classlens.Dataset:
-    return drawn(dataset, PARTS[0].photos[model])
 
 
 def report(photos: str, work: Path, models: Sequence[str] = (SMALL, LARGE)) -> None:

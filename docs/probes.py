@@ -1,9 +1,9 @@
 """Numbers of the page on probes: ``python docs/probes.py PHOTOS [WORK]``.
 
-Trains tuned lenses on 1,300 training photos without their labels, probes on the same photos with their labels, and
-measures both on 500 test photos, those of the page on faithfulness. Figures and summaries go to ``docs/probes``.
-``PHOTOS`` is the folder that ``docs/example.py`` takes; ``WORK`` keeps lenses, probes and stores, so that a stopped run
-continues.
+Trains a tuned lens and its control on 1,300 training photos without their labels, probes on the same photos with their
+labels, and measures all on 150 test photos, which are among those of the page on faithfulness. Figures and summaries go
+to ``docs/probes``. ``PHOTOS`` is the folder that ``docs/example.py`` takes; ``WORK`` keeps lenses, probes and stores,
+so that a stopped run continues.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 from example import open_photos
-from faithfulness import copy_figures, print_progress, removal_photos
+from faithfulness import copy_figures, drawn, print_progress
 
 import classlens
 from classlens.render.folders.analysis import write_analysis
@@ -29,27 +29,21 @@ DECODERS = ("tuned_lens", "probe", "probe_pooled")
 
 
 def train_lenses(train: classlens.Dataset, work: Path) -> None:
-    """Prints the divergence of each block by the class embedding, and by three tuned lenses."""
-    settings: tuple[tuple[str, Literal["all", "pooled"], bool], ...] = (
-        ("all", "all", False),
-        ("pooled", "pooled", False),
-        ("control", "all", True),
-    )
+    """Prints the divergence of each block by the class embedding, by the tuned lens and by its control."""
     results = {
         name: classlens.tune(
             MODEL,
             train,
             work / f"{name}.safetensors",
-            tokens=tokens,
-            control=control,
+            control=name == "control",
             batch_size=32,
             workers=0,
             report=print_progress,
         )
-        for name, tokens, control in settings
+        for name in ("lens", "control")
     }
-    print("| block | class embedding | tuned lens | tuned lens, [CLS] only | control |\n|---|---|---|---|---|")
-    for block, row in enumerate(results["all"].blocks):
+    print("| block | class embedding | tuned lens | control |\n|---|---|---|---|")
+    for block, row in enumerate(results["lens"].blocks):
         cells = [row["plain"], *(result.blocks[block]["tuned"] for result in results.values())]
         print(f"| {block} | {' | '.join(f'{cell:.3f}' for cell in cells)} |")
     print(f"one answer for all images: {results['all'].constant:.3f}")
@@ -57,7 +51,7 @@ def train_lenses(train: classlens.Dataset, work: Path) -> None:
 
 
 def train_probes(train: classlens.Dataset, test: classlens.Dataset, work: Path) -> Path:
-    """Ridge probes of each token, pooled probes and the tuned lens of all tokens, in one store."""
+    """Ridge probes of each token, pooled probes and the tuned lens, in one store."""
     kinds: tuple[Literal["ridge", "pooled"], ...] = ("ridge", "pooled")
     for kind in kinds:
         result = classlens.probe(
@@ -66,7 +60,7 @@ def train_probes(train: classlens.Dataset, test: classlens.Dataset, work: Path) 
             test,
             work / "probes",
             kind=kind,
-            tuned_lens=work / "all.safetensors",
+            tuned_lens=work / "lens.safetensors",
             batch_size=32,
             workers=0,
             report=print_progress,
@@ -115,7 +109,7 @@ def report(photos: Path, test: classlens.Dataset, store: Path, work: Path) -> No
 
 def main(photos: Path, work: Path) -> None:
     train = classlens.open_dataset(f"folder:{photos / 'train'}", per_class=100, seed=0)
-    test = removal_photos(open_photos(photos), MODEL)
+    test = drawn(open_photos(photos), 150)
     train_lenses(train, work)
     store = train_probes(train, test, work)
     train_few(train, test, work)
