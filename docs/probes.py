@@ -1,9 +1,9 @@
 """Numbers of the page on probes: ``python docs/probes.py PHOTOS [WORK]``.
 
-Trains a tuned lens and its control on 1,300 training photos without their labels, probes on the same photos with their
-labels, and measures all on 150 test photos, which are among those of the page on faithfulness. Figures and summaries go
-to ``docs/probes``. ``PHOTOS`` is the folder that ``docs/example.py`` takes; ``WORK`` keeps lenses, probes and stores,
-so that a stopped run continues.
+Trains a tuned lens on 1,300 training photos without their labels, probes on the same photos with their labels, and
+measures both on 150 test photos, which are among those of the page on faithfulness. Figures and summaries go to
+``docs/probes``. ``PHOTOS`` is the folder that ``docs/example.py`` takes; ``WORK`` keeps the lens, probes and stores, so
+that a stopped run continues.
 """
 
 from __future__ import annotations
@@ -28,26 +28,13 @@ METHODS = ("class_gradient", "class_rank", "random")
 DECODERS = ("tuned_lens", "probe", "probe_pooled")
 
 
-def train_lenses(train: classlens.Dataset, work: Path) -> None:
-    """Prints the divergence of each block by the class embedding, by the tuned lens and by its control."""
-    results = {
-        name: classlens.tune(
-            MODEL,
-            train,
-            work / f"{name}.safetensors",
-            control=name == "control",
-            batch_size=32,
-            workers=0,
-            report=print_progress,
-        )
-        for name in ("lens", "control")
-    }
-    print("| block | class embedding | tuned lens | control |\n|---|---|---|---|")
-    for block, row in enumerate(results["lens"].blocks):
-        cells = [row["plain"], *(result.blocks[block]["tuned"] for result in results.values())]
-        print(f"| {block} | {' | '.join(f'{cell:.3f}' for cell in cells)} |")
-    print(f"one answer for all images: {results['all'].constant:.3f}")
-    print(f"epochs: {[result.epochs for result in results.values()]}")
+def train_lens(train: classlens.Dataset, work: Path) -> None:
+    """Prints the divergence of each block by the class embedding and by the tuned lens."""
+    result = classlens.tune(MODEL, train, work / "lens.safetensors", batch_size=32, workers=0, report=print_progress)
+    print("| block | class embedding | tuned lens |\n|---|---|---|")
+    for block, row in enumerate(result.blocks):
+        print(f"| {block} | {row['plain']:.3f} | {row['tuned']:.3f} |")
+    print(f"one answer for all images: {result.constant:.3f}; {result.epochs} epochs")
 
 
 def train_probes(train: classlens.Dataset, test: classlens.Dataset, work: Path) -> Path:
@@ -110,7 +97,7 @@ def report(photos: Path, test: classlens.Dataset, store: Path, work: Path) -> No
 def main(photos: Path, work: Path) -> None:
     train = classlens.open_dataset(f"folder:{photos / 'train'}", per_class=100, seed=0)
     test = drawn(open_photos(photos), 150)
-    train_lenses(train, work)
+    train_lens(train, work)
     store = train_probes(train, test, work)
     train_few(train, test, work)
     report(photos, test, store, work)
