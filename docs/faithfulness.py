@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -171,15 +171,17 @@ class Part(NamedTuple):
     metrics: tuple[str, ...]
     photos: dict[str, int]
     """Number of photos by model; fewer where a metric takes more forward passes, all of them with masks for 0."""
+    methods: Sequence[str] | Literal["all"] = "all"
 
 
 SMALL, LARGE = "builtin:photos", TEACHER
+RIVALS = ("class_gradient", "chefer", "logit_attribution", "log_odds", "random")
 PARTS = (
     Part("removal", ("removal", "completeness"), {SMALL: 500, LARGE: 120}),
     Part("segmentation", ("segmentation",), {SMALL: 0, LARGE: 0}),
     Part("class", ("pointing", "class_sensitivity"), {SMALL: 150, LARGE: 40}),
     Part("randomization", ("randomization",), {SMALL: 50, LARGE: 20}),
-    Part("masking", ("masking", "masking_black", "masking_blur"), {SMALL: 50, LARGE: 20}),
+    Part("masking", ("masking", "masking_black", "masking_blur"), {SMALL: 50, LARGE: 20}, RIVALS),
 )
 
 
@@ -195,6 +197,7 @@ def report(photos: str, work: Path, models: Sequence[str] = (SMALL, LARGE)) -> N
                 model,
                 drawn(dataset, part.photos[model]) if part.photos[model] else masked,
                 work / stem / part.name,
+                methods=part.methods,
                 metrics=part.metrics,
                 steps=7,
                 permutations=3,
