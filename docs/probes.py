@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from example import open_photos
 from faithfulness import copy_figures, drawn, print_progress
 
 import classlens
@@ -96,7 +95,7 @@ def report(photos: Path, test: classlens.Dataset, store: Path, work: Path) -> No
 
 def main(photos: Path, work: Path) -> None:
     train = classlens.open_dataset(f"folder:{photos / 'train'}", per_class=100, seed=0)
-    test = drawn(open_photos(photos), 150)
+    test = drawn(classlens.open_dataset(f"folder:{photos / 'test'}"), 150)
     train_lens(train, work)
     store = train_probes(train, test, work)
     train_few(train, test, work)
