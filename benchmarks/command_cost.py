@@ -27,7 +27,11 @@ from measure_cost import photos
 from PIL import Image
 from safetensors.torch import save_file
 
+from classlens.tasks.tokens.conditions.registry import CONDITIONS
+
 CLASSES = 13
+UNTRAINED = tuple(name for name, condition in CONDITIONS.items() if condition.decoder == "class_embedding")
+"""Conditions that need no probes and no tuned lens."""
 BATCH = 16
 
 
@@ -72,16 +76,16 @@ def commands(args: argparse.Namespace, root: Path) -> Iterator[Command]:
     yield Command("memories", ["memories", *described, "--block", "0", "--unit", "0"], 0)
     given = ["measure", *model, "--data", source, *batch]
     yield Command("measure", [*given, "--out", out("clean.zarr")], args.images)
-    conditions = ["--conditions", "all", *masks, "--out", out("all.zarr")]
-    yield Command("measure, every condition", [*given, *conditions], args.images)
+    conditions = ["--conditions", ",".join(UNTRAINED), *masks, "--out", out("all.zarr")]
+    yield Command("measure, seven conditions", [*given, *conditions], args.images)
     yield Command("analyze", ["analyze", out("all.zarr"), "--out", out("analysis")], 0)
     yield Command("figures", ["figures", out("analysis")], 0)
     yield Command("check-store", ["check-store", out("all.zarr")], 0)
     evaluation = ["evaluate", *model, "--data", source, *masks, *batch, "--limit", str(CLASSES), "--steps", "7"]
     removal = ["--metrics", "removal", "--methods", "log_odds", "--out", out("removal")]
     yield Command("evaluate, removal of one method", [*evaluation, *removal], CLASSES)
-    every = ["--permutations", "1", "--out", out("evaluation")]
-    yield Command("evaluate, every metric and method", [*evaluation, *every], CLASSES)
+    every = ["--methods", "log_odds", "--out", out("evaluation")]
+    yield Command("evaluate, every metric of one method", [*evaluation, *every], CLASSES)
     tune = ["tune", *model, "--data", source, "--epochs", "1", *batch, "--out", out("lens.safetensors")]
     yield Command("tune, one epoch", tune, args.images)
     probe = ["probe", *model, "--train", source, "--test", source, *batch]
