@@ -210,7 +210,11 @@ def report(photos: str, work: Path, models: Sequence[str] = (SMALL, LARGE)) -> N
             for part in PARTS
             if model in part.photos
         ]
-        tables = {name: pd.concat([getattr(result, name) for result in results]) for name in ("scores", "curves")}
+        # A table without rows would turn the columns of the others into objects.
+        tables = {
+            name: pd.concat([table for result in results if not (table := getattr(result, name)).empty])
+            for name in ("scores", "curves")
+        }
         folder = work / stem / "results"
         write_evaluation(replace(results[0], **tables), folder, version=classlens.__version__)
         (out / f"{stem}.md").write_text((folder / "summary.md").read_text(encoding="utf-8"), encoding="utf-8")
