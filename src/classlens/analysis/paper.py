@@ -202,7 +202,7 @@ def _first_fitting(lens: Lens, datasets: Sequence[Dataset]) -> Dataset:
 
 def _possible_conditions(lens: Lens, dataset: Dataset) -> list[str]:
     possible: list[str] = []
-    for name in CONDITIONS:
+    for name in (name for name, condition in CONDITIONS.items() if condition.in_paper):
         try:
             possible += check_conditions([name], lens.view, masks=dataset.has_masks, data=dataset.spec)
         except ClasslensError:

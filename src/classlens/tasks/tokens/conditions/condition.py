@@ -32,6 +32,7 @@ class Condition:
         keeps: image tokens: ``"class"`` those that show the class, ``"context"`` the others, ``"ordinary"`` those
             whose norm after the last block is no outlier, or ``"all"``.
         needs_cls: whether the model needs a ``[CLS]`` token.
+        in_paper: whether `classlens paper` measures it.
         color: color of the condition in figures; None takes a free one.
     """
 
@@ -42,6 +43,7 @@ class Condition:
     decoder: DecoderName = "class_embedding"
     keeps: Literal["all", "class", "context", "ordinary"] = "all"
     needs_cls: bool = False
+    in_paper: bool = True
     color: str | None = None
 
     @property

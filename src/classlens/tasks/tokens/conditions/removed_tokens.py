@@ -22,4 +22,5 @@ OUTLIERS_REMOVED = Condition(
     about="image tokens whose norm after the last block is an outlier are dropped after position embeddings",
     edits=lambda kept: (KeepTokens(kept),),
     keeps="ordinary",
+    in_paper=False,
 )
