@@ -44,15 +44,15 @@ class Command(NamedTuple):
 
 
 def data(root: Path, images: int) -> None:
-    """Photos in one folder a class, and masks of an ellipse."""
-    photos(root / "drawn", images)
+    """Photos in one folder a class, as many others for training, and masks of an ellipse."""
+    photos(root / "drawn", 2 * images)
     rows, columns = np.mgrid[-1:1:375j, -1:1:500j]
     mask = Image.fromarray(((rows**2 + columns**2) < 0.5).astype(np.uint8))
     for number, file in enumerate(sorted((root / "drawn" / "all").iterdir())):
-        name = f"class {number % CLASSES:02}"
-        for folder in ("photos", "masks"):
+        name, split = f"class {number % CLASSES:02}", "photos" if number < images else "train"
+        for folder in (split, "masks"):
             (root / folder / name).mkdir(parents=True, exist_ok=True)
-        file.rename(root / "photos" / name / file.name)
+        file.rename(root / split / name / file.name)
         mask.save(root / "masks" / name / f"{file.stem}.png")
 
 
@@ -88,9 +88,9 @@ def commands(args: argparse.Namespace, root: Path) -> Iterator[Command]:
     yield Command("evaluate, every metric of one method", [*evaluation, *every], CLASSES)
     tune = ["tune", *model, "--data", source, "--epochs", "1", *batch, "--out", out("lens.safetensors")]
     yield Command("tune, one epoch", tune, args.images)
-    probe = ["probe", *model, "--train", source, "--test", source, *batch]
-    yield Command("probe, pooled", [*probe, "--pooled", "--out", out("pooled")], args.images)
-    yield Command("probe", [*probe, "--out", out("probes")], args.images)
+    probe = ["probe", *model, "--train", f"folder:{root / 'train'}", "--test", source, *batch]
+    yield Command("probe, pooled", [*probe, "--pooled", "--out", out("pooled")], 2 * args.images)
+    yield Command("probe", [*probe, "--out", out("probes")], 2 * args.images)
     files = ["--checkpoint", f"{args.model}={weights}", "--classes", f"{args.model}={names}"]
     paper = ["paper", "--models", args.model, *files, "--data", source, *masks, *batch, "--out", out("paper")]
     yield Command("paper", paper, args.images)
@@ -122,6 +122,7 @@ def main() -> None:
     parser.add_argument("--model", default="vit_small_patch14_dinov2")
     parser.add_argument("--img-size", type=int)
     parser.add_argument("--images", type=int, default=52)
+    parser.add_argument("--only", nargs="*", help="names of commands to run, with those that write what they read")
     args = parser.parse_args()
     torch.manual_seed(0)
     size = {} if args.img_size is None else {"img_size": args.img_size}
@@ -145,6 +146,8 @@ def main() -> None:
         start_up = 0.0
         run(next(commands(args, root)).arguments)  # libraries and weights are read from disk once
         for command in commands(args, root):
+            if args.only and command.name not in ("check", *args.only):
+                continue
             before, took, after = bare(), run(command.arguments), bare()
             start_up = start_up or took["cpu_seconds"]
             row: dict[str, Any] = {**took, "images": command.images}
