@@ -92,7 +92,7 @@ def commands(args: argparse.Namespace, root: Path) -> Iterator[Command]:
     yield Command("probe, pooled", [*probe, "--pooled", "--out", out("pooled")], 2 * args.images)
     yield Command("probe", [*probe, "--out", out("probes")], 2 * args.images)
     files = ["--checkpoint", f"{args.model}={weights}", "--classes", f"{args.model}={names}"]
-    paper = ["paper", "--models", args.model, *files, "--data", source, *masks, *batch, "--out", out("paper")]
+    paper = ["paper", "--models", args.model, *files, "--data", source, *masks, "--out", out("paper")]
     yield Command("paper", paper, args.images)
 
 
