@@ -19,7 +19,7 @@ from classlens.tasks.tokens.schema import GROUP_TRAJECTORY, TRAJECTORY
 
 OUTCOMES = ("all", "correct", "wrong")
 CLASSES, GROUPS = "classes", "groups"
-"""What a trajectory is of: all classes, or groups of them by ``measure(label_groups=…)``."""
+"""Subjects of a trajectory: all classes, or groups of them by ``measure(label_groups=…)``."""
 KEY_LABELS: Mapping[str, Label] = {
     "all": Label("all images", palette.MUTED),
     "correct": Label("right predictions", palette.BLUE),

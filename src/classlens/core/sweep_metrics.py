@@ -1,4 +1,4 @@
-"""What a causal sweep measures of a pass: one number of its logits."""
+"""Measures of a causal sweep: one number of the logits of a pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a causal sweep goes over: the parts of a block, and their labels."""
+"""Parts of a block over which a causal sweep goes, and their labels."""
 
 from __future__ import annotations
 

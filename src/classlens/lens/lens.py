@@ -264,7 +264,7 @@ class Lens:
         parts: ChosenParts = "all",
         batch_size: AtLeast1 = 32,
     ) -> xr.Dataset:
-        """What each part does to the decision: the model runs with one part at a time from another image's pass.
+        """Effect of each part on the decision: the model runs with one part at a time from another image's pass.
 
         Args:
             clean: images, as for ``trace``.

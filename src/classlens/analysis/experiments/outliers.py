@@ -1,4 +1,4 @@
-"""What the tokens of the largest norm say at the end, and the model without them."""
+"""Class scores of the tokens of the largest norm at the end, and the model without them."""
 
 from __future__ import annotations
 
