@@ -18,23 +18,14 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from typing import Any
 
 import timm
 import torch
+from timing import seconds
 
 import classlens
 from classlens.explain.registry import METHODS
-
-
-def seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def measured(name: str, method: str, batch: int, repeats: int) -> dict[str, Any]:

@@ -32,6 +32,7 @@ import numpy as np
 import timm
 import torch
 from PIL import Image
+from timing import seconds
 from torch import Tensor
 
 import classlens
@@ -49,14 +50,6 @@ from classlens.models.images import open_picture
 
 PAPER = ("attn_out", "mlp_out", "resid_post")
 EVERY = ("embed", "attn_out", "resid_mid", "mlp_out", "resid_post")
-
-
-def seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def photos(folder: Path, count: int) -> None:

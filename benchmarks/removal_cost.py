@@ -13,27 +13,18 @@ import argparse
 import json
 import platform
 import statistics
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import timm
 import torch
+from timing import seconds
 
 import classlens
 from classlens.tasks.evaluation.cascade import Cascade
 from classlens.tasks.evaluation.image_batch import EvaluationSettings, ImageBatch
 from classlens.tasks.evaluation.importance import StoredImportance
 from classlens.tasks.evaluation.metrics.removal import Removal, numbers_kept
-
-
-def seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def no_cascade() -> Cascade:

@@ -13,21 +13,12 @@ import argparse
 import json
 import platform
 import statistics
-import time
-from collections.abc import Callable
 
 import timm
 import torch
+from timing import seconds
 
 import classlens
-
-
-def seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def main() -> None:

@@ -12,24 +12,16 @@ import argparse
 import json
 import platform
 import statistics
-import time
 from collections.abc import Callable
 
 import timm
 import torch
+from timing import seconds
 
 import classlens
 from classlens.models.view import Site
 
 SITES: tuple[Site, ...] = ("attn_out", "mlp_out", "resid_post")
-
-
-def seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def main() -> None:

@@ -137,7 +137,7 @@ def test_under_an_edit() -> None:
     edit = classlens.AblateHeads([0], blocks=1)
     with lens.edit(edit), torch.no_grad():
         result = lens.sweep(clean, corrupt, metric="logit", target=2, blocks=[1, 2])
-        # What the edit ablates is the same in both images.
+        # The part that the edit ablates is the same in both images.
         np.testing.assert_allclose(result.effect.sel(block=1, head=0), 0, rtol=0, atol=1e-11)
         np.testing.assert_allclose(result.corrupt, lens.view.run(corrupt)[:, 2], rtol=0, atol=1e-11)
         expected = patched_logits(lens, corrupt, clean, 2, 1)[:, 2]

@@ -144,7 +144,7 @@ def test_k_takes_all_classes_of_a_small_model_and_one_still_has_a_margin() -> No
 
 
 GROUPS = {0: "a", 3: "b", 4: "a", 7: "c", 8: "b", 9: "b"}
-"""Of eleven classes; 7 is a group of its own, and five classes have none."""
+"""Groups of eleven classes: 7 is a group of its own, and five classes have none."""
 
 
 def _of_groups(logits: Numbers) -> Numbers:

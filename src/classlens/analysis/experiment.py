@@ -12,7 +12,7 @@ from classlens.analysis.charts import Chart
 from classlens.analysis.labels import LABELS, Label
 from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
 from classlens.core.arrays import Array
-from classlens.core.stats import Estimate, Statistics, estimate, flip_signs, holm
+from classlens.core.stats import Estimate, Statistics, estimate, flip_signs, holm, ratio
 from classlens.tasks.tokens.conditions.registry import CLEAN
 
 Key = tuple[str, ...]
@@ -99,12 +99,28 @@ def averages(
     return table if blocks is not None else table.drop(columns="block")
 
 
+def mean_of(values: Array, chosen: Array) -> Array:
+    """Mean over the chosen tokens, the last dim of both; NaN where there is none."""
+    return ratio(np.where(chosen, values, 0).sum(axis=-1, dtype=np.float64), chosen.sum(axis=-1))
+
+
 def change_of(edited: Array, unedited: Array, statistics: Statistics) -> dict[str, float]:
     """Columns of a row: the mean change of an image with its interval, and a two-sided permutation p value."""
     change = edited - unedited
     mean = estimate(change, statistics)
     p = flip_signs(change, statistics, "two-sided")
     return {"change": mean.value[0], "change_low": mean.low[0], "change_high": mean.high[0], "p": p[0]}
+
+
+def join_changes(
+    table: pd.DataFrame, values: Mapping[Key, Array], unedited: Mapping[Key, Key], statistics: Statistics
+) -> pd.DataFrame:
+    """Add the columns of ``change_of`` to a table with a row for each key; ``unedited`` gives the key compared with."""
+    changes = [
+        change_of(of_images, values[unedited[key]], statistics) if key in unedited else {}
+        for key, of_images in values.items()
+    ]
+    return table.join(pd.DataFrame(changes))
 
 
 def add_holm(table: pd.DataFrame, family: Sequence[str], p: str = "p") -> pd.DataFrame:

@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
+from classlens.core.stats import ratio
+
 TPR = 0.95
 """Share of wrong predictions that are doubted where ``fpr`` is read."""
 MEASURES = ("auroc", "aupr", "aurc", "excess_aurc", "fpr")
@@ -57,13 +59,13 @@ def _auroc(total: Levels, errors: Levels) -> Float[ndarray, " draws"]:
     right = total - errors
     less_doubted = np.cumsum(right, axis=1) - right / 2
     pairs = errors.sum(axis=1) * right.sum(axis=1)
-    return _ratio((errors * less_doubted).sum(axis=1), pairs)
+    return ratio((errors * less_doubted).sum(axis=1), pairs)
 
 
 def _aupr(total: Levels, errors: Levels) -> Float[ndarray, " draws"]:
     doubted, caught = _from_most(total), _from_most(errors)
     precision = np.divide(caught, doubted, out=np.zeros_like(caught), where=doubted > 0)
-    return _ratio((precision * errors).sum(axis=1), errors.sum(axis=1))
+    return ratio((precision * errors).sum(axis=1), errors.sum(axis=1))
 
 
 def _fpr(total: Levels, errors: Levels) -> Float[ndarray, " draws"]:
@@ -71,7 +73,7 @@ def _fpr(total: Levels, errors: Levels) -> Float[ndarray, " draws"]:
     # Counts are whole numbers; a share of 95 % is not spoiled by rounding.
     enough = caught >= TPR * caught[:, :1] - 1e-9
     least = np.where(enough, flagged, np.inf).min(axis=1)
-    return np.where(caught[:, 0] > 0, _ratio(least, flagged[:, 0]), np.nan)
+    return np.where(caught[:, 0] > 0, ratio(least, flagged[:, 0]), np.nan)
 
 
 def _risk_coverage_area(total: Levels, errors: Levels) -> Float[ndarray, " draws"]:
@@ -86,7 +88,7 @@ def _risk_coverage_area(total: Levels, errors: Levels) -> Float[ndarray, " draws
     before, errors_before = after - total, errors_after - errors
     share = np.divide(errors, total, out=np.zeros_like(errors), where=total > 0)
     harmonic = digamma(after + 1) - digamma(before + 1)
-    return _ratio((errors + (errors_before - before * share) * harmonic).sum(axis=1), after[:, -1])
+    return ratio((errors + (errors_before - before * share) * harmonic).sum(axis=1), after[:, -1])
 
 
 def risk_coverage(
@@ -108,7 +110,3 @@ def risk_coverage(
 def _from_most(values: Levels) -> Levels:
     """Sums from each level to the most doubted one."""
     return np.asarray(np.cumsum(values[:, ::-1], axis=1)[:, ::-1])
-
-
-def _ratio(part: Float[ndarray, " draws"], whole: Float[ndarray, " draws"]) -> Float[ndarray, " draws"]:
-    return np.asarray(np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0))

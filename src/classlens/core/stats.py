@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from classlens.core.arguments import AtLeast1, Seed, Share, checked
+from classlens.core.arrays import Array
 
 Alternative = Literal["greater", "two-sided"]
 
@@ -45,6 +46,17 @@ class Statistics:
     permutations: AtLeast1 = 10_000
     resamples: AtLeast1 = 2_000
     confidence: Share = 0.95
+
+
+def ratio(part: Array, whole: Array) -> Float[ndarray, ...]:
+    """``part / whole`` in float64; NaN where the whole is 0.
+
+    Examples:
+        >>> ratio(np.array([1, 0]), np.array([2, 0]))
+        array([0.5, nan])
+    """
+    undefined = np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan)
+    return np.asarray(np.divide(part, whole, out=undefined, where=whole > 0))
 
 
 class Estimate(NamedTuple):

@@ -169,7 +169,7 @@ def _run(view: ModelView, pixels: Tensor, activations: dict[tuple[str, int], Ten
                 each.patched.get((point, block), []),
                 activations.get((point, block)),
             )
-            # What enters a block is the sum of all before it: edits of the block see it as it is then.
+            # The input of a block is the sum of all before it: edits of the block see it as it is then.
             first = point == "resid_pre" and (block > 0 or block in each.rows)
             stack.enter_context(replacing(view.blocks[block].points[point], change, first=first))
         return run(view, pixels[each.images], exposing_coefficients=exposed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from torch import Tensor
@@ -20,7 +20,6 @@ from classlens.models.view import ModelView
 from classlens.registry import Registry
 
 PatchedSite = Literal["resid_pre", "attn_out", "mlp_out", "resid_post"]
-PATCHED_SITES: tuple[PatchedSite, ...] = get_args(PatchedSite)
 
 
 ChosenParts = Annotated[

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from classlens.analysis.charts import Dots
-from classlens.analysis.experiment import Experiment, Key, Reduction, averages, change_of
+from classlens.analysis.experiment import Experiment, Key, Reduction, averages, join_changes
 from classlens.analysis.experiments.identifiability import KEYS, LABELS, rates
 from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
 from classlens.core.arrays import Array
@@ -38,11 +38,8 @@ def update(batch: StoredBatch) -> Reduction:
 
 def compute(store: MeasuredStore, reduction: Reduction, statistics: Statistics) -> pd.DataFrame:
     table = averages(KEYS, reduction.values, statistics)
-    changes = [
-        {} if key[0] == CLEAN else change_of(values, reduction.values[CLEAN, *key[1:]], statistics)
-        for key, values in reduction.values.items()
-    ]
-    return table.join(pd.DataFrame(changes))
+    unedited = {key: (CLEAN, *key[1:]) for key in reduction.values if key[0] != CLEAN}
+    return join_changes(table, reduction.values, unedited, statistics)
 
 
 EXPERIMENT = Experiment(

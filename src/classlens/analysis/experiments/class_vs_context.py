@@ -14,7 +14,7 @@ from classlens.analysis.experiments.building import rises
 from classlens.analysis.labels import Label
 from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
 from classlens.core.arrays import Array
-from classlens.core.stats import Statistics, estimate, flip_signs, shuffle_labels
+from classlens.core.stats import Statistics, estimate, flip_signs, ratio, shuffle_labels
 
 KEYS = ("quantity", "labeled")
 LABELED = ("class", "context")
@@ -33,7 +33,7 @@ def update(batch: StoredBatch) -> Reduction:
             mask = labels == flag
             number = mask.sum(axis=1)[:, None]
             total = (facts * mask[:, None]).sum(axis=2, dtype=np.float64)
-            mean = np.divide(total, number, out=np.full_like(total, np.nan), where=number > 0)
+            mean = ratio(total, number)
             values[quantity, labeled] = 1 - mean / store.num_classes if quantity == "identifiability" else mean
             # Each block counts in a range of its own, so that one bincount serves all blocks.
             shifted = facts.astype(np.int64) + np.arange(blocks)[:, None] * distinct

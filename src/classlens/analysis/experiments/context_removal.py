@@ -7,12 +7,12 @@ import pandas as pd
 
 from classlens import palette
 from classlens.analysis.charts import Dots
-from classlens.analysis.experiment import Experiment, Key, Reduction, averages, change_of
+from classlens.analysis.experiment import Experiment, Key, Reduction, averages, join_changes
 from classlens.analysis.experiments.identifiability import LABELS, accuracy
 from classlens.analysis.labels import Label
 from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
 from classlens.core.arrays import Array
-from classlens.core.stats import Statistics
+from classlens.core.stats import Statistics, ratio
 from classlens.tasks.tokens.conditions.registry import CLEAN
 
 KEYS = ("condition", "tokens_are", "counting", "measure")
@@ -34,22 +34,16 @@ def update(batch: StoredBatch) -> Reduction:
         for tokens_are, ranked_under in (("edited", condition), ("unedited", CLEAN)):
             on_top = (batch.values("rank", ranked_under, site="resid_post")[:, -1] == 0) & kept
             hits, number = on_top[:, image].sum(axis=1), kept[:, image].sum(axis=1)
-            values[condition, tokens_are, "image_tokens", "tokens_identifiable"] = _ratio(hits, number)
+            values[condition, tokens_are, "image_tokens", "tokens_identifiable"] = ratio(hits, number)[:, None]
             if tokens_are == "edited":
                 # Published: an image's mean with `[CLS]` when edited, all image tokens pooled when not.
                 hits, number = hits + on_top[:, cls].sum(axis=1), number + kept[:, cls].sum(axis=1)
-            values[condition, tokens_are, "reference", "tokens_identifiable"] = _ratio(hits, number)
+            values[condition, tokens_are, "reference", "tokens_identifiable"] = ratio(hits, number)[:, None]
             values[condition, tokens_are, "reference", _WEIGHT] = number[:, None].astype(np.float64)
             correct = accuracy(batch, ranked_under)
             correct[~measured] = np.nan
             values[condition, tokens_are, "image_tokens", "accuracy"] = correct
     return Reduction(values, counts)
-
-
-def _ratio(hits: Array, number: Array) -> Array:
-    shares = np.full(len(hits), np.nan)
-    np.divide(hits, number, out=shares, where=number > 0)
-    return shares[:, None]
 
 
 def compute(store: MeasuredStore, reduction: Reduction, statistics: Statistics) -> pd.DataFrame:
@@ -60,13 +54,8 @@ def compute(store: MeasuredStore, reduction: Reduction, statistics: Statistics) 
     # An image that the condition has not reached yet may keep a token, so it is not counted.
     measured = {condition: int(count) for (condition,), count in reduction.counts.items()}
     table["images_without"] = table["condition"].map(measured) - table["images"]
-    changes = [
-        change_of(shares, values[key[0], "unedited", *key[2:]], statistics)
-        if key[1:3] == ("edited", "image_tokens")
-        else {}
-        for key, shares in values.items()
-    ]
-    return table.join(pd.DataFrame(changes))
+    edited = {key: (key[0], "unedited", *key[2:]) for key in values if key[1:3] == ("edited", "image_tokens")}
+    return join_changes(table, values, edited, statistics)
 
 
 EXPERIMENT = Experiment(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from classlens.analysis.charts import Lines
-from classlens.analysis.experiment import Experiment, Key, Reduction, averages, change_of
+from classlens.analysis.experiment import Experiment, Key, Reduction, averages, change_of, mean_of
 from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
@@ -29,11 +29,8 @@ def update(batch: StoredBatch) -> Reduction:
             for tokens in store.token_groups:
                 ranks = rank[..., store.positions(tokens)]
                 decoded = (ranks >= 0) & batch.measured(condition)[:, None, None]
-                number = decoded.sum(axis=-1)
                 for measure, fact in (("share_on_top", ranks == 0), ("identifiability", 1 - ranks / store.num_classes)):
-                    total = np.where(decoded, fact, 0).sum(axis=-1)
-                    mean = np.divide(total, number, out=np.full(number.shape, np.nan), where=number > 0)
-                    values[condition, site, tokens, measure] = mean
+                    values[condition, site, tokens, measure] = mean_of(fact, decoded)
     return Reduction(values)
 
 

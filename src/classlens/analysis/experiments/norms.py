@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 
 from classlens.analysis.charts import Lines
-from classlens.analysis.experiment import TWIN, Experiment, Key, Reduction, averages, model_and_twin
+from classlens.analysis.experiment import TWIN, Experiment, Key, Reduction, averages, mean_of, model_and_twin
 from classlens.analysis.labels import Label
 from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
-from classlens.analysis.outliers import TOKEN_LABELS, mean_of, token_kinds
+from classlens.analysis.outliers import TOKEN_LABELS, token_kinds
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
 from classlens.tasks.tokens.conditions.registry import CLEAN

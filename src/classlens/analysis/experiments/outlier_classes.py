@@ -10,7 +10,7 @@ from classlens.analysis.experiment import Experiment, Key, Reduction, averages
 from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
 from classlens.analysis.outliers import TOKEN_LABELS, token_kinds
 from classlens.core.arrays import Array
-from classlens.core.stats import Statistics
+from classlens.core.stats import Statistics, ratio
 
 KEYS = ("tokens", "category", "class_name")
 _SHOWN = 8
@@ -21,13 +21,12 @@ def update(batch: StoredBatch) -> Reduction:
     """Shares of the tokens of each kind that have each class on top after the last block, ``[image, category]``."""
     top1 = batch.values("top1", site="resid_post")[:, -1]
     values: dict[Key, Array] = {}
+    kinds = token_kinds(batch, blocks=slice(-1, None))
     for tokens in TOKEN_LABELS:
-        chosen = token_kinds(batch)[tokens][:, -1]
         counts = np.zeros((len(top1), batch.store.num_classes))
-        image, token = np.nonzero(chosen)
+        image, token = np.nonzero(kinds[tokens][:, 0])
         np.add.at(counts, (image, top1[image, token]), 1)
-        number = counts.sum(axis=1, keepdims=True)
-        values[(tokens,)] = np.divide(counts, number, out=np.full_like(counts, np.nan), where=number > 0)
+        values[(tokens,)] = ratio(counts, counts.sum(axis=1, keepdims=True))
     return Reduction(values)
 
 
@@ -36,7 +35,7 @@ def compute(store: MeasuredStore, reduction: Reduction, statistics: Statistics) 
     affected = ~np.isnan(outlier[:, 0])
     shares = outlier[affected].sum(axis=0)
     shown = [category for category in np.argsort(-shares, kind="stable")[:_SHOWN] if shares[category]]
-    # Of the same images, so that the kinds can be compared.
+    # Both kinds have the same images, so that they can be compared.
     values: dict[Key, Array] = {
         (tokens, str(category)): np.where(affected, of_images[:, category], np.nan)[:, None]
         for (tokens,), of_images in reduction.values.items()

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 
 from classlens.analysis.charts import Dots
-from classlens.analysis.experiment import Experiment, Key, Reduction, averages, change_of
+from classlens.analysis.experiment import Experiment, Key, Reduction, averages, join_changes, mean_of
 from classlens.analysis.experiments.identifiability import LABELS, accuracy
 from classlens.analysis.labels import Label
 from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
-from classlens.analysis.outliers import REMOVED, TOKEN_LABELS, mean_of, token_kinds
+from classlens.analysis.outliers import REMOVED, TOKEN_LABELS, token_kinds
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
 from classlens.tasks.tokens.conditions.registry import CLEAN
@@ -20,7 +20,7 @@ KEYS = ("condition", "tokens", "measure")
 
 def update(batch: StoredBatch) -> Reduction:
     """Rates of the image tokens with and without outliers, of images that have some after the last block."""
-    last = {kind: chosen[:, -1] for kind, chosen in token_kinds(batch).items()}
+    last = {kind: chosen[:, 0] for kind, chosen in token_kinds(batch, blocks=slice(-1, None)).items()}
     affected = np.asarray(last["outlier"].any(axis=1))
     kinds = {"image": last["ordinary"] | last["outlier"], "ordinary": last["ordinary"], "outlier": last["outlier"]}
     values: dict[Key, Array] = {(CLEAN, "outlier", "images_with_outliers"): affected[:, None].astype(np.float64)}
@@ -45,14 +45,9 @@ def update(batch: StoredBatch) -> Reduction:
 def compute(store: MeasuredStore, reduction: Reduction, statistics: Statistics) -> pd.DataFrame:
     values = {key: of_images for key, of_images in reduction.values.items() if not np.isnan(of_images).all()}
     table = averages(KEYS, values, statistics)
-    changes = []
-    for condition, tokens, measure in values:
-        before = (CLEAN, "image" if measure == "accuracy" else tokens, measure)
-        edited = condition == REMOVED and before in values
-        changes.append(
-            change_of(values[condition, tokens, measure], values[before], statistics) if edited else {},
-        )
-    return table.join(pd.DataFrame(changes))
+    before = {key: "image" if key[2] == "accuracy" else key[1] for key in values if key[0] == REMOVED}
+    unedited = {key: (CLEAN, tokens, key[2]) for key, tokens in before.items()}
+    return join_changes(table, values, unedited, statistics)
 
 
 EXPERIMENT = Experiment(

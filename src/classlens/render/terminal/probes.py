@@ -10,6 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from classlens.core.arrays import Array
+from classlens.core.stats import ratio
 from classlens.store.open_store import group_names, open_group
 from classlens.store.schema import MEASURED
 from classlens.tasks.tokens.conditions.registry import CLEAN, decoder_conditions
@@ -60,7 +61,7 @@ def _shares(store: str, condition: str) -> Iterator[tuple[str, Array]]:
         if decoded.any():
             number = decoded.sum(axis=(0, 2))
             hits = (ranks == 0).sum(axis=(0, 2))
-            yield tokens, np.divide(hits, number, out=np.full(len(hits), np.nan), where=number > 0)
+            yield tokens, ratio(hits, number)
 
 
 def tuned_table(result: TuneResult) -> Table:

@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Float
 from numpy import ndarray
 
-from classlens.core.stats import Statistics, bootstrap, interval, resample
+from classlens.core.stats import Statistics, bootstrap, interval, ratio, resample
 from classlens.tasks.evaluation.metric import CurveAxes, CurvePoint, Score
 
 Floats = ndarray[Any, np.dtype[np.floating[Any]]]
@@ -92,8 +92,7 @@ def mean(
 
     def means(drawn: Floats) -> Floats:
         total, count = (drawn @ sums).T
-        mean: Floats = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
-        return mean[:, None]
+        return ratio(total, count)[:, None]
 
     (score,) = scores([name], means, len(values), statistics, better=better)
     return score._replace(images=int(present.sum()) if images is None else images)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from classlens.core.arrays import Array
-from classlens.core.stats import Statistics
+from classlens.core.stats import Statistics, ratio
 from classlens.store.schema import Variable
 from classlens.tasks.evaluation.curves import Floats, mean, scores
 from classlens.tasks.evaluation.image_batch import ImageBatch, Importance
@@ -82,16 +82,11 @@ class Segmentation(Metric):
 
         def pooled(drawn: Floats) -> Floats:
             hits, pixels, *intersection_and_union = (drawn @ counts).T
-            background, category = map(_share, intersection_and_union[:2], intersection_and_union[2:])
-            return np.stack([_share(hits, pixels), (background + category) / 2], axis=1)
+            background, category = map(ratio, intersection_and_union[:2], intersection_and_union[2:])
+            return np.stack([ratio(hits, pixels), (background + category) / 2], axis=1)
 
         yield from scores(("pixel_accuracy", "mean_iou"), pooled, len(counts), statistics, better="higher")
         yield mean("mean_ap", data["average_precision"].values, statistics, better="higher")
-
-
-def _share(part: Floats, whole: Floats) -> Floats:
-    share: Floats = np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
-    return share
 
 
 def average_precision(scores: Float[ndarray, " pixel"], relevant: Bool[ndarray, " pixel"]) -> float:

@@ -1,0 +1,17 @@
+"""Wall time of a call, on the CPU or a GPU."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Wall time of a call; a GPU has finished when it ends."""
+    start = time.perf_counter()
+    run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
