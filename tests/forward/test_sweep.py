@@ -17,7 +17,7 @@ from classlens.forward.edits.columns import joined_heads
 from classlens.forward.edits.edit import editing
 from classlens.forward.hooks import watching
 from classlens.forward.run import run
-from classlens.forward.sweep import Part, SweepReceiver, sweep
+from classlens.forward.sweep import Part, References, SweepReceiver, Variant, sweep
 from classlens.forward.sweep_parts import SWEEP_PARTS
 from classlens.models.view import ModelView
 from tests import zoo
@@ -26,26 +26,34 @@ from tests.forward.models import IMPLEMENTATIONS, OTHERS, POOLINGS, pixels_of, v
 
 
 class Kept(SweepReceiver):
-    """Logits by image and part; None for what has not come."""
+    """Logits by image and variant; None for what has not come."""
 
-    def __init__(self, images: int, parts: int) -> None:
+    def __init__(self, images: int, variants: int) -> None:
         self.base: list[Tensor | None] = [None] * images
         self.source: list[Tensor | None] = [None] * images
-        self.logits: list[list[Tensor | None]] = [[None] * parts for _ in range(images)]
+        self.logits: list[list[Tensor | None]] = [[None] * variants for _ in range(images)]
 
-    def unpatched(self, images: slice, base: Tensor, source: Tensor) -> None:
-        self.base[images], self.source[images] = list(base), list(source)
+    def unpatched(self, images: slice, base: Tensor, source: Tensor | None) -> None:
+        self.base[images] = list(base)
+        self.source[images] = [None] * len(base) if source is None else list(source)
 
-    def patched(self, images: Sequence[int], parts: Sequence[int], logits: Tensor) -> None:
-        for image, part, row in zip(images, parts, logits, strict=True):
-            assert self.logits[image][part] is None
-            self.logits[image][part] = row
+    def patched(self, images: Sequence[int], variants: Sequence[int], logits: Tensor) -> None:
+        for image, variant, row in zip(images, variants, logits, strict=True):
+            assert self.logits[image][variant] is None
+            self.logits[image][variant] = row
 
 
 def swept(view: ModelView, base: Tensor, source: Tensor, parts: Sequence[Part], batch_size: int = 64) -> Tensor:
     """Logits ``[image, part, category]``."""
-    kept = Kept(len(base), len(parts))
-    sweep(view, base, source, parts, kept, batch_size=batch_size)
+    return together(view, base, source, [(part,) for part in parts], batch_size)
+
+
+def together(
+    view: ModelView, base: Tensor, source: Tensor | References, variants: Sequence[Variant], batch_size: int = 64
+) -> Tensor:
+    """Logits ``[image, variant, category]``."""
+    kept = Kept(len(base), len(variants))
+    sweep(view, base, source, variants, kept, batch_size=batch_size)
     rows: list[Any] = kept.logits
     return torch.stack([torch.stack(row) for row in rows])
 
@@ -258,13 +266,13 @@ def test_an_exception_in_the_middle_leaves_no_trace(where: str, monkeypatch: pyt
     parts, calls = every_part(view, 5), []
 
     class Raising(Kept):
-        def patched(self, images: Sequence[int], parts: Sequence[int], logits: Tensor) -> None:
+        def patched(self, images: Sequence[int], variants: Sequence[int], logits: Tensor) -> None:
             calls.append(zoo.snapshot(vit) == before)
             if len(calls) == 3:
                 raise Interrupted
 
     class Stopping(Kept):
-        def patched(self, images: Sequence[int], parts: Sequence[int], logits: Tensor) -> None:
+        def patched(self, images: Sequence[int], variants: Sequence[int], logits: Tensor) -> None:
             monkeypatch.setattr(torch.nn.functional, "gelu", stopped)
 
     def stopped(*_: Any, **__: Any) -> Tensor:
@@ -273,12 +281,48 @@ def test_an_exception_in_the_middle_leaves_no_trace(where: str, monkeypatch: pyt
 
     receiver = (Raising if where == "receiver" else Stopping)(2, len(parts))
     with pytest.raises(Interrupted):
-        sweep(view, base, source, parts, receiver, batch_size=5)
+        sweep(view, base, source, [(part,) for part in parts], receiver, batch_size=5)
     assert calls[-1:] == [True]
     assert zoo.snapshot(vit) == before
     monkeypatch.undo()
     with torch.no_grad():
         assert torch.equal(view.run(base), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "batch_size"),
+    [
+        ("timm cls_registers", 4),
+        ("timm ViT, norm of joined heads", 1),
+        ("torchvision", 64),
+        ("open_clip tokens_first", 4),
+        ("transformers ViTForImageClassification", 2),
+    ],
+)
+def test_several_heads_become_references_together(name: str, batch_size: int) -> None:
+    """One whole pass with an edit for each variant; rows of a variant go on through others that branch off."""
+    view = view_of(name)
+    base, last = pixels_of(view, 3, seed=3), len(view.blocks) - 1
+    chosen = [[(last, 1), (0, 0)], [], [(1, 0)], [(0, 1), (1, 1), (last, 0)], [(last, 0)]]
+    torch.manual_seed(0)
+    references: dict[tuple[str, int], Tensor] = {}
+    for block in range(last + 1):
+        point, _ = joined_heads(view, block)
+        passing = {point: lambda block, x, point=point: references.setdefault((point, block), x[0])}
+        run(view, base[:1], passing, exposing_coefficients=True)
+    references = {key: torch.randn_like(value) for key, value in references.items()}
+    heads = SWEEP_PARTS["heads"]
+    variants = [tuple(heads.part(view, block, head, "resid_pre") for block, head in pairs) for pairs in chosen]
+    expected = []
+    for pairs in chosen:
+        edits = []
+        for block, head in pairs:
+            point, channels = joined_heads(view, block)
+            columns = slice(head * channels, (head + 1) * channels)
+            edits.append(AblateHeads([head], blocks=block, to=references[point, block][:, columns]))
+        with editing(view, edits):
+            expected.append(run(view, base))
+    close(together(view, base, references, variants, batch_size), torch.stack(expected, dim=1))
 
 
 def test_a_part_that_cannot_be_replaced() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -26,12 +26,12 @@ class SweepReceiver(ABC):
     """Takes logits while a sweep runs."""
 
     @abstractmethod
-    def unpatched(self, images: slice, base: Tensor, source: Tensor) -> None:
-        """Logits of some images and of their sources as they are; their patched ones follow."""
+    def unpatched(self, images: slice, base: Tensor, source: Tensor | None) -> None:
+        """Logits of some images and of their sources, if these are images, as they are; patched ones follow."""
 
     @abstractmethod
-    def patched(self, images: Sequence[int], parts: Sequence[int], logits: Tensor) -> None:
-        """Logits of some images, each with one of the parts patched."""
+    def patched(self, images: Sequence[int], variants: Sequence[int], logits: Tensor) -> None:
+        """Logits of some images, each with one of the variants patched."""
 
 
 class Part(NamedTuple):
@@ -49,8 +49,14 @@ class Part(NamedTuple):
         return self
 
 
+Variant = tuple[Part, ...]
+"""Parts that are patched together."""
+References = Mapping[tuple[str, int], Float[Tensor, "token column"]]
+"""By point and block, as ``Part.of`` gives them: what takes the place of the activations of every image."""
+
+
 class _Patched(NamedTuple):
-    """A row of a batch in which an image runs with a part of another image."""
+    """A row of a batch in which an image runs with a part of its source."""
 
     row: int
     image: int
@@ -65,25 +71,26 @@ class _Pass:
     rows: dict[int, list[int]]
     patched: dict[tuple[str, int], list[_Patched]]
     pairs: list[tuple[int, int]]
-    """Image and number of the part, for each row of the logits."""
+    """Image and number of the variant, for each row of the logits."""
 
 
 def sweep(
     view: ModelView,
     base: Float[Tensor, "image channel height width"],
-    source: Float[Tensor, "image channel height width"],
-    parts: Sequence[Part],
+    source: Float[Tensor, "image channel height width"] | References,
+    variants: Sequence[Variant],
     receiver: SweepReceiver,
     *,
     batch_size: int,
 ) -> None:
-    """Run every image of ``base`` with each part in turn taken from the same image of ``source``.
+    """Run every image of ``base`` with the parts of each variant in turn taken from its image of ``source``.
 
-    All variants of an image share its pass up to the block that they change: there, rows branch off. A batch never has
-    more than ``batch_size`` rows. Where rows cannot branch off between blocks, every variant is a whole pass; so it is
-    with edits, which may depend on the images that run together.
+    All variants of an image share its pass up to the first block that they change: there, rows branch off. A batch
+    never has more than ``batch_size`` rows. Where rows cannot branch off between blocks, every variant is a whole pass;
+    so it is with edits, which may depend on the images that run together.
     """
-    parts = [part.of(view) for part in parts]
+    variants = [tuple(part.of(view) for part in variant) for variant in variants]
+    parts = [part for variant in variants for part in variant]
     for part in parts:
         editable_point(view, part.point, part.block)
     with exclusive(view.module):
@@ -91,15 +98,22 @@ def sweep(
         for start in range(0, len(base), batch_size):
             images = slice(start, min(start + batch_size, len(base)))
             activations: dict[tuple[str, int], Tensor] = {}
-            theirs = _record(view, source[images], parts, activations)
+            theirs = None
+            if isinstance(source, Tensor):
+                theirs = _record(view, source[images], parts, activations)
+            else:
+                count = images.stop - start
+                activations |= {point: value.expand(count, *value.shape) for point, value in source.items()}
             logits = run(view, base[images])
             receiver.unpatched(images, logits, theirs)
             if branches is None:
                 branches = batch_size > 1 and _rows_branch(view, base[:1], logits[:1])
-            passes = _branching(parts, len(logits), batch_size) if branches else _whole(parts, len(logits))
+            passes = _branching(variants, len(logits), batch_size) if branches else _whole(variants, len(logits))
             for each in passes:
                 patched = _run(view, base[images], activations, each)
-                receiver.patched([start + image for image, _ in each.pairs], [part for _, part in each.pairs], patched)
+                receiver.patched(
+                    [start + image for image, _ in each.pairs], [number for _, number in each.pairs], patched
+                )
 
 
 def _record(
@@ -117,42 +131,48 @@ def _record(
     return run(view, pixels, receivers, exposing_coefficients=not names.isdisjoint(EXPOSED_POINTS))
 
 
-def _whole(parts: Sequence[Part], images: int) -> Iterator[_Pass]:
-    """For each part one pass of all images, as they would run without it."""
-    for number, part in enumerate(parts):
-        patched = [_Patched(image, image, part) for image in range(images)]
+def _whole(variants: Sequence[Variant], images: int) -> Iterator[_Pass]:
+    """For each variant one pass of all images, as they would run without it."""
+    for number, variant in enumerate(variants):
         pairs = [(image, number) for image in range(images)]
-        yield _Pass(list(range(images)), {}, {(part.point, part.block): patched}, pairs)
+        patched: dict[tuple[str, int], list[_Patched]] = defaultdict(list)
+        for part in variant:
+            patched[part.point, part.block] += [_Patched(image, image, part) for image in range(images)]
+        yield _Pass(list(range(images)), {}, patched, pairs)
 
 
-def _branching(parts: Sequence[Part], images: int, batch_size: int) -> Iterator[_Pass]:
-    """Batches of at most ``batch_size`` variants, image by image in the order of blocks."""
-    order = sorted(range(len(parts)), key=lambda number: parts[number].block)
-    variants = [(image, number) for image in range(images) for number in order]
-    for start in range(0, len(variants), batch_size):
-        yield _branching_pass(parts, variants[start : start + batch_size])
+def _branching(variants: Sequence[Variant], images: int, batch_size: int) -> Iterator[_Pass]:
+    """Batches of at most ``batch_size`` patched rows, image by image in the order of blocks."""
+    order = sorted(range(len(variants)), key=lambda number: _first_block(variants[number]))
+    pairs = [(image, number) for image in range(images) for number in order]
+    for start in range(0, len(pairs), batch_size):
+        yield _branching_pass(variants, pairs[start : start + batch_size])
 
 
-def _branching_pass(parts: Sequence[Part], variants: Sequence[tuple[int, int]]) -> _Pass:
+def _first_block(variant: Variant) -> int:
+    return min((part.block for part in variant), default=0)
+
+
+def _branching_pass(variants: Sequence[Variant], pairs: Sequence[tuple[int, int]]) -> _Pass:
     """One batch. An image's own row runs until its last variant has branched off, so rows never outnumber variants."""
-    last = {image: parts[number].block for image, number in variants}
+    last = {image: _first_block(variants[number]) for image, number in pairs}
     starting: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for image, number in variants:
-        starting[parts[number].block].append((image, number))
-    images = list(last)
-    running: list[tuple[int, int | None]] = [(image, None) for image in images]
+    for image, number in pairs:
+        starting[_first_block(variants[number])].append((image, number))
+    running: list[tuple[int, int | None]] = [(image, None) for image in last]
     rows: dict[int, list[int]] = {}
     patched: dict[tuple[str, int], list[_Patched]] = defaultdict(list)
-    for block in sorted(starting):
-        own = {image: row for row, (image, number) in enumerate(running) if number is None}
-        kept = [row for row, (image, number) in enumerate(running) if number is not None or last[image] > block]
-        rows[block] = kept + [own[image] for image, _ in starting[block]]
-        running = [running[row] for row in kept]
-        for image, number in starting[block]:
-            patched[parts[number].point, block].append(_Patched(len(running), image, parts[number]))
-            running.append((image, number))
-    pairs = [(image, number) for image, number in running if number is not None]
-    return _Pass(images, rows, patched, pairs)
+    for block in sorted({*starting, *(part.block for _, number in pairs for part in variants[number])}):
+        if block in starting:
+            own = {image: row for row, (image, number) in enumerate(running) if number is None}
+            kept = [row for row, (image, number) in enumerate(running) if number is not None or last[image] > block]
+            rows[block] = kept + [own[image] for image, _ in starting[block]]
+            running = [running[row] for row in kept] + list(starting[block])
+        for row, (image, variant) in enumerate(running):
+            for part in () if variant is None else variants[variant]:
+                if part.block == block:
+                    patched[part.point, block].append(_Patched(row, image, part))
+    return _Pass(list(last), rows, patched, [(image, number) for image, number in running if number is not None])
 
 
 def _run(view: ModelView, pixels: Tensor, activations: dict[tuple[str, int], Tensor], each: _Pass) -> Tensor:

@@ -74,7 +74,7 @@ def swept(
     patches = [kind.part(view, block, label, chosen_site) for block in chosen for label in labels]
     values = _Values(view, classes, request, names, len(patches))
     base, source = (corrupt, clean) if request.direction == "denoise" else (clean, corrupt)
-    sweep(view, base, source, patches, values, batch_size=batch_size)
+    sweep(view, base, source, [(part,) for part in patches], values, batch_size=batch_size)
     coords: Coordinates = {"image": image_names(names), "block": np.array(chosen), kind.dim: np.array(labels)}
     if by_token:
         found = token_coords(tokens)
@@ -115,8 +115,9 @@ class _Values(SweepReceiver):
         self._base, self._source = (torch.empty(len(names), dtype=self._dtype) for _ in range(2))
         self.of_parts = torch.empty(len(names), parts, dtype=self._dtype)
 
-    def unpatched(self, images: slice, base: Tensor, source: Tensor) -> None:
+    def unpatched(self, images: slice, base: Tensor, source: Tensor | None) -> None:
         """Take what images and sources give as they are; classes that are predicted are known from here on."""
+        assert source is not None, "the source of a sweep of images is images"
         index = list(range(len(self._names)))[images]
         clean, corrupt = (source, base) if self._denoise else (base, source)
         for logits, run in ((clean, "the clean image"), (corrupt, "its corrupt image")):
@@ -133,10 +134,10 @@ class _Values(SweepReceiver):
                 )
         self._base[images], self._source[images] = self._measure(index, base), self._measure(index, source)
 
-    def patched(self, images: Sequence[int], parts: Sequence[int], logits: Tensor) -> None:
+    def patched(self, images: Sequence[int], variants: Sequence[int], logits: Tensor) -> None:
         """Take what images with one part patched give."""
         self._check(images, logits, "a patched pass of the image")
-        self.of_parts[torch.tensor(images), torch.tensor(parts)] = self._measure(images, logits)
+        self.of_parts[torch.tensor(images), torch.tensor(variants)] = self._measure(images, logits)
 
     @property
     def clean(self) -> Float[Tensor, " image"]:
