@@ -24,7 +24,7 @@ Call = tuple[Callable[..., object], dict[str, Any]]
 
 # What classlens hands out; users do not make it.
 RESULTS = {"AnalyzeResult", "EvaluateResult", "MeasureResult", "Missing", "ProbeResult", "Progress", "TuneResult"}
-RESULTS |= {"ReliabilityResult"}
+RESULTS |= {"MeansResult", "ReliabilityResult"}
 # Words that stand for an argument in an error.
 ALSO = {
     "target": ["class"],
@@ -108,6 +108,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
     small = classlens.ClassSpace((norm,), (), torch.randn(3, 4), None)
     tuned = classlens.TunedLens.identity(view)
     data = classlens.open_dataset(f"folder:{folder}/data")
+    means = classlens.means(lens, f"folder:{folder}/data", folder / "means.safetensors", by_class=True).means
     store = folder / "measured.zarr"
     classlens.measure(lens, data, store, sites="mlp_out")
     labeled = folder / "labeled.zarr"
@@ -193,6 +194,9 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
         "TunedLens.projections": (tuned.projections, {"view": view}),
         "TunedLens.save": (tuned.save, {"file": folder / "tuned", "view": view, "metadata": None}),
         "TunedLens.to_bytes": (tuned.to_bytes, {"view": view, "metadata": {"a": "b"}}),
+        "Means": (classlens.Means, {field: getattr(means, field) for field in vars(means)}),
+        "Means.by_class": (means.by_class, {"category": "cat"}),
+        "load_means": (classlens.load_means, {"file": folder / "means.safetensors"}),
         "memory_classes": (memory_classes, {"lens": lens, "sublayer": "mlp", "block": 2, "unit": 3, "k": 2}),
         "class_memories": (class_memories, {"lens": lens, "sublayer": "mlp", "block": 2, "category": 3, "k": 2}),
         "Statistics": (classlens.Statistics, {"seed": 0, "permutations": 1, "resamples": 1, "confidence": 0.5}),
@@ -253,7 +257,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
         "AblateHeads": (entered(classlens.AblateHeads), {"heads": [0], "blocks": 1, "tokens": "all", "to": "zero"}),
         "AblateNeurons": (
             entered(classlens.AblateNeurons),
-            {"units": [0], "blocks": 1, "tokens": 3, "to": "mean", "sublayer": "mlp"},
+            {"units": [0], "blocks": 1, "tokens": 3, "to": means, "sublayer": "mlp"},
         ),
         "AblateSublayer": (entered(classlens.AblateSublayer), {"sublayer": "mlp", "blocks": [1], "tokens": [0]}),
         "Patch": (
@@ -314,6 +318,10 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
             to_new(classlens.tune, ".safetensors"),
             {"model": lens, "data": data, "tokens": "pooled", "epochs": 1, "patience": 1, "learning_rate": 0.1}
             | {"held_out": 0.5, "control": False, "ram": "1GB", **selection, **run},
+        ),
+        "means": (
+            to_new(classlens.means, ".safetensors"),
+            {"model": lens, "data": data, "by_class": False, "per_class": None, **selection, **run},
         ),
     }
 
@@ -376,7 +384,9 @@ def fuzz(calls: dict[str, Call], seed: int, count: int) -> dict[str, int]:
 
 @pytest.mark.wrong_types
 def test_arguments_of_any_kind(calls: dict[str, Call]) -> None:
-    quick = {name: call for name, call in calls.items() if name not in ("measure", "evaluate", "probe", "tune")}
+    quick = {
+        name: call for name, call in calls.items() if name not in ("measure", "evaluate", "probe", "tune", "means")
+    }
     outcomes = fuzz(quick, seed=0, count=400)
     assert outcomes["refused"] > 300
     assert outcomes["works"] > 10

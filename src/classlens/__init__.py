@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from classlens.forward.edits.keep_tokens import KeepTokens
     from classlens.forward.edits.patch import Patch
     from classlens.forward.edits.self_only import SelfOnly
+    from classlens.forward.means import Means
     from classlens.lens.lens import Lens
     from classlens.lens.load import load
+    from classlens.lens.means_file import load_means
     from classlens.lens.trace import Trace
     from classlens.lens.tuned_lens import TunedLens
     from classlens.models.corruptions import Corruption
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from classlens.render.folders.figures import figures
     from classlens.store.open_store import open_store
     from classlens.tasks.evaluation.evaluate import EvaluateResult, evaluate
+    from classlens.tasks.means.means import MeansResult, means
     from classlens.tasks.probes.probe import ProbeResult, probe
     from classlens.tasks.tokens.measure import measure
     from classlens.tasks.tuned_lens.tune import TuneResult, tune
@@ -61,6 +64,8 @@ __all__ = [
     "EvaluateResult",
     "KeepTokens",
     "Lens",
+    "Means",
+    "MeansResult",
     "MeasureResult",
     "Missing",
     "ModelView",
@@ -83,6 +88,8 @@ __all__ = [
     "evaluate",
     "figures",
     "load",
+    "load_means",
+    "means",
     "measure",
     "open_dataset",
     "open_store",
@@ -95,10 +102,12 @@ __all__ = [
 _MODULES = {
     "lens.lens": "Lens",
     "lens.load": "load",
+    "lens.means_file": "load_means",
     "lens.trace": "Trace",
     "lens.tuned_lens": "TunedLens",
     "explain.registry": "METHODS",
     "forward.edits.edit": "Edit EditStep",
+    "forward.means": "Means",
     "models.view": "BlockView ModelView Point Readout",
     "models.corruptions": "Corruption",
     "core.space": "ClassSpace",
@@ -112,6 +121,7 @@ _MODULES = {
     "engine.ray": "Cluster",
     "tasks.tokens.measure": "measure",
     "tasks.evaluation.evaluate": "EvaluateResult evaluate",
+    "tasks.means.means": "MeansResult means",
     "tasks.probes.probe": "ProbeResult probe",
     "tasks.tuned_lens.tune": "TuneResult tune",
     "analysis.analyze": "AnalyzeResult Missing analyze",

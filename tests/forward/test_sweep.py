@@ -237,7 +237,8 @@ def test_edits_that_depend_on_the_images_that_run_together(kind: str) -> None:
     base, source = zoo.pixels("cls", images), zoo.pixels("cls", images, seed=5)
     mask = torch.ones(3, 7, dtype=torch.bool)
     mask[[0, 1, 2], [3, 4, 5]] = False
-    edits: list[Edit] = [Shared()] if kind == "own" else [KeepTokens(mask), AblateHeads([1], blocks=0, to="mean")]
+    given = AblateHeads([1], blocks=0, to=torch.randn(3, 7, 8))
+    edits: list[Edit] = [Shared()] if kind == "own" else [KeepTokens(mask), given]
     pairs = [pair for block in (1, 2) for pair in edits_of(view, source, block)]
     expected = []
     with editing(view, edits):

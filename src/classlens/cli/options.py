@@ -112,7 +112,7 @@ class RunOptions:
     log_json: Annotated[bool, typer.Option("--log-json", help="Print progress and result as JSON lines.")] = False
 
     def arguments(self) -> dict[str, Any]:
-        """Arguments of ``measure``, ``evaluate``, ``probe`` and ``tune``."""
+        """Arguments of ``measure``, ``evaluate``, ``probe``, ``tune`` and ``means``."""
         from classlens.engine.ray import Cluster
 
         size = int(self.batch_size) if self.batch_size.isdecimal() else self.batch_size

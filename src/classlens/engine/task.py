@@ -12,7 +12,7 @@ from classlens.data.loading import Batch, ImageReader
 from classlens.engine.model_source import ModelSource
 
 Arrays = Mapping[str, Mapping[str, Array]]
-"""Arrays by group and variable; the first dim is ``image``."""
+"""Arrays by group and variable. The first dim is ``image``, except in tasks that are streamed and never stored."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from classlens import AblateHeads, AblateNeurons, AblateSublayer, Edit
+from classlens import AblateHeads, AblateNeurons, AblateSublayer
 from tests.forward.edits.by_hand import by_hand, close, edited, model, pixels, refused
 
 
@@ -20,28 +20,15 @@ def test_ablated_heads() -> None:
             y[:, [0, 2], 1:] = 0
         return y
 
-    def mean(_: int, y: Tensor) -> Tensor:
-        y = y.clone()
-        y[:, 1] = y[:, 1].mean(dim=0)
-        return y
-
     close(edited(vit, x, AblateHeads([0, 2], blocks=1, tokens="image")), by_hand(vit, x, heads=zero))
-    close(edited(vit, x, AblateHeads(1, to="mean")), by_hand(vit, x, heads=mean))
     close(edited(vit, x, AblateHeads("all")), by_hand(vit, x, heads=lambda _, y: 0 * y))
-
-
-@pytest.mark.parametrize(
-    "edit", [AblateHeads([0], to="mean"), AblateNeurons([0], to="mean"), AblateSublayer("mlp", to="mean")]
-)
-def test_the_mean_of_one_image_is_none(edit: Edit) -> None:
-    message = "to='mean' is the mean over the images of a batch, and this one has 1: give a tensor"
-    refused(edit, message, entered=True, images=1)
 
 
 @pytest.mark.parametrize(
     ("to", "message"),
     [
-        ("max", "to 'max' cannot be used: give 'zero', 'mean' or a tensor"),
+        ("max", "to 'max' cannot be used: give 'zero', a tensor, or the means of a data set (`classlens means`)"),
+        ("mean", "to 'mean' cannot be used: give 'zero', a tensor, or the means of a data set (`classlens means`)"),
         (0.5, "to 0.5 cannot be used"),
         (None, "to None cannot be used"),
         ([0.0], "to [0.0] cannot be used"),

@@ -12,8 +12,20 @@ import torch
 from torch import Tensor
 
 import classlens
-from classlens import AblateHeads, AblateNeurons, AblateSublayer, CutAttention, Edit, KeepTokens, NoCls, Patch, SelfOnly
+from classlens import (
+    AblateHeads,
+    AblateNeurons,
+    AblateSublayer,
+    CutAttention,
+    Edit,
+    KeepTokens,
+    Means,
+    NoCls,
+    Patch,
+    SelfOnly,
+)
 from tests import zoo
+from tests.forward.edits.random_means import random_means
 from tests.forward.slow import Changes, Row, Run, States, slow
 
 # One of each kind of block and head: LayerScale, post-norm, prefix tokens, every pooling.
@@ -24,13 +36,15 @@ Place = Callable[[int, States], None]
 
 @dataclass
 class Made:
-    """What a case is made of: the variant, how many tokens it has and where image tokens begin, another image's run."""
+    """What a case is made of: the variant, how many tokens it has and where image tokens begin, another image's run,
+    and means."""
 
     name: str
     count: int
     start: int
     source: Tensor
     other: Run
+    means: Means
 
     @property
     def mask(self) -> Tensor:
@@ -99,27 +113,19 @@ def keep_and_keep(made: Made) -> tuple[list[Edit], Changes]:
 def keep_after_others(made: Made) -> tuple[list[Edit], Changes]:
     """Dropping comes before everything, so rows that are not renormalized stay so."""
     (cut,), changes = no_first(made, False)
-    (heads,), ablated = heads_mean(made)
+    (heads,), ablated = heads_means(made)
     changes.kept, changes.places = keep(made)[1].kept, ablated.places
-    # The mean is over images that all have the token: let every image keep the same ones.
-    mask = made.mask[0]
-    changes.kept = lambda _, token: bool(mask[token])
-    return [cut, heads, KeepTokens(mask)], changes
+    return [cut, heads, KeepTokens(made.mask)], changes
 
 
-def _mean(states: States, token: int, part: list[int]) -> Tensor:
-    return sum((tokens[token][part] for tokens in states), torch.zeros(len(part))) / len(states)
-
-
-def _put(which: Callable[[int, int], bool], part: list[int], to: Callable[[States, int], Tensor]) -> Place:
+def _put(which: Callable[[int, int], bool], part: list[int], to: Callable[[int, int], Tensor]) -> Place:
     """Put something in the place of a part of the vectors of some blocks and tokens."""
 
     def place(block: int, states: States) -> None:
-        new = {token: to(states, token) for token in states[0] if which(block, token)}
         for tokens in states:
-            for token, instead in new.items():
+            for token in filter(lambda token: which(block, token), tokens):
                 tokens[token] = tokens[token].clone()
-                tokens[token][part] = instead.to(tokens[token])
+                tokens[token][part] = to(block, token).to(tokens[token])
 
     return place
 
@@ -134,10 +140,15 @@ def heads_zero(made: Made) -> tuple[list[Edit], Changes]:
     return [AblateHeads([2, 0], blocks=[0, 2], tokens="image")], Changes(places={"joined": put})
 
 
-def heads_mean(made: Made) -> tuple[list[Edit], Changes]:
-    part = _channels(1)
-    put = _put(lambda *_: True, part, lambda states, token: _mean(states, token, part))
-    return [AblateHeads([1], to="mean")], Changes(places={"joined": put})
+def _mean(made: Made, point: str, part: list[int]) -> Callable[[int, int], Tensor]:
+    """The means of a part at a block and token."""
+    return lambda block, token: made.means.values[f"{point}.{block}"][token][part]
+
+
+def heads_means(made: Made) -> tuple[list[Edit], Changes]:
+    part = _channels(2, 0)
+    put = _put(lambda *_: True, part, _mean(made, "attn_coefficients", part))
+    return [AblateHeads([2, 0], to=made.means)], Changes(places={"joined": put})
 
 
 def heads_tensor(made: Made) -> tuple[list[Edit], Changes]:
@@ -149,11 +160,11 @@ def heads_tensor(made: Made) -> tuple[list[Edit], Changes]:
 
 def neurons(made: Made) -> tuple[list[Edit], Changes]:
     def both(block: int, states: States) -> None:
-        _put(lambda block, _: block < 2, [40, 3], lambda states, token: _mean(states, token, [40, 3]))(block, states)
+        _put(lambda block, _: block < 2, [40, 3], _mean(made, "mlp_coefficients", [40, 3]))(block, states)
         _put(lambda block, token: block == 2 and token == 1, [7], lambda *_: torch.tensor([0.5]))(block, states)
 
     edits: list[Edit] = [
-        AblateNeurons([40, 3], blocks=[0, 1], to="mean"),
+        AblateNeurons([40, 3], blocks=[0, 1], to=made.means),
         AblateNeurons([7], blocks=2, tokens=[1], to=torch.tensor(0.5)),
     ]
     return edits, Changes(places={"hidden": both})
@@ -167,8 +178,11 @@ def channels(made: Made) -> tuple[list[Edit], Changes]:
 def sublayers(made: Made) -> tuple[list[Edit], Changes]:
     every = list(range(24))
     zero = _put(lambda block, token: block == 0 and token < 2, every, lambda *_: torch.zeros(24))
-    mean = _put(lambda block, _: block == 2, every, lambda states, token: _mean(states, token, every))
-    edits: list[Edit] = [AblateSublayer("attn", blocks=0, tokens=slice(2)), AblateSublayer("mlp", blocks=2, to="mean")]
+    mean = _put(lambda block, _: block == 2, every, _mean(made, "mlp_out", every))
+    edits: list[Edit] = [
+        AblateSublayer("attn", blocks=0, tokens=slice(2)),
+        AblateSublayer("mlp", blocks=2, to=made.means),
+    ]
     return edits, Changes(places={"attn_out": zero, "mlp_out": mean})
 
 
@@ -208,7 +222,7 @@ CASES: dict[str, Case] = {
     "keep and keep": keep_and_keep,
     "keep after others": keep_after_others,
     "heads, zero": heads_zero,
-    "heads, mean": heads_mean,
+    "heads, means": heads_means,
     "heads, tensor": heads_tensor,
     "neurons": neurons,
     "channels": channels,
@@ -240,7 +254,8 @@ NESTED += [(case, name) for case in ("keep and keep", "keep after others") for n
 def built(name: str) -> tuple[Made, Any, Tensor]:
     model, x, source = zoo.build(name), zoo.pixels(name), zoo.pixels(name, 1, seed=9)
     start = len(zoo.VARIANTS[name].prefix)
-    return Made(name, start + 4, start, source, slow(name, model, source)), model, x
+    means = random_means(classlens.load(model).view)
+    return Made(name, start + 4, start, source, slow(name, model, source), means), model, x
 
 
 def compare(states: Tensor, expected: States) -> None:

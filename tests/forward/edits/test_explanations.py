@@ -29,6 +29,7 @@ from classlens import (
 from classlens.explain.registry import METHODS
 from classlens.models.view import ModelView
 from tests import zoo
+from tests.forward.edits.random_means import random_means
 from tests.forward.models import pixels_of, view_of
 from tests.models.library_models import MODELS
 from tests.refusals import refused
@@ -71,19 +72,19 @@ EDITS: dict[str, Callable[[ModelView], Edit]] = {
     "self_only": lambda _: SelfOnly(),
     "keep": lambda view: KeepTokens(mask(view)),
     "neurons": lambda _: AblateNeurons([0, 3], blocks=[1]),
-    "channels": lambda _: AblateNeurons([0, 3, 4], blocks=[0, 1], sublayer="attn", to="mean"),
+    "channels": lambda view: AblateNeurons([0, 3, 4], blocks=[0, 1], sublayer="attn", to=random_means(view)),
     "heads": lambda _: AblateHeads([0], blocks=[1]),
-    "heads, mean": lambda _: AblateHeads([0, 1], to="mean"),
+    "heads, means": lambda view: AblateHeads([0, 1], to=random_means(view)),
     "heads, some tokens": lambda view: AblateHeads([1], tokens=[0, 2], to=random(view, 1)),
     "attn": lambda _: AblateSublayer("attn", blocks=[1]),
     "attn, some tokens": lambda view: AblateSublayer("attn", tokens=[0, 1], to=random(view, 1)),
-    "mlp": lambda _: AblateSublayer("mlp", blocks=[0, 1], to="mean"),
+    "mlp": lambda view: AblateSublayer("mlp", blocks=[0, 1], to=random_means(view)),
     "patch embed": lambda view: Patch("embed", source=pixels_of(view, 1, seed=9)),
     "patch heads": lambda view: Patch("heads", source=pixels_of(view, IMAGES, seed=9), blocks=[0, 1], heads=[0]),
     "patch attn_out": lambda view: Patch("attn_out", source=pixels_of(view, IMAGES, seed=9), tokens=[0, 3]),
     "patch resid_post": lambda view: Patch("resid_post", source=pixels_of(view, 1, seed=9), blocks=[0]),
 }
-LAST = ("heads", "heads, mean", "channels", "attn", "patch heads")
+LAST = ("heads", "heads, means", "channels", "attn", "patch heads")
 """Edits that a model changed by hand can have in the last block of a ``[CLS]`` model."""
 AGAIN = ("rollout", "chefer", "grad_cam", "legrad")
 """Methods that run the model again, the first where an edit changes attention weights."""
@@ -221,11 +222,25 @@ class _Shorter(torch.nn.Module):
         return logits
 
 
+@dataclass(frozen=True, eq=False)
+class BatchMean(Edit):
+    """Two heads get their mean over the images that run together."""
+
+    label, about = "batch mean", "outputs of heads become those of the batch"
+
+    def steps(self, view: ModelView) -> Iterator[EditStep]:
+        def mean(x: Tensor, _: slice) -> Tensor:
+            return torch.cat([x[..., :16].detach().mean(dim=0, keepdim=True).expand_as(x[..., :16]), x[..., 16:]], -1)
+
+        for block in range(len(view.blocks)):
+            yield EditStep("attn_coefficients", block, mean, replaces=True)
+
+
 def test_a_trace_in_several_batches() -> None:
     """A mean over the images of a batch is that of the same batch again; masks are those of its images."""
     lens = lens_of("timm cls_registers")
     pixels = pixels_of(lens.view, IMAGES)
-    with lens.edit(AblateHeads([0, 1], to="mean")):
+    with lens.edit(BatchMean()):
         trace = lens.trace(pixels, batch_size=2)
         for method in (*AGAIN, *ONCE):
             both = [lens.trace(pixels[part]).explain(1, method=method).values for part in (slice(0, 2), slice(2, 4))]

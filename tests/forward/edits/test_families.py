@@ -28,6 +28,7 @@ from classlens import (
 from classlens.forward.edits.patch import PATCH_SITES
 from classlens.models.view import ModelView
 from tests import zoo
+from tests.forward.edits.random_means import random_means
 from tests.forward.models import IMPLEMENTATIONS, OTHERS, POOLINGS, POSITIONAL, pixels_of, view_of
 
 
@@ -106,17 +107,16 @@ def kinds_of() -> dict[str, list[Kind]]:
             lambda *_: CutAttention("all", [0, 1], renormalize=True, heads=[0]),
             lambda *_: CutAttention("all", [1], renormalize=True),
         ],
-        "AblateHeads": [lambda *_: AblateHeads([1], to="mean")],
+        "AblateHeads": [lambda view, _: AblateHeads([1], to=random_means(view))],
         "AblateNeurons": [
             lambda *_: AblateNeurons([0, 5], blocks=0),
             lambda *_: AblateNeurons([1], blocks=0, sublayer="attn", to=torch.tensor(0.25)),
         ],
         "AblateSublayer": [
-            lambda *_: AblateSublayer("attn", blocks=1, to="mean"),
-            lambda *_: AblateSublayer("mlp", blocks=1, to="mean"),
+            lambda view, _: AblateSublayer("attn", blocks=1, to=random_means(view)),
+            lambda view, _: AblateSublayer("mlp", blocks=1, to=random_means(view)),
             lambda *_: AblateSublayer("attn", blocks=[1]),
         ],
-        # As many as run: within another context the source is edited as well, and one image has no mean.
         "Patch": [
             *(lambda _, x, site=site: Patch(site, x.flip(0), blocks=0, tokens="image") for site in PATCH_SITES[:-1]),
             lambda _, x: Patch("heads", x.flip(0), blocks=1, heads=[0]),

@@ -10,7 +10,7 @@ import torch
 
 from classlens.core.arguments import checked
 from classlens.forward.agreement import Sublayer
-from classlens.forward.edits.columns import Replacement, checked_replacement, replace_columns
+from classlens.forward.edits.columns import Replacement, checked_replacement, replace_columns, replacement_at
 from classlens.forward.edits.edit import Edit, EditStep
 from classlens.forward.edits.selection import Indices, TokenGroup, block_indices, token_selector, unit_indices
 from classlens.models.view import ModelView
@@ -25,13 +25,13 @@ class AblateNeurons(Edit):
         units: indices of hidden units or channels, or ``"all"``.
         blocks: indices of blocks, or ``"all"``.
         tokens: tokens whose coefficients are replaced, given like ``CutAttention.queries``.
-        to: ``"zero"``; ``"mean"``, over the images of the batch at the same token; or a tensor or array that fits
+        to: ``"zero"``; the ``Means`` of a data set at the same token; or a tensor or array that fits
             ``[image, token, unit]`` of the chosen units, in the order given.
         sublayer: ``"mlp"`` or ``"attn"``.
 
     Raises:
-        ClasslensError: on entering ``Lens.edit``, for parts that the model does not have or an unknown ``to``; when the
-            model runs, for a tensor that does not fit or the mean of one image.
+        ClasslensError: on entering ``Lens.edit``, for parts that the model does not have, an unknown ``to`` or means of
+            another model; when the model runs, for a tensor or means that do not fit.
 
     Examples:
         >>> import classlens, torch
@@ -41,7 +41,7 @@ class AblateNeurons(Edit):
     """
 
     label = "ablate neurons"
-    about = "memory coefficients become zero, their mean over the images of the batch, or a tensor"
+    about = "memory coefficients become zero, their means over a data set, or a tensor"
 
     units: Indices
     blocks: Indices = "all"
@@ -50,8 +50,9 @@ class AblateNeurons(Edit):
     sublayer: Sublayer = "mlp"
 
     def steps(self, view: ModelView) -> Iterator[EditStep]:
-        tokens, to = token_selector(view, self.tokens), checked_replacement(self.to)
+        tokens, to = token_selector(view, self.tokens), checked_replacement(view, self.to)
+        point = f"{self.sublayer}_coefficients"
         for block in block_indices(view, self.blocks):
             columns = torch.tensor(unit_indices(view, block, self.sublayer, self.units))
-            change = partial(replace_columns, columns, tokens, to)
-            yield EditStep(f"{self.sublayer}_coefficients", block, change, replaces=True)
+            change = partial(replace_columns, columns, tokens, replacement_at(to, view, point, block, columns))
+            yield EditStep(point, block, change, replaces=True)

@@ -13,39 +13,55 @@ from classlens.core.arguments import Takes, taken
 from classlens.core.arrays import Array
 from classlens.errors import ClasslensError
 from classlens.forward.edits.selection import TokenSelector
+from classlens.forward.means import Means, means_at, require_means_of
 from classlens.models.view import ModelView
 
-Replacement = Annotated[Literal["zero", "mean"] | Tensor | Array, Takes("'zero', 'mean' or a tensor")]
+Replacement = Annotated[
+    Literal["zero"] | Tensor | Array | Means,
+    Takes("'zero', a tensor, or the means of a data set (`classlens means`)"),
+]
 Activations = Float[Tensor, "image token channel"]
 
 
-def checked_replacement(to: Replacement) -> Literal["zero", "mean"] | Tensor:
-    """A replacement with arrays as tensors; raises ClasslensError for an array of anything but numbers."""
+def checked_replacement(view: ModelView, to: Replacement) -> Literal["zero"] | Tensor | Means:
+    """A replacement with arrays as tensors.
+
+    Raises ClasslensError for an array of anything but numbers, and for means of another model.
+    """
+    if isinstance(to, Means):
+        require_means_of(view, to)
+        return to
     return to if isinstance(to, str) else taken("to", to, Tensor)
 
 
-def replacement(to: Literal["zero", "mean"] | Tensor, x: Activations) -> Activations:
+def replacement_at(
+    to: Literal["zero"] | Tensor | Means,
+    view: ModelView,
+    point: str,
+    block: int,
+    columns: Int[Tensor, " column"] | slice = slice(None),
+) -> Literal["zero"] | Tensor:
+    """What replaces some columns of what passes at a point of a block."""
+    return means_at(to, view, point, block)[:, columns] if isinstance(to, Means) else to
+
+
+def replacement(to: Literal["zero"] | Tensor, x: Activations) -> Activations:
     """The tensor that takes the place of ``x``."""
-    if isinstance(to, Tensor):
-        try:
-            return to.to(x.device, x.dtype).expand_as(x)
-        except RuntimeError:
-            raise ClasslensError(
-                f"a tensor of shape {list(to.shape)} was given to take the place of {list(x.shape)}: give one that "
-                "fits [image, token, channel]"
-            ) from None
-    if to == "zero":
+    if not isinstance(to, Tensor):
         return torch.zeros_like(x)
-    if len(x) < 2:
-        raise ClasslensError("to='mean' is the mean over the images of a batch, and this one has 1: give a tensor")
-    # A constant: gradients of one image by another would mean nothing.
-    return x.detach().mean(dim=0, keepdim=True).expand_as(x)
+    try:
+        return to.to(x.device, x.dtype).expand_as(x)
+    except RuntimeError:
+        raise ClasslensError(
+            f"a tensor of shape {list(to.shape)} was given to take the place of {list(x.shape)}: give one that "
+            "fits [image, token, channel], or means of this number of tokens"
+        ) from None
 
 
 def replace_columns(
     columns: Int[Tensor, " column"],
     tokens: TokenSelector,
-    to: Literal["zero", "mean"] | Tensor,
+    to: Literal["zero"] | Tensor,
     x: Activations,
     part: slice,
 ) -> Activations:
