@@ -16,6 +16,8 @@ from torch import Tensor
 
 import classlens
 from classlens import AblateHeads, AblateNeurons, AblateSublayer, Edit, KeepTokens, Lens, Means
+from classlens.models.digest import weights_digest
+from classlens.models.transforms import paper_transform
 from tests import zoo
 from tests.data.pictures import folder
 from tests.models.tiny_timm import SIZE_32
@@ -26,7 +28,7 @@ from tests.tasks.tiny import DATA_CLASSES, labels_of, lens_of, pixels_of
 NAME = "cls_registers"
 PREFIX, TOKENS = 3, 7
 # Means are float32: logits of order 10 differ in the seventh digit, a few times over.
-CLOSE: dict[str, float] = {"rtol": 0, "atol": 2e-5}
+CLOSE: dict[str, Any] = {"rtol": 0, "atol": 2e-5}
 
 
 @pytest.fixture(scope="module")
@@ -170,9 +172,7 @@ def test_dropped_tokens_keep_the_places_of_the_others(lens: Lens, means: Means, 
 def test_heads_before_an_inner_norm(data: str, tmp_path: Path) -> None:
     module: Any = timm.create_model("vit_tiny_patch16_224", **SIZE_32, scale_attn_norm=True)
     zoo.randomize(module)
-    lens = classlens.load(
-        module.double().eval(), transform=lambda photo: torch.zeros(3, 32, 32) + sum(photo.getpixel((0, 0))) / 500
-    )
+    lens = classlens.load(module.double().eval(), transform=paper_transform((32, 32)))
     means = classlens.means(lens, data, tmp_path / "means.safetensors", workers=0).means
     literal = means_of(module, pixels_of(lens, data).double())
     channels = module.blocks[1].attn.head_dim
@@ -235,9 +235,7 @@ def test_weights_that_have_changed_since(means: Means) -> None:
 
 def test_another_number_of_tokens(data: str, tmp_path: Path) -> None:
     """A model of any size takes its means at their size alone; its weights are the same at every size."""
-    lens = classlens.load(
-        zoo.build("cls_dynamic"), transform=lambda photo: torch.zeros(3, 16, 16) + sum(photo.getpixel((0, 0))) / 500
-    )
+    lens = classlens.load(zoo.build("cls_dynamic"), transform=paper_transform((16, 16)))
     assert lens.view.any_size
     means = classlens.means(lens, data, tmp_path / "means.safetensors", workers=0).means
     assert means.tokens.count == 5
@@ -246,30 +244,24 @@ def test_another_number_of_tokens(data: str, tmp_path: Path) -> None:
             lens.trace(torch.zeros(1, 3, 16, 16))
             refused(lambda: lens.trace(torch.zeros(1, 3, 16, 32)), "or means of this number of tokens")
     fixed = classlens.load(zoo.build("cls"))
-    own = replace(means, weights=_digest_of(fixed), tokens=replace(means.tokens, grid=(1, 4)))
+    own = replace(means, weights=weights_digest(fixed.view), tokens=replace(means.tokens, grid=(1, 4)))
     refused(entered(fixed, AblateHeads(0, to=own)), "5 tokens (1×4 image tokens)", "5 tokens (2×2 image tokens)")
 
 
-def _digest_of(lens: Lens) -> str:
-    from classlens.models.digest import weights_digest
-
-    return weights_digest(lens.view)
-
-
 def test_values_that_a_file_lacks(lens: Lens, means: Means) -> None:
+    every: dict[str, Callable[[Means], Edit]] = {
+        "attn_out": lambda to: AblateSublayer("attn", to=to),
+        "mlp_out": lambda to: AblateSublayer("mlp", to=to),
+        "attn_coefficients": lambda to: AblateHeads(0, to=to),
+        "mlp_coefficients": lambda to: AblateNeurons(0, to=to),
+    }
     for key, values in means.values.items():
-        changed = replace(means, values={**means.values, key: values[:, :5]})
-        lacking = replace(means, values={other: values for other, values in means.values.items() if other != key})
         point, _, block = key.partition(".")
-        every: dict[str, Edit] = {
-            "attn_out": AblateSublayer("attn", to=changed),
-            "mlp_out": AblateSublayer("mlp", to=changed),
-            "attn_coefficients": AblateHeads(0, to=changed),
-            "mlp_coefficients": AblateNeurons(0, to=changed),
-        }
         says = f"at {point} of block {block}, but model"
-        refused(entered(lens, every[point]), f"5 channels {says}")
-        refused(entered(lens, replace(every[point], to=lacking)), f"no values {says}")
+        narrow = replace(means, values={**means.values, key: values[:, :5]})
+        refused(entered(lens, every[point](narrow)), f"5 channels {says}")
+        lacking = replace(means, values={other: given for other, given in means.values.items() if other != key})
+        refused(entered(lens, every[point](lacking)), f"no values {says}")
 
 
 def test_classes_without_means(means: Means) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from tests.tasks.tiny import DATA_CLASSES, NAMES, labels_of, lens_of, pixels_of
 IMAGES = 20
 GIVEN: dict[str, Any] = {"workers": 0, "batch_size": 8}
 # Means are rounded to float32 once, by at most half of its eps.
-ROUNDING: dict[str, float] = {"rtol": 2.0**-24, "atol": 1e-12}
+ROUNDING: dict[str, Any] = {"rtol": 2.0**-24, "atol": 1e-12}
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +243,7 @@ def test_a_finished_run_is_read_again(data: str, tmp_path: Path) -> None:
         ({"limit": 9}, "images 20, not 9"),
         ({"batch_size": 4}, "batch size 8, not 4"),
     ):
-        refused(lambda changes=changes: means(lens, data, out, **{**GIVEN, **changes}), f"begun with {says}")
+        refused(partial(means, lens, data, out, **{**GIVEN, **changes}), f"begun with {says}")
     assert out.stat().st_mtime_ns == written
 
 
