@@ -88,6 +88,8 @@ def commands(args: argparse.Namespace, root: Path) -> Iterator[Command]:
     yield Command("evaluate, every metric of one method", [*evaluation, *every], CLASSES)
     tune = ["tune", *model, "--data", source, "--epochs", "1", *batch, "--out", out("lens.safetensors")]
     yield Command("tune, one epoch", tune, args.images)
+    means = ["means", *model, "--data", source, *batch, "--out", out("means.safetensors")]
+    yield Command("means", means, args.images)
     probe = ["probe", *model, "--train", f"folder:{root / 'train'}", "--test", source, *batch]
     yield Command("probe, pooled", [*probe, "--pooled", "--out", out("pooled")], 2 * args.images)
     yield Command("probe", [*probe, "--out", out("probes")], 2 * args.images)
