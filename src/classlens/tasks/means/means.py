@@ -102,6 +102,8 @@ def means(
         ClasslensError: a file of another run, data without labels for ``by_class``, no readable image, and everything
             that ``classlens.measure`` raises for data and model.
 
+    Source: mean ablation as by Wang et al., *Interpretability in the Wild*, ICLR 2023.
+
     Examples:
         >>> import classlens
         >>> result = classlens.means("builtin:photos", "folder:photos", "means.safetensors")  # doctest: +SKIP
