@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from classlens.lens.lens import Lens
     from classlens.lens.load import load
     from classlens.lens.means_file import load_means
+    from classlens.lens.sweep_agreement import sweep_agreement
     from classlens.lens.trace import Trace
     from classlens.lens.tuned_lens import TunedLens
     from classlens.models.corruptions import Corruption
@@ -95,6 +96,7 @@ __all__ = [
     "open_store",
     "probe",
     "reliability",
+    "sweep_agreement",
     "tune",
 ]
 
@@ -103,6 +105,7 @@ _MODULES = {
     "lens.lens": "Lens",
     "lens.load": "load",
     "lens.means_file": "load_means",
+    "lens.sweep_agreement": "sweep_agreement",
     "lens.trace": "Trace",
     "lens.tuned_lens": "TunedLens",
     "explain.registry": "METHODS",

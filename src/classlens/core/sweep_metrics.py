@@ -21,7 +21,7 @@ class SweepMetric:
 
     ``classes`` is its formula where outputs are classes that exclude each other, ``labels`` where each has a
     probability of its own, ``numbers`` where they are numbers; None where it has no meaning. ``rival`` says whether it
-    takes a second class.
+    takes a second class, ``differentiable`` whether it has a gradient.
     """
 
     about: str
@@ -29,6 +29,7 @@ class SweepMetric:
     labels: Formula | None
     numbers: Formula | None
     rival: bool = False
+    differentiable: bool = True
 
 
 def _of(logits: Float[Tensor, "row category"], category: Int[Tensor, " row"]) -> Float[Tensor, " row"]:
@@ -73,6 +74,8 @@ SWEEP_METRICS: Registry[SweepMetric] = Registry(
         ),
         "logit": SweepMetric("logit of the target", _logit, _logit, _logit),
         "probability": SweepMetric("probability of the target", _probability, _label_probability, None),
-        "rank": SweepMetric("number of classes with a larger logit than the target; 0 is best", _rank, None, None),
+        "rank": SweepMetric(
+            "number of classes with a larger logit than the target; 0 is best", _rank, None, None, differentiable=False
+        ),
     },
 )

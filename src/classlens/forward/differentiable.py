@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import ExitStack
 from functools import partial
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from classlens.errors import ClasslensError
+from classlens.forward.edits.edit import EXPOSED_POINTS
 from classlens.forward.hooks import replacing
 from classlens.forward.isolation import exclusive
 from classlens.forward.run import run
@@ -67,25 +69,47 @@ def differentiable_pass(
     ``points`` are further points of every block, such as ``resid_post``. Raises ClasslensError for a point at which
     nothing can be replaced.
     """
-    attention: list[list[Tensor]] = [[] for _ in view.blocks]
-    activations: dict[str, list[Tensor]] = {name: [] for name in points}
+    names = ("attention", *points)
+    for block in view.blocks:
+        for name in names:
+            if not block.points[name].editable:
+                raise ClasslensError(
+                    f"the blocks of model {view.name!r} only show {name}, so no gradient by it can be taken: use a "
+                    "method without gradients, or describe how it is written"
+                )
+    numbers = range(len(view.blocks))
+    logits, passed = graph_at(view, pixels, [(name, block) for block in numbers for name in names], unfused=True)
+    return DifferentiablePass(
+        logits,
+        [passed["attention", block] for block in numbers],
+        {name: [part for block in numbers for part in passed[name, block]] for name in points},
+    )
 
-    def keep(tensors: list[Tensor], x: Tensor, _: slice) -> Tensor:
-        tensors.append(x)
+
+def graph_at(
+    view: ModelView,
+    pixels: Float[Tensor, "image channel height width"],
+    places: Collection[tuple[str, int]],
+    *,
+    unfused: bool = False,
+) -> tuple[Float[Tensor, "image category"], dict[tuple[str, int], list[Tensor]]]:
+    """Logits of a pass with its graph, and what passes at some editable points of blocks; parts in the order of heads
+    or channels. What nothing before it depends on, such as constants of an edit, begins a graph of its own."""
+    passed: dict[tuple[str, int], dict[int, Tensor]] = {place: {} for place in places}
+
+    def keep(parts: dict[int, Tensor], x: Tensor, part: slice) -> Tensor:
+        x = x if x.requires_grad else x.detach().requires_grad_()
+        parts[part.start or 0] = x
         return x
 
     with ExitStack() as stack:
         stack.enter_context(exclusive(view.module))
-        for number, block in enumerate(view.blocks):
-            for name, tensors in [("attention", attention[number]), *activations.items()]:
-                point = block.points[name]
-                if not point.editable:
-                    raise ClasslensError(
-                        f"the blocks of model {view.name!r} only show {name}, so no gradient by it can be taken: use a "
-                        "method without gradients, or describe how it is written"
-                    )
-                # A point may read a view or copy of the passing tensor. Only what is put back lies on the graph.
-                stack.enter_context(replacing(point, partial(keep, tensors)))
+        for (name, block), parts in passed.items():
+            # A point may read a view or copy of the passing tensor. Only what is put back lies on the graph.
+            first = name == "resid_pre" and block > 0  # before edits of the block, as the output of the one before it
+            stack.enter_context(replacing(view.blocks[block].points[name], partial(keep, parts), first=first))
         leaf = pixels.detach().to(view.device, view.dtype)
         leaf = (leaf.clone() if leaf.is_inference() else leaf).requires_grad_()
-        return DifferentiablePass(run(view, leaf, unfused=True, gradients=True), attention, activations)
+        exposed = not {name for name, _ in places}.isdisjoint(EXPOSED_POINTS)
+        logits = run(view, leaf, unfused=unfused, exposing_coefficients=exposed, gradients=True)
+    return logits, {place: [parts[start] for start in sorted(parts)] for place, parts in passed.items()}

@@ -100,7 +100,7 @@ def sweep(
             activations: dict[tuple[str, int], Tensor] = {}
             theirs = None
             if isinstance(source, Tensor):
-                theirs = _record(view, source[images], parts, activations)
+                theirs = record_parts(view, source[images], parts, activations)
             else:
                 count = images.stop - start
                 activations |= {point: value.expand(count, *value.shape) for point, value in source.items()}
@@ -116,7 +116,7 @@ def sweep(
                 )
 
 
-def _record(
+def record_parts(
     view: ModelView, pixels: Tensor, parts: Sequence[Part], activations: dict[tuple[str, int], Tensor]
 ) -> Tensor:
     """Logits of a pass; keeps what passes where a part is."""

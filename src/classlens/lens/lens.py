@@ -262,6 +262,8 @@ class Lens:
         site: PatchedSite | None = None,
         blocks: Indices = "all",
         parts: ChosenParts = "all",
+        approximate: bool = False,
+        steps: AtLeast1 = 1,
         batch_size: AtLeast1 = 32,
     ) -> xr.Dataset:
         """Effect of each part on the decision: the model runs with one part at a time from another image's pass.
@@ -278,6 +280,9 @@ class Lens:
             site: of tokens: ``"resid_pre"`` (default), ``"attn_out"``, ``"mlp_out"`` or ``"resid_post"``.
             blocks: indices of blocks, or ``"all"``.
             parts: which heads or units (indices), tokens (as ``CutAttention.queries``) or sublayers; or ``"all"``.
+            approximate: linear estimates, from one backward pass for all parts (attribution patching).
+            steps: with ``approximate``: 1 for the gradient at the image that runs; more for the mean of gradients
+                between both images (integrated gradients).
             batch_size: images and variants of them in one forward pass.
 
         Returns:
@@ -287,7 +292,7 @@ class Lens:
 
         Raises:
             ClasslensError: images that do not fit each other, parts that the model does not have, a metric without
-                meaning for its outputs, or logits that are not finite.
+                meaning for its outputs or, with ``approximate``, without a gradient, or logits that are not finite.
 
         Examples:
             >>> import classlens, torch
@@ -297,7 +302,7 @@ class Lens:
         """
         names, pixels = self._inputs(clean, batch_size)
         pair = corrupted(corrupt, pixels, self.view, self.preprocessing)
-        request = SweepRequest(over, metric, target, against, direction, site, blocks, parts)
+        request = SweepRequest(over, metric, target, against, direction, site, blocks, parts, approximate, steps)
         return swept(self.view, self.classes, request, names, pixels, *pair, batch_size=batch_size)
 
     def with_tuned_lens(self, tuned_lens: TunedLens | AnyPath) -> Lens:

@@ -17,6 +17,7 @@ from classlens.core.arrays import Array
 from classlens.core.steps import compute_dtype
 from classlens.core.sweep_metrics import SWEEP_METRICS, Formula
 from classlens.errors import ClasslensError
+from classlens.forward.attribution_patching import EstimateReceiver, attribution_patching
 from classlens.forward.edits.selection import Indices, block_indices
 from classlens.forward.sweep import SweepReceiver, sweep
 from classlens.forward.sweep_parts import SWEEP_PARTS, ChosenParts, PatchedSite
@@ -49,6 +50,8 @@ class SweepRequest:
     site: PatchedSite | None
     blocks: Indices
     parts: ChosenParts
+    approximate: bool
+    steps: int
 
 
 def swept(
@@ -63,6 +66,7 @@ def swept(
     batch_size: int,
 ) -> xr.Dataset:
     """The result of ``Lens.sweep``, from preprocessed pixels of equal shape."""
+    _check_approximation(request)
     over, site = request.over, request.site
     kind, tokens = SWEEP_PARTS[over], view.tokens((int(clean.shape[2]), int(clean.shape[3])))
     by_token = kind.dim == "token"
@@ -74,7 +78,10 @@ def swept(
     patches = [kind.part(view, block, label, chosen_site) for block in chosen for label in labels]
     values = _Values(view, classes, request, names, len(patches))
     base, source = (corrupt, clean) if request.direction == "denoise" else (clean, corrupt)
-    sweep(view, base, source, [(part,) for part in patches], values, batch_size=batch_size)
+    if request.approximate:
+        attribution_patching(view, base, source, patches, values, steps=request.steps, batch_size=batch_size)
+    else:
+        sweep(view, base, source, [(part,) for part in patches], values, batch_size=batch_size)
     coords: Coordinates = {"image": image_names(names), "block": np.array(chosen), kind.dim: np.array(labels)}
     if by_token:
         found = token_coords(tokens)
@@ -83,9 +90,9 @@ def swept(
     for name, index in values.classes().items():
         coords |= target_coords(classes, index, name)
     dims, shape = ("image", "block", kind.dim), (len(names), len(chosen), len(labels))
-    attrs = {"over": over, "metric": request.metric, "direction": request.direction} | (
-        {"site": chosen_site} if by_token else {}
-    )
+    attrs: dict[str, object] = {"over": over, "metric": request.metric, "direction": request.direction}
+    attrs |= {"site": chosen_site} if by_token else {}
+    attrs |= {"approximate": True, "steps": request.steps} if request.approximate else {}
     of_parts = {"effect": values.effects(), "patched": values.of_parts}
     of_images = {"clean": values.clean, "corrupt": values.corrupt}
     return xr.Dataset(
@@ -95,7 +102,22 @@ def swept(
     )
 
 
-class _Values(SweepReceiver):
+def _check_approximation(request: SweepRequest) -> None:
+    """Raises ClasslensError for a metric without a gradient, and for steps of a sweep that takes none."""
+    if not request.approximate and request.steps != 1:
+        raise ClasslensError(
+            f"steps={request.steps} was given without approximate=True: an exact sweep takes no gradients; add "
+            "approximate=True, or leave steps out"
+        )
+    if request.approximate and not SWEEP_METRICS[request.metric].differentiable:
+        others = [name for name, metric in SWEEP_METRICS.items() if metric.differentiable]
+        raise ClasslensError(
+            f"metric {request.metric!r} counts classes and has no gradient, which approximate=True needs: give one of "
+            f"{', '.join(others)}, or leave approximate out"
+        )
+
+
+class _Values(SweepReceiver, EstimateReceiver):
     """The metric of every pass, as the passes come in."""
 
     def __init__(
@@ -121,7 +143,7 @@ class _Values(SweepReceiver):
         index = list(range(len(self._names)))[images]
         clean, corrupt = (source, base) if self._denoise else (base, source)
         for logits, run in ((clean, "the clean image"), (corrupt, "its corrupt image")):
-            self._check(index, logits, run)
+            self._check(index, logits, f"logits are not finite for {run}")
         for classes, logits in ((self._target, clean), (self._against, corrupt)):
             if classes is not None:
                 classes[images] = torch.where(classes[images] < 0, logits.argmax(dim=1).cpu(), classes[images])
@@ -136,8 +158,17 @@ class _Values(SweepReceiver):
 
     def patched(self, images: Sequence[int], variants: Sequence[int], logits: Tensor) -> None:
         """Take what images with one part patched give."""
-        self._check(images, logits, "a patched pass of the image")
+        self._check(images, logits, "logits are not finite for a patched pass of the image")
         self.of_parts[torch.tensor(images), torch.tensor(variants)] = self._measure(images, logits)
+
+    def measure(self, images: slice, logits: Tensor) -> Float[Tensor, " image"]:
+        """The metric of some images, with its graph."""
+        return self._measure(list(range(len(self._names)))[images], logits)
+
+    def estimated(self, images: slice, changes: Float[Tensor, "image part"]) -> None:
+        """Take estimates of how each part, patched, changes the metric."""
+        self._check(list(range(len(self._names)))[images], changes, "gradients are not finite for the image")
+        self.of_parts[images] = self._base[images, None] + changes
 
     @property
     def clean(self) -> Float[Tensor, " image"]:
@@ -162,13 +193,12 @@ class _Values(SweepReceiver):
         against = self._target if self._against is None else self._against
         return self._formula(logits.cpu().to(self._dtype), self._target[rows], against[rows])
 
-    def _check(self, images: Sequence[int], logits: Tensor, run: str) -> None:
-        finite = torch.isfinite(logits).all(dim=1).cpu()
+    def _check(self, images: Sequence[int], values: Tensor, what: str) -> None:
+        finite = torch.isfinite(values).all(dim=1).cpu()
         if not bool(finite.all()):
             name = self._names[images[int((~finite).nonzero()[0])]]
             raise ClasslensError(
-                f"logits are not finite for {run} {name!r}: expected finite weights and pixels; check both images and "
-                "the checkpoint for NaN"
+                f"{what} {name!r}: expected finite weights and pixels; check both images and the checkpoint for NaN"
             )
 
 
