@@ -4,7 +4,9 @@
 
 Prints JSON. Each repeat times bare passes of as many images as there are heads, in batches, then the sweep of one
 image, then the bare passes again; the ratio is the median over repeats. ``block_rows`` counts work: rows that pass
-through blocks, divided by the number of blocks. Weights are random: cost does not depend on them.
+through blocks, divided by the number of blocks. ``passes_of_one_image`` are approximate sweeps of all heads, of all
+hidden units, and of all heads with 5 steps, each between two bare passes of one image. Weights are random: cost does
+not depend on them.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import json
 import platform
 import statistics
+from functools import partial
 
 import timm
 import torch
@@ -51,6 +54,14 @@ def main() -> None:
     def sweep() -> None:
         lens.sweep(clean, corrupt, "heads", target=0, batch_size=args.batch_size)
 
+    def approximate(over: str = "heads", steps: int = 1) -> None:
+        lens.sweep(clean, corrupt, over, target=0, approximate=True, steps=steps, batch_size=args.batch_size)
+
+    of_one_image = {
+        "approximate_heads": approximate,
+        "approximate_units": partial(approximate, "units"),
+        "approximate_heads_5_steps": partial(approximate, steps=5),
+    }
     rows: list[int] = []
     handles = [
         block.points["resid_post"].module.register_forward_hook(lambda *of_pass: rows.append(len(of_pass[-1])))
@@ -63,8 +74,10 @@ def main() -> None:
         handle.remove()
     lens.check()
     one()
+    approximate()
     times: dict[str, list[float]] = {"sweep": [], "whole_passes": [], "one_pass": []}
     ratios: dict[str, list[float]] = {"of_whole_passes": [], "of_passes_of_one_image": []}
+    passes: dict[str, list[float]] = {name: [] for name in of_one_image}
     for _ in range(args.repeats):
         before, single, took, after = seconds(whole), seconds(one), seconds(sweep), seconds(whole)
         times["sweep"].append(took)
@@ -72,6 +85,9 @@ def main() -> None:
         times["one_pass"].append(single)
         ratios["of_whole_passes"].append(took / ((before + after) / 2))
         ratios["of_passes_of_one_image"].append(took / (heads * single))
+        for name, call in of_one_image.items():
+            before, took, after = seconds(one), seconds(call), seconds(one)
+            passes[name].append(2 * took / (before + after))
     report = {
         "model": args.model,
         "variants": heads,
@@ -85,6 +101,10 @@ def main() -> None:
         "ratio": {
             name: {"median": round(statistics.median(values), 3), "least": round(min(values), 3)}
             for name, values in ratios.items()
+        },
+        "passes_of_one_image": {
+            name: {"median": round(statistics.median(values), 2), "least": round(min(values), 2)}
+            for name, values in passes.items()
         },
     }
     print(json.dumps(report, indent=1))

@@ -147,6 +147,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
 
     tables: dict[str, Any] = {"folder": folder / "none", "out": None, "experiments": "evolution", "formats": "png"}
     tables["report"] = lambda *_: None
+    sweep = lens.sweep(pixels, pixels.flip(0), target="cat", approximate=True)
     made = {field: getattr(view, field) for field in inspect.signature(classlens.ModelView).parameters}
     return {
         "load": (classlens.load, {"model": "builtin:cifar10", **load}),
@@ -160,6 +161,12 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
             {"clean": pixels, "corrupt": pixels.flip(0), "over": "tokens", "metric": "logit", "target": "predicted"}
             | {"direction": "noise", "site": "mlp_out", "blocks": [5], "parts": [0, 9], "batch_size": 3},
         ),
+        "Lens.sweep approximate": (
+            lens.sweep,
+            {"clean": pixels, "corrupt": pixels.flip(0), "over": "units", "metric": "log_odds", "target": "cat"}
+            | {"direction": "noise", "blocks": [5], "parts": [0, 9], "approximate": True, "steps": 2, "batch_size": 3},
+        ),
+        "sweep_agreement": (classlens.sweep_agreement, {"exact": sweep, "approximate": sweep}),
         "Lens.sweep against": (
             lens.sweep,
             {"clean": pixels, "corrupt": classlens.Corruption("zero"), "over": "heads", "metric": "logit_difference"}

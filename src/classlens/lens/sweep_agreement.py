@@ -49,7 +49,8 @@ def sweep_agreement(exact: xr.Dataset, approximate: xr.Dataset) -> xr.DataArray:
             f"exact and approximate differ in {differing[0]}: give two sweeps of the same images, parts, classes and "
             "arguments, apart from approximate and steps"
         )
-    values = [sweep.patched.transpose("image", ...).values for sweep in (exact, approximate)]
+    dims = exact.patched.transpose("image", ...).dims
+    values = [sweep.patched.transpose(*dims).values for sweep in (exact, approximate)]
     rows = [each.reshape(len(each), -1) for each in values]
     coords = {name: coord for name, coord in exact.coords.items() if coord.dims == ("image",)}
     return array(spearman(*rows), ("image",), coords, name="rank_correlation")
