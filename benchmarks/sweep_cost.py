@@ -15,6 +15,7 @@ import argparse
 import json
 import platform
 import statistics
+from collections.abc import Callable
 from functools import partial
 
 import timm
@@ -57,7 +58,7 @@ def main() -> None:
     def approximate(over: str = "heads", steps: int = 1) -> None:
         lens.sweep(clean, corrupt, over, target=0, approximate=True, steps=steps, batch_size=args.batch_size)
 
-    of_one_image = {
+    of_one_image: dict[str, Callable[[], None]] = {
         "approximate_heads": approximate,
         "approximate_units": partial(approximate, "units"),
         "approximate_heads_5_steps": partial(approximate, steps=5),

@@ -117,6 +117,11 @@ def test_every_other_model_against_finite_differences(name: str) -> None:
     estimates_are_slopes(name)
 
 
+def count(rows: list[int], block: int, x: Tensor) -> None:
+    if block == 1:
+        rows.append(len(x))
+
+
 @pytest.mark.parametrize("steps", [1, 3])
 def test_any_batch_size_in_as_few_passes_as_possible(steps: int) -> None:
     view = classlens.load(zoo.build("cls_registers")).view
@@ -125,7 +130,7 @@ def test_any_batch_size_in_as_few_passes_as_possible(steps: int) -> None:
     alone = [estimates(view, base[[i]], source[[i]], parts, steps) for i in range(5)]
     for batch_size in (1, 2, 64):
         rows: list[int] = []
-        with watching(view, {"resid_post": lambda block, x, rows=rows: rows.append(len(x)) if block == 1 else None}):
+        with watching(view, {"resid_post": partial(count, rows)}):
             kept = Kept(5, len(parts))
             attribution_patching(view, base, source, parts, kept, steps=steps, batch_size=batch_size)
         torch.testing.assert_close(kept.changes, torch.cat(alone), rtol=0, atol=1e-10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def activations(vit: Any, x: Tensor, c: int, *, gradients: bool) -> dict[str, li
     for handle in handles:
         handle.remove()
     vit.zero_grad()
-    return {name: [x.grad[0] if gradients else x.detach()[0] for x in found] for name, found in kept.items()}  # type: ignore[index]
+    return {name: [x.grad[0] if gradients else x.detach()[0] for x in found] for name, found in kept.items()}
 
 
 def by_hand(vit: Any, base: Tensor, source: Tensor, c: int, steps: int) -> dict[str, Tensor]:
@@ -94,7 +95,7 @@ def test_gradients_by_hand(direction: Any, steps: int) -> None:
     vit: Any = zoo.build("cls_layer_scale")
     lens, (clean, corrupt), targets = classlens.load(vit), pair(), [4, 0, 7]
     base, source = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
-    expected = [by_hand(vit, *images, c, steps) for *images, c in zip(base, source, targets, strict=True)]
+    expected = [by_hand(vit, x, y, c, steps) for x, y, c in zip(base, source, targets, strict=True)]
     with torch.no_grad():
         of_base, of_source = (
             np.array([float(log_odds(vit(x[None])[0], c)) for x, c in zip(images, targets, strict=True)])
@@ -218,7 +219,7 @@ def test_refusals() -> None:
     refused(lambda: number().sweep(clean, corrupt, target=0, approximate=True), "metric 'log_odds' has no meaning")
     with_infinite = classlens.load(zoo.build("cls"))
     with_infinite.sweep(clean, corrupt, target=0, approximate=True)
-    with_infinite.view.module.blocks[2].register_forward_hook(lambda _, __, x: Steep.apply(x))  # type: ignore[index]
+    with_infinite.view.module.blocks[2].register_forward_hook(lambda _, __, x: Steep.apply(x))
     refused(
         lambda: with_infinite.sweep(clean, corrupt, metric="logit", target=0, approximate=True),
         "gradients are not finite for the image 'image 0'",
@@ -247,7 +248,7 @@ def test_refusals_of_agreement() -> None:
         "target": other(target=4),
         "image": other().isel(image=[0, 1]),
     }.items():
-        refused(lambda sweep=sweep: agreement(exact, sweep), f"exact and approximate differ in {name}:")
+        refused(partial(agreement, exact, sweep), f"exact and approximate differ in {name}:")
 
 
 def test_lens_is_as_before() -> None:

@@ -19,7 +19,9 @@ def spearman(first: Float[ndarray, "row value"], second: Float[ndarray, "row val
     x, y = (np.array([_centered_ranks(row) for row in rows]).reshape(rows.shape) for rows in (first, second))
     scale = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
     known = (scale > 0) & ~(np.isnan(first) | np.isnan(second)).any(axis=1)
-    return np.divide((x * y).sum(axis=1), scale, out=np.full(len(scale), np.nan), where=known)
+    correlation: ndarray[Any, np.dtype[np.float64]] = np.full(len(scale), np.nan)
+    np.divide((x * y).sum(axis=1), scale, out=correlation, where=known)
+    return correlation
 
 
 def _centered_ranks(values: Float[ndarray, " value"]) -> ndarray[Any, np.dtype[np.float64]]:
