@@ -60,7 +60,7 @@ ALSO = {
     "steps": ["larger"],
     "clean": ["image", "pixels"],
     "corrupt": ["pixels"],
-    "parts": ["token", "head", "mask"],
+    "parts": ["token", "head", "unit", "mask"],
     "kind": ["corruption"],
     "over": ["sweep"],
 }

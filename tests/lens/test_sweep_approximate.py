@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -193,6 +194,16 @@ def test_outputs_that_are_no_classes() -> None:
     p = 1 / (1 + np.exp(-logit.corrupt))
     np.testing.assert_allclose(probability.patched - p, p * (1 - p) * (logit.patched - logit.corrupt), atol=1e-12)
     assert number().sweep(clean, corrupt, target=0, metric="logit", approximate=True).effect.shape == (2, 3, 3)
+
+
+def test_results_can_be_saved(tmp_path: Path) -> None:
+    pytest.importorskip("h5netcdf")
+    result = lens_of().sweep(*pair(), target=0, approximate=True, steps=2)
+    result.to_netcdf(tmp_path / "sweep.nc", engine="h5netcdf")
+    with xr.open_dataset(tmp_path / "sweep.nc", engine="h5netcdf") as saved:
+        assert saved.equals(result)
+        assert saved.attrs == result.attrs
+        np.testing.assert_allclose(classlens.sweep_agreement(result, saved), 1)
 
 
 class Steep(torch.autograd.Function):

@@ -92,7 +92,8 @@ def swept(
     dims, shape = ("image", "block", kind.dim), (len(names), len(chosen), len(labels))
     attrs: dict[str, object] = {"over": over, "metric": request.metric, "direction": request.direction}
     attrs |= {"site": chosen_site} if by_token else {}
-    attrs |= {"approximate": True, "steps": request.steps} if request.approximate else {}
+    # A number, as netCDF has no truth values.
+    attrs |= {"approximate": int(request.approximate), "steps": request.steps} if request.approximate else {}
     of_parts = {"effect": values.effects(), "patched": values.of_parts}
     of_images = {"clean": values.clean, "corrupt": values.corrupt}
     return xr.Dataset(
