@@ -309,7 +309,7 @@ def test_several_heads_become_references_together(name: str, batch_size: int) ->
     references: dict[tuple[str, int], Tensor] = {}
     for block in range(last + 1):
         point, _ = joined_heads(view, block)
-        passing = {point: lambda block, x, point=point: references.setdefault((point, block), x[0])}
+        passing: dict[str, Any] = {point: lambda block, x, point=point: references.setdefault((point, block), x[0])}
         run(view, base[:1], passing, exposing_coefficients=True)
     references = {key: torch.randn_like(value) for key, value in references.items()}
     heads = SWEEP_PARTS["heads"]
