@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -188,6 +189,24 @@ def test_an_edit_and_a_condition(example: Callable[[str], Any], registries: dict
     assert not clean["logit"].equals(hidden["logit"])
     check_known(registries["edits"], "edits", "HideRegisters")
     check_known(registries["conditions"], "conditions", "no_registers")
+
+
+def test_a_metric_and_a_corruption_of_sweeps(
+    example: Callable[[str], Any], registries: dict[str, Registry[Any]], folder: Path
+) -> None:
+    names = example("sweep")
+    sweep = names["sweep"]
+    trace = names["lens"].trace(str(folder / "cat.png"))
+    logits = np.sort(trace.recording.logits[0].numpy())
+    assert sweep.clean.item() == pytest.approx(logits[-1] - logits[-2], abs=1e-4)
+    pixels = torch.arange(2 * 8 * 12, dtype=torch.float32).reshape(1, 2, 8, 12)
+    shuffled = registries["corruptions"]["shuffled"].make(pixels, 4.0, 0)
+    patches = [[image[0, :, y : y + 4, x : x + 4] for y in (0, 4) for x in (0, 4, 8)] for image in (pixels, shuffled)]
+    order = [next(place for place, own in enumerate(patches[0]) if torch.equal(own, patch)) for patch in patches[1]]
+    assert sorted(order) == list(range(6))
+    assert order != list(range(6))
+    check_known(registries["sweep-metrics"], "sweep-metrics", "margin")
+    check_known(registries["corruptions"], "corruptions", "shuffled")
 
 
 def test_help_texts_list_the_rows_of_the_pages() -> None:

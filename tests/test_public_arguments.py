@@ -24,7 +24,7 @@ Call = tuple[Callable[..., object], dict[str, Any]]
 
 # What classlens hands out; users do not make it.
 RESULTS = {"AnalyzeResult", "EvaluateResult", "MeasureResult", "Missing", "ProbeResult", "Progress", "TuneResult"}
-RESULTS |= {"MeansResult", "ReliabilityResult"}
+RESULTS |= {"AblateResult", "MeansResult", "ReliabilityResult"}
 # Words that stand for an argument in an error.
 ALSO = {
     "target": ["class"],
@@ -310,6 +310,11 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
             | {"tuned_lens": None, "probes": None, "label_groups": None, "per_class": None}
             | {**selection, **no_masks, **run},
         ),
+        "ablate": (
+            to_new(classlens.ablate),
+            {"model": lens, "data": data, "to": "zero", "heads": 1, "draws": 1, "classes": "all", "pairs": 0}
+            | {"per_class": None, "statistics": None, **selection, **run, "limit": 4},
+        ),
         "evaluate": (
             to_new(classlens.evaluate),
             {"model": lens, "data": data, "methods": "random", "metrics": "removal", "steps": 2, "permutations": 1}
@@ -392,7 +397,7 @@ def fuzz(calls: dict[str, Call], seed: int, count: int) -> dict[str, int]:
 @pytest.mark.wrong_types
 def test_arguments_of_any_kind(calls: dict[str, Call]) -> None:
     quick = {
-        name: call for name, call in calls.items() if name not in ("measure", "evaluate", "probe", "tune", "means")
+        name: call for name, call in calls.items() if name not in ("measure", "ablate", "evaluate", "probe", "tune", "means")
     }
     outcomes = fuzz(quick, seed=0, count=400)
     assert outcomes["refused"] > 300

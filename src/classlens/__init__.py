@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from classlens.models.view import BlockView, ModelView, Point, Readout
     from classlens.render.folders.figures import figures
     from classlens.store.open_store import open_store
+    from classlens.tasks.ablation.ablate import ablate
+    from classlens.tasks.ablation.result import AblateResult
     from classlens.tasks.evaluation.evaluate import EvaluateResult, evaluate
     from classlens.tasks.means.means import MeansResult, means
     from classlens.tasks.probes.probe import ProbeResult, probe
@@ -50,6 +52,7 @@ __all__ = [
     "METHODS",
     "AblateHeads",
     "AblateNeurons",
+    "AblateResult",
     "AblateSublayer",
     "AnalyzeResult",
     "BlockView",
@@ -85,6 +88,7 @@ __all__ = [
     "TuneResult",
     "TunedLens",
     "__version__",
+    "ablate",
     "analyze",
     "evaluate",
     "figures",
@@ -123,6 +127,8 @@ _MODULES = {
     "engine.progress": "MeasureResult Progress",
     "engine.ray": "Cluster",
     "tasks.tokens.measure": "measure",
+    "tasks.ablation.ablate": "ablate",
+    "tasks.ablation.result": "AblateResult",
     "tasks.evaluation.evaluate": "EvaluateResult evaluate",
     "tasks.means.means": "MeansResult means",
     "tasks.probes.probe": "ProbeResult probe",

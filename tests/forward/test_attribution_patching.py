@@ -35,7 +35,8 @@ class Kept(EstimateReceiver):
         self.base: list[Any] = [None] * images
         self.source: list[Any] = [None] * images
 
-    def unpatched(self, images: slice, base: Tensor, source: Tensor) -> None:
+    def unpatched(self, images: slice, base: Tensor, source: Tensor | None) -> None:
+        assert source is not None
         self.base[images], self.source[images] = list(base), list(source)
 
     def measure(self, images: slice, logits: Tensor) -> Tensor:

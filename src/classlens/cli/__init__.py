@@ -10,6 +10,7 @@ from classlens.cli import (
     memories,
     measure,
     evaluate,
+    ablate,
     probe,
     tune,
     means,
@@ -21,6 +22,7 @@ from classlens.cli import (
 )
 
 __all__ = [
+    "ablate",
     "analyze",
     "app",
     "check",

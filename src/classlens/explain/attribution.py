@@ -69,6 +69,26 @@ def attribute_each(recording: Recording, targets: Sequence[ClassOrWeights], *, c
     ]
 
 
+def reference_contributions(
+    recording: Recording, target: ClassOrWeights, references: Sequence[Float[Tensor, "token column"]]
+) -> Float[Tensor, "image block head"]:
+    """The contribution that each head would have, if its output were its reference, with every norm's scale as it is.
+
+    ``references`` has the joined heads of each block, before an inner norm and the output projection. The direct effect
+    of putting them in is the contribution of ``attribute`` minus this.
+    """
+    every = slice(0, len(recording))
+    of_target, blocks = _Sum.of(recording, target, every), []
+    for number, reference in enumerate(references):
+        total: Tensor = torch.zeros((), device=recording.view.device)
+        for tokens, functional in of_target.functionals:
+            through = of_target.share(functional, "attn", number, tokens, None).function
+            columns = reference[tokens].to(through.direction) * through.direction * through.weights[..., None]
+            total = total + columns.sum(dim=1).unflatten(-1, (recording.view.blocks[number].heads, -1)).sum(dim=-1)
+        blocks.append(total.cpu())
+    return torch.stack(blocks, dim=1)
+
+
 @dataclass
 class _Sum:
     """The contributions to one logit of some images, as they are added up."""
@@ -107,7 +127,7 @@ class _Sum:
         values = self.recording.activation("values", number)[self.images]
         by_token, by_head, by_edit, added = (torch.zeros((), device=values.device) for _ in range(4))
         for (tokens, functional), attention in zip(self.functionals, rows, strict=True):
-            share = self._share(functional, "attn", number, tokens, coefficients)
+            share = self.share(functional, "attn", number, tokens, coefficients)
             by_token = by_token + head_contributions(share.function, attention=attention, values=values)
             by_head = by_head + share.units.unflatten(-1, (values.shape[1], -1)).sum(dim=-1)
             by_edit = by_edit + share.edit
@@ -127,7 +147,7 @@ class _Sum:
         for number in range(len(recording.view.blocks)):
             total = torch.zeros_like(self.bias)
             for tokens, functional in self.functionals:
-                share = self._share(functional, "mlp", number, tokens, None, bias_only=True)
+                share = self.share(functional, "mlp", number, tokens, None, bias_only=True)
                 total = total + functional(recording.activation("mlp_out", number)[images, tokens]) - share.bias
                 self.bias = self.bias + share.bias
             mlp.append(total)
@@ -139,7 +159,7 @@ class _Sum:
         by_token, by_mlp, by_head, by_edit = blocks
         return Attribution(embed, by_token, by_mlp, self.bias, by_head, by_edit)
 
-    def _share(
+    def share(
         self,
         functional: Functional,
         sublayer: Sublayer,

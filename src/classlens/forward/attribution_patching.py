@@ -14,7 +14,7 @@ from classlens.core.steps import compute_dtype
 from classlens.forward.differentiable import graph_at
 from classlens.forward.edits.edit import editable_point
 from classlens.forward.isolation import exclusive
-from classlens.forward.sweep import Part, record_parts
+from classlens.forward.sweep import Part, References, record_parts
 from classlens.models.view import ModelView
 
 Activations = dict[tuple[str, int], Tensor]
@@ -25,8 +25,8 @@ class EstimateReceiver(ABC):
     """Measures logits, and takes estimates while they are made."""
 
     @abstractmethod
-    def unpatched(self, images: slice, base: Tensor, source: Tensor) -> None:
-        """Logits of some images and of their sources as they are; their estimates follow."""
+    def unpatched(self, images: slice, base: Tensor, source: Tensor | None) -> None:
+        """Logits of some images and of their sources, if these are images, as they are; estimates follow."""
 
     @abstractmethod
     def measure(self, images: slice, logits: Tensor) -> Float[Tensor, " image"]:
@@ -40,7 +40,7 @@ class EstimateReceiver(ABC):
 def attribution_patching(
     view: ModelView,
     base: Float[Tensor, "image channel height width"],
-    source: Float[Tensor, "image channel height width"],
+    source: Float[Tensor, "image channel height width"] | References,
     parts: Sequence[Part],
     receiver: EstimateReceiver,
     *,
@@ -50,7 +50,8 @@ def attribution_patching(
     """For every image and part ``⟨∂M/∂a, a(source) - a(base)⟩``, where ``a`` is what passes at the part.
 
     With one step, the gradient is that at ``base``. With more, it is the mean over as many points between the pixels
-    of ``base`` and ``source``, the midpoints of equal intervals. A pass holds at most ``batch_size`` images.
+    of ``base`` and ``source``, the midpoints of equal intervals; references take one step. A pass holds at most
+    ``batch_size`` images.
     """
     parts = [part.of(view) for part in parts]
     places: dict[tuple[str, int], list[int]] = defaultdict(list)
@@ -62,11 +63,15 @@ def attribution_patching(
             images = slice(start, min(start + batch_size, len(base)))
             theirs: Activations = {}
             own: Activations = {}
-            of_source = record_parts(view, source[images], parts, theirs)
+            of_source = None
+            if isinstance(source, Tensor):
+                of_source = record_parts(view, source[images], parts, theirs)
+            else:
+                theirs |= {place: value.expand(len(base[images]), *value.shape) for place, value in source.items()}
             if steps > 1:
                 receiver.unpatched(images, record_parts(view, base[images], parts, own), of_source)
-            changes = torch.zeros(len(of_source), len(parts), dtype=compute_dtype(view.dtype))
-            for pixels in _path(base[images], source[images], steps):
+            changes = torch.zeros(len(base[images]), len(parts), dtype=compute_dtype(view.dtype))
+            for pixels in _path(base[images], source[images] if isinstance(source, Tensor) else None, steps):
                 logits, passed = graph_at(view, pixels, places)
                 if steps == 1:
                     own = {place: _joined(tensors).detach() for place, tensors in passed.items()}
@@ -80,9 +85,9 @@ def attribution_patching(
             receiver.estimated(images, changes / steps)
 
 
-def _path(base: Tensor, source: Tensor, steps: int) -> Iterator[Tensor]:
-    """Pixels at which gradients are taken."""
-    if steps == 1:
+def _path(base: Tensor, source: Tensor | None, steps: int) -> Iterator[Tensor]:
+    """Pixels at which gradients are taken; between images alone there is a path."""
+    if source is None or steps == 1:
         yield base
         return
     for step in range(steps):

@@ -6,11 +6,18 @@ import os
 import warnings
 from pathlib import Path
 
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+
+from classlens import palette
 
 PIXELATED_BELOW = 97
 """Pictures whose longer side has fewer pixels are drawn with sharp pixels, larger ones smoothed."""
 _DPI = 150
+DIVERGING = LinearSegmentedColormap.from_list("effects", [palette.OPPOSES, "#f3f5f7", palette.SUPPORTS]).with_extremes(
+    bad="#d5dbe1"
+)
+"""Colors of effects of either sign, light at 0; gray where an effect is not defined."""
 
 
 def plain(name: str) -> str:

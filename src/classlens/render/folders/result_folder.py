@@ -29,6 +29,10 @@ EXPLANATION = FolderKind("explain.json", r"explain\.json|\d{2,}-[a-z_]+(-[a-z]+=
 EVALUATION = FolderKind(
     "evaluation.json", r"evaluation\.json|scores\.csv|curves\.csv|curves(_[a-z_]+)?\.(png|svg)|summary\.md"
 )
+ABLATION = FolderKind(
+    "ablation.json",
+    r"ablation\.json|(effects|agreement|held_out|pairs|pair_tests)\.csv|(effects|agreement|held_out)\.(png|svg)|summary\.md",
+)
 RELIABILITY = FolderKind(
     "reliability.json",
     r"reliability\.json|(scores|curves|images)\.csv|risk_coverage\.(png|svg)|summary\.md|report\.html",
