@@ -1,25 +1,4 @@
-// Basics: elements, the data, numbers as text, and a state that redraws the parts that depend on it.
-const byId = (id) => document.getElementById(id);
-
-/** An element with attributes and children; strings become text, never markup. */
-function make(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value === false || value === null || value === undefined) continue;
-    element.setAttribute(name, value === true ? "" : value);
-  }
-  element.append(...children);
-  return element;
-}
-
-function makeSvg(tag, attributes = {}, ...children) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}
-
-const read = (id) => JSON.parse(byId(id).textContent);
+// Basics: the data of the record, and what the page shows of it.
 const record = read("record");
 const { model } = record;
 const [gridRows, gridColumns] = model.grid;
@@ -28,11 +7,6 @@ const tokenCount = prefixCount + gridRows * gridColumns;
 const clsToken = model.prefix.indexOf("cls");
 
 // The numbers of an image may take megabytes, so they are parsed when the image is first chosen.
-const kept = new Map();
-function keep(key, compute) {
-  if (!kept.has(key)) kept.set(key, compute());
-  return kept.get(key);
-}
 const imageAt = (index) => keep(`image ${index}`, () => unpacked(read(`image-${index}`)));
 
 /** Arrays of 16-bit numbers in base64 as nested lists, wherever they stand in a value. */
@@ -91,40 +65,19 @@ const classWords = ({ target, rival }) => (rival ? `${target.name} rather than $
 const className = (index) => record.class_names[index] ?? `class ${index}`;
 const blockNumbers = () => Array.from({ length: model.blocks }, (_, block) => block);
 const headNumbers = () => Array.from({ length: model.heads }, (_, head) => head);
-const sum = (values) => values.reduce((total, value) => total + value, 0);
 const sumMaps = (maps) => maps[0].map((_, token) => sum(maps.map((map) => map[token])));
-const largestOf = (values) => values.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0);
 
-const withMinus = (text) => text.replaceAll("-", "−");
-/** Fixed decimals, for logits. */
-const fixed = (value, digits = 2) => withMinus((Math.abs(value) < 0.5 * 10 ** -digits ? 0 : value).toFixed(digits));
-const signed = (value, digits = 2) => (Math.abs(value) < 0.5 * 10 ** -digits || value < 0 ? "" : "+") + fixed(value, digits);
-/** Three significant digits, for values of any size. */
-function significant(value) {
-  const size = Math.abs(value);
-  if (size === 0) return "0";
-  const rounded = Number(value.toPrecision(3));
-  return withMinus(size >= 1e-3 && size < 1e4 ? String(rounded) : rounded.toExponential());
-}
-function percent(share) {
-  const value = 100 * share;
-  if (value > 0 && value < 0.1) return "<0.1%";
-  if (value > 99.9 && value < 100) return ">99.9%";
-  return `${Number(value.toFixed(value < 10 ? 1 : 0))}%`;
-}
 /** Digits of an identifiability that show a difference of one rank. */
 const rankDigits = Math.max(2, Math.ceil(Math.log10(model.num_classes)));
 const identifiability = (rank) => 1 - rank / model.num_classes;
-const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : noun.endsWith("s") ? "es" : "s"}`;
 
-const prefixName = (name) => `[${name.toUpperCase()}]`;
 function tokenName(token) {
   if (token < prefixCount) return `${prefixName(model.prefix[token])} token`;
   const position = token - prefixCount;
   return `Row ${Math.floor(position / gridColumns)}, column ${position % gridColumns}`;
 }
 
-// The state of the page. `update` changes some keys and redraws the parts that depend on them.
+// The state of the page.
 const state = {
   image: 0,
   category: imageAt(0).target.index,
@@ -143,11 +96,3 @@ const state = {
   headBlock: model.blocks - 1,
   headNumber: 0,
 };
-const parts = [];
-const onChange = (keys, draw) => parts.push({ keys: new Set(keys), draw });
-function update(changes) {
-  const changed = Object.keys(changes).filter((key) => state[key] !== changes[key]);
-  Object.assign(state, changes);
-  for (const part of parts) if (changed.some((key) => part.keys.has(key))) part.draw();
-}
-const drawEverything = () => parts.forEach((part) => part.draw());

@@ -1,4 +1,4 @@
-// Color maps, all legible with the common kinds of color blindness.
+// Color maps of ranks and classes, legible with the common kinds of color blindness.
 const VIRIDIS = (
   "440154 470d60 48186a 482374 472d7b 453781 424086 3e4989 3b528b 375b8d 33638d " +
   "2f6b8e 2c728e 297a8e 26828e 23898e 21918c 1f988b 1fa088 22a785 28ae80 32b67a " +
@@ -28,32 +28,4 @@ function categoryColors() {
   counts.delete(target);
   const frequent = [...counts].sort((a, b) => b[1] - a[1] || a[0] - b[0]).map(([index]) => index);
   return new Map([target, ...frequent].slice(0, CATEGORIES.length).map((index, i) => [index, CATEGORIES[i]]));
-}
-
-// Signed values, in the colors of the figures: vermillion for the class, blue against it, transparent at zero.
-const cssValue = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const cssColor = (name) => [1, 3, 5].map((at) => parseInt(cssValue(name).slice(at, at + 2), 16));
-const FOR = cssColor("--map-for");
-const AGAINST = cssColor("--map-against");
-const MAP_OPACITY = Number(cssValue("--map-opacity"));
-function diverging(value, largest) {
-  return { rgb: value >= 0 ? FOR : AGAINST, share: largest > 0 ? Math.min(Math.abs(value) / largest, 1) : 0 };
-}
-function divergingCss(value, largest) {
-  const { rgb, share } = diverging(value, largest);
-  return `rgba(${rgb.join(", ")}, ${Number((MAP_OPACITY * share).toFixed(3))})`;
-}
-
-/** A color bar from −largest to +largest, and the meaning of its two ends. */
-function divergingLegend(host, largest, against, supports) {
-  host.replaceChildren(
-    make("div", { class: "scale" },
-      make("span", {}, largest > 0 ? `−${significant(largest)}` : "0"),
-      make("span", { class: "ramp signed", "aria-hidden": "true" }),
-      make("span", {}, largest > 0 ? `+${significant(largest)}` : "0")),
-    make("p", { class: "signs" },
-      make("span", {}, make("span", { class: "swatch against", "aria-hidden": "true" }), ` blue: ${against}`),
-      make("span", {}, make("span", { class: "swatch for", "aria-hidden": "true" }), ` orange-red: ${supports}`),
-      make("span", {}, make("span", { class: "swatch zero", "aria-hidden": "true" }), " transparent: zero")),
-  );
 }

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import io
-import json
-import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from classlens import palette
 from classlens.errors import ClasslensError
-from classlens.text import html_text, visible
+from classlens.render.html.page import assembled, data_uri, json_element, write_page
+from classlens.text import visible
 
-_COLORS: Mapping[str, str] = {
-    "cls": palette.CLS,
-    "image": palette.IMAGE_TOKENS,
-    "supports": palette.SUPPORTS,
-    "opposes": palette.OPPOSES,
-    "opacity": str(palette.OPACITY),
-}
-"""Colors of the figures that the style sheet uses too."""
 _PART_DIGITS = 6
 _HEAD_DIGITS = 3
 _INT16 = 32767
@@ -52,41 +38,28 @@ def write_report(record: Mapping[str, Any], pictures: Sequence[Image.Image], pat
         )
     if not pictures:
         raise ClasslensError("the record holds no images: expected at least one; inspect an image first")
-    _write(path, _page(record, pictures))
+    write_page(path, _page(record, pictures))
 
 
 def _page(record: Mapping[str, Any], pictures: Sequence[Image.Image]) -> str:
-    style, script = _filled(_file_text("report.css"), _COLORS), _script()
-    model = record["model"]["name"]
     images = record["images"]
     subject = images[0]["label"] if len(images) == 1 else f"{len(images)} images"
-    # Only this style and this script may act, so a hostile name that became markup would still do nothing.
-    sources = f"style-src '{_digest(style)}'; script-src '{_digest(script)}'"
-    policy = f"default-src 'none'; img-src data:; {sources}; base-uri 'none'; form-action 'none'"
-    values = {
-        "policy": html_text(policy),
-        "version": html_text(str(record["classlens"])),
-        "title": html_text(f"classlens: {subject}, {model}"),
-        "style": style,
-        "script": script,
-        "data": "\n".join(_data(record, pictures)),
-    }
-    return _filled(_file_text("template.html"), values)
-
-
-def _filled(text: str, values: Mapping[str, str]) -> str:
-    """The text with every ``{{name}}`` replaced by its value; a value may hold braces of its own."""
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], text)
+    return assembled(
+        __package__,
+        title=f"classlens: {subject}, {record['model']['name']}",
+        version=str(record["classlens"]),
+        data="\n".join(_data(record, pictures)),
+    )
 
 
 def _data(record: Mapping[str, Any], pictures: Sequence[Image.Image]) -> Iterable[str]:
     """Shared data first, then one element for each image, which the page parses when the image is chosen."""
     shared = {key: record[key] for key in ("classlens", "model", "class_names", "sites", "top_k")}
     shared["images"] = [{"name": image["label"]} for image in record["images"]]
-    shared["pictures"] = [_data_uri(picture) for picture in pictures]
-    yield _json_element("record", shared, subject="the record")
+    shared["pictures"] = [data_uri(picture) for picture in pictures]
+    yield json_element("record", shared, subject="the record")
     for number, image in enumerate(record["images"]):
-        yield _json_element(f"image-{number}", _compact(image), subject=f"image {image['name']!r}")
+        yield json_element(f"image-{number}", _compact(image), subject=f"image {image['name']!r}")
 
 
 def _compact(image: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,47 +120,3 @@ def _rounded(value: Any, digits: int) -> Any:
         return [_rounded(inner, digits) for inner in value]
     rounded = float(f"{value:.{digits}g}")
     return int(rounded) if rounded.is_integer() else rounded
-
-
-def _json_element(name: str, value: Any, *, subject: str) -> str:
-    try:
-        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    except ValueError:
-        raise ClasslensError(
-            f"{subject} holds a number that is not finite: expected finite values; check model and image"
-        ) from None
-    # Within a script element only "</script" and "<!--" are markup, and both need "<".
-    return f'<script type="application/json" id="{name}">{text.replace("<", chr(92) + "u003c")}</script>'
-
-
-def _data_uri(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _file_text(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-def _script() -> str:
-    names = sorted(file.name for file in files(__package__).iterdir() if re.fullmatch(r"\d-\w+\.js", file.name))
-    body = "\n".join(_file_text(name) for name in names)
-    return f'(() => {{\n"use strict";\n{body}\n}})();'
-
-
-def _digest(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A file name with invalid characters can only reach the title, where they are written as references.
-        temporary.write_text(text, encoding="utf-8", errors="xmlcharrefreplace", newline="\n")
-        temporary.replace(path)
-    except OSError as error:
-        raise ClasslensError(f"report {str(path)!r} cannot be written ({error.strerror}): give another path") from None
-    finally:
-        temporary.unlink(missing_ok=True)
