@@ -5,6 +5,7 @@ from classlens.cli.app import app
 from classlens.cli import (
     inspect,
     explain,
+    sweep,
     check,
     models,
     memories,
@@ -38,5 +39,6 @@ __all__ = [
     "paper",
     "probe",
     "reliability",
+    "sweep",
     "tune",
 ]

@@ -5,17 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from classlens.forward.active_edits import active_edits
-from classlens.forward.edits.edit import EXPOSED_POINTS, editable_point
+from classlens.forward.edits.edit import EXPOSED_POINTS, editable_point, editing
+from classlens.forward.edits.keep_tokens import KeepTokens
 from classlens.forward.hooks import replacing
 from classlens.forward.isolation import exclusive
 from classlens.forward.run import run
@@ -55,6 +56,17 @@ References = Mapping[tuple[str, int], Float[Tensor, "token column"]]
 """By point and block, as ``Part.of`` gives them: what takes the place of the activations of every image."""
 
 
+class Removal(NamedTuple):
+    """Tokens that one of the two runs lacks; parts are patched at the tokens that both have."""
+
+    keep: Bool[Tensor, "image token"]
+    run: Literal["base", "source"]
+
+    def during(self, run: str, view: ModelView, images: slice) -> AbstractContextManager[None]:
+        """Removes the tokens of some images where this is the run that lacks them."""
+        return editing(view, [KeepTokens(self.keep[images])]) if run == self.run else nullcontext()
+
+
 class _Patched(NamedTuple):
     """A row of a batch in which an image runs with a part of its source."""
 
@@ -82,12 +94,14 @@ def sweep(
     receiver: SweepReceiver,
     *,
     batch_size: int,
+    removal: Removal | None = None,
 ) -> None:
     """Run every image of ``base`` with the parts of each variant in turn taken from its image of ``source``.
 
     All variants of an image share its pass up to the first block that they change: there, rows branch off. A batch
     never has more than ``batch_size`` rows. Where rows cannot branch off between blocks, every variant is a whole pass;
-    so it is with edits, which may depend on the images that run together.
+    so it is with edits, which may depend on the images that run together. With ``removal``, one of the two runs lacks
+    tokens.
     """
     variants = [tuple(part.of(view) for part in variant) for variant in variants]
     parts = [part for variant in variants for part in variant]
@@ -100,20 +114,23 @@ def sweep(
             activations: dict[tuple[str, int], Tensor] = {}
             theirs = None
             if isinstance(source, Tensor):
-                theirs = record_parts(view, source[images], parts, activations)
+                with nullcontext() if removal is None else removal.during("source", view, images):
+                    theirs = record_parts(view, source[images], parts, activations)
             else:
                 count = images.stop - start
                 activations |= {point: value.expand(count, *value.shape) for point, value in source.items()}
-            logits = run(view, base[images])
-            receiver.unpatched(images, logits, theirs)
-            if branches is None:
-                branches = batch_size > 1 and _rows_branch(view, base[:1], logits[:1])
-            passes = _branching(variants, len(logits), batch_size) if branches else _whole(variants, len(logits))
-            for each in passes:
-                patched = _run(view, base[images], activations, each)
-                receiver.patched(
-                    [start + image for image, _ in each.pairs], [number for _, number in each.pairs], patched
-                )
+            with nullcontext() if removal is None else removal.during("base", view, images):
+                logits = run(view, base[images])
+                receiver.unpatched(images, logits, theirs)
+                if branches is None:
+                    branches = batch_size > 1 and _rows_branch(view, base[:1], logits[:1])
+                passes = _branching(variants, len(logits), batch_size) if branches else _whole(variants, len(logits))
+                kept = None if removal is None else removal.keep[images]
+                for each in passes:
+                    patched = _run(view, base[images], activations, each, kept)
+                    receiver.patched(
+                        [start + image for image, _ in each.pairs], [number for _, number in each.pairs], patched
+                    )
 
 
 def record_parts(
@@ -175,8 +192,14 @@ def _branching_pass(variants: Sequence[Variant], pairs: Sequence[tuple[int, int]
     return _Pass(list(last), rows, patched, [(image, number) for image, number in running if number is not None])
 
 
-def _run(view: ModelView, pixels: Tensor, activations: dict[tuple[str, int], Tensor], each: _Pass) -> Tensor:
-    """The logits of one batch."""
+def _run(
+    view: ModelView,
+    pixels: Tensor,
+    activations: dict[tuple[str, int], Tensor],
+    each: _Pass,
+    kept: Bool[Tensor, "image token"] | None = None,
+) -> Tensor:
+    """The logits of one batch; ``kept`` are the tokens that both runs have."""
     points = dict.fromkeys([*(("resid_pre", block) for block in each.rows), *each.patched])
     with ExitStack() as stack:
         exposed = not {point for point, _ in points}.isdisjoint(EXPOSED_POINTS)
@@ -188,6 +211,7 @@ def _run(view: ModelView, pixels: Tensor, activations: dict[tuple[str, int], Ten
                 each.rows.get(block) if point == "resid_pre" else None,
                 each.patched.get((point, block), []),
                 activations.get((point, block)),
+                kept,
             )
             # The input of a block is the sum of all before it: edits of the block see it as it is then.
             first = point == "resid_pre" and (block > 0 or block in each.rows)
@@ -196,7 +220,12 @@ def _run(view: ModelView, pixels: Tensor, activations: dict[tuple[str, int], Ten
 
 
 def _changed(
-    rows: list[int] | None, patched: Sequence[_Patched], source: Tensor | None, x: Tensor, held: slice
+    rows: list[int] | None,
+    patched: Sequence[_Patched],
+    source: Tensor | None,
+    kept: Bool[Tensor, "image token"] | None,
+    x: Tensor,
+    held: slice,
 ) -> Tensor:
     """Rows that branch off, and parts of the source; ``x`` holds the columns ``held`` of all."""
     x = x.clone() if rows is None else x[rows]
@@ -206,7 +235,11 @@ def _changed(
         low, high, _ = part.columns.indices(source.shape[-1])
         low, high = max(low, start), min(high, start + x.shape[-1])
         if low < high:
-            x[row, part.tokens, low - start : high - start] = source[image, part.tokens, low:high]
+            taken = source[image, part.tokens, low:high]
+            own = x[row, part.tokens, low - start : high - start]
+            x[row, part.tokens, low - start : high - start] = (
+                taken if kept is None else torch.where(kept[image, part.tokens, None].to(x.device), taken, own)
+            )
     return x
 
 

@@ -270,7 +270,8 @@ class Lens:
 
         Args:
             clean: images, as for ``trace``.
-            corrupt: as many images of the same size, or one for all of them; or a ``Corruption``, which makes them.
+            corrupt: as many images of the same size, or one for all of them; a ``Corruption``, which makes them; or
+                ``KeepTokens``: the clean images without the other tokens.
             over: ``"sublayers"``, ``"heads"``, ``"tokens"`` or ``"units"`` (hidden units of the MLP).
             metric: ``"log_odds"``, ``"logit_difference"`` (to ``against``), ``"logit"``, ``"probability"`` or
                 ``"rank"``, all of the model's own logits.

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from classlens.core.arguments import Takes
@@ -18,8 +18,9 @@ from classlens.core.steps import compute_dtype
 from classlens.core.sweep_metrics import SWEEP_METRICS, Formula
 from classlens.errors import ClasslensError
 from classlens.forward.attribution_patching import EstimateReceiver, attribution_patching
-from classlens.forward.edits.selection import Indices, block_indices
-from classlens.forward.sweep import SweepReceiver, sweep
+from classlens.forward.edits.keep_tokens import KeepTokens
+from classlens.forward.edits.selection import Indices, block_indices, token_selector
+from classlens.forward.sweep import Removal, SweepReceiver, sweep
 from classlens.forward.sweep_parts import SWEEP_PARTS, ChosenParts, PatchedSite
 from classlens.lens.coords import Coordinates, array, image_names, target_coords, token_coords
 from classlens.lens.images import prepare_images
@@ -31,11 +32,12 @@ from classlens.models.transforms import Preprocessing
 from classlens.models.view import ModelView
 
 CorruptImages = Annotated[
-    ImageLike | Tensor | Corruption | Iterable[ImageLike],
-    Takes("images as for clean, or a Corruption"),
+    ImageLike | Tensor | Corruption | KeepTokens | Iterable[ImageLike],
+    Takes("images as for clean, a Corruption, or KeepTokens"),
 ]
 Direction = Literal["denoise", "noise"]
 Pixels = Float[Tensor, "image channel height width"]
+Kept = Bool[Tensor, "image token"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +64,12 @@ def swept(
     clean: Pixels,
     corrupt_names: Sequence[str],
     corrupt: Pixels,
+    keep: Kept | None,
     *,
     batch_size: int,
 ) -> xr.Dataset:
-    """The result of ``Lens.sweep``, from preprocessed pixels of equal shape."""
-    _check_approximation(request)
+    """The result of ``Lens.sweep``, from preprocessed pixels of equal shape; corrupt images have tokens ``keep``."""
+    _check_approximation(request, removes=keep is not None)
     over, site = request.over, request.site
     kind, tokens = SWEEP_PARTS[over], view.tokens((int(clean.shape[2]), int(clean.shape[3])))
     by_token = kind.dim == "token"
@@ -81,7 +84,8 @@ def swept(
     if request.approximate:
         attribution_patching(view, base, source, patches, values, steps=request.steps, batch_size=batch_size)
     else:
-        sweep(view, base, source, [(part,) for part in patches], values, batch_size=batch_size)
+        removal = None if keep is None else Removal(keep, "base" if request.direction == "denoise" else "source")
+        sweep(view, base, source, [(part,) for part in patches], values, batch_size=batch_size, removal=removal)
     coords: Coordinates = {"image": image_names(names), "block": np.array(chosen), kind.dim: np.array(labels)}
     if by_token:
         found = token_coords(tokens)
@@ -103,8 +107,13 @@ def swept(
     )
 
 
-def _check_approximation(request: SweepRequest) -> None:
-    """Raises ClasslensError for a metric without a gradient, and for steps of a sweep that takes none."""
+def _check_approximation(request: SweepRequest, *, removes: bool) -> None:
+    """Raises ClasslensError for a metric without a gradient, removed tokens, and steps of a sweep that takes none."""
+    if request.approximate and removes:
+        raise ClasslensError(
+            "approximate=True was given with KeepTokens: between an image and the same without some tokens nothing is "
+            "estimated; leave approximate out, or give another corrupt image"
+        )
     if not request.approximate and request.steps != 1:
         raise ClasslensError(
             f"steps={request.steps} was given without approximate=True: an exact sweep takes no gradients; add "
@@ -226,10 +235,15 @@ def _known(classes: Classes, given: Target, images: int, name: str) -> Int[Tenso
 
 def corrupted(
     corrupt: CorruptImages, clean: Pixels, view: ModelView, preprocessing: Preprocessing
-) -> tuple[list[str], Pixels]:
-    """Names and pixels of the corrupt image of each clean one; raises ClasslensError for others than these take."""
+) -> tuple[list[str], Pixels, Kept | None]:
+    """Names, pixels and kept tokens of the corrupt image of each clean one; raises ClasslensError for others than
+    these take."""
     if isinstance(corrupt, Corruption):
-        return [corrupt.kind] * len(clean), corrupt(clean)
+        return [corrupt.kind] * len(clean), corrupt(clean), None
+    if isinstance(corrupt, KeepTokens):
+        tokens = view.tokens((int(clean.shape[2]), int(clean.shape[3])))
+        keep: Tensor = token_selector(view, corrupt.mask)(torch.empty(len(clean), tokens.count, 1))
+        return ["tokens removed"] * len(clean), clean, keep.expand(len(clean), -1)
     try:
         names, pixels = prepare_images(corrupt, view, preprocessing)
     except ClasslensError as error:
@@ -239,4 +253,4 @@ def corrupted(
             f"corrupt images of shape {list(pixels.shape)} were given for clean ones of shape {list(clean.shape)}: "
             "give one image, or one for each, of the same size"
         )
-    return names * (len(clean) // len(pixels)), pixels.expand_as(clean)
+    return names * (len(clean) // len(pixels)), pixels.expand_as(clean), None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, count
-from pathlib import PurePath
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from classlens.lens.trace import Trace
 from classlens.models.view import ModelView, Site, Tokens
 from classlens.render.attention_record import attention_records
 from classlens.render.class_record import class_records, rounded, shown_methods, significant
+from classlens.render.image_names import labels_of, unique_name
 from classlens.render.trajectory_record import decisions
 
 Record = dict[str, Any]
@@ -54,14 +53,14 @@ def inspection(
     for trace in traces:
         tokens = trace.recording.tokens
         for image in chain.from_iterable(_images(trace, wanted, against, top) for wanted in (target, *more)):
-            image["name"] = _unique_name(image["name"], names)
+            image["name"] = unique_name(image["name"], names)
             names.add(image["name"])
             images.append(image)
             classes |= {one["target"]["index"] for one in (image, *image["others"])}
             classes |= {guess["index"] for guess in image["predictions"]}
             classes |= {int(index) for site in image["tokens"].values() for index in np.unique(site["top"])}
             classes |= {int(index) for index in np.unique((image["trajectory"] or {}).get("top", []))}
-    for image, label in zip(images, _labels([image["name"] for image in images]), strict=True):
+    for image, label in zip(images, labels_of([image["name"] for image in images]), strict=True):
         image["label"] = label
     return {
         "classlens": version,
@@ -84,28 +83,6 @@ def inspection(
         "top_k": top,
         "images": images,
     }
-
-
-def _unique_name(name: str, taken: set[str]) -> str:
-    """The name, with a number where an image of an earlier trace has it."""
-    numbered = (f"{name} ({number})" for number in count(2))
-    return name if name not in taken else next(candidate for candidate in numbered if candidate not in taken)
-
-
-def _labels(names: Sequence[str]) -> list[str]:
-    """The last part of each path, with folders before it where images of several folders share it."""
-    parts = [PurePath(name).parts or (name,) for name in names]
-    lengths = [1] * len(names)
-    while True:
-        labels = ["/".join(path[-length:]) for path, length in zip(parts, lengths, strict=True)]
-        shared = Counter(labels)
-        longer = [
-            length + (shared[label] > 1 and length < len(path))
-            for path, length, label in zip(parts, lengths, labels, strict=True)
-        ]
-        if longer == lengths:
-            return labels
-        lengths = longer
 
 
 def _sites(view: ModelView) -> tuple[Site, ...]:

@@ -40,6 +40,7 @@ RELIABILITY = FolderKind(
 INSPECTION = FolderKind(
     "inspect.json", r"inspect\.json|report\.html|\d{2,}-(evolution|tokens|explanation|attribution)\.png"
 )
+SWEEP = FolderKind("sweep.json", r"sweep\.json|sweep\.csv|report\.html|\d{2,}-(effects|tokens)\.png")
 
 
 def check_replaceable(out: Path, kind: FolderKind) -> None:

@@ -31,7 +31,7 @@ _COLORS: Mapping[str, str] = {
 
 
 def assembled(package: str, *, title: str, version: str, data: str) -> str:
-    """The page of a package that holds ``template.html``, ``page.css`` and numbered scripts; ``data``: elements of JSON.
+    """The page of a package that holds ``template.html``, a style sheet and scripts; ``data`` is elements of JSON.
 
     Style and scripts of ``render/html/shared`` come first. The policy of the page forbids every request, and every
     style and script but these, so that a hostile name that became markup would still do nothing.
@@ -53,7 +53,7 @@ def assembled(package: str, *, title: str, version: str, data: str) -> str:
 
 
 def json_element(name: str, value: Any, *, subject: str) -> str:
-    """An element that holds a value as JSON; raises ClasslensError for a ``subject`` with a number that is not finite."""
+    """An element that holds a value as JSON; raises ClasslensError for a subject with a number that is not finite."""
     try:
         text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     except ValueError:

@@ -12,16 +12,16 @@ function divergingCss(value, largest) {
   return `rgba(${rgb.join(", ")}, ${Number((MAP_OPACITY * share).toFixed(3))})`;
 }
 
-/** A color bar from −largest to +largest, and the meaning of its two ends. */
-function divergingLegend(host, largest, against, supports) {
+/** A color bar from −largest to +largest, and the meaning of its two ends; `zero`: how zero looks. */
+function divergingLegend(host, largest, against, supports, { text = significant, zero = "transparent" } = {}) {
   host.replaceChildren(
     make("div", { class: "scale" },
-      make("span", {}, largest > 0 ? `−${significant(largest)}` : "0"),
+      make("span", {}, largest > 0 ? `−${text(largest)}` : "0"),
       make("span", { class: "ramp signed", "aria-hidden": "true" }),
-      make("span", {}, largest > 0 ? `+${significant(largest)}` : "0")),
+      make("span", {}, largest > 0 ? `+${text(largest)}` : "0")),
     make("p", { class: "signs" },
       make("span", {}, make("span", { class: "swatch against", "aria-hidden": "true" }), ` blue: ${against}`),
       make("span", {}, make("span", { class: "swatch for", "aria-hidden": "true" }), ` orange-red: ${supports}`),
-      make("span", {}, make("span", { class: "swatch zero", "aria-hidden": "true" }), " transparent: zero")),
+      make("span", {}, make("span", { class: "swatch zero", "aria-hidden": "true" }), ` ${zero}: zero`)),
   );
 }
