@@ -73,6 +73,10 @@ def commands(args: argparse.Namespace, root: Path) -> Iterator[Command]:
     yield Command("explain, one photo", ["explain", photo, *model, "--out", out("explain")], 1)
     every = ["explain", photo, *model, "--method", "all", "--out", out("methods")]
     yield Command("explain, every method", every, 1)
+    blurred = ["sweep", photo, *model, "--corruption", "blur"]
+    yield Command("sweep, one photo", [*blurred, "--out", out("sweep")], 1)
+    estimated = [*blurred, "--approximate", "--out", out("estimates")]
+    yield Command("sweep --approximate, one photo", estimated, 1)
     yield Command("memories", ["memories", *described, "--block", "0", "--unit", "0"], 0)
     given = ["measure", *model, "--data", source, *batch]
     yield Command("measure", [*given, "--out", out("clean.zarr")], args.images)
@@ -90,6 +94,8 @@ def commands(args: argparse.Namespace, root: Path) -> Iterator[Command]:
     yield Command("tune, one epoch", tune, args.images)
     means = ["means", *model, "--data", source, *batch, "--out", out("means.safetensors")]
     yield Command("means", means, args.images)
+    ablated = ["ablate", *model, "--data", source, "--to", out("means.safetensors"), *batch, "--out", out("ablation")]
+    yield Command("ablate", ablated, args.images)
     probe = ["probe", *model, "--train", f"folder:{root / 'train'}", "--test", source, *batch]
     yield Command("probe, pooled", [*probe, "--pooled", "--out", out("pooled")], 2 * args.images)
     yield Command("probe", [*probe, "--out", out("probes")], 2 * args.images)

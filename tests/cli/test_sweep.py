@@ -14,6 +14,7 @@ import pytest
 import torch
 import xarray as xr
 from PIL import Image
+from scipy.stats import spearmanr
 from typer.testing import CliRunner, Result
 
 import classlens
@@ -75,11 +76,16 @@ def test_a_pair(photos: list[Path], tmp_path: Path, lens: classlens.Lens) -> Non
     record = record_of(out)
     expected = lens.sweep(photos[0], photos[1])
     assert_values(record, expected)
-    assert {key: record[key] for key in ("over", "metric", "direction", "site", "blocks", "classlens")} == {
+    assert {
+        key: record[key]
+        for key in ("over", "metric", "direction", "site", "approximate", "steps", "blocks", "classlens")
+    } == {
         "over": "heads",
         "metric": "log_odds",
         "direction": "denoise",
         "site": None,
+        "approximate": False,
+        "steps": None,
         "blocks": [0, 1, 2, 3, 4, 5],
         "classlens": classlens.__version__,
     }
@@ -88,6 +94,7 @@ def test_a_pair(photos: list[Path], tmp_path: Path, lens: classlens.Lens) -> Non
     (image,) = record["images"]
     assert (image["name"], image["corrupt_name"]) == (str(photos[0]), str(photos[1]))
     assert image["parts"] == [0, 1, 2, 3]
+    assert image["agreement"] is None
     for which, photo in (("clean", photos[0]), ("corrupt", photos[1])):
         logits = lens.trace(photo).model_logits[0]
         guess = image["predictions"][which]
@@ -172,6 +179,62 @@ def test_pairs_and_units(photos: list[Path], tmp_path: Path, lens: classlens.Len
     again = run(a, b, "--out", tmp_path / "out")
     assert again.exit_code == 2
     assert "'mine.txt'" in again.stderr
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_estimates_and_their_agreement(photos: list[Path], tmp_path: Path, lens: classlens.Lens) -> None:
+    args = (*photos[:2], photos[2], "--approximate", "--steps", "3", "--direction", "noise")
+    result = run(*args, "--agreement", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert complaints(result.stderr) == []
+    record = record_of(tmp_path / "out")
+    exact, estimate = (
+        lens.sweep(photos[:2], photos[2], direction="noise", approximate=steps > 0, steps=steps or 1)
+        for steps in (0, 3)
+    )
+    assert (record["approximate"], record["steps"]) == (True, 3)
+    assert_values(record, estimate)
+    assert abs(exact.effect - estimate.effect).max() > 0.01, "an exact sweep gives other numbers"
+    agreement = classlens.sweep_agreement(exact, estimate).values
+    found = [image["agreement"]["rank_correlation"] for image in record["images"]]
+    np.testing.assert_allclose(found, agreement, rtol=0, atol=1e-9)
+    for values, number in zip(found, range(2), strict=True):
+        flat = (each.patched[number].values.ravel() for each in (exact, estimate))
+        assert values == pytest.approx(spearmanr(*flat).statistic, abs=1e-9)
+    for part in record["images"][0]["largest"]:
+        verb = "takes away about " if part["effect"] >= 0 else "adds about "
+        assert part["words"].startswith(f"Head {part['block']}.{part['part']} {verb}")
+    printed = " ".join(result.stdout.split())
+    assert printed.count("Largest effects of heads on the log odds of ") == 2
+    assert printed.count(": estimate (attribution patching, 3 steps)") == 2
+    assert "│ estimated effect │ estimated log odds │".replace("│", "┃") in printed
+    shown = re.findall(r"Agreement with the exact sweep: Spearman's rank correlation (\S+) over 24 heads\.", printed)
+    assert [float(text.replace("−", "-")) for text in shown] == pytest.approx(agreement, abs=0.0051)
+    with (tmp_path / "out" / "sweep.csv").open(newline="", encoding="utf-8") as file:
+        assert {row["method"] for row in csv.DictReader(file)} == {"estimate (attribution patching, 3 steps)"}
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert page.count("Agreement with the exact sweep: ") == 2
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_an_estimate_alone(photos: list[Path], tmp_path: Path, lens: classlens.Lens) -> None:
+    args = ("--corruption", "blur", "--over", "units", "--blocks", "0,5", "--approximate", "--json")
+    result = run(photos[0], *args, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout)
+    blur = classlens.Corruption("blur")
+    assert_values(record, lens.sweep(photos[0], blur, "units", blocks=[0, 5], approximate=True))
+    assert (record["steps"], record["images"][0]["agreement"]) == (1, None)
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_agreement_of_equal_values_is_not_defined(photos: list[Path], tmp_path: Path) -> None:
+    args = ("--blocks", "0", "--approximate", "--agreement", "--json", "--out", tmp_path / "out")
+    result = run(photos[0], photos[0], *args)
+    assert result.exit_code == 0, result.output
+    (image,) = json.loads(result.stdout)["images"]
+    assert image["agreement"] == {"rank_correlation": None}
+    assert image["effect"] == [[None] * 4]
 
 
 @pytest.mark.usefixtures("without_figures")
@@ -264,6 +327,13 @@ def test_an_output_that_is_a_number(photos: list[Path], tmp_path: Path) -> None:
         (("0.png", "1.png", "--blocks", "9"), "block 9 does not exist"),
         (("0.png", "1.png", "--batch-size", "0"), "--batch-size"),
         (("0.png", "bad.png"), "bad.png"),
+        (("0.png", "1.png", "--steps", "1"), "--steps was given without --approximate"),
+        (("0.png", "1.png", "--agreement"), "--agreement was given without --approximate"),
+        (("0.png", "1.png", "--approximate", "--steps", "0"), "--steps"),
+        (
+            ("0.png", "1.png", "--approximate", "--metric", "rank"),
+            "--metric rank was given with --approximate, but has no gradient: give one of log_odds",
+        ),
     ],
 )
 @pytest.mark.wrong_types

@@ -14,7 +14,10 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class SweepSizes:
-    """What a record of a sweep is about; ``equal`` are images with one metric for both of the pair."""
+    """What a record of a sweep is about; ``equal`` are images with one metric for both of the pair.
+
+    ``steps`` are those of estimates, 0 for an exact sweep; ``agreement`` is the record of each image.
+    """
 
     over: str = "heads"
     blocks: Sequence[int] = (0, 1, 2, 3, 4, 5)
@@ -28,6 +31,8 @@ class SweepSizes:
     equal: Sequence[int] = ()
     cls_factor: float = 1.0
     name: str = "builtin:cifar10"
+    steps: int = 0
+    agreement: Record | None = None
 
     @property
     def parts(self) -> list[Any]:
@@ -56,6 +61,8 @@ def make_sweep(sizes: SweepSizes) -> Record:
         "metric": "log_odds",
         "direction": sizes.direction,
         "site": "resid_pre" if sizes.over == "tokens" else None,
+        "approximate": sizes.steps > 0,
+        "steps": sizes.steps or None,
         "blocks": list(sizes.blocks),
         "images": [_image(sizes, number, random) for number in range(len(sizes.images))],
     }
@@ -99,6 +106,7 @@ def _image(sizes: SweepSizes, number: int, random: np.random.Generator) -> Recor
         "predictions": {"clean": guess, "corrupt": {**guess, "probability": 0.1}},
         "clean": clean,
         "corrupt": clean if equal else corrupt,
+        "agreement": sizes.agreement,
         "grid": list(sizes.grid),
         "parts": sizes.parts,
         "patched": patched.tolist(),

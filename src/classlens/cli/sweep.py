@@ -70,6 +70,17 @@ def sweep(
         str | None, typer.Option(help="Site of tokens: resid_pre (default), attn_out, mlp_out or resid_post.")
     ] = None,
     blocks: Annotated[str, typer.Option(help="Blocks, with commas, such as 0,3,5; or all.")] = "all",
+    approximate: Annotated[
+        bool, typer.Option("--approximate", help="Estimate all parts at once, from gradients (attribution patching).")
+    ] = False,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of gradients of --approximate between both images; 1 when left out."),
+    ] = None,
+    agreement: Annotated[
+        bool,
+        typer.Option("--agreement", help="Run the exact sweep too, and show its rank correlation with the estimates."),
+    ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Variants of an image in one forward pass.")] = 32,
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("classlens-sweep"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
@@ -89,10 +100,11 @@ def sweep(
     # Names are looked up before a model is loaded, which can take minutes.
     SWEEP_PARTS.select(over)
     SWEEP_METRICS.select(metric or "all")
+    _check_approximation(metric, steps, approximate=approximate, agreement=agreement)
     files = _pairs(images, _corruption(corruption, amount, seed), paired=pairs)
     chosen = _blocks(blocks)
     load_options = weights.load_options(model)
-    steps = len(files) + 2
+    stages = len(files) + 2
     with progress_bar("loading the model") as progress:
         lens = load(model, **load_options)
         target, rival = _class(lens, class_), None if against is None else _class(lens, against)
@@ -104,20 +116,22 @@ def sweep(
             "direction": direction,
             "site": site,
             "blocks": chosen,
+            "approximate": approximate,
+            "steps": steps or 1,
             "batch_size": batch_size,
         }
         pictures: list[tuple[Image, Image]] = []
 
         def swept() -> Iterator[SweptPair]:
             for number, (clean, corrupt) in enumerate(files, start=1):
-                progress("running the model", number, steps)
-                pair = _swept(lens, clean, corrupt, options)
+                progress("running the model", number, stages)
+                pair = _swept(lens, clean, corrupt, options, agreement=agreement)
                 pictures.append((pair.clean.picture(0), pair.corrupt.picture(0)))
                 yield pair
 
         checkpoint = None if weights.checkpoint is None else str(weights.checkpoint)
         record = sweep_record(lens, swept(), target, rival, checkpoint=checkpoint, version=__version__)
-        progress("writing the report", steps - 1, steps)
+        progress("writing the report", stages - 1, stages)
         write_sweep(record, pictures, out)
     if as_json:
         json.dump({"out": str(out), **record}, sys.stdout, indent=1, allow_nan=False)
@@ -133,16 +147,36 @@ def sweep(
     say(f"Report: {out / 'report.html'}")
 
 
-def _swept(lens: Lens, clean: str, corrupt: str | Corruption, options: dict[str, Any]) -> SweptPair:
-    """The traces of both images, for their pictures and predictions, and the sweep."""
+def _swept(lens: Lens, clean: str, corrupt: str | Corruption, options: dict[str, Any], *, agreement: bool) -> SweptPair:
+    """The traces of both images, for their pictures and predictions, the sweep, and the exact one for agreement."""
     from classlens.lens.images import prepare_images
     from classlens.render.sweep_record import SweptPair
 
     trace = lens.trace([clean])
     if isinstance(corrupt, str):
-        return SweptPair(trace, lens.trace([corrupt]), corrupt, lens.sweep([clean], [corrupt], **options))
-    _, pixels = prepare_images([clean], lens.view, lens.preprocessing)
-    return SweptPair(trace, lens.trace(corrupt(pixels)), corrupt, lens.sweep([clean], corrupt, **options))
+        other = lens.trace([corrupt])
+    else:
+        _, pixels = prepare_images([clean], lens.view, lens.preprocessing)
+        other = lens.trace(corrupt(pixels))
+    source = [corrupt] if isinstance(corrupt, str) else corrupt
+    result = lens.sweep([clean], source, **options)
+    exact = lens.sweep([clean], source, **{**options, "approximate": False, "steps": 1}) if agreement else None
+    return SweptPair(trace, other, corrupt, result, exact)
+
+
+def _check_approximation(metric: str | None, steps: int | None, *, approximate: bool, agreement: bool) -> None:
+    """Raises ClasslensError for options of estimates without them, and for a metric that has no gradient."""
+    from classlens.core.sweep_metrics import SWEEP_METRICS
+
+    for name, present in (("--steps", steps is not None), ("--agreement", agreement)):
+        if present and not approximate:
+            raise ClasslensError(f"{name} was given without --approximate: give both, or leave it out")
+    with_gradient = [name for name, found in SWEEP_METRICS.items() if found.differentiable]
+    if approximate and metric in SWEEP_METRICS and metric not in with_gradient:
+        raise ClasslensError(
+            f"--metric {metric} was given with --approximate, but has no gradient: give one of "
+            f"{', '.join(with_gradient)}, or leave --approximate out"
+        )
 
 
 def _pairs(images: Sequence[str], corruption: Corruption | None, *, paired: bool) -> list[tuple[str, str | Corruption]]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from classlens.forward.sweep_parts import SWEEP_PARTS
 from classlens.lens.lens import Lens
+from classlens.lens.sweep_agreement import sweep_agreement
 from classlens.lens.target import Target, is_predicted
 from classlens.lens.trace import Trace
 from classlens.models.corruptions import Corruption
@@ -28,12 +29,16 @@ LARGEST = 30
 
 @dataclass(frozen=True)
 class SweptPair:
-    """One clean image, its corrupt image (a file, or what makes it), and their sweep."""
+    """One clean image, its corrupt image (a file, or what makes it), and their sweep.
+
+    ``exact`` is the exact sweep of the same parts, where ``result`` is an estimate to compare with it.
+    """
 
     clean: Trace
     corrupt: Trace
     source: str | Corruption
     result: xr.Dataset
+    exact: xr.Dataset | None = None
 
 
 def sweep_record(
@@ -68,7 +73,8 @@ def sweep_record(
     images: list[Record] = []
     for pair in pairs:
         result = pair.result
-        record |= {key: result.attrs.get(key) for key in ("over", "metric", "direction", "site")}
+        record |= {key: result.attrs.get(key) for key in ("over", "metric", "direction", "site", "steps")}
+        record["approximate"] = bool(result.attrs.get("approximate", 0))
         record["blocks"] = result["block"].values.tolist()
         images.append(_image(record, pair, target, against, {image["name"] for image in images}))
     for image, label in zip(images, labels_of([image["name"] for image in images]), strict=True):
@@ -89,6 +95,7 @@ def _image(record: Record, pair: SweptPair, target: Target, against: Target | No
         "predictions": {"clean": _prediction(pair.clean), "corrupt": _prediction(pair.corrupt)},
         "clean": float(result["clean"]),
         "corrupt": float(result["corrupt"]),
+        "agreement": None if pair.exact is None else _agreement(pair.exact, pair.result),
         "grid": list(pair.clean.recording.tokens.grid),
         "parts": parts,
         "patched": result["patched"].values.tolist(),
@@ -117,6 +124,11 @@ def _prediction(trace: Trace) -> Record:
         "logit": float(logits[0, index]),
         "probability": None if probability is None else float(probability[0, index]),
     }
+
+
+def _agreement(exact: xr.Dataset, estimate: xr.Dataset) -> Record:
+    correlation = float(sweep_agreement(exact, estimate)[0])
+    return {"rank_correlation": None if np.isnan(correlation) else correlation}
 
 
 def _defined(effects: NDArray[Any]) -> list[list[float | None]]:

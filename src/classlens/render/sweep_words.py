@@ -44,6 +44,13 @@ def _token(prefix: Sequence[str], columns: int, position: int) -> str:
     return f"row {row}, column {column}"
 
 
+def estimate_words(record: Record) -> str:
+    """The method of estimated effects; empty where parts were patched."""
+    if not record["approximate"]:
+        return ""
+    return f"estimate (attribution patching, {record['steps']} {'step' if record['steps'] == 1 else 'steps'})"
+
+
 def metric_name(record: Record) -> str:
     """The metric without its classes, such as ``log odds``."""
     return str(record["metric"]).replace("_", " ")
@@ -59,7 +66,8 @@ def metric_words(record: Record, image: Record) -> str:
 
 def effect_words(record: Record, name: str, effect: float) -> str:
     """A sentence on one effect, which begins with the name of its part."""
-    size, of = percent(abs(effect)), f"the difference in {metric_name(record)}"
+    about = "about " if record["approximate"] else ""
+    size, of = f"{about}{percent(abs(effect))}", f"the difference in {metric_name(record)}"
     name = name[0].upper() + name[1:]
     if record["direction"] == "denoise":
         return f"{name} restores {size} of {of}" if effect >= 0 else f"{name} widens {of} by {size}"
@@ -67,11 +75,21 @@ def effect_words(record: Record, name: str, effect: float) -> str:
 
 
 def direction_words(record: Record) -> str:
-    """One sentence on what runs."""
+    """One sentence on what runs, or would run where effects are estimates."""
     part = {"sublayers": "sublayer", "heads": "head", "tokens": "token", "units": "hidden unit"}[record["over"]]
-    if record["direction"] == "denoise":
-        return f"The corrupt image runs with one {part} at a time from the clean one"
-    return f"The clean image runs with one {part} at a time from the corrupt one"
+    base, source = ("corrupt", "clean") if record["direction"] == "denoise" else ("clean", "corrupt")
+    if record["approximate"]:
+        return f"Estimates for the {base} image with one {part} at a time from the {source} one"
+    return f"The {base} image runs with one {part} at a time from the {source} one"
+
+
+def agreement_words(record: Record, image: Record) -> str:
+    """The sentence on estimates beside the exact sweep of the same parts."""
+    correlation = image["agreement"]["rank_correlation"]
+    if correlation is None:
+        return "The rank correlation with the exact sweep is not defined, as all values of one of them are equal"
+    parts = f"{len(record['blocks']) * len(image['parts'])} {record['over']}"
+    return f"Agreement with the exact sweep: Spearman's rank correlation {number(correlation)} over {parts}"
 
 
 def equal_words(record: Record, image: Record) -> str:

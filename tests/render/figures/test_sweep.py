@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,27 @@ def test_tokens_lie_over_the_clean_picture() -> None:
             assert text.get_text().startswith(f"{name} ")
             number = float(text.get_text().split()[1].rstrip("%").replace("−", "-"))
             assert number == pytest.approx(100 * value, abs=0.5 + 1e-9)
+
+
+@pytest.mark.parametrize("sizes", [HEADS, TOKENS, UNITS], ids=["heads", "tokens", "units"])
+def test_titles_say_that_numbers_are_estimates(sizes: SweepSizes) -> None:
+    record, estimate = make_sweep(sizes), make_sweep(replace(sizes, steps=5, direction="noise"))
+    picture = make_pairs(sizes)[0][0]
+    for drawn, title, label in (
+        (record, "Effect on the log odds of cat\ncat.png, dog.png", "effect"),
+        (
+            estimate,
+            "Estimate (attribution patching, 5 steps)\nof the effect (noise) on the log odds of cat\ncat.png, dog.png",
+            "estimated effect",
+        ),
+    ):
+        image = drawn["images"][0]
+        all_figures = [figures.largest_units(drawn, image) if sizes is UNITS else figures.effects(drawn, image)]
+        all_figures += [figures.tokens(drawn, image, picture)] if sizes is TOKENS else []
+        for figure in all_figures:
+            assert figure.get_suptitle() == title
+            labels = {axes.get_ylabel() for axes in figure.axes} | {axes.get_xlabel() for axes in figure.axes}
+            assert labels & {label, f"{label} of image tokens"}
 
 
 def test_bars_are_the_largest_units() -> None:

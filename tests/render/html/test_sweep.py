@@ -106,6 +106,8 @@ def test_the_pair_and_its_decisions(show_sweep: Open) -> None:
     page, record = show_sweep(HEADS)
     image = record["images"][0]
     assert page.inner_text("h1") == "What the heads of builtin:cifar10 do to its decision"
+    assert page.inner_text("#largest-title") == "Largest effects"
+    assert page.is_hidden("#agreement")
     for which, name, chance in (("clean", "cat.png", "81%"), ("corrupt", "dog.png", "10%")):
         lines = page.locator(f"#pair [data-which={which}] figcaption span").all_inner_texts()
         assert lines[:2] == [f"{which.capitalize()}: {name}", f"Prediction: cat {chance}"]
@@ -124,6 +126,32 @@ def test_the_pair_and_its_decisions(show_sweep: Open) -> None:
     low, high = re.findall(r"(?:at|to) (−?[\d.]+), that of the", question)
     assert decimal(low) == pytest.approx(image["corrupt"], rel=0.005)
     assert decimal(high) == pytest.approx(image["clean"], rel=0.005)
+
+
+@pytest.mark.browser
+def test_estimates_are_called_estimates(show_sweep: Open) -> None:
+    images, equal = ("cat.png", "b.png"), (1,)
+    for over, steps, agreement in (("heads", 5, {"rank_correlation": 0.8437}), ("tokens", 1, None)):
+        page, record = show_sweep(
+            SweepSizes(over=over, images=images, equal=equal, steps=steps, agreement=agreement, blocks=range(4))
+        )
+        method = f"estimate (attribution patching, {'5 steps' if steps == 5 else '1 step'})"
+        assert page.inner_text("h1") == f"What the {over} of builtin:cifar10 do to its decision: {method}"
+        assert page.title() == f"classlens sweep: 2 images, builtin:cifar10, {method}"
+        assert page.inner_text("#heat-title") == f"E{method[1:]} by block and {over[:-1]}"
+        assert page.inner_text("#largest-title") == "Largest estimates"
+        assert page.inner_text("#question").startswith(f"Estimates for the corrupt image with one {over[:-1]} at a")
+        page.locator("#heat .tile").first.hover()
+        image = record["images"][0]
+        assert_tip(page, "Head 0.0" if over == "heads" else "[CLS] before block 0", image, 0, 0)
+        assert tip(page)[1].startswith("estimate ")
+        assert tip(page)[2].endswith(" estimated with this part patched")
+        if agreement is None:
+            assert page.is_hidden("#agreement")
+        else:
+            words = "Agreement with the exact sweep: Spearman's rank correlation 0.844 over 16 heads."
+            assert page.inner_text("#agreement") == words
+            assert page.is_visible("#agreement")
 
 
 @pytest.mark.browser

@@ -18,7 +18,7 @@ from classlens import palette
 from classlens.errors import ClasslensError
 from classlens.render.figures.blending import SIGNED, Floats, color_scale, faded
 from classlens.render.figures.style import DIVERGING, interpolation, plain, save
-from classlens.render.sweep_words import equal, equal_words, metric_words, part_labels, percent
+from classlens.render.sweep_words import equal, equal_words, estimate_words, metric_words, part_labels, percent
 
 Record = Mapping[str, Any]
 
@@ -83,7 +83,7 @@ def effects(record: Record, image: Record) -> Figure:
     axes.tick_params(length=2)
     bar = figure.colorbar(drawn, ax=axes, aspect=30, pad=0.02, format=PercentFormatter(1))
     bar.ax.tick_params(labelsize=8)
-    bar.set_label("effect", fontsize=9)
+    bar.set_label(_effect(record), fontsize=9)
     _title(figure, record, image)
     return figure
 
@@ -145,7 +145,7 @@ def tokens(record: Record, image: Record, picture: Image.Image) -> Figure:
                 bbox={"facecolor": color, "edgecolor": "none", "pad": 1.8},
             )
     bar = figure.colorbar(scale, ax=panels, shrink=0.8, aspect=30, pad=0.02, format=PercentFormatter(1))
-    bar.set_label("effect of image tokens", fontsize=9)
+    bar.set_label(f"{_effect(record)} of image tokens", fontsize=9)
     _title(figure, record, image)
     return figure
 
@@ -167,7 +167,7 @@ def largest_units(record: Record, image: Record) -> Figure:
     axes.margins(x=0.14, y=0.01)
     axes.axvline(0, color=palette.MUTED, linewidth=0.8)
     axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.set_xlabel("effect")
+    axes.set_xlabel(_effect(record))
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     _title(figure, record, image)
@@ -180,13 +180,18 @@ def _values(image: Record) -> NDArray[np.float64]:
     return np.asarray(values, dtype=np.float64)
 
 
+def _effect(record: Record) -> str:
+    return "estimated effect" if record["approximate"] else "effect"
+
+
 def _title(figure: Figure, record: Record, image: Record) -> None:
-    what = "Effect" if record["direction"] == "denoise" else "Effect (noise)"
+    what, estimate = "effect" if record["direction"] == "denoise" else "effect (noise)", estimate_words(record)
+    what = f"{estimate}\nof the {what}" if estimate else what
     names = {**image, "target": {"name": plain(image["target"]["name"])}}
     if image["against"] is not None:
         names["against"] = {"name": plain(image["against"]["name"])}
     pair = f"{plain(image['label'])}, {plain(image['corrupt_label'])}"
-    text = f"{what} on the {metric_words(record, names)}\n{pair}"
+    text = f"{what[0].upper()}{what[1:]} on the {metric_words(record, names)}\n{pair}"
     if equal(image):
         text = f"{equal_words(record, names)}\n{pair}".replace(": ", ":\n", 1)
     figure.suptitle(text, fontsize=10, x=0.01, ha="left", parse_math=False)

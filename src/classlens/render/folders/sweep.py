@@ -13,6 +13,7 @@ from PIL import Image
 from classlens.forward.sweep_parts import SWEEP_PARTS
 from classlens.render.folders.analysis import write_csv
 from classlens.render.folders.result_folder import SWEEP, replacing
+from classlens.render.sweep_words import estimate_words
 
 Pictures = Sequence[tuple[Image.Image, Image.Image]]
 
@@ -54,6 +55,7 @@ def _columns(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
             columns["column"] = [(part - first) % width if part >= first else -1 for part in columns[dim]]
         yield {
             **columns,
+            "method": estimate_words(record) or "patching",
             "clean": image["clean"],
             "corrupt": image["corrupt"],
             "patched": [value for row in image["patched"] for value in row],

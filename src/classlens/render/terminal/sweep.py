@@ -10,9 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from classlens.render.sweep_words import (
+    agreement_words,
     direction_words,
     equal,
     equal_words,
+    estimate_words,
     metric_name,
     metric_words,
     number,
@@ -26,6 +28,7 @@ SHOWN = 10
 
 def tables(record: dict[str, Any]) -> Iterator[RenderableType]:
     """Both decisions of a pair, then its largest effects; a sentence where no effect is defined."""
+    estimate = estimate_words(record)
     for image in visible(record["images"]):
         # Names may hold brackets and :codes:, so they are passed as Text and not as markup.
         for which, name in (("clean", image["label"]), ("corrupt", image["corrupt_label"])):
@@ -34,11 +37,14 @@ def tables(record: dict[str, Any]) -> Iterator[RenderableType]:
         if equal(image):
             yield Text(f"{equal_words(record, image)}.")
             continue
-        title = Text(f"Largest effects of {record['over']} on the {metric_words(record, image)}", style="table.title")
-        table = Table(title=title, title_justify="left", caption_justify="left")
+        title = f"Largest effects of {record['over']} on the {metric_words(record, image)}"
+        estimated = "estimated " if estimate else ""
+        if estimate:
+            title += f": {estimate}"
+        table = Table(title=Text(title, style="table.title"), title_justify="left", caption_justify="left")
         table.add_column("part")
-        table.add_column("effect", justify="right")
-        table.add_column(metric_name(record), justify="right")
+        table.add_column(f"{estimated}effect", justify="right")
+        table.add_column(f"{estimated}{metric_name(record)}", justify="right")
         for part in image["largest"][:SHOWN]:
             table.add_row(Text(part["name"]), percent(part["effect"]), number(part["patched"]))
         table.caption = Text(
@@ -47,3 +53,5 @@ def tables(record: dict[str, Any]) -> Iterator[RenderableType]:
             style="table.caption",
         )
         yield table
+        if image["agreement"] is not None:
+            yield Text(f"{agreement_words(record, image)}.")

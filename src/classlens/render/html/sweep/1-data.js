@@ -15,10 +15,14 @@ const nameOf = (image, row, place) => record.name_template
   .replace("{block}", () => record.blocks[row]).replace("{part}", () => image.labels[place]);
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
 
+// What the numbers are: patched passes, or estimates.
+const measured = record.estimate ? "estimate" : "effect";
+const patchedWords = record.estimate ? "estimated with this part patched" : "with this part patched";
+
 /** Lines of the tip of a part. */
 function tipLines(name, effect, patched) {
-  if (effect === null) return [capital(name), "effect not defined", `${record.metric_name} ${exact(patched)} with this part patched`];
-  return [capital(name), `effect ${exact(effect)} (${share(effect)})`, `${record.metric_name} ${exact(patched)} with this part patched`];
+  const words = effect === null ? `${measured} not defined` : `${measured} ${exact(effect)} (${share(effect)})`;
+  return [capital(name), words, `${record.metric_name} ${exact(patched)} ${patchedWords}`];
 }
 /** Six digits, as in the record of the page. */
 const exact = (value) => withMinus(String(Number(value.toPrecision(6))));

@@ -7,8 +7,8 @@ function drawHeat() {
   const few = image.parts.length <= FEW;
   const { whole, ofImageTokens, shown } = scaleOf(image);
   const what = { heads: "head", sublayers: "sublayer", tokens: "token", units: "unit" }[record.over];
-  byId("heat-title").textContent = `Effect by block and ${what}`;
-  host.setAttribute("aria-label", `Effects by block and ${what}`);
+  byId("heat-title").textContent = `${capital(record.estimate || "effect")} by block and ${what}`;
+  host.setAttribute("aria-label", `${capital(measured)}s by block and ${what}`);
   host.classList.toggle("fine", !few);
   host.style.gridTemplateColumns = `max-content repeat(${image.parts.length}, minmax(${few ? 27 : 5}px, 1fr))`;
   host.style.maxWidth = few ? `${80 + 84 * image.parts.length}px` : "";
@@ -29,7 +29,7 @@ function drawHeat() {
   drawLegend(byId("heat-legend"), shown, shown < whole, "pale");
   byId("heat-scale").hidden = !(ofImageTokens > 0 && ofImageTokens < whole);
   byId("heat-hint").textContent = (few ? "Numbers are percent. " : "Columns are tokens, row by row of the picture; numbers at the top are rows. ") +
-    "Point at a cell for its exact effect; with the keyboard, Tab to the first cell and use the arrow keys.";
+    `Point at a cell for its exact ${measured}; with the keyboard, Tab to the first cell and use the arrow keys.`;
 }
 
 /** A header for each part, or for the special tokens and each row of the picture. */

@@ -50,6 +50,6 @@ function drawMaps() {
     return figure;
   }));
   const below = model.prefix.length ? ` Below each map: ${model.prefix.map(prefixName).join(", ")}.` : "";
-  byId("maps-words").textContent = `The clean picture; each token has the color of its effect in that block.${below}`;
+  byId("maps-words").textContent = `The clean picture; each token has the color of its ${measured} in that block.${below}`;
   drawLegend(byId("maps-legend"), shown, shown < whole, "transparent");
 }

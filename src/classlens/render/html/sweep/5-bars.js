@@ -2,7 +2,7 @@
 function drawBars() {
   const image = currentImage();
   const limit = largestOf(image.largest.map((part) => part.effect)) || 1;
-  byId("bars-words").textContent = `${image.largest.length} of ${image.count * record.blocks.length} units, the largest effects of ` +
+  byId("bars-words").textContent = `${image.largest.length} of ${image.count * record.blocks.length} units, the largest ${measured}s of ` +
     "either sign first. To the right: toward the " + (record.direction === "denoise" ? "clean" : "corrupt") + " image.";
   const cells = new Map();
   byId("bars").replaceChildren(...image.largest.map((part, row) => {

@@ -3,7 +3,10 @@ const LISTED = 10;
 const units = record.over === "units";
 
 function setUpHeader() {
-  byId("title").textContent = `What the ${units ? "hidden units" : record.over} of ${model.name} do to its decision`;
+  byId("title").textContent = `What the ${units ? "hidden units" : record.over} of ${model.name} do to its decision` +
+    (record.estimate ? `: ${record.estimate}` : "");
+  byId("largest-title").textContent = `Largest ${measured}s`;
+  byId("bars-title").textContent = `Units with the largest ${measured}s`;
   const facts = [
     `${counted(model.blocks, "block")} × ${counted(model.heads, "head")}`,
     `metric: ${record.metric_name}`,
@@ -59,6 +62,8 @@ function drawLargest() {
   const image = currentImage();
   byId("largest-card").hidden = byId("bars-card").hidden = image.largest.length === 0;
   byId("bars-card").hidden ||= !units;
+  byId("agreement").hidden = image.agreement === null;
+  byId("agreement").textContent = image.agreement ?? "";
   byId("largest").replaceChildren(...image.largest.slice(0, LISTED).map((part, number) => {
     const { name, words } = part;
     if (units) return make("li", {}, make("strong", {}, words.slice(0, name.length)), words.slice(name.length) + ".");
@@ -71,8 +76,9 @@ function drawLargest() {
   }));
   const example = { heads: "Head 7.3 is head 3 of block 7. ", units: "Unit 7.3 is unit 3 of block 7. " }[record.over] ?? "";
   const far = image.largest.length > 0 && Math.abs(image.largest[0].effect) > 2;
-  byId("largest-hint").textContent = example + (units ? "" : "A name leads to its cell below. ") + "Effects need not sum to 100%, as parts interact." +
-    (far ? " Effects far beyond 100% come from a small difference between the two images: choose a pair or a metric that differs more." : "");
+  byId("largest-hint").textContent = example + (units ? "" : "A name leads to its cell below. ") +
+    (record.estimate ? "Estimates are linear: check the largest with an exact sweep of their blocks." : "Effects need not sum to 100%, as parts interact.") +
+    (far ? ` ${capital(measured)}s far beyond 100% come from a small difference between the two images: choose a pair or a metric that differs more.` : "");
 }
 
 function chooseLinkedImage() {

@@ -11,9 +11,11 @@ from PIL import Image
 from classlens.errors import ClasslensError
 from classlens.render.html.page import assembled, data_uri, json_element, write_page
 from classlens.render.sweep_words import (
+    agreement_words,
     direction_words,
     equal,
     equal_words,
+    estimate_words,
     metric_name,
     metric_words,
     name_template,
@@ -47,7 +49,7 @@ def write_sweep_page(
     if not images:
         raise ClasslensError("the record holds no images: expected at least one; sweep a pair first")
     subject = images[0]["label"] if len(images) == 1 else f"{len(images)} images"
-    title = f"classlens sweep: {subject}, {record['model']['name']}"
+    title = ", ".join(filter(None, (f"classlens sweep: {subject}", record["model"]["name"], estimate_words(record))))
     data = "\n".join(_data(record, pictures))
     write_page(path, assembled(__package__, title=title, version=str(record["classlens"]), data=data))
 
@@ -59,6 +61,7 @@ def _data(record: Mapping[str, Any], pictures: Sequence[tuple[Image.Image, Image
     places = [[sources.setdefault(data_uri(picture), len(sources)) for picture in pair] for pair in pictures]
     shared = {key: record[key] for key in ("model", "over", "metric", "direction", "site", "blocks")} | {
         "metric_name": metric_name(record),
+        "estimate": estimate_words(record),
         "direction_words": direction_words(record),
         "name_template": name_template(record),
         "images": [
@@ -82,6 +85,7 @@ def _shown(record: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, Any
         "metric_words": metric_words(record, image),
         "predictions": {which: prediction_words(guess) for which, guess in image["predictions"].items()},
         "equal": f"{equal_words(record, image)}." if equal(image) else None,
+        "agreement": None if image["agreement"] is None else f"{agreement_words(record, image)}.",
         "grid": image["grid"],
         "parts": image["parts"] if whole else [],
         "count": len(image["parts"]),
