@@ -110,6 +110,7 @@ REGISTRIES: Mapping[str, tuple[str, Columns]] = {
     ),
     "sweep-metrics": ("classlens.core.sweep_metrics:SWEEP_METRICS", {"`metric`": code_name, "value": about}),
     "corruptions": ("classlens.models.corruptions:CORRUPTIONS", {"corruption": code_name, "effect": about}),
+    "head-scores": ("classlens.tasks.ablation.scores:HEAD_SCORES", {"score": code_name, "meaning": about}),
     "families": (
         "classlens.models.registry:ADAPTERS",
         {

@@ -183,7 +183,7 @@ def test_pairs_and_units(photos: list[Path], tmp_path: Path, lens: classlens.Len
 
 @pytest.mark.usefixtures("without_figures")
 def test_estimates_and_their_agreement(photos: list[Path], tmp_path: Path, lens: classlens.Lens) -> None:
-    args = (*photos[:2], photos[2], "--approximate", "--steps", "3", "--direction", "noise")
+    args: tuple[str | Path, ...] = (*photos[:2], photos[2], "--approximate", "--steps", "3", "--direction", "noise")
     result = run(*args, "--agreement", "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert complaints(result.stderr) == []

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import classlens
-from classlens import AblateHeads, AblateSublayer, Lens, Means, Progress, ablate
+from classlens import AblateHeads, AblateSublayer, Cluster, Lens, Means, Progress, ablate
 from classlens.data.class_mapping import map_classes
 from classlens.data.open_dataset import open_dataset
 from classlens.models.transforms import paper_transform
@@ -23,6 +23,7 @@ from tests import zoo
 from tests.data.pictures import assert_same, folder
 from tests.forward.edits.by_hand import by_hand
 from tests.forward.edits.random_means import random_means
+from tests.forward.models import EVERY
 from tests.refusals import refused
 
 VARIANT = "cls_layer_scale"
@@ -299,6 +300,31 @@ def test_the_only_head_that_writes_is_found(tmp_path: Path) -> None:
     assert np.abs(inert["value"]).max() < 1e-6 < np.abs(effects["value"]).max()
 
 
+def test_an_unreadable_image_is_left_out(ablation: Ablation, tmp_path: Path) -> None:
+    data = folder(tmp_path / "photos", 12, NAMES)
+    (tmp_path / "photos" / "cat" / "0003.png").write_text("no picture")
+    given = {**SETTINGS, "to": ablation.means}
+    refused(lambda: ablate(ablation.lens, data, tmp_path / "out", **given), "0003.png")
+    result = ablate(ablation.lens, data, tmp_path / "out", **given, skip_bad=True)
+    assert list(result.run.skipped) == ["cat/0003.png"]
+    number = result.effects[result.effects["score"] == "ablation"].groupby("images")["number"].first()
+    assert (number["all"], number["cat"], number["dog"], number["right"] + number["wrong"]) == (11, 3, 4, 11)
+    tested = result.held_out[result.held_out["images"] == "of the class"].groupby("class")["number"].first()
+    assert (tested["cat"], tested["dog"], tested["all"]) == (1, 2, 5)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_cluster_gives_the_same_store(tmp_path: Path) -> None:
+    data = folder(tmp_path / "photos", 24, ["cat", "dog"])
+    given: dict[str, Any] = {"to": "zero", "heads": 2, "draws": 2, "batch_size": 8}
+    local = ablate("builtin:cifar10", data, tmp_path / "local", **given, workers=0)
+    cluster: dict[str, Any] = {"engine": "ray", "cluster": Cluster(actors=2)}
+    spread = ablate("builtin:cifar10", data, tmp_path / "ray", **given, **cluster)
+    assert_same(tmp_path / "local" / STORE, tmp_path / "ray" / STORE)
+    pd.testing.assert_frame_equal(local.held_out, spread.held_out)
+
+
 def test_refusals(ablation: Ablation, tmp_path: Path) -> None:
     lens, data = ablation.lens, ablation.data
     settings = {**SETTINGS, "to": "zero"}
@@ -312,6 +338,8 @@ def test_refusals(ablation: Ablation, tmp_path: Path) -> None:
     refused(lambda: run(to="mean"), "mean", "means")
     refused(lambda: run(to=tmp_path / "none.safetensors"), "none.safetensors")
     refused(lambda: run(to=random_means(classlens.load(zoo.build("cls")).view)), "other weights")
+    siglip = classlens.load(EVERY["timm SigLIP"]().eval(), class_names=[*NAMES, *"abcd"])
+    refused(lambda: ablate(siglip, data, tmp_path / "new", **settings), "pools by attention", "[CLS] head")
     refused(lambda: run(per_class=1), "one image of each class", "at least two")
     refused(lambda: ablate(lens, data, ablation.out, **settings), "to ")
     (tmp_path / "letter.txt").write_text("dear")

@@ -77,9 +77,8 @@ def agreement(result: AblateResult) -> Figure:
             )
         row = correlation.loc[name]
         label = HEAD_SCORES[name].label
-        axes.set_title(
-            f"{label}: ρ = {row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f})", fontsize=9, loc="left"
-        )
+        title = f"{label}: ρ = {row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f})".replace("-", "−")
+        axes.set_title(title, fontsize=9, loc="left")
         axes.set_xlabel(label, fontsize=9)
         _plain(axes)
     panels[0].set_ylabel(f"ablation: {_LOG_ODDS}", fontsize=9)

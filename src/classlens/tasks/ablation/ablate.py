@@ -106,7 +106,7 @@ def ablate(
 
     Raises:
         ClasslensError: data without labels or with too few images of a class, means of another model, an unknown class,
-            and everything that ``classlens.measure`` raises.
+            a head that pools by attention, and everything that ``classlens.measure`` raises.
 
     Examples:
         >>> import classlens
@@ -140,6 +140,7 @@ def ablate(
     every = sum(block.heads for block in view.blocks)
     if heads >= every:
         raise ClasslensError(f"heads is {heads}, but model {view.name!r} has {every} heads: give a smaller number")
+    session.lens.trace(session.pixels[None]).attribution(0)  # raises for a model that has none
     tested = _tested_classes(session, classes)
     settings = PlanSettings(heads, draws, pairs, seed)
     with session.writable_store(url, "ablate", session.settings(to=_digest(reference))) as (store, renew):
