@@ -214,4 +214,4 @@ def test_refusals() -> None:
     refused(
         lambda: sweep(clean, torch.full((1, 3, 16, 16), float("nan"))), "not finite for its corrupt image", "image 0"
     )
-    refused(lambda: sweep(clean, 3), "corrupt 3 cannot be used", "a Corruption, or KeepTokens")
+    refused(lambda: sweep(clean, 3), "corrupt 3 cannot be used", "a Corruption, KeepTokens, or Means")

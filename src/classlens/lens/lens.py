@@ -270,8 +270,9 @@ class Lens:
 
         Args:
             clean: images, as for ``trace``.
-            corrupt: as many images of the same size, or one for all of them; a ``Corruption``, which makes them; or
-                ``KeepTokens``: the clean images without the other tokens.
+            corrupt: as many images of the same size, or one for all of them; a ``Corruption``, which makes them;
+                ``KeepTokens``: the clean images without the other tokens; or ``Means``: the clean images with means of
+                a data set at all parts together (``direction="noise"`` only).
             over: ``"sublayers"``, ``"heads"``, ``"tokens"`` or ``"units"`` (hidden units of the MLP).
             metric: ``"log_odds"``, ``"logit_difference"`` (to ``against``), ``"logit"``, ``"probability"`` or
                 ``"rank"``, all of the model's own logits.

@@ -20,7 +20,8 @@ from classlens.errors import ClasslensError
 from classlens.forward.attribution_patching import EstimateReceiver, attribution_patching
 from classlens.forward.edits.keep_tokens import KeepTokens
 from classlens.forward.edits.selection import Indices, block_indices, token_selector
-from classlens.forward.sweep import Removal, SweepReceiver, sweep
+from classlens.forward.means import Means, means_at, require_means_of
+from classlens.forward.sweep import Part, References, Removal, SweepReceiver, sweep
 from classlens.forward.sweep_parts import SWEEP_PARTS, ChosenParts, PatchedSite
 from classlens.lens.coords import Coordinates, array, image_names, target_coords, token_coords
 from classlens.lens.images import prepare_images
@@ -32,8 +33,8 @@ from classlens.models.transforms import Preprocessing
 from classlens.models.view import ModelView
 
 CorruptImages = Annotated[
-    ImageLike | Tensor | Corruption | KeepTokens | Iterable[ImageLike],
-    Takes("images as for clean, a Corruption, or KeepTokens"),
+    ImageLike | Tensor | Corruption | KeepTokens | Means | Iterable[ImageLike],
+    Takes("images as for clean, a Corruption, KeepTokens, or Means"),
 ]
 Direction = Literal["denoise", "noise"]
 Pixels = Float[Tensor, "image channel height width"]
@@ -63,12 +64,15 @@ def swept(
     names: Sequence[str],
     clean: Pixels,
     corrupt_names: Sequence[str],
-    corrupt: Pixels,
+    corrupt: Pixels | Means,
     keep: Kept | None,
     *,
     batch_size: int,
 ) -> xr.Dataset:
-    """The result of ``Lens.sweep``, from preprocessed pixels of equal shape; corrupt images have tokens ``keep``."""
+    """The result of ``Lens.sweep``, from preprocessed pixels of equal shape; corrupt images have tokens ``keep``.
+
+    With means, what is corrupt is the clean image with the means at all parts together.
+    """
     _check_approximation(request, removes=keep is not None)
     over, site = request.over, request.site
     kind, tokens = SWEEP_PARTS[over], view.tokens((int(clean.shape[2]), int(clean.shape[3])))
@@ -80,12 +84,19 @@ def swept(
     labels = kind.labels(view, tokens.count, chosen[0], request.parts)
     patches = [kind.part(view, block, label, chosen_site) for block in chosen for label in labels]
     values = _Values(view, classes, request, names, len(patches))
-    base, source = (corrupt, clean) if request.direction == "denoise" else (clean, corrupt)
-    if request.approximate:
-        attribution_patching(view, base, source, patches, values, steps=request.steps, batch_size=batch_size)
+    variants = [(part,) for part in patches]
+    if isinstance(corrupt, Means):
+        references = _references(view, corrupt, request, patches, clean)
+        together = _Together(len(clean), view.num_classes)
+        sweep(view, clean, references, [tuple(patches)], together, batch_size=batch_size)
+        sweep(view, clean, references, variants, _AgainstThese(values, together.logits), batch_size=batch_size)
     else:
-        removal = None if keep is None else Removal(keep, "base" if request.direction == "denoise" else "source")
-        sweep(view, base, source, [(part,) for part in patches], values, batch_size=batch_size, removal=removal)
+        base, source = (corrupt, clean) if request.direction == "denoise" else (clean, corrupt)
+        if request.approximate:
+            attribution_patching(view, base, source, patches, values, steps=request.steps, batch_size=batch_size)
+        else:
+            removal = None if keep is None else Removal(keep, "base" if request.direction == "denoise" else "source")
+            sweep(view, base, source, variants, values, batch_size=batch_size, removal=removal)
     coords: Coordinates = {"image": image_names(names), "block": np.array(chosen), kind.dim: np.array(labels)}
     if by_token:
         found = token_coords(tokens)
@@ -105,6 +116,23 @@ def swept(
         | {name: array(value, ("image",), coords, name=name) for name, value in of_images.items()},
         attrs=attrs,
     )
+
+
+def _references(
+    view: ModelView, means: Means, request: SweepRequest, parts: Sequence[Part], clean: Pixels
+) -> References:
+    """Means by point and block of the parts; raises ClasslensError where a sweep takes none."""
+    if request.direction == "denoise" or request.approximate:
+        given = "approximate=True" if request.approximate else "direction='denoise'"
+        raise ClasslensError(
+            f"{given} was given with means: they take the place of a clean image's parts one at a time; give "
+            "direction='noise' and no approximation, or another corrupt image"
+        )
+    require_means_of(view, means)
+    found = {}
+    for part in parts:
+        found[part.point, part.block] = means_at(means, view, part.point, part.block).to(clean.device, view.dtype)
+    return found
 
 
 def _check_approximation(request: SweepRequest, *, removes: bool) -> None:
@@ -212,6 +240,36 @@ class _Values(SweepReceiver, EstimateReceiver):
             )
 
 
+class _Together(SweepReceiver):
+    """Logits of images with all parts patched at once."""
+
+    def __init__(self, images: int, classes: int) -> None:
+        self.logits = torch.empty(images, classes, dtype=torch.float64)
+
+    def unpatched(self, images: slice, base: Tensor, source: Tensor | None) -> None:
+        """Images as they are come in another sweep."""
+
+    def patched(self, images: Sequence[int], variants: Sequence[int], logits: Tensor) -> None:
+        """Take the logits."""
+        self.logits[torch.tensor(images)] = logits.cpu().double()
+
+
+@dataclass(frozen=True, eq=False)
+class _AgainstThese(SweepReceiver):
+    """Hands values on, with logits in the place of those of sources."""
+
+    values: _Values
+    logits: Float[Tensor, "image category"]
+
+    def unpatched(self, images: slice, base: Tensor, source: Tensor | None) -> None:
+        """Images as they are, with the logits given."""
+        self.values.unpatched(images, base, self.logits[images].to(base))
+
+    def patched(self, images: Sequence[int], variants: Sequence[int], logits: Tensor) -> None:
+        """Images with a variant."""
+        self.values.patched(images, variants, logits)
+
+
 def _formula(view: ModelView, metric: str) -> Formula:
     """The formula of a metric for what the model's outputs mean; raises ClasslensError where it has no meaning."""
     found = SWEEP_METRICS[metric]
@@ -235,9 +293,11 @@ def _known(classes: Classes, given: Target, images: int, name: str) -> Int[Tenso
 
 def corrupted(
     corrupt: CorruptImages, clean: Pixels, view: ModelView, preprocessing: Preprocessing
-) -> tuple[list[str], Pixels, Kept | None]:
+) -> tuple[list[str], Pixels | Means, Kept | None]:
     """Names, pixels and kept tokens of the corrupt image of each clean one; raises ClasslensError for others than
     these take."""
+    if isinstance(corrupt, Means):
+        return [f"means of {corrupt.data}"] * len(clean), corrupt, None
     if isinstance(corrupt, Corruption):
         return [corrupt.kind] * len(clean), corrupt(clean), None
     if isinstance(corrupt, KeepTokens):
