@@ -239,6 +239,18 @@ def find_store(url: str) -> Store | None:
     return None if find_root(url) is None else Store(url)
 
 
+def find_in_folder(folder: Path, name: str) -> tuple[str, Store | None]:
+    """The URL of a store in an output folder, and the store where a run has begun.
+
+    Raises ClasslensError for a folder that holds other files and no such store.
+    """
+    url = str(folder / name)
+    begun = find_store(url)
+    if begun is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ClasslensError(f"output {str(folder)!r} holds other files and no {name}: give an empty or new --out")
+    return url, begun
+
+
 def partition_ranges(images: int, partition: int) -> list[range]:
     """The images of each partition: whole shards; the last partition may be short."""
     return [range(start, min(start + partition, images)) for start in range(0, images, partition)]

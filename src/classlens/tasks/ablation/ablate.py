@@ -28,7 +28,7 @@ from classlens.lens.means_file import load_means
 from classlens.models.view import ModelView, Tokens
 from classlens.store.open_store import open_group
 from classlens.store.schema import MEASURED
-from classlens.store.store import Store, find_store
+from classlens.store.store import Store, find_in_folder
 from classlens.tasks.ablation.contrast import ContrastTask
 from classlens.tasks.ablation.effects import EffectsTask
 from classlens.tasks.ablation.plan import Plan, PlanSettings
@@ -127,8 +127,7 @@ def ablate(
     )
     statistics = statistics or Statistics()
     reference: Reference = to if isinstance(to, Means) else "zero" if to == "zero" else load_means(to)
-    url = _store_url(Path(out))
-    begun = find_store(url)
+    url, begun = find_in_folder(Path(out), STORE)
     selection = Selection(split=split, label_column=label_column, per_class=per_class, limit=limit, shuffle=shuffle)
     session = Session.start(
         model, data, selection, run, options, None if begun is None else begun.attributes, passes=_passes
@@ -185,13 +184,6 @@ class _Measuring:
         self._results.append(self._session.fill([job], self._store, self._renew))
         data = open_group(self._store.url, task.group)
         return data.isel(image=(data["measured"].values == MEASURED) & (data["label"].values >= 0)).load()
-
-
-def _store_url(folder: Path) -> str:
-    url = str(folder / STORE)
-    if find_store(url) is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ClasslensError(f"output {str(folder)!r} holds other files and no {STORE}: give an empty or new --out")
-    return url
 
 
 def _passes(view: ModelView, tokens: Tokens) -> float:

@@ -24,7 +24,7 @@ from classlens.forward.isolation import isolated
 from classlens.lens.coords import image_names
 from classlens.lens.lens import Lens
 from classlens.store.open_store import group_names
-from classlens.store.store import Store, find_store
+from classlens.store.store import Store, find_in_folder
 from classlens.tasks.evaluation.image_batch import EvaluationSettings
 from classlens.tasks.evaluation.importance import StoredImportance, parse_methods
 from classlens.tasks.evaluation.mosaics import QUARTERS
@@ -161,11 +161,7 @@ def evaluate(
     importances = parse_methods(methods)
     if methods == "all" and ranks is not None:
         importances += parse_methods(stored_methods(ranks))
-    folder = Path(out)
-    url = str(folder / STORE)
-    begun = find_store(url)
-    if begun is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ClasslensError(f"output {str(folder)!r} holds other files and no {STORE}: give an empty or new --out")
+    url, begun = find_in_folder(Path(out), STORE)
     selection = Selection(
         split=split,
         label_column=label_column,
