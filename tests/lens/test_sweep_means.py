@@ -91,7 +91,7 @@ def test_refusals() -> None:
     _, lens, x, means = model()
     refused(lambda: lens.sweep(x, means), "direction='denoise' was given with means", "give direction='noise'")
     refused(lambda: lens.sweep(x, means, direction="noise", approximate=True), "approximate=True was given with means")
-    refused(lambda: lens.sweep(x, means, "tokens", direction="noise"), "no values at resid_pre of block 0")
+    refused(lambda: lens.sweep(x, means, "tokens", direction="noise"), "no values at resid_pre", "site='attn_out'")
     other = classlens.load(zoo.build("cls_registers"))
     refused(lambda: other.sweep(zoo.pixels("cls_registers", 1), means, direction="noise"), "other weights")
     with lens.edit(KeepTokens(torch.arange(5) != 3)):

@@ -27,6 +27,7 @@ from classlens.engine.ray import Cluster
 from classlens.engine.runner import BatchResult
 from classlens.engine.task import Job, Partition, Task
 from classlens.errors import ClasslensError
+from classlens.forward.active_edits import active_edits
 from classlens.lens.coords import image_names
 from classlens.lens.lens import Lens
 from classlens.models.view import Tokens
@@ -115,6 +116,11 @@ class Session:
                 "a loaded model was given to run on a cluster: give the model's name, which each worker loads"
             )
         self.source, self.dataset, self.options, self._labeled = source, dataset, options, labeled
+        if active_edits(self.lens.view.module).edits:
+            raise ClasslensError(
+                f"model {self.lens.view.name!r} runs with edits, which a run over a data set does not record: start it "
+                "outside of lens.edit"
+            )
         self.lens.view.require_exclusive(
             "a run over a data set", "use lens.trace, or inspect and explain, for its images"
         )

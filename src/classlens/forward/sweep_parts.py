@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from jaxtyping import Float
 from torch import Tensor
 
 from classlens.core.arguments import Takes, shown
@@ -15,6 +16,7 @@ from classlens.errors import ClasslensError, unknown
 from classlens.forward.agreement import SUBLAYERS
 from classlens.forward.edits.columns import joined_heads
 from classlens.forward.edits.selection import head_indices, token_positions, unit_indices
+from classlens.forward.means import MEAN_POINTS, Means, means_at, require_means_of
 from classlens.forward.sweep import Part
 from classlens.models.view import ModelView
 from classlens.registry import Registry
@@ -101,3 +103,25 @@ class Units(SweepParts):
 SWEEP_PARTS: Registry[SweepParts] = Registry(
     "over", {"sublayers": Sublayers(), "heads": Heads(), "tokens": Tokens(), "units": Units()}
 )
+
+
+def means_of_parts(
+    view: ModelView, means: Means, count: int, parts: Iterable[Part]
+) -> dict[tuple[str, int], Float[Tensor, "token column"]]:
+    """Means at the points of some parts, of a model that runs on ``count`` tokens.
+
+    Raises ClasslensError for means of another model or number of tokens, and for sites that have none.
+    """
+    require_means_of(view, means)
+    if means.tokens.count != count:
+        raise ClasslensError(
+            f"means of {means.tokens.count} tokens were given to images of {count} tokens: measure means at this size"
+        )
+    found: dict[tuple[str, int], Tensor] = {}
+    for point, block in dict.fromkeys((part.point, part.block) for part in parts):
+        if point not in MEAN_POINTS:
+            raise ClasslensError(
+                f"means have no values at {point}: give site='attn_out' or site='mlp_out', or parts other than tokens"
+            )
+        found[point, block] = means_at(means, view, point, block).to(view.device, view.dtype)
+    return found

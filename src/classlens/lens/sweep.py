@@ -20,9 +20,9 @@ from classlens.errors import ClasslensError
 from classlens.forward.attribution_patching import EstimateReceiver, attribution_patching
 from classlens.forward.edits.keep_tokens import KeepTokens
 from classlens.forward.edits.selection import Indices, block_indices, token_selector
-from classlens.forward.means import Means, means_at, require_means_of
+from classlens.forward.means import Means
 from classlens.forward.sweep import Part, References, Removal, SweepReceiver, sweep
-from classlens.forward.sweep_parts import SWEEP_PARTS, ChosenParts, PatchedSite
+from classlens.forward.sweep_parts import SWEEP_PARTS, ChosenParts, PatchedSite, means_of_parts
 from classlens.lens.coords import Coordinates, array, image_names, target_coords, token_coords
 from classlens.lens.images import prepare_images
 from classlens.lens.target import Target, class_indices, is_predicted
@@ -128,11 +128,7 @@ def _references(
             f"{given} was given with means: they take the place of a clean image's parts one at a time; give "
             "direction='noise' and no approximation, or another corrupt image"
         )
-    require_means_of(view, means)
-    found = {}
-    for part in parts:
-        found[part.point, part.block] = means_at(means, view, part.point, part.block).to(clean.device, view.dtype)
-    return found
+    return means_of_parts(view, means, view.tokens((int(clean.shape[2]), int(clean.shape[3]))).count, parts)
 
 
 def _check_approximation(request: SweepRequest, *, removes: bool) -> None:

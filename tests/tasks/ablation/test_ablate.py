@@ -20,7 +20,7 @@ from classlens.store.open_store import group_names, open_group
 from classlens.tasks.ablation.ablate import STORE
 from classlens.tasks.ablation.result import AblateResult
 from tests import zoo
-from tests.data.pictures import assert_same, folder
+from tests.data.pictures import assert_same, folder, picture
 from tests.forward.edits.by_hand import by_hand
 from tests.forward.edits.random_means import random_means
 from tests.forward.models import EVERY
@@ -311,6 +311,17 @@ def test_an_unreadable_image_is_left_out(ablation: Ablation, tmp_path: Path) -> 
     assert (number["all"], number["cat"], number["dog"], number["right"] + number["wrong"]) == (11, 3, 4, 11)
     tested = result.held_out[result.held_out["images"] == "of the class"].groupby("class")["number"].first()
     assert (tested["cat"], tested["dog"], tested["all"]) == (1, 2, 5)
+    picture(3).save(tmp_path / "photos" / "cat" / "0003.png")
+    mended = ablate(ablation.lens, data, tmp_path / "out", **given)
+    whole = ablate(ablation.lens, data, tmp_path / "whole", **given)
+    for table in ("effects", "held_out", "pairs", "pair_tests"):
+        pd.testing.assert_frame_equal(getattr(mended, table), getattr(whole, table))
+    for number in (1, 4, 7):
+        (tmp_path / "photos" / "dog" / f"{number:04}.png").write_text("no picture")
+    given["skip_bad"] = True
+    left = ablate(ablation.lens, data, tmp_path / "few", **given)
+    assert set(left.held_out["class"]) == {"cat", "ship", "all"}
+    refused(lambda: ablate(ablation.lens, data, tmp_path / "named", **given, classes="dog"), "'dog' has fewer than two")
 
 
 @pytest.mark.slow
@@ -342,6 +353,9 @@ def test_refusals(ablation: Ablation, tmp_path: Path) -> None:
     refused(lambda: ablate(siglip, data, tmp_path / "new", **settings), "pools by attention", "[CLS] head")
     refused(lambda: run(per_class=1), "one image of each class", "at least two")
     refused(lambda: ablate(lens, data, ablation.out, **settings), "to ")
+    refused(lambda: run(classes=[]), "classes has no names", "'all'")
+    with lens.edit(AblateHeads([0], blocks=[0])):
+        refused(lambda: run(), "runs with edits", "outside of lens.edit")
     (tmp_path / "letter.txt").write_text("dear")
     refused(lambda: ablate(lens, data, tmp_path, **settings), repr(str(tmp_path)), STORE)
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]

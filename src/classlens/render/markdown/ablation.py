@@ -115,7 +115,7 @@ def _pairs(result: AblateResult) -> list[str]:
         if len(tested):
             parts.append(
                 markdown_table(
-                    ["images of the other half", "number", "without", "predicted as the label", "without random heads"],
+                    ["images of the other half", "number", "without", "predicted as the label", "without random parts"],
                     [
                         [row["images"], row["number"], row["parts"], interval_text(row), f"{row['chance']:.3f}"]
                         for _, row in tested.iterrows()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,6 +34,7 @@ from classlens.tasks.ablation.effects import EffectsTask
 from classlens.tasks.ablation.plan import Plan, PlanSettings
 from classlens.tasks.ablation.references import Reference
 from classlens.tasks.ablation.result import AblateResult, result_of
+from classlens.tasks.ablation.tables import table_names
 from classlens.tasks.ablation.task import LabeledTask
 from classlens.tasks.ablation.without import WithoutTask
 
@@ -84,7 +85,8 @@ def ablate(
         to: what takes the place of outputs: means of a data set (``classlens.means``), their file, or ``"zero"``.
         heads: number of heads, or of parts that tip a confusion, that are ablated together in a test; at least 1.
         draws: number of random sets of heads, at least 1.
-        classes: names of the classes whose heads are tested; ``"all"`` takes the 20 with most images.
+        classes: names of the classes whose heads are tested; ``"all"`` takes the 20 with most images, the first
+            of equals.
         pairs: maximum number of confusions, 0 or more; each has at least 3 images in the choosing half.
         split: split of the data, such as ``"validation"``.
         label_column: column of a table that has the classes (see ``open_dataset``).
@@ -97,7 +99,7 @@ def ablate(
         skip_bad: record and skip unreadable images in place of stopping.
         engine: ``"local"``, or ``"ray"`` to spread the work over a cluster.
         cluster: where Ray runs.
-        statistics: resamples, confidence and seed of the intervals; 2,000 resamples at 0.95 by default.
+        statistics: resamples, confidence and seed of the intervals; 2,000 resamples at 0.95 with ``seed`` by default.
         report: called with a ``Progress`` as images are finished.
         options: passed to ``classlens.load``.
 
@@ -125,8 +127,8 @@ def ablate(
         cluster=cluster or Cluster(),
         report=report,
     )
-    statistics = statistics or Statistics()
-    reference: Reference = to if isinstance(to, Means) else "zero" if to == "zero" else load_means(to)
+    statistics = statistics or Statistics(seed)
+    reference: Reference = "zero" if not isinstance(to, Means) and to == "zero" else _loaded(to)
     url, begun = find_in_folder(Path(out), STORE)
     selection = Selection(split=split, label_column=label_column, per_class=per_class, limit=limit, shuffle=shuffle)
     session = Session.start(
@@ -141,26 +143,28 @@ def ablate(
         raise ClasslensError(f"heads is {heads}, but model {view.name!r} has {every} heads: give a smaller number")
     session.lens.trace(session.pixels[None]).attribution(0)  # raises for a model that has none
     tested = _tested_classes(session, classes)
-    settings = PlanSettings(heads, draws, pairs, seed)
-    with session.writable_store(url, "ablate", session.settings(to=_digest(reference))) as (store, renew):
+    settings, class_names = PlanSettings(heads, draws, pairs, seed), table_names(session.lens.classes.names)
+    same = session.settings(to=_digest(reference))
+    with session.connected(), session.writable_store(url, "ablate", same) as (store, renew):
         measure = _Measuring(session, store, renew)
         names = [str(name) for name in image_names(session.dataset.names)]
         effects = measure(EffectsTask(session.batch_size, reference), names)
-        plan = Plan.of(effects, tested, settings)
+        plan = Plan.of(effects, _measured_classes(session, effects, tested, classes), settings)
         images, labels = np.array(list(map(str, effects["image"].values)), dtype=object), effects["label"].values
         of_pairs = plan.choosing & np.isin(labels, list(plan.rivals))
         if of_pairs.any():
             predicted = dict(zip(images.tolist(), effects["predicted"].values.tolist(), strict=True))
-            contrast = measure(ContrastTask(session.batch_size, plan.rivals), images[of_pairs])
-            plan.add_contrast(contrast, predicted, session.lens.classes.names, heads, statistics)
-        without = measure(WithoutTask(session.batch_size, reference, plan.variants), images[~plan.choosing])
+            contrast = measure(ContrastTask(session.batch_size, plan.rivals, list(images[of_pairs])), images[of_pairs])
+            plan.add_contrast(contrast, predicted, class_names, settings, statistics)
+        testing = list(images[~plan.choosing])
+        without = measure(WithoutTask(session.batch_size, reference, plan.variants, testing), testing)
     described = {
         "model": view.name,
         "data": session.dataset.spec,
         "to": "zero" if reference == "zero" else f"its mean over {reference.data}",
         **asdict(settings),
     }
-    return result_of(effects, plan, without, session.lens.classes.names, described, measure.result, statistics)
+    return result_of(effects, plan, without, class_names, described, measure.result, statistics)
 
 
 class _Measuring:
@@ -186,6 +190,12 @@ class _Measuring:
         return data.isel(image=(data["measured"].values == MEASURED) & (data["label"].values >= 0)).load()
 
 
+def _loaded(to: Means | AnyPath) -> Means:
+    """The means, without those by class, which are large and would go to every worker."""
+    means = to if isinstance(to, Means) else load_means(to)
+    return replace(means, class_values={}, class_names=(), class_images={})
+
+
 def _passes(view: ModelView, tokens: Tokens) -> float:
     """About half of a pass for each head."""
     return sum(block.heads for block in view.blocks) / 2
@@ -204,7 +214,9 @@ def _tested_classes(session: Session, classes: str | Collection[str]) -> list[in
                 "images chooses heads and the other tests them"
             )
         return sorted(sorted(enough, key=lambda label: -images[label])[:MOST_CLASSES])
-    given = [known.index(name) for name in ([classes] if isinstance(classes, str) else classes)]
+    given = list(dict.fromkeys(known.index(name) for name in ([classes] if isinstance(classes, str) else classes)))
+    if not given:
+        raise ClasslensError("classes has no names: give at least one, or 'all'")
     for label in given:
         if images.get(label, 0) < 2:
             raise ClasslensError(
@@ -214,8 +226,23 @@ def _tested_classes(session: Session, classes: str | Collection[str]) -> list[in
     return given
 
 
+def _measured_classes(
+    session: Session, effects: xr.Dataset, tested: Sequence[int], classes: str | Collection[str]
+) -> list[int]:
+    """The classes of which two images could be measured; raises ClasslensError without any, or without one named."""
+    labels, names = effects["label"].values.tolist(), session.lens.classes.names
+    enough = [label for label in tested if labels.count(label) > 1]
+    missing = [names[label] for label in tested if label not in enough]
+    if missing and (classes != "all" or not enough):
+        raise ClasslensError(
+            f"class {missing[0]!r} has fewer than two images of data {session.dataset.spec!r} that could be read: give "
+            "another class or other images"
+        )
+    return enough
+
+
 def _digest(reference: Reference) -> str:
-    """What a resumed run must repeat of the reference."""
+    """Digest of the reference, which a resumed run must repeat."""
     if reference == "zero":
         return "zero"
     digest = hashlib.sha256()

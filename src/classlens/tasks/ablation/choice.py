@@ -32,9 +32,20 @@ def strongest_heads(scores: Float[ndarray, "image block head"], count: int) -> P
 
 def random_heads(blocks: int, heads: int, count: int, draws: int, seed: int) -> list[Parts]:
     """Sets of heads, each drawn from all heads."""
-    rng = np.random.default_rng([seed, 1])
-    every = [(HEAD, block, head) for block in range(blocks) for head in range(heads)]
-    return [frozenset(every[index] for index in rng.permutation(len(every))[:count]) for _ in range(draws)]
+    return random_parts(frozenset((HEAD, 0, head) for head in range(count)), blocks, heads, draws, [seed, 1])
+
+
+def random_parts(like: Parts, blocks: int, heads: int, draws: int, seed: Sequence[int]) -> list[Parts]:
+    """Random sets with as many heads and as many MLPs as a given one."""
+    rng, drawn = np.random.default_rng(seed), []
+    mlps = sum(kind == MLP for kind, _, _ in like)
+    every_mlp: list[PartName] = [(MLP, block, 0) for block in range(blocks)]
+    every_head: list[PartName] = [(HEAD, block, head) for block in range(blocks) for head in range(heads)]
+    for _ in range(draws):
+        chosen = [every_mlp[index] for index in rng.permutation(blocks)[:mlps]]
+        chosen += [every_head[index] for index in rng.permutation(len(every_head))[: len(like) - mlps]]
+        drawn.append(frozenset(chosen))
+    return drawn
 
 
 class Pair(NamedTuple):

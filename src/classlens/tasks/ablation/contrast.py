@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,14 +23,17 @@ from classlens.tasks.ablation.task import LabeledTask, digest_name
 class ContrastTask(LabeledTask):
     """Contributions to the logits of ``rivals[label]`` minus those to the logit of the label, by rival.
 
-    Rivals of a label are classes that it is confused with; a label with fewer than others has fill values.
+    Rivals of a label are classes that it is confused with; a label with fewer than others has fill values. The name of
+    the group depends on ``images``, the names of the images that choose.
     """
 
     rivals: Mapping[int, tuple[int, ...]]
+    images: Sequence[str]
 
     @property
     def group(self) -> str:
-        return digest_name("contrast", [[label, *rivals] for label, rivals in sorted(self.rivals.items())])
+        rivals = [[label, *rivals] for label, rivals in sorted(self.rivals.items())]
+        return digest_name("contrast", [rivals, list(self.images)])
 
     @property
     def most(self) -> int:
@@ -54,16 +57,18 @@ class ContrastTask(LabeledTask):
         self, view: ModelView, pixels: Float[Tensor, "image channel height width"], label: Int[Tensor, " image"]
     ) -> Mapping[str, Array]:
         blank = self.schema(view, np.array([""], dtype=object)).blank(len(label))
+        recording = record(view, pixels, batch_size=len(pixels))
         for rank in range(self.most):
-            chosen = [(row, self.rivals.get(int(index), ())) for row, index in enumerate(label)]
-            pairs = [(row, rivals[rank]) for row, rivals in chosen if rank < len(rivals)]
-            if not pairs:
+            rivals = [self.rivals.get(int(index), ()) for index in label]
+            rows = [row for row, of_label in enumerate(rivals) if rank < len(of_label)]
+            if not rows:
                 continue
-            rows, rivals = [row for row, _ in pairs], torch.tensor([rival for _, rival in pairs])
-            recording = record(view, pixels[rows], batch_size=len(rows))
-            hot = F.one_hot(rivals, view.num_classes) - F.one_hot(label[rows], view.num_classes)
+            # An image without a rival of this rank is contrasted with its label, which is 0, and left out.
+            against = label.clone()
+            against[rows] = torch.tensor([rivals[row][rank] for row in rows])
+            hot = F.one_hot(against, view.num_classes) - F.one_hot(label, view.num_classes)
             parts = attribute(recording, hot.to(view.device, recording.dtype))
-            blank["rival"][rows, rank] = rivals.numpy()
-            blank["head_contrast"][rows, rank] = (parts.attention.sum(dim=-1) + parts.replaced).numpy()
-            blank["mlp_contrast"][rows, rank] = parts.mlp.numpy()
+            blank["rival"][rows, rank] = against[rows].numpy()
+            blank["head_contrast"][rows, rank] = (parts.attention.sum(dim=-1) + parts.replaced)[rows].numpy()
+            blank["mlp_contrast"][rows, rank] = parts.mlp[rows].numpy()
         return {name: values for name, values in blank.items() if name != "label"}

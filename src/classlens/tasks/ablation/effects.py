@@ -12,6 +12,7 @@ from torch import Tensor
 
 from classlens.core.arrays import Array
 from classlens.core.sweep_metrics import SWEEP_METRICS
+from classlens.errors import ClasslensError
 from classlens.explain.attribution import attribute, odds_weights, reference_contributions
 from classlens.explain.class_gradient import class_gradient_maps
 from classlens.forward.attribution_patching import EstimateReceiver, attribution_patching
@@ -54,8 +55,7 @@ class EffectsTask(LabeledTask):
     ) -> Mapping[str, Array]:
         count = view.tokens((int(pixels.shape[2]), int(pixels.shape[3]))).count
         variants = [(part_of(view, name),) for name in head_names(view)]
-        points = [(part.point, part.block) for (part,) in variants]
-        references = references_of(view, self.reference, count, points)
+        references = references_of(view, self.reference, count, [part for (part,) in variants])
         without = LogOddsWithout(label, len(variants))
         sweep(view, pixels, references, variants, without, batch_size=self.batch_size)
 
@@ -100,6 +100,11 @@ class LogOddsWithout(SweepReceiver):
         self.predicted_without[images, variants] = logits.argmax(dim=1).cpu().to(torch.int32)
 
     def _odds(self, images: Sequence[int], logits: Tensor) -> Float[Tensor, " row"]:
+        if not bool(torch.isfinite(logits).all()):
+            raise ClasslensError(
+                "logits are not finite for some images: expected finite weights and pixels; check the images and the "
+                "checkpoint for NaN"
+            )
         return _log_odds(logits.cpu(), self.label[torch.tensor(images)]).float()
 
 
@@ -115,7 +120,7 @@ class _EstimatedLogOdds(EstimateReceiver):
 
     def measure(self, images: slice, logits: Tensor) -> Float[Tensor, " image"]:
         """The log odds of each image."""
-        return _log_odds(logits, self._label[images].to(logits.device))
+        return _log_odds(logits.cpu(), self._label[images])  # in float64, which some devices lack
 
     def estimated(self, images: slice, changes: Float[Tensor, "image part"]) -> None:
         """Take the estimates of some images."""

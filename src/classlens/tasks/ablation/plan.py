@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,7 @@ from classlens.tasks.ablation.choice import (
     contrasts,
     most_tipping,
     random_heads,
+    random_parts,
     strongest_heads,
 )
 from classlens.tasks.ablation.scores import HEAD_SCORES
@@ -48,6 +49,7 @@ class Plan:
     pairs: list[Pair]
     pair_rows: list[PairRow] = field(default_factory=list)
     tipping: dict[Pair, Parts] = field(default_factory=dict)
+    controls: dict[Pair, list[Parts]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, effects: xr.Dataset, classes: Sequence[int], settings: PlanSettings) -> Plan:
@@ -80,10 +82,16 @@ class Plan:
     def variants(self) -> list[Parts]:
         """All sets of parts, each once."""
         of_classes = [parts for by_score in self.chosen.values() for parts in by_score.values()]
-        return list(dict.fromkeys([*of_classes, *self.chance, *filter(None, self.tipping.values())]))
+        of_pairs = [parts for pair, tipping in self.tipping.items() for parts in (tipping, *self.controls[pair])]
+        return list(dict.fromkeys([*of_classes, *self.chance, *of_pairs]))
 
     def add_contrast(
-        self, contrast: xr.Dataset, predicted: dict[str, int], names: Sequence[str], count: int, statistics: Statistics
+        self,
+        contrast: xr.Dataset,
+        predicted: dict[str, int],
+        names: Sequence[str],
+        settings: PlanSettings,
+        statistics: Statistics,
     ) -> None:
         """Find what tips each confusion, from the contrast of images whose label has rivals."""
         labels = contrast["label"].values
@@ -98,8 +106,8 @@ class Plan:
                 continue
             rows = list(pair_rows(pair, parts, values, confused, right, names, statistics))
             self.pair_rows.extend(rows)
-            self.tipping[pair] = most_tipping(parts, np.array([row["difference"] for row in rows]), count)
-
-    def tested(self, effects: xr.Dataset) -> Iterator[str]:
-        """Names of the images of the testing half."""
-        yield from map(str, effects["image"].values[~self.choosing])
+            tipping = most_tipping(parts, np.array([row["difference"] for row in rows]), settings.heads)
+            if tipping:
+                size = contrast.sizes["block"], contrast.sizes["head"]
+                self.tipping[pair] = tipping
+                self.controls[pair] = random_parts(tipping, *size, settings.draws, [settings.seed, 2, *pair])

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from classlens.forward.edits.columns import joined_heads
-from classlens.forward.means import Means, means_at, require_means_of
+from classlens.forward.means import Means
 from classlens.forward.sweep import Part
+from classlens.forward.sweep_parts import SWEEP_PARTS, means_of_parts
 from classlens.models.view import ModelView
 
 Reference = Literal["zero"] | Means
@@ -23,10 +23,8 @@ PartName = tuple[str, int, int]
 def part_of(view: ModelView, name: PartName) -> Part:
     """The part of a name."""
     kind, block, head = name
-    if kind == MLP:
-        return Part("mlp_out", block)
-    point, channels = joined_heads(view, block)
-    return Part(point, block, columns=slice(head * channels, (head + 1) * channels))
+    over, label = ("sublayers", "mlp") if kind == MLP else ("heads", head)
+    return SWEEP_PARTS[over].part(view, block, label, "resid_pre")
 
 
 def head_names(view: ModelView) -> list[PartName]:
@@ -41,20 +39,17 @@ def part_text(name: PartName) -> str:
 
 
 def references_of(
-    view: ModelView, reference: Reference, count: int, points: Iterable[tuple[str, int]]
+    view: ModelView, reference: Reference, count: int, parts: Iterable[Part]
 ) -> dict[tuple[str, int], Float[Tensor, "token column"]]:
-    """What takes the place of the activations at some points of blocks, for ``count`` tokens.
+    """References at the points of some parts, for ``count`` tokens.
 
     Raises ClasslensError for means of another model or of another number of tokens.
     """
     if isinstance(reference, Means):
-        require_means_of(view, reference)
+        return means_of_parts(view, reference, count, parts)
     found = {}
-    for point, block in dict.fromkeys(points):
-        if isinstance(reference, Means):
-            value = means_at(reference, view, point, block)
-        else:
-            width, units = view.blocks[block].attn.weight.shape
-            value = torch.zeros(count, width if point == "mlp_out" else units)
-        found[point, block] = value.to(view.device, view.dtype)
+    for point, block in dict.fromkeys((part.point, part.block) for part in parts):
+        width, units = view.blocks[block].attn.weight.shape
+        columns = width if point == "mlp_out" else units
+        found[point, block] = torch.zeros(count, columns, device=view.device, dtype=view.dtype)
     return found

@@ -39,7 +39,7 @@ class AblateResult:
             difference, low, high, p, p_holm``.
         pair_tests: predictions of the testing half without the parts that tip a confusion, with columns ``label,
             rival, parts, images, number, value, low, high, chance, beyond_chance, beyond_low, beyond_high``; ``value``
-            is the share that is predicted as the label.
+            is the share that is predicted as the label, ``chance`` that without random parts, as many heads and MLPs.
         settings: number of heads, random sets and confusions, the seed, and what takes the place of activations.
         run: summary of the run that wrote the store.
         statistics: settings of the intervals.
@@ -67,7 +67,7 @@ def result_of(
     """Tables from the groups of a store, each of measured images with a label."""
     labels, predicted = effects["label"].values, effects["predicted"].values
     scores = {name: effects[name].values for name in HEAD_SCORES}
-    groups = {"all": labels >= 0, "right": labels == predicted, "wrong": labels != predicted}
+    groups = dict(zip(tables.GROUPS, (labels >= 0, labels == predicted, labels != predicted), strict=True))
     groups |= {names[label]: labels == label for label in plan.chosen}
     return AblateResult(
         effects=tables.frame(tables.effect_rows(scores, groups, statistics), tables.EFFECT_COLUMNS),
@@ -106,10 +106,8 @@ def _pair_tests(
     labels, predicted = without["label"].values, without["predicted"].values
     is_label = (without["predicted_without"].values == labels[:, None]).astype(np.float64)
     column = {parts: index for index, parts in enumerate(plan.variants)}
-    by_chance = is_label[:, [column[parts] for parts in plan.chance]].mean(axis=1)
     for pair, parts in plan.tipping.items():
-        if not parts:
-            continue
+        by_chance = is_label[:, [column[random] for random in plan.controls[pair]]].mean(axis=1)
         for images, prediction in (("confused", pair.rival), ("right", pair.label)):
             chosen = (labels == pair.label) & (predicted == prediction)
             yield {

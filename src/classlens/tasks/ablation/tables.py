@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from classlens.core.spearman import spearman
-from classlens.core.stats import Statistics, bootstrap, estimate, holm
+from classlens.core.stats import Statistics, bootstrap, estimate, holm, ratio
 from classlens.tasks.ablation.choice import Pair, Parts
 from classlens.tasks.ablation.references import PartName, part_text
 from classlens.tasks.ablation.scores import CHANCE, HEAD_SCORES
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Images = Bool[ndarray, " image"]
-ALL = "all"
+GROUPS = ALL, RIGHT, WRONG = "all", "right", "wrong"
+"""Groups of images beside classes."""
 EFFECT_COLUMNS = ("images", "score", "block", "head", "value", "low", "high", "number")
 AGREEMENT_COLUMNS = ("score", "measure", "value", "low", "high", "number")
 HELD_OUT_COLUMNS = (
@@ -66,6 +68,15 @@ PAIR_TEST_COLUMNS = (
 )
 
 PairRow = dict[str, Any]
+
+
+def table_names(names: Sequence[str]) -> list[str]:
+    """Names of classes as tables have them: with the index where a name is not of one class alone.
+
+    ``table_names(["crane", "all", "crane", "cat"])`` is ``["crane (0)", "all (1)", "crane (2)", "cat"]``.
+    """
+    counts = Counter([*names, *GROUPS, *GROUPS])
+    return [f"{name} ({index})" if counts[name] > 1 else name for index, name in enumerate(names)]
 
 
 def effect_rows(
@@ -114,7 +125,7 @@ def agreement_rows(
         def of_class_means(counts: Float[ndarray, "draws image"], values: Float[ndarray, "image head"] = values) -> Any:
             by_class = [spearman(counts[:, rows] @ values[rows], counts[:, rows] @ total[rows]) for rows in members]
             drawn = ~np.isnan(by_class)  # a resample may have no image of a class
-            return (np.where(drawn, by_class, 0).sum(axis=0) / np.maximum(drawn.sum(axis=0), 1))[:, None]
+            return ratio(np.where(drawn, by_class, 0).sum(axis=0), drawn.sum(axis=0))[:, None]
 
         for measure, statistic in (("mean", of_means), ("class mean", of_class_means)):
             value, low, high = bootstrap(statistic, len(values), statistics)

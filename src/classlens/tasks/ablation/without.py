@@ -20,14 +20,18 @@ from classlens.tasks.ablation.task import LabeledTask, digest_name
 
 @dataclass(frozen=True, eq=False)
 class WithoutTask(LabeledTask):
-    """Top classes with the reference in the place of all parts of each variant together."""
+    """Log odds and top classes with the reference in the place of all parts of each variant together.
+
+    The name of the group depends on ``images``, the names of the images that test.
+    """
 
     reference: Reference
     variants: Sequence[frozenset[PartName]]
+    images: Sequence[str]
 
     @property
     def group(self) -> str:
-        return digest_name("held_out", [variant_text(parts) for parts in self.variants])
+        return digest_name("held_out", [[variant_text(parts) for parts in self.variants], list(self.images)])
 
     def variables(self) -> dict[str, Variable]:
         int32, float32 = np.dtype("int32"), np.dtype("float32")
@@ -48,9 +52,9 @@ class WithoutTask(LabeledTask):
     ) -> Mapping[str, Array]:
         count = view.tokens((int(pixels.shape[2]), int(pixels.shape[3]))).count
         variants = [tuple(part_of(view, name) for name in sorted(parts)) for parts in self.variants]
-        points = [(part.point, part.block) for parts in variants for part in parts]
+        every = [part for parts in variants for part in parts]
         without = LogOddsWithout(label, len(variants))
-        references = references_of(view, self.reference, count, points)
+        references = references_of(view, self.reference, count, every)
         sweep(view, pixels, references, variants, without, batch_size=self.batch_size)
         return {name: value.numpy() for name, value in vars(without).items() if name in self.variables()}
 
