@@ -69,7 +69,7 @@ def sweep(
     site: Annotated[
         str | None, typer.Option(help="Site of tokens: resid_pre (default), attn_out, mlp_out or resid_post.")
     ] = None,
-    blocks: Annotated[str, typer.Option(help="Blocks, with commas, such as 0,3,5; or all.")] = "all",
+    blocks: Annotated[str, typer.Option(help="Blocks, separated by commas, such as 0,3,5; or all.")] = "all",
     approximate: Annotated[
         bool, typer.Option("--approximate", help="Estimate all parts at once, from gradients (attribution patching).")
     ] = False,

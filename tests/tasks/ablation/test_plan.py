@@ -83,7 +83,7 @@ def test_names_of_several_classes_and_of_groups_have_their_index() -> None:
 
 def test_a_constant_score_agrees_with_nothing() -> None:
     scores = {name: RNG.normal(size=(8, 2, 3)) for name in HEAD_SCORES} | {"class_gradient": np.zeros((8, 2, 3))}
-    rows = agreement_rows(scores, np.repeat([0, 1], 4), Statistics(resamples=10))
+    rows = agreement_rows(scores, np.repeat([0, 1], 4), range(2), Statistics(resamples=10))
     assert all(np.isnan(row["value"]) == (row["score"] == "class_gradient") for row in rows)
 
 
@@ -91,7 +91,7 @@ def test_statistics_against_scipy() -> None:
     scores = {name: RNG.normal(size=(12, 2, 4)) for name in HEAD_SCORES}
     labels = np.repeat([0, 1, 2], 4)
     statistics = Statistics(resamples=50)
-    rows = {(row["score"], row["measure"]): row for row in agreement_rows(scores, labels, statistics)}
+    rows = {(row["score"], row["measure"]): row for row in agreement_rows(scores, labels, range(3), statistics)}
     flat = {name: values.reshape(12, -1) for name, values in scores.items()}
     for name in scores.keys() - {"ablation"}:
         total, values = flat["ablation"], flat[name]

@@ -41,7 +41,7 @@ def replacement_at(
     block: int,
     columns: Int[Tensor, " column"] | slice = slice(None),
 ) -> Literal["zero"] | Tensor:
-    """What replaces some columns of what passes at a point of a block."""
+    """The replacement of some columns at a point of a block."""
     return means_at(to, view, point, block)[:, columns] if isinstance(to, Means) else to
 
 

@@ -35,7 +35,8 @@ def ablation_summary(result: AblateResult) -> str:
         _agreement(result.agreement),
         "## Held-out test\n",
         f"Half of the images of each class choose the {settings['heads']} heads with the largest mean score for the "
-        "class; the other half runs without them. Loss as a mean over classes, and the loss beyond that by "
+        "class; the other half runs without them. Loss as a mean over classes (of others: over images), "
+        "and beyond that by "
         f"{settings['draws']} random sets of heads for the same images.\n",
         *(
             f"{str(measure).capitalize()} lost:\n\n{_held_out(table)}"

@@ -31,7 +31,8 @@ class AblateResult:
         effects: mean score of every head, with columns ``images, score, block, head, value, low, high, number``;
             ``images`` is ``all``, ``right``, ``wrong`` or the name of a tested class, ``number`` that of images.
         agreement: Spearman's correlation over heads of each score with ablation, with columns ``score, measure, value,
-            low, high, number``; ``measure`` is ``mean`` (of means over images), ``class mean`` or ``image``.
+            low, high, number``; ``measure`` is ``mean`` (of means over images), ``class mean`` (of tested classes) or
+            ``image``.
         held_out: what the testing half loses without heads chosen on the other half, with columns ``measure, class,
             score, parts, images, number, intact, drop, low, high, beyond_chance, beyond_low, beyond_high``; ``measure``
             is ``accuracy`` or ``log odds``, of each image's label.
@@ -69,9 +70,10 @@ def result_of(
     scores = {name: effects[name].values for name in HEAD_SCORES}
     groups = dict(zip(tables.GROUPS, (labels >= 0, labels == predicted, labels != predicted), strict=True))
     groups |= {names[label]: labels == label for label in plan.chosen}
+    agreement = tables.agreement_rows(scores, labels, plan.chosen, statistics)
     return AblateResult(
         effects=tables.frame(tables.effect_rows(scores, groups, statistics), tables.EFFECT_COLUMNS),
-        agreement=tables.frame(tables.agreement_rows(scores, labels, statistics), tables.AGREEMENT_COLUMNS),
+        agreement=tables.frame(agreement, tables.AGREEMENT_COLUMNS),
         held_out=tables.frame(_held_out(plan, without, names, statistics), tables.HELD_OUT_COLUMNS),
         pairs=tables.frame(iter(plan.pair_rows), tables.PAIR_COLUMNS),
         pair_tests=tables.frame(_pair_tests(plan, without, names, statistics), tables.PAIR_TEST_COLUMNS),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -105,16 +105,17 @@ def effect_rows(
 def agreement_rows(
     scores: Mapping[str, Float[ndarray, "image block head"]],
     labels: Int[ndarray, " image"],
+    classes: Iterable[int],
     statistics: Statistics,
 ) -> Iterator[dict[str, Any]]:
     """Spearman's correlation over heads of each score with ablation.
 
-    ``mean`` compares means over images, ``class mean`` the means of each class, then averaged over classes, and
+    ``mean`` compares means over images, ``class mean`` the means of each of some classes, then averaged over these, and
     ``image`` single images, then averaged.
     """
     flat = {name: values.reshape(len(values), -1).astype(np.float64) for name, values in scores.items()}
     total = flat["ablation"]
-    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    members = [np.flatnonzero(labels == label) for label in classes]
     for name, values in flat.items():
         if name == "ablation":
             continue

@@ -180,6 +180,10 @@ def _means(session: Session, totals: Totals, weights: str) -> Means:
     class_values: dict[str, Tensor] = {}
     for key, sums in totals.sums.items():
         if key.startswith(CLASS_SUMS):
+            if not bool(found.any()):
+                raise ClasslensError(
+                    f"data {dataset.spec!r} has no readable image with a label, which means by class need: give others"
+                )
             class_values[key.removeprefix(CLASS_SUMS)] = (sums[found] / counts[:, :, None]).float()
         else:
             values[key] = (sums / totals.images).float()

@@ -21,7 +21,7 @@ from classlens.models.view import ModelView
 SUMS = "sums"
 """The one group of the task: sums over images, float64, ``[token, channel]`` by point and block."""
 CLASS_SUMS = "by_class."
-"""What the names of sums by class begin with: ``[class, token kind, channel]``, the classes being those of ``LABELS``;
+"""Prefix of the names of sums by class: ``[class, token kind, channel]``, the classes being those of ``LABELS``;
 image tokens are summed."""
 LABELS = "labels"
 

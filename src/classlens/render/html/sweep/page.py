@@ -75,7 +75,7 @@ def _data(record: Mapping[str, Any], pictures: Sequence[tuple[Image.Image, Image
 
 
 def _shown(record: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, Any]:
-    """What the page shows of an image; of units, the largest effects alone."""
+    """The data of an image that the page shows; of units, the largest effects alone."""
     whole = record["over"] != "units"
     return {
         "name": image["label"],
