@@ -42,7 +42,7 @@ def random_parts(like: Parts, blocks: int, heads: int, draws: int, seed: Sequenc
     every_mlp: list[PartName] = [(MLP, block, 0) for block in range(blocks)]
     every_head: list[PartName] = [(HEAD, block, head) for block in range(blocks) for head in range(heads)]
     for _ in range(draws):
-        chosen = [every_mlp[index] for index in rng.permutation(blocks)[:mlps]]
+        chosen = [every_mlp[index] for index in rng.permutation(blocks)[:mlps]] if mlps else []
         chosen += [every_head[index] for index in rng.permutation(len(every_head))[: len(like) - mlps]]
         drawn.append(frozenset(chosen))
     return drawn
