@@ -21,6 +21,11 @@ NEEDED = (
     "classlens/render/html/report/*.html",
     "classlens/render/html/report/*.css",
     "classlens/render/html/report/*.js",
+    "classlens/render/html/shared/*.css",
+    "classlens/render/html/shared/*.js",
+    "classlens/render/html/sweep/*.html",
+    "classlens/render/html/sweep/*.css",
+    "classlens/render/html/sweep/*.js",
     "classlens-*.dist-info/entry_points.txt",
     "classlens-*.dist-info/licenses/LICENSE",
 )
