@@ -168,7 +168,7 @@ def ablate(
 
 
 class _Measuring:
-    """Measures tasks into the store of a session; ``result`` is that of the first task, which has all images."""
+    """Measures tasks into the store of a session."""
 
     def __init__(self, session: Session, store: Store, renew: Callable[[], None]) -> None:
         self._session, self._store, self._renew = session, store, renew
@@ -177,7 +177,10 @@ class _Measuring:
 
     @property
     def result(self) -> MeasureResult:
-        return self._results[0]
+        """The result of the first task, which has all images, with the time and the skipped images of all tasks."""
+        seconds = sum(result.seconds for result in self._results)
+        skipped = {name: why for result in self._results for name, why in result.skipped.items()}
+        return replace(self._results[0], seconds=seconds, skipped=skipped)
 
     def __call__(self, task: LabeledTask, images: Iterable[str]) -> xr.Dataset:
         """The arrays of measured images with a label, of those with these names."""
