@@ -37,7 +37,7 @@ def log_odds(logits: Tensor, c: int) -> Tensor:
 
 
 def activations(vit: Any, x: Tensor, c: int, *, gradients: bool) -> dict[str, list[Tensor]]:
-    """What passes in the blocks of a timm model for one image, or the gradients of the log odds there."""
+    """Activations in the blocks of a timm model for one image, or the gradients of the log odds there."""
     kept: dict[str, list[Tensor]] = {"resid_pre": [], "resid_post": [], "heads": [], "attn": [], "units": [], "mlp": []}
     handles = []
 

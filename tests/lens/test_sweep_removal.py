@@ -38,7 +38,7 @@ def logits(vit: Any, x: Tensor, keep: Tensor | None = None, /, **at: Change) -> 
 
 
 def recorded(vit: Any, x: Tensor, name: str, keep: Tensor | None = None) -> Tensor:
-    """What enters a module."""
+    """The input of a module."""
     found: list[Tensor] = []
 
     def keep_it(tensor: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class SweepSizes:
-    """What a record of a sweep is about; ``equal`` are images with one metric for both of the pair.
+    """The subject of a record of a sweep; ``equal`` are images with one metric for both of the pair.
 
     ``steps`` are those of estimates, 0 for an exact sweep; ``agreement`` is the record of each image.
     """

@@ -117,11 +117,11 @@ def means_of_parts(
         raise ClasslensError(
             f"means of {means.tokens.count} tokens were given to images of {count} tokens: measure means at this size"
         )
-    found: dict[tuple[str, int], Tensor] = {}
+    references: dict[tuple[str, int], Tensor] = {}
     for point, block in dict.fromkeys((part.point, part.block) for part in parts):
         if point not in MEAN_POINTS:
             raise ClasslensError(
                 f"means have no values at {point}: give site='attn_out' or site='mlp_out', or parts other than tokens"
             )
-        found[point, block] = means_at(means, view, point, block).to(view.device, view.dtype)
-    return found
+        references[point, block] = means_at(means, view, point, block).to(view.device, view.dtype)
+    return references

@@ -36,7 +36,7 @@ Place = Callable[[int, States], None]
 
 @dataclass
 class Made:
-    """What a case is made of: the variant, how many tokens it has and where image tokens begin, another image's run,
+    """Parts of a case: the variant, how many tokens it has and where image tokens begin, another image's run,
     and means."""
 
     name: str

@@ -104,7 +104,7 @@ def test_statistics_against_scipy() -> None:
         for measure, value in expected.items():
             row = rows[name, measure]
             assert row["value"] == pytest.approx(value)
-            # Of few images, a correlation of means lies outside of its percentile interval at times.
+            # A correlation of means over few images lies outside of its percentile interval at times.
             assert row["low"] < row["value"] < row["high"] or measure != "image"
     some = list(effect_rows(scores, {"right": labels > 0}, statistics))
     assert some[5]["value"] == pytest.approx(scores["ablation"][4:, 1, 1].mean())

@@ -15,7 +15,7 @@ Values = dict[str, Tensor]
 
 @contextmanager
 def caught(module: Any) -> Iterator[Values]:
-    """What passes in one image's run by point and block, ``[token, channel]``."""
+    """Activations in one image's run by point and block, ``[token, channel]``."""
     seen: Values = {}
 
     def output(key: str) -> Callable[..., None]:

@@ -47,7 +47,7 @@ def ablation_summary(result: AblateResult) -> str:
     ]
     if len(result.pairs):
         parts += [
-            "## What tips confusions\n",
+            "## Parts that tip confusions\n",
             "Contribution to the logit of the rival minus that to the logit of the label: mean of confused images "
             "minus that of right ones, in the choosing half; p by Welch's test with Holm's correction over parts.\n",
             *_pairs(result),

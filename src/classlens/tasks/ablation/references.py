@@ -47,9 +47,9 @@ def references_of(
     """
     if isinstance(reference, Means):
         return means_of_parts(view, reference, count, parts)
-    found = {}
+    zeros = {}
     for point, block in dict.fromkeys((part.point, part.block) for part in parts):
         width, units = view.blocks[block].attn.weight.shape
         columns = width if point == "mlp_out" else units
-        found[point, block] = torch.zeros(count, columns, device=view.device, dtype=view.dtype)
-    return found
+        zeros[point, block] = torch.zeros(count, columns, device=view.device, dtype=view.dtype)
+    return zeros

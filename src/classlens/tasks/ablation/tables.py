@@ -88,17 +88,17 @@ def effect_rows(
     for images, chosen in groups.items():
         for score, values in scores.items():
             _, blocks, heads = values.shape
-            found = estimate(values[chosen].reshape(-1, blocks * heads).astype(np.float64), statistics)
+            mean = estimate(values[chosen].reshape(-1, blocks * heads).astype(np.float64), statistics)
             for index in range(blocks * heads):
                 yield {
                     "images": images,
                     "score": score,
                     "block": index // heads,
                     "head": index % heads,
-                    "value": found.value[index],
-                    "low": found.low[index],
-                    "high": found.high[index],
-                    "number": int(found.images[index]),
+                    "value": mean.value[index],
+                    "low": mean.low[index],
+                    "high": mean.high[index],
+                    "number": int(mean.images[index]),
                 }
 
 
@@ -162,22 +162,22 @@ def held_out_rows(
     """
     by_chance = np.mean([drops[parts] for parts in chance], axis=0)
     for score in (*HEAD_SCORES, CHANCE):
-        own, others = np.full(len(labels), np.nan), []
+        of_own_class, others = np.full(len(labels), np.nan), []
         for label, by_score in chosen.items():
             lost = by_chance if score == CHANCE else drops[by_score[score]]
             inside = labels == label
-            own[inside] = lost[inside]
+            of_own_class[inside] = lost[inside]
             others.append(np.where(inside, np.nan, lost))
             text = f"{len(chance)} random sets" if score == CHANCE else variant_text(by_score[score])
             for images, mask in (("of the class", inside), ("of others", ~inside)):
                 row = _loss(lost[mask], by_chance[mask], intact[mask], None, statistics)
                 yield {"class": names[label], "score": score, "parts": text, "images": images, **row}
-        tested = ~np.isnan(own)
-        row = _loss(own[tested], by_chance[tested], intact[tested], labels[tested], statistics)
+        tested = ~np.isnan(of_own_class)
+        row = _loss(of_own_class[tested], by_chance[tested], intact[tested], labels[tested], statistics)
         yield {"class": ALL, "score": score, "parts": "", "images": "of the class", **row}
         stacked = np.array(others)
         defined = ~np.isnan(stacked)
-        mean = np.where(defined, stacked, 0).sum(axis=0) / np.maximum(defined.sum(axis=0), 1)
+        mean = ratio(np.where(defined, stacked, 0).sum(axis=0), defined.sum(axis=0))
         some = defined.any(axis=0)
         row = _loss(mean[some], by_chance[some], intact[some], None, statistics)
         yield {"class": ALL, "score": score, "parts": "", "images": "of others", **row}
@@ -192,16 +192,16 @@ def _loss(
 ) -> dict[str, Any]:
     """Means over images; with ``groups``, means of group means."""
     columns = np.stack([intact, lost, lost - by_chance], axis=1)
-    found = estimate(columns, statistics, groups=groups)
+    means = estimate(columns, statistics, groups=groups)
     names = ("intact", "drop", "beyond_chance")
-    values = dict(zip(names, found.value.tolist(), strict=True))
+    values = dict(zip(names, means.value.tolist(), strict=True))
     return {
         "number": len(lost),
         **values,
-        "low": found.low[1],
-        "high": found.high[1],
-        "beyond_low": found.low[2],
-        "beyond_high": found.high[2],
+        "low": means.low[1],
+        "high": means.high[1],
+        "beyond_low": means.low[2],
+        "beyond_high": means.high[2],
     }
 
 
@@ -221,13 +221,11 @@ def pair_rows(
     is_confused = confused[confused | right]
 
     def difference(counts: Float[ndarray, "draws image"]) -> Float[ndarray, "draws part"]:
-        with np.errstate(invalid="ignore"):  # a resample without an image of one kind has no difference
-            means = [
-                (counts[:, kind] @ rows[kind]) / counts[:, kind].sum(axis=1, keepdims=True)
-                for kind in (is_confused, ~is_confused)
-            ]
-        found: Float[ndarray, "draws part"] = means[0] - means[1]
-        return found
+        means = [
+            ratio(counts[:, kind] @ rows[kind], counts[:, kind].sum(axis=1, keepdims=True))
+            for kind in (is_confused, ~is_confused)
+        ]
+        return np.asarray(means[0] - means[1])
 
     value, low, high = bootstrap(difference, len(rows), statistics)
     p = np.asarray(ttest_ind(rows[is_confused], rows[~is_confused], equal_var=False).pvalue)
@@ -251,16 +249,16 @@ def against_chance(
     values: Float[ndarray, " image"], by_chance: Float[ndarray, " image"], statistics: Statistics
 ) -> dict[str, Any]:
     """The mean of values over images, and beyond those by chance for the same images."""
-    found = estimate(np.stack([values, by_chance, values - by_chance], axis=1), statistics)
+    means = estimate(np.stack([values, by_chance, values - by_chance], axis=1), statistics)
     return {
         "number": len(values),
-        "value": found.value[0],
-        "low": found.low[0],
-        "high": found.high[0],
-        "chance": found.value[1],
-        "beyond_chance": found.value[2],
-        "beyond_low": found.low[2],
-        "beyond_high": found.high[2],
+        "value": means.value[0],
+        "low": means.low[0],
+        "high": means.high[0],
+        "chance": means.value[1],
+        "beyond_chance": means.value[2],
+        "beyond_low": means.low[2],
+        "beyond_high": means.high[2],
     }
 
 

@@ -87,8 +87,8 @@ class LabeledMeasurer:
         arrays["label"][batch.readable] = labels[batch.readable]
         if len(measured):
             pixels = batch.pixels[measured].to(self._view.device, self._view.dtype)
-            found = self._task.of_images(self._view, pixels, torch.as_tensor(labels[measured], dtype=torch.int64))
-            for name, values in found.items():
+            by_name = self._task.of_images(self._view, pixels, torch.as_tensor(labels[measured], dtype=torch.int64))
+            for name, values in by_name.items():
                 arrays[name][measured] = values
         yield self._task.group, arrays
 

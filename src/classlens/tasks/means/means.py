@@ -172,19 +172,19 @@ def _means(session: Session, totals: Totals, weights: str) -> Means:
     view, dataset, tokens = session.lens.view, session.dataset, session.tokens
     if not totals.images:
         raise ClasslensError(f"data {dataset.spec!r} has no readable image: expected some to average over; give others")
-    # Of each class, the number of tokens of each kind over its images.
-    found = totals.class_images > 0
-    counts = totals.class_images[found][:, None].repeat(1, len(tokens.prefix) + 1).double()
+    # Number of tokens of each kind over the images of each class that has any.
+    present = totals.class_images > 0
+    counts = totals.class_images[present][:, None].repeat(1, len(tokens.prefix) + 1).double()
     counts[:, -1] *= tokens.count - len(tokens.prefix)
     values: dict[str, Tensor] = {}
     class_values: dict[str, Tensor] = {}
     for key, sums in totals.sums.items():
         if key.startswith(CLASS_SUMS):
-            if not bool(found.any()):
+            if not bool(present.any()):
                 raise ClasslensError(
                     f"data {dataset.spec!r} has no readable image with a label, which means by class need: give others"
                 )
-            class_values[key.removeprefix(CLASS_SUMS)] = (sums[found] / counts[:, :, None]).float()
+            class_values[key.removeprefix(CLASS_SUMS)] = (sums[present] / counts[:, :, None]).float()
         else:
             values[key] = (sums / totals.images).float()
     images = zip(totals.classes, totals.class_images.tolist(), strict=True)
