@@ -5,7 +5,7 @@ Nothing here imports classlens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -155,24 +155,27 @@ def _bias(linear: Any, like: Tensor) -> Tensor:
     return torch.zeros_like(like) if linear.bias is None else linear.bias.expand_as(like)
 
 
+def _frozen_end(
+    model: Any, sites: States, target: Tensor, pooled: tuple[int, ...]
+) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """What vectors added to the last tokens are worth in the logit, and its constant, with the last norms frozen."""
+    last = sites["resid_post"][-1][:, list(pooled)]
+    norm = FrozenNorm(model.norm, last)
+    fc_norm = FrozenNorm(model.fc_norm, model.norm(last).mean(dim=1))
+
+    def end(tokens: Tensor) -> Tensor:
+        logits: Tensor = model.head(fc_norm(norm(tokens).mean(dim=1)))
+        return logits[torch.arange(len(logits)), target]
+
+    constant = end(torch.zeros_like(last))
+    return lambda added: end(added[:, list(pooled)]) - constant, constant
+
+
 @torch.no_grad()
 def attribution(model: Any, pixels: Tensor, target: Tensor, *, pooled: tuple[int, ...]) -> dict[str, Tensor]:
     """What each part adds to the logit: every contribution is sent through the frozen end of the model on its own."""
     sites = states(model, pixels)
-    last = sites["resid_post"][-1][:, list(pooled)]
-    norm = FrozenNorm(model.norm, last)
-    fc_norm = FrozenNorm(model.fc_norm, model.norm(last).mean(dim=1))
-    images = torch.arange(len(pixels))
-
-    def end(tokens: Tensor) -> Tensor:
-        logits: Tensor = model.head(fc_norm(norm(tokens).mean(dim=1)))
-        return logits[images, target]
-
-    constant = end(torch.zeros_like(last))
-
-    def worth(added: Tensor) -> Tensor:
-        return end(added[:, list(pooled)]) - constant
-
+    worth, constant = _frozen_end(model, sites, target, pooled)
     bias = constant.clone()
     attention, mlps = [], []
     for number, block in enumerate(model.blocks):
@@ -204,3 +207,36 @@ def attribution(model: Any, pixels: Tensor, target: Tensor, *, pooled: tuple[int
         "mlp": torch.stack(mlps, dim=1),
         "bias": bias,
     }
+
+
+@torch.no_grad()
+def units(model: Any, pixels: Tensor, target: Tensor, *, pooled: tuple[int, ...]) -> dict[str, Tensor]:
+    """What each channel of the heads and each hidden unit adds to the logit, sent through the frozen end one by one.
+
+    ``[image, block, unit]`` of ``attn`` and ``mlp``, and ``[image, block]`` of their biases.
+    """
+    sites = states(model, pixels)
+    worth, _ = _frozen_end(model, sites, target, pooled)
+    parts: dict[str, list[Tensor]] = {"attn": [], "attn_bias": [], "mlp": [], "mlp_bias": []}
+    for number, block in enumerate(model.blocks):
+        pre, middle = sites["resid_pre"][number], sites["resid_mid"][number]
+        post = is_post_norm(block)
+        weights, values = attention_parts(block, pre)
+        joined = torch.cat([weights[:, head] @ values[:, head] for head in range(values.shape[1])], dim=-1)
+        hidden = block.mlp.act(block.mlp.fc1(middle if post else block.norm2(middle)))
+        rows = (
+            ("attn", joined, block.attn.proj, block.attn(pre), block.norm1, getattr(block, "ls1", None)),
+            ("mlp", hidden, block.mlp.fc2, block.mlp(middle), block.norm2, getattr(block, "ls2", None)),
+        )
+        for name, coefficients, projection, output, norm, scale in rows:
+            after = FrozenNorm(norm, output).linear if post else scale
+            each = [
+                worth(after(coefficients[..., unit, None] * projection.weight[:, unit]))
+                for unit in range(coefficients.shape[-1])
+            ]
+            bias = worth(after(_bias(projection, pre)))
+            if post and getattr(norm, "bias", None) is not None:
+                bias = bias + worth(norm.bias.expand_as(pre))
+            parts[name].append(torch.stack(each, dim=-1))
+            parts[f"{name}_bias"].append(bias)
+    return {name: torch.stack(blocks, dim=1) for name, blocks in parts.items()}

@@ -228,6 +228,13 @@ class Functional:
             products = (vectors * self.direction).sum(dim=-1)
         return (products * self.weights).sum(dim=1)
 
+    def by_channel(self, vectors: Float[Tensor, "image query width"]) -> Float[Tensor, "image width"]:
+        """The contribution to the logit of each channel of such vectors."""
+        vectors = vectors.to(self.direction.dtype)
+        if self.direction.shape[1] == 1:
+            return self.direction[:, 0] * torch.einsum("iq,iqc->ic", self.weights, vectors)
+        return torch.einsum("iq,iqc,iqc->ic", self.weights, self.direction, vectors)
+
     def of_constant(self, vector: Float[Tensor, " width"] | None) -> Float[Tensor, " image"]:
         """The contribution of a bias, which is added to every pooled token."""
         if vector is None:

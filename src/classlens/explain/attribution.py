@@ -51,11 +51,11 @@ def attribute_each(recording: Recording, targets: Sequence[ClassOrWeights], *, c
     every, blocks = torch.arange(recording.tokens.count), range(len(recording.view.blocks))
     index = [torch.searchsorted(pooled, every[readout.pooled]) for readout in readouts]
     exposed = "attn_coefficients" in recording.edited_points()
-    sums: list[_Sum] = []
+    sums: list[LogitSum] = []
     parts: list[list[Attribution]] = []
     for images, block, weights in attention_rows(recording, pooled, blocks):
         if block == 0:
-            sums = [_Sum.of(recording, target[images], images) for target in targets]
+            sums = [LogitSum.of(recording, target[images], images) for target in targets]
         rows = [weights] if len(readouts) == 1 else [weights[:, :, chosen.to(weights.device)] for chosen in index]
         coefficients = recording.activation("attn_coefficients", block)[images] if exposed else None
         for each in sums:
@@ -78,7 +78,7 @@ def reference_contributions(
     of putting them in is the contribution of ``attribute`` minus this.
     """
     every = slice(0, len(recording))
-    of_target, blocks = _Sum.of(recording, target, every), []
+    of_target, blocks = LogitSum.of(recording, target, every), []
     for number, reference in enumerate(references):
         total: Tensor = torch.zeros((), device=recording.view.device)
         for tokens, functional in of_target.functionals:
@@ -90,8 +90,11 @@ def reference_contributions(
 
 
 @dataclass
-class _Sum:
-    """The contributions to one logit of some images, as they are added up."""
+class LogitSum:
+    """The contributions to one logit of some images, as they are added up.
+
+    ``functionals`` are the logit as a linear function of the tokens that each readout pools, with frozen scales.
+    """
 
     recording: Recording
     images: slice
@@ -102,7 +105,7 @@ class _Sum:
     edit: list[Float[Tensor, " image"]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, recording: Recording, target: Tensor, images: slice) -> _Sum:
+    def of(cls, recording: Recording, target: Tensor, images: slice) -> LogitSum:
         view = recording.view
         functionals = []
         bias = torch.zeros(len(target), dtype=recording.dtype, device=view.device)
