@@ -236,5 +236,5 @@ def _parameters(store: Store, spec: StoreSpec, rng: np.random.Generator) -> Valu
         **_category(spec),
     }
     dims = ("weights", "sublayer", "block", "category")
-    store.write_parameters({key: (dims, value) for key, value in values.items()}, coords)
+    store.write_group("parameters", {key: (dims, value) for key, value in values.items()}, coords)
     return values

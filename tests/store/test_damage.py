@@ -34,8 +34,8 @@ def make(path: Path, shards: int = 3) -> Path:
 
 def add(store: Store) -> None:
     store.add_group("clean", schema())
-    if not store.has_parameters():
-        store.write_parameters({"agreement": (("block",), AGREEMENT)}, {"block": ("block", np.arange(3))})
+    if not store.has_group("parameters"):
+        store.write_group("parameters", {"agreement": (("block",), AGREEMENT)}, {"block": ("block", np.arange(3))})
 
 
 def write(store: Store, shard: int) -> None:

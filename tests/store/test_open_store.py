@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> Store:
         store.add_group(name, schema())
         content = 2**60 + np.arange(64)
         store.write(name, 0, part(values(seed=seed), slice(0, 64)), {3: "damaged"}, content)
-    store.write_parameters({"agreement": (("block",), np.arange(3.0))}, {"block": ("block", np.arange(3))})
+    store.write_group("parameters", {"agreement": (("block",), np.arange(3.0))}, {"block": ("block", np.arange(3))})
     return store
 
 

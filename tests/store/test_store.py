@@ -142,11 +142,11 @@ def test_a_group_with_other_labels_is_refused(store: Store) -> None:
 
 
 def test_parameters_replace_earlier_ones(store: Store) -> None:
-    assert not store.has_parameters()
+    assert not store.has_group("parameters")
     coords = {"block": ("block", np.arange(2))}
     for number in (1.0, 2.0):
-        store.write_parameters({"agreement": (("block", "unit"), np.full((2, 4), number))}, coords)
-    assert store.has_parameters()
+        store.write_group("parameters", {"agreement": (("block", "unit"), np.full((2, 4), number))}, coords)
+    assert store.has_group("parameters")
     data = read(store, "parameters")
     assert data["agreement"].dims == ("block", "unit")
     assert (data["agreement"] == 2.0).all()

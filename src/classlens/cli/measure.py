@@ -27,6 +27,12 @@ def measure(
         str, typer.Option(help="Sites between commas, or all: embed, attn_out, resid_mid, mlp_out, resid_post.")
     ] = "all",
     memories: Annotated[bool, typer.Option("--memories", help="Measure key/value memories as well.")] = False,
+    attribution: Annotated[
+        bool, typer.Option("--attribution", help="Measure contributions of heads and MLPs as well, for an atlas.")
+    ] = False,
+    units: Annotated[
+        int | None, typer.Option(help="Number of MLP units of each image to measure contributions of, such as 64.")
+    ] = None,
     split: options.Split = None,
     label_column: options.LabelColumn = None,
     masks: options.Masks = None,
@@ -53,6 +59,8 @@ def measure(
             conditions=split_names(conditions),
             sites=split_names(sites),
             memories=memories,
+            attribution=attribution,
+            units=units,
             tuned_lens=tuned_lens,
             probes=probes,
             label_groups=label_groups,

@@ -26,6 +26,7 @@ from classlens.core.arrays import Array
 from classlens.data.dataset import Dataset
 from classlens.data.masks import token_mask
 from classlens.errors import ClasslensError, cause
+from classlens.models.geometry import input_window
 from classlens.models.transforms import Preprocessing
 
 # <sys/prctl.h>: the signal that a process receives when its parent ends.
@@ -38,7 +39,8 @@ class Batch:
 
     ``shows_class``: int8 ``[image, mask position]``, 1 where the mask shows the class, 0 where it does not, -1 without
     a mask. ``content``: int64 ``[image]``, which tells versions of the images apart. ``mask_problems``: why a mask
-    cannot be used; its image counts as one without a mask.
+    cannot be used; its image counts as one without a mask. ``frames``: float32 ``[image, side]``, the borders of the
+    model's input in pixels of the upright picture: left, top, right, bottom; NaN where the transform does not tell.
     """
 
     images: range
@@ -48,6 +50,7 @@ class Batch:
     shows_class: Array
     problems: dict[int, str]
     content: Array
+    frames: Array
     mask_problems: dict[int, str] = field(default_factory=dict)
 
     @property
@@ -83,11 +86,14 @@ class ImageReader:
         """The pixels and masks of some images."""
         pixels = np.zeros((len(images), *self.shape), dtype=np.float32)
         shows_class = np.full((len(images), int(np.prod(self.mask_grid or 1))), -1, dtype=np.int8)
+        frames = np.full((len(images), 4), np.nan, dtype=np.float32)
         problems, mask_problems = dict[int, str](), dict[int, str]()
         for row, index in enumerate(images):
             try:
                 picture = self.dataset.picture(index)
                 pixels[row] = self._pixels(index, picture).numpy()
+                window = input_window((picture.height, picture.width), self.preprocessing.transform)
+                frames[row] = np.nan if window is None else window.frame
             except ClasslensError as error:
                 pixels[row] = 0
                 problems[index] = str(error)
@@ -98,7 +104,8 @@ class ImageReader:
                 mask_problems[index] = str(error)
         positions = self.dataset.positions[images.start : images.stop]
         content = [self.dataset.source.content(int(position)) for position in positions]  # right after decoding: cached
-        return Batch(images, pixels, shows_class, problems, np.array(content, dtype=np.int64), mask_problems)
+        contents = np.array(content, dtype=np.int64)
+        return Batch(images, pixels, shows_class, problems, contents, frames, mask_problems)
 
     def _read_mask(self, index: int, picture: Image.Image, shows_class: Array) -> None:
         if self.mask_grid is None or not self.dataset.has_masks:

@@ -41,7 +41,8 @@ def fill(job: Job, partitions: Sequence[Partition], store: Store, cluster: Clust
     An actor that dies is restarted and its partition measured again; a partition has the same values whoever writes it.
     """
     for steps in _run(job, partitions, cluster, store.url):
-        yield Step(sum(step.images for step in steps), sum(step.skipped for step in steps))
+        totals = tuple(part for step in steps for part in step.totals)
+        yield Step(sum(step.images for step in steps), sum(step.skipped for step in steps), totals=totals)
 
 
 def stream(job: Job, partitions: Sequence[Partition], cluster: Cluster) -> Generator[BatchResult, None, None]:

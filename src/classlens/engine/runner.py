@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from classlens.core.arrays import Array
 from classlens.data.loading import Batch
-from classlens.engine.task import Arrays, Job, Partition, Step, Steps
+from classlens.engine.task import TOTALS, Arrays, Job, Partition, Step, Steps
 from classlens.errors import ClasslensError
 from classlens.forward.isolation import require_threads
 from classlens.store.store import Store
@@ -75,7 +75,13 @@ class Runner:
                 stops = {} if self.job.skip_bad else batch.mask_problems | batch.problems
                 count = min(stops) - images.start if stops else len(images)
                 skipped = dict[int, str]()
-                for number, (group, arrays) in enumerate(self._measured(batch, groups), start=1):
+                number = 0
+                for group, arrays in self._measured(batch, groups):
+                    if group == TOTALS:
+                        if not stops:
+                            yield Step(0, 0, len(images) * number / len(groups), (arrays,))
+                        continue
+                    number += 1
                     finished = {name: values[:count] for name, values in arrays.items()}
                     problems = {} if stops else self._problems(batch, group)
                     skipped |= problems
@@ -93,7 +99,7 @@ class Runner:
         """Why a group has no values of some images; what an image is without its mask, other groups measure."""
         return batch.mask_problems | batch.problems if self.job.task.needs_masks(group) else batch.problems
 
-    def _measured(self, batch: Batch, groups: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Array]]]:
+    def _measured(self, batch: Batch, groups: Sequence[str]) -> Iterator[tuple[str, Any]]:
         """Values that the measurer yields; between two groups torch has the threads of the caller."""
         measured = self._measurer.measure(batch, groups)
         while True:

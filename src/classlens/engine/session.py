@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -24,8 +25,8 @@ from classlens.engine.batch_size import BatchSize, Passes, choose_batch_size, on
 from classlens.engine.model_source import Model, ModelSource
 from classlens.engine.progress import MeasureResult, Report, Tracker, no_report
 from classlens.engine.ray import Cluster
-from classlens.engine.runner import BatchResult
-from classlens.engine.task import Job, Partition, Task
+from classlens.engine.runner import SAVE_SECONDS, BatchResult
+from classlens.engine.task import Job, Partition, Step, Task, Totals
 from classlens.errors import ClasslensError
 from classlens.forward.active_edits import active_edits
 from classlens.lens.coords import image_names
@@ -247,8 +248,18 @@ class Session:
             changed |= other
         return f"{len(changed)} images changed since they were measured" if changed else ""
 
-    def fill(self, jobs: Sequence[Job], store: Store, renew: Callable[[], None], note: str = "") -> MeasureResult:
-        """Measure the pending images of each job into the store, with one progress over all jobs."""
+    def fill(
+        self,
+        jobs: Sequence[Job],
+        store: Store,
+        renew: Callable[[], None],
+        note: str = "",
+        totals: Totals | None = None,
+    ) -> MeasureResult:
+        """Measure the pending images of each job into the store, with one progress over all jobs.
+
+        ``totals`` takes what belongs to no single image, and is saved from time to time and at the end.
+        """
         pending = [_pending_partitions(job, store) for job in jobs]
         images = sum(len(job.dataset) for job in jobs)
         before = images - sum(partition.images for partitions in pending for partition in partitions)
@@ -260,9 +271,10 @@ class Session:
                 if self.options.engine == "ray"
                 else local.fill(job, partitions, store, self.options.workers)
             )
-            with closing(steps):  # a stop writes what is finished and ends the workers before the lock
+            with _saving(totals) as collect, closing(steps):  # a stop writes what is finished, and ends the workers
                 for step in steps:
                     renew()
+                    collect(step)
                     tracker.advance(step.images, step.skipped, under_way=step.under_way)
             for group in job.task.groups:
                 skipped |= {job.dataset.names[index]: why for index, why in sorted(store.problems(group).items())}
@@ -296,6 +308,28 @@ class Session:
                     reason = result.problems[min(result.problems)]
                     raise ClasslensError(f"{reason}; --skip-bad (skip_bad=True) leaves it out")
                 yield result
+
+
+@contextmanager
+def _saving(totals: Totals | None) -> Iterator[Callable[[Step], None]]:
+    """A function that hands over the totals of a step; they are saved from time to time and at the end."""
+    saved = time.monotonic()
+
+    def collect(step: Step) -> None:
+        nonlocal saved
+        if totals is None or not step.totals:
+            return
+        for part in step.totals:
+            totals.add(part)
+        if time.monotonic() - saved >= SAVE_SECONDS:
+            totals.save()
+            saved = time.monotonic()
+
+    try:
+        yield collect
+    finally:
+        if totals is not None:
+            totals.save()
 
 
 def _repair(store: Store) -> str:

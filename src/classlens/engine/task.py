@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from classlens.core.arrays import Array
 from classlens.data.dataset import Dataset
@@ -39,11 +39,25 @@ class Step(NamedTuple):
         images: images that are finished in all groups.
         skipped: how many of them were skipped.
         under_way: work done for the next images, in images.
+        totals: facts of finished batches that belong to no single image.
     """
 
     images: int
     skipped: int = 0
     under_way: float = 0.0
+    totals: tuple[Any, ...] = ()
+
+
+TOTALS = "totals"
+"""The name by which a measurer yields facts of a batch that belong to no single image, in the place of a group."""
+
+
+class Totals(Protocol):
+    """Takes facts of finished batches, in any order, a batch perhaps twice."""
+
+    def add(self, part: Any) -> None: ...
+
+    def save(self) -> None: ...
 
 
 Steps = Generator[Step, None, None]
@@ -54,8 +68,11 @@ Steps = Generator[Step, None, None]
 class Measurer(Protocol):
     """The state of a task in one process: models, tables, caches."""
 
-    def measure(self, batch: Batch, groups: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Array]]]:
-        """Each of these groups with its arrays for the images of a batch, as soon as it is measured."""
+    def measure(self, batch: Batch, groups: Sequence[str]) -> Iterator[tuple[str, Any]]:
+        """Each of these groups with its arrays for the images of a batch, as soon as it is measured.
+
+        ``TOTALS`` comes before the groups that a batch is found finished by, so that nothing is lost between the two.
+        """
         ...
 
 

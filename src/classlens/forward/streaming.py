@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -109,6 +109,7 @@ def reduce_tokens(
     agreement: AgreementRequest | None = None,
     inputs: Receiver | None = None,
     outputs: Receiver | None = None,
+    also: Mapping[str, Receiver] | None = None,
 ) -> Float[Tensor, "image category"]:
     """One forward pass; ``receive(site, block, tokens, facts)`` takes facts as rows, image by image.
 
@@ -119,6 +120,7 @@ def reduce_tokens(
         agreement: asks for key-value agreement as well. It needs the top-1 classes of ``attn_out`` and ``mlp_out``
             in class space, so both have to be among the sites, and it is not defined for probes.
         inputs, outputs: called with the input and the output of each block, as for ``stream``.
+        also: functions of block and tensor by further sites and points; they are called after the facts are received.
 
     Returns:
         The model's own logits.
@@ -136,14 +138,19 @@ def reduce_tokens(
         for space, tokens in view.spaces(size.count)
     ]
 
-    def feed(name: str, block: int, x: Tensor) -> None:
-        for group in groups:
-            group.feed(name, x)
-
     names: tuple[str, ...] = ("embed", "attn_out", "mlp_out")
     if agreement is not None:
         names = (*COEFFICIENTS, *names)
-    return stream(view, pixels, names, feed, inputs=inputs, outputs=outputs)
+    more = also or {}
+
+    def feed(name: str, block: int, x: Tensor) -> None:
+        if name in names:
+            for group in groups:
+                group.feed(name, x)
+        if name in more:
+            more[name](block, x)
+
+    return stream(view, pixels, (*names, *more), feed, inputs=inputs, outputs=outputs)
 
 
 class _SpaceTokens:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import fsspec
 
+from classlens.store.atomic import atomic_write
 from classlens.store.guard import METADATA, damaged, foreign_form, require_regular
 from classlens.store.metadata import MAX_METADATA, ArrayMetadata, read_array, read_group
 
@@ -36,6 +38,14 @@ class StoreFiles:
         with suppress(FileNotFoundError, NotADirectoryError):
             return bytes(self._system.cat_file(f"{self._root}/{key}"))
         return None
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write a file, completely or not at all."""
+        if self._local:
+            with atomic_write(Path(self._root) / key) as temporary:
+                temporary.write_bytes(data)
+        else:
+            self._system.pipe_file(f"{self._root}/{key}", data)
 
     def remove(self, key: str) -> None:
         """Remove a file, or a folder in its place; a link is removed, not followed."""

@@ -26,6 +26,7 @@ from classlens.store.metadata import PER_IMAGE, SHARD
 from classlens.store.schema import MEASURED, SKIPPED, Coords, Schema
 
 _COMPRESSION = ZstdCodec(level=0, checksum=True)
+_MAX_FILE = 2**32
 
 
 class Store:
@@ -98,14 +99,29 @@ class Store:
         """Attributes of a group."""
         return dict(self._root[name].attrs)
 
-    def write_parameters(self, data: Mapping[str, tuple[tuple[str, ...], Array]], coords: Coords) -> None:
-        """Write the group ``parameters``, whose arrays have no dim ``image``; an earlier one is replaced."""
+    def write_group(
+        self,
+        name: str,
+        data: Mapping[str, tuple[tuple[str, ...], Array]],
+        coords: Coords,
+        attrs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write a group whose arrays have no dim ``image``, such as ``parameters``; an earlier one is replaced."""
         with self._write_errors():
-            _create_parameters(self._root, data, coords)
+            _create_whole_group(self._root, name, data, coords, attrs or {})
 
-    def has_parameters(self) -> bool:
-        """Whether the group ``parameters`` is complete."""
-        return self._has("parameters") and "parameters" not in {group for group, _ in self._lost}
+    def has_group(self, name: str) -> bool:
+        """Whether a group is complete, and no file of it was lost."""
+        return self._has(name) and name not in {group for group, _ in self._lost}
+
+    def read_file(self, name: str) -> bytes | None:
+        """A file beside the groups; None where there is none."""
+        return self._files.read(name, _MAX_FILE)
+
+    def write_file(self, name: str, data: bytes) -> None:
+        """Write a file beside the groups, completely or not at all."""
+        with self._write_errors():
+            self._files.write(name, data)
 
     def groups(self) -> list[str]:
         """Sorted names of the complete groups."""
@@ -123,6 +139,14 @@ class Store:
         names, values = self.texts(group, "image") or [], np.asarray(self._array(group, name)[:])
         return {names[image]: int(values[image]) for image in finished}
 
+    def values(self, group: str, name: str) -> Array:
+        """All values of an array."""
+        return np.asarray(self._array(group, name)[:])
+
+    def size(self, group: str, name: str, axis: int) -> int:
+        """Size of an array along an axis."""
+        return int(self._array(group, name).shape[axis])
+
     def unfilled(self, group: str, name: str) -> int:
         """Number of measured images whose values of an array are all below 0, as fill values are."""
         below = (np.asarray(self._array(group, name)[:]) < 0).all(axis=1)
@@ -136,7 +160,7 @@ class Store:
                 self._array(group, "measured")[shard * SHARD : (shard + 1) * SHARD] = 0
 
     def repair(self) -> int:
-        """Make images pending whose files are damaged; ``add_group`` and ``write_parameters`` write the rest anew.
+        """Make images pending whose files are damaged; ``add_group`` and ``write_group`` write the rest anew.
 
         Returns the number of damaged files. Raises ClasslensError where metadata are damaged.
         """
@@ -281,13 +305,19 @@ def _create_group(root: zarr.Group, name: str, schema: Schema) -> None:
     group.attrs.update({**schema.attrs, "coordinates": f"{_coordinate_names(schema.coords)} problem"})
 
 
-def _create_parameters(root: zarr.Group, data: Mapping[str, tuple[tuple[str, ...], Array]], coords: Coords) -> None:
-    group = root.create_group("parameters", overwrite=True)
+def _create_whole_group(
+    root: zarr.Group,
+    name: str,
+    data: Mapping[str, tuple[tuple[str, ...], Array]],
+    coords: Coords,
+    attrs: Mapping[str, Any],
+) -> None:
+    group = root.create_group(name, overwrite=True)
     _write_coords(group, coords)
     for key, (dims, values) in data.items():
         array = _create_array(group, key, values.shape, values.dtype, dims, values.shape, 0)
         array[...] = values
-    group.attrs["coordinates"] = _coordinate_names(coords)
+    group.attrs.update({**attrs, "coordinates": _coordinate_names(coords)})
 
 
 def _coordinate_names(coords: Coords) -> str:

@@ -29,6 +29,7 @@ from classlens.store.backend import as_url
 from classlens.store.provenance import text_digest
 from classlens.store.schema import Coords
 from classlens.store.store import Store, find_store
+from classlens.tasks.tokens.attribution.stored import StoredAttribution, attribution_axes_of
 from classlens.tasks.tokens.conditions.check import check_conditions
 from classlens.tasks.tokens.conditions.registry import CLEAN, CONDITIONS
 from classlens.tasks.tokens.decoders import Decoders
@@ -47,6 +48,8 @@ def measure(
     conditions: str | Collection[str] = (CLEAN,),
     sites: str | Collection[str] = "all",
     memories: bool = False,
+    attribution: bool = False,
+    units: AtLeast1 | None = None,
     tuned_lens: TunedLens | AnyPath | None = None,
     probes: AnyPath | None = None,
     label_groups: Groups | None = None,
@@ -80,6 +83,12 @@ def measure(
         conditions: names of conditions, or ``"all"``. More conditions can be added to a store later.
         sites: some of ``embed, attn_out, resid_mid, mlp_out, resid_post``, or ``"all"``.
         memories: also measure key/value memories: agreement of each token, and the group ``parameters``.
+        attribution: also measure exact contributions of every head and MLP to the logits of the label and of the
+            predicted class, and to the mean of all logits; distance and entropy of the attention of every head; and the
+            tokens through which it adds most. They go to the groups ``attribution`` and ``head_tokens``, for
+            ``classlens.atlas``, and can be added to a store later.
+        units: with this number of MLP units that add most to these logits for each image, and for every unit the tokens
+            with the largest coefficients: groups ``units`` and ``unit_tokens``. It includes ``attribution``.
         tuned_lens: file of ``classlens tune``, for the condition ``tuned_lens``.
         probes: folder of ``classlens probe``, for the conditions ``probe``, ``probe_pooled`` and ``probe_logistic``.
         label_groups: groups of classes whose trajectories are stored beside those of classes: a CSV or TSV file of
@@ -139,7 +148,17 @@ def measure(
     session = Session.start(model, data, selection, run, options, None if begun is None else begun.attributes)
     decoders = Decoders.open(tuned_lens, probes, session.lens)
     groups = None if label_groups is None else LabelGroups.of(label_groups, session.lens.classes)
-    return measure_session(session, url, conditions, sites, decoders, memories=memories, groups=groups)
+    return measure_session(
+        session,
+        url,
+        conditions,
+        sites,
+        decoders,
+        memories=memories,
+        groups=groups,
+        attribution=attribution or units is not None,
+        units=units or 0,
+    )
 
 
 def measure_session(
@@ -151,6 +170,8 @@ def measure_session(
     *,
     memories: bool = False,
     groups: LabelGroups | None = None,
+    attribution: bool = False,
+    units: int = 0,
 ) -> MeasureResult:
     """``measure`` for a model and data at hand."""
     lens, dataset, seed = session.lens, session.dataset, session.options.seed
@@ -161,6 +182,7 @@ def measure_session(
     if any(CONDITIONS[name].model == "random_twin" for name in chosen):
         session.source.random_twin(seed)  # a model without one is refused before anything is written
     axes = replace(_axes(session, sites, memories=memories), label_groups=0 if groups is None else len(groups))
+    attribution_axes = attribution_axes_of(lens.view, len(dataset), units) if attribution else None
     session.require_masks()
     digest = None if groups is None else text_digest([*groups.names, *map(str, groups.of_class)])
     settings = session.settings(sites=list(axes.all_sites), memories=memories, label_groups=digest)
@@ -173,10 +195,16 @@ def measure_session(
         )
         for name in chosen:
             _add_condition(store, name, session, axes, decoders, groups)
-        if memories and not store.has_parameters():
+        if memories and not store.has_group("parameters"):
             _write_parameters(store, session)
-        task = TokenTask(chosen, axes, session.tokens, decoders, seed, not dataset.unknown_is_context, groups)
-        result = session.fill([session.job(task, threads=store.attributes["threads"])], store, renew)
+        unknown_is_ignored = not dataset.unknown_is_context
+        task = TokenTask(chosen, axes, session.tokens, decoders, seed, unknown_is_ignored, groups, attribution_axes)
+        stored = None if attribution_axes is None else StoredAttribution(store, attribution_axes, lens, dataset)
+        try:
+            result = session.fill([session.job(task, threads=store.attributes["threads"])], store, renew, totals=stored)
+        finally:
+            if stored is not None:
+                stored.write_groups()
         return replace(result, unmasked=store.unfilled(chosen[0], "class_token") if dataset.has_masks else 0)
 
 
@@ -209,7 +237,7 @@ def _write_parameters(store: Store, session: Session) -> None:
     facts = parameter_facts(views)
     sizes = {dim: size for dims, values in facts.values() for dim, size in zip(dims, values.shape, strict=True)}
     numbers = {dim: (dim, np.arange(size)) for dim, size in sizes.items() if dim not in coords}
-    store.write_parameters(facts, {**coords, **numbers})
+    store.write_group("parameters", facts, {**coords, **numbers})
 
 
 def _axes(session: Session, sites: str | Collection[str], *, memories: bool) -> Axes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -14,19 +15,23 @@ from classlens.core.arrays import Array
 from classlens.core.depth_facts import DepthFacts, depth_facts, group_logits
 from classlens.core.norms import large_norms, token_norms
 from classlens.core.scores import Facts
+from classlens.core.top_tokens import TopTokens
 from classlens.data.loading import Batch
-from classlens.engine.task import Job
+from classlens.engine.task import TOTALS, Job
 from classlens.errors import ClasslensError
 from classlens.forward.agreement import BY, SUBLAYERS, Agreement, AgreementRequest, MemoryTables, Sublayer
 from classlens.forward.depth_logits import DepthLogits
 from classlens.forward.edits.edit import editing
+from classlens.forward.hooks import Receiver
 from classlens.forward.run import run
 from classlens.forward.streaming import reduce_tokens, stream
 from classlens.lens.lens import Lens
 from classlens.models.label_groups import LabelGroups
 from classlens.models.view import ModelView, Tokens
 from classlens.store.probe_folder import ProbeFolder
-from classlens.tasks.tokens.conditions.registry import CONDITIONS
+from classlens.tasks.tokens.attribution.collector import AttributionCollector
+from classlens.tasks.tokens.attribution.schema import AttributionAxes
+from classlens.tasks.tokens.conditions.registry import CLEAN, CONDITIONS
 from classlens.tasks.tokens.decoders import Decoders
 from classlens.tasks.tokens.schema import GROUP_TRAJECTORY, NORM, TRAJECTORY, Axes
 
@@ -57,27 +62,37 @@ def last_outliers(view: ModelView, pixels: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class TokenTask:
-    """Facts of every token. The groups are conditions."""
+    """Facts of every token. The groups are conditions, and those of contributions, which need ``clean``."""
 
-    groups: tuple[str, ...]
+    conditions: tuple[str, ...]
     axes: Axes
     tokens: Tokens
     decoders: Decoders
     seed: int
     ignore_unknown: bool = True
     label_groups: LabelGroups | None = None
+    attribution: AttributionAxes | None = None
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        return (*self.conditions, *(() if self.attribution is None else self.attribution.groups))
 
     @property
     def mask_grid(self) -> tuple[int, int]:
         return self.tokens.grid
 
     def needs_masks(self, group: str) -> bool:
-        return CONDITIONS[group].needs_masks
+        return group in CONDITIONS and CONDITIONS[group].needs_masks
+
+    def top_rows(self) -> dict[str, int]:
+        """Number of heads or units whose strongest tokens are kept, by group."""
+        axes = self.attribution
+        return {} if axes is None else {group: axes.rows(group) for group in axes.groups}
 
     def measurer(self, job: Job) -> TokenMeasurer:
         """Load the models and tables of the conditions."""
         subjects = {}
-        for name in self.groups:
+        for name in dict.fromkeys((*self.conditions, *(() if self.attribution is None else (CLEAN,)))):
             twin = CONDITIONS[name].model == "random_twin"
             lens = job.source.random_twin(self.seed) if twin else job.source.lens
             folder = self.decoders.probe_folder(name)
@@ -102,22 +117,39 @@ class TokenMeasurer:
     def __init__(self, task: TokenTask, subjects: dict[str, Subject], lens: Lens, labels: Array) -> None:
         self._axes, self._tokens, self._subjects = task.axes, task.tokens, subjects
         self._lens, self._labels = lens, labels
+        self._attribution = task.attribution
+        self._strongest = {group: TopTokens(rows) for group, rows in task.top_rows().items()}
         self._class_groups = None if task.label_groups is None else task.label_groups.table
         # Drawn for all images at once: the control class of an image does not depend on which others are measured.
         offsets = np.random.default_rng(task.seed).integers(1, max(2, self._axes.classes), size=self._axes.images)
         self._offsets = torch.as_tensor(offsets)
 
-    def measure(self, batch: Batch, groups: Sequence[str]) -> Iterator[tuple[str, dict[str, Array]]]:
+    def measure(self, batch: Batch, groups: Sequence[str]) -> Iterator[tuple[str, Any]]:
         """The arrays of each condition; entries without a measurement hold fill values."""
         label = torch.as_tensor(self._labels[batch.images.start : batch.images.stop])
         target = label
         if bool((label < 0).any()):
             predicted = run(self._lens.view, batch.pixels).argmax(dim=1).cpu()
             target = torch.where(label < 0, predicted, label)
+        attributed = {name: top for name, top in self._strongest.items() if name in groups}
+        if self._attribution is not None and attributed:
+            view = self._lens.view
+            collector = AttributionCollector(view, self._tokens, self._attribution, batch, attributed)
+            # The pass of `clean`, also where its facts are stored already: another pass might round differently.
+            arrays, logits = self._measure(CLEAN, batch, label, target, collector.receivers)
+            if CLEAN in groups:
+                yield CLEAN, arrays
+            for part, values in collector.groups(logits, label):
+                yield TOTALS, part
+                yield part.group, values
         for name in groups:
-            yield name, self._measure(name, batch, label, target)
+            if name in CONDITIONS and not (name == CLEAN and attributed):
+                yield name, self._measure(name, batch, label, target)[0]
 
-    def _measure(self, name: str, batch: Batch, label: Tensor, target: Tensor) -> dict[str, Array]:
+    def _measure(
+        self, name: str, batch: Batch, label: Tensor, target: Tensor, also: Mapping[str, Receiver] | None = None
+    ) -> tuple[dict[str, Array], Tensor]:
+        """The arrays of a condition, and the logits; ``also`` are receivers of further points."""
         condition, subject = CONDITIONS[name], self._subjects[name]
         view, count = subject.lens.view, len(batch.images)
         collector = _Collector(self._axes, count, view.device)
@@ -129,7 +161,7 @@ class TokenMeasurer:
             void |= torch.as_tensor((batch.shows_class < 0).all(axis=1))
         with editing(view, condition.edits(kept | void[:, None])):
             try:
-                logits = self._reduce(subject, batch.pixels, target, collector, control)
+                logits = self._reduce(subject, batch.pixels, target, collector, control, also)
             except ClasslensError as error:
                 first, last = batch.images[0], batch.images[-1]
                 raise ClasslensError(f"images {first} to {last} under condition {name!r}: {error}") from None
@@ -144,10 +176,16 @@ class TokenMeasurer:
         arrays["class_token"][:, self._tokens.image] = batch.shows_class
         void |= torch.as_tensor(~batch.readable)
         self._blank(arrays, removed=~kept.numpy(), void=void.numpy())
-        return arrays
+        return arrays, logits
 
     def _reduce(
-        self, subject: Subject, pixels: Tensor, target: Tensor, collector: _Collector, control: Tensor
+        self,
+        subject: Subject,
+        pixels: Tensor,
+        target: Tensor,
+        collector: _Collector,
+        control: Tensor,
+        also: Mapping[str, Receiver] | None,
     ) -> Tensor:
         tables, probes = subject.tables, subject.probes
         # Scores of probes are no logits, and there are none of pooled tokens.
@@ -162,6 +200,7 @@ class TokenMeasurer:
             agreement=None if tables is None else AgreementRequest(tables, control, collector.put_agreement),
             inputs=None if depths is None else depths.receive,
             outputs=collector.put_norms if self._axes.norms else None,
+            also=also,
         )
         if depths is not None:
             at_depths, own = depths.stack(logits), target.to(logits.device)

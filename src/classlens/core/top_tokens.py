@@ -1,0 +1,94 @@
+"""The tokens of a data set with the largest values of each row, such as a unit, kept in one pass."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from torch import Tensor
+
+from classlens.core.arrays import Array
+
+TOP = 9
+"""Number of tokens of a row."""
+
+
+class Candidates(NamedTuple):
+    """Tokens that may be among the largest of their row, in any order."""
+
+    row: Int[ndarray, " candidates"]
+    value: Float[ndarray, " candidates"]
+    image: Int[ndarray, " candidates"]
+    token: Int[ndarray, " candidates"]
+
+    @classmethod
+    def joined(cls, parts: list[Candidates]) -> Candidates:
+        """All candidates of some parts."""
+        return cls(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+class TopTokens:
+    """The ``k`` tokens with the largest values of each row; equal values go by image, then by token.
+
+    Any order and any split of the tokens gives the same result, and so does a token that is added twice.
+
+    Args:
+        rows: number of rows.
+        k: number of tokens of a row.
+    """
+
+    def __init__(self, rows: int, k: int = TOP) -> None:
+        self.value = np.full((rows, k), -np.inf, dtype=np.float32)
+        self.image = np.full((rows, k), -1, dtype=np.int32)
+        self.token = np.full((rows, k), -1, dtype=np.int32)
+
+    def add(self, candidates: Candidates) -> None:
+        """Take candidates."""
+        rows, k = np.unique(candidates.row), self.value.shape[1]
+        kept = Candidates(
+            np.repeat(rows, k), self.value[rows].ravel(), self.image[rows].ravel(), self.token[rows].ravel()
+        )
+        kept = Candidates(*(array[kept.image >= 0] for array in kept))
+        row, value, image, token = Candidates.joined([kept, candidates])
+        order = np.lexsort((token, image, -value, row))
+        row, value, image, token = row[order], value[order], image[order], token[order]
+        repeated = np.zeros(len(row), dtype=bool)
+        repeated[1:] = (row[1:] == row[:-1]) & (image[1:] == image[:-1]) & (token[1:] == token[:-1])
+        row, value, image, token = (array[~repeated] for array in (row, value, image, token))
+        rank = np.arange(len(row)) - np.searchsorted(row, row)
+        row, value, image, token, rank = (array[rank < k] for array in (row, value, image, token, rank))
+        self.value[row, rank], self.image[row, rank], self.token[row, rank] = value, image, token
+
+    def candidates(
+        self, values: Float[Tensor, "image token row"], images: Int[ndarray, " image"], tokens: range, rows: range
+    ) -> Candidates:
+        """Tokens that reach the smallest value kept so far.
+
+        Args:
+            values: values of some rows.
+            images: index of each image in the data set.
+            tokens: positions of the tokens in the sequence.
+            rows: the rows.
+        """
+        flat, k = values.flatten(0, 1), self.value.shape[1]
+        if not len(flat):
+            return Candidates(*(np.zeros(0, dtype=dtype) for dtype in (np.int64, np.float32, np.int32, np.int32)))
+        part = slice(rows.start, rows.stop)
+        last = torch.from_numpy(self.value[part, -1])
+        # A token of a later image has to be above an equal value, one of an earlier image need not.
+        later = torch.from_numpy(self.image[part, -1] < images.min())
+        threshold = torch.where(later, torch.nextafter(last, torch.tensor(torch.inf)), last).to(flat.device)
+        fresh = torch.from_numpy(self.image[part, -1] < 0).to(flat.device)
+        if bool(fresh.any()) and len(flat) > k:
+            threshold[fresh] = flat[:, fresh].topk(k, dim=0).values[-1]
+        elif bool(fresh.any()):
+            threshold[fresh] = -torch.inf
+        index, row = (part.cpu().numpy() for part in (flat >= threshold).nonzero(as_tuple=True))
+        value = flat[index, row].cpu().numpy()
+        image, token = np.divmod(index, values.shape[1])
+        return Candidates(
+            row + rows.start, value, images[image].astype(np.int32), (token + tokens.start).astype(np.int32)
+        )
