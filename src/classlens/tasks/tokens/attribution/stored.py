@@ -65,10 +65,11 @@ class StoredAttribution:
                 "token_image": (dims, tally.top.image.reshape(shape)),
                 "token": (dims, tally.top.token.reshape(shape)),
                 "contribution" if group == ATTRIBUTION else "coefficient": (dims, value.reshape(shape)),
-                "active_share": (dims[:2], (tally.active / max(tally.tokens, 1)).astype(np.float32).reshape(shape[:2])),
             }
             sizes = {row: rows}
             if group == UNITS:
+                share = (tally.active / max(tally.tokens, 1)).astype(np.float32)
+                data["active_share"] = (dims[:2], share.reshape(shape[:2]))
                 values = value_classes(self._lens.view, self._axes)
                 data |= {name: ((*dims[:2], "class_rank"), array) for name, array in values.items()}
                 sizes["class_rank"] = values["value_class"].shape[2]
