@@ -52,6 +52,7 @@ TOTALS = "totals"
 """The name by which a measurer yields facts of a batch that belong to no single image, in the place of a group."""
 
 
+@runtime_checkable
 class Totals(Protocol):
     """Takes facts of finished batches, in any order, a batch perhaps twice."""
 

@@ -115,11 +115,11 @@ class Store:
         return self._has(name) and name not in {group for group, _ in self._lost}
 
     def read_file(self, name: str) -> bytes | None:
-        """A file beside the groups; None where there is none."""
+        """A file beside those of zarr; None where there is none."""
         return self._files.read(name, _MAX_FILE)
 
     def write_file(self, name: str, data: bytes) -> None:
-        """Write a file beside the groups, completely or not at all."""
+        """Write a file beside those of zarr, completely or not at all."""
         with self._write_errors():
             self._files.write(name, data)
 

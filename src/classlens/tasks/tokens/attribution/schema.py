@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +58,7 @@ class AttributionAxes:
         """Heads or units of all blocks, whose strongest tokens a group of images adds to."""
         return self.blocks * (self.heads if group == ATTRIBUTION else self.units)
 
-    def schema(self, group: str, names: list[str]) -> Schema:
+    def schema(self, group: str, names: Sequence[str]) -> Schema:
         """The schema of a group with values for each image; ``names`` are those of the images."""
         coords: dict[str, tuple[str, Array]] = {"image": ("image", image_names(names))}
         if group == UNITS:
