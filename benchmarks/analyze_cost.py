@@ -66,7 +66,8 @@ def write_store(path: Path, images: int) -> None:
         for start in range(0, images, SHARD):
             store.write(condition, start, _facts(axes, min(SHARD, images - start), rng), {})
     agreement = rng.random((2, 2, BLOCKS, CLASSES)).astype(np.float32)
-    store.write_group("parameters", 
+    store.write_group(
+        "parameters",
         {"class_value_agreement": (("weights", "sublayer", "block", "category"), agreement)},
         {"weights": ("weights", np.array(["model", "random_init"])), "sublayer": coords["sublayer"], **category},
     )

@@ -16,6 +16,7 @@ depend on them.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 import resource
@@ -41,12 +42,16 @@ from classlens.core.depth_facts import depth_facts
 from classlens.core.memories import strongest
 from classlens.core.norms import token_norms
 from classlens.core.scores import Facts
+from classlens.core.top_tokens import TopTokens
+from classlens.data.loading import Batch
 from classlens.forward.agreement import Agreement, AgreementRequest, MemoryTables, Sublayer
 from classlens.forward.depth_logits import DepthLogits
 from classlens.forward.edits.edit import editing
 from classlens.forward.streaming import reduce_tokens
 from classlens.lens.lens import Lens
 from classlens.models.images import open_picture
+from classlens.tasks.tokens.attribution.collector import AttributionCollector
+from classlens.tasks.tokens.attribution.schema import AttributionAxes
 
 PAPER = ("attn_out", "mlp_out", "resid_post")
 EVERY = ("embed", "attn_out", "resid_mid", "mlp_out", "resid_post")
@@ -89,10 +94,38 @@ def costs(args: argparse.Namespace) -> dict[str, Any]:
         with editing(lens.view, edits):
             all_of(EVERY)
 
+    batches = (
+        Batch(
+            range(first, first + args.batch_size),
+            torch.randn_like(pixels).numpy(),
+            np.zeros((args.batch_size, 1), np.int8),
+            {},
+            np.zeros(args.batch_size, np.int64),
+            np.zeros((args.batch_size, 4), np.float32),
+        )
+        for first in itertools.count(0, args.batch_size)
+    )
+    tokens = lens.view.tokens(lens.view.input_size)
+
+    def attribution(units: int) -> Callable[[], None]:
+        axes = AttributionAxes.of(lens.view, args.batch_size, units)
+        strongest_tokens = {group: TopTokens(axes.rows(group)) for group in axes.groups}
+
+        def collect() -> None:
+            collector = AttributionCollector(lens.view, tokens, axes, next(batches), strongest_tokens)
+            logits = reduce_tokens(lens.view, pixels, target, EVERY, forget, also=collector.receivers)
+            for _ in collector.groups(logits, target):
+                pass
+
+        return collect
+
     tasks: dict[str, Callable[[], object]] = {
         "36 sites": lambda: all_of(PAPER, None),
         "36 sites, memories": lambda: all_of(PAPER),
         "48 sites and embed, memories": lambda: all_of(EVERY),
+        "48 sites and embed": lambda: all_of(EVERY, None),
+        "48 sites and embed, attribution": attribution(0),
+        "48 sites and embed, attribution, units": attribution(64),
         "self_only": lambda: edited(SelfOnly()),
         "no_cls": lambda: edited(NoCls()),
         "context_removed": lambda: edited(KeepTokens(kept)),

@@ -72,7 +72,8 @@ class PixelsAtHand(Session):
             images = range(start, min(start + job.batch_size, len(job.dataset)))
             nothing = np.zeros((len(images), 1), np.int8)
             content = np.zeros(len(images), np.int64)
-            batch = Batch(images, pixels[: len(images)], nothing, {}, content)
+            frames = np.zeros((len(images), 4), np.float32)
+            batch = Batch(images, pixels[: len(images)], nothing, {}, content, frames)
             yield BatchResult(images, dict(measurer.measure(batch, job.task.groups)), {}, content)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 from hypothesis import given
@@ -33,8 +35,8 @@ def test_any_order_and_any_split(seed: int, k: int, workers: int, cuts: list[int
     rng = np.random.default_rng(seed)
     values = rng.integers(-1, 3, (10, 3, 4)).astype(np.float32)
     edges = sorted({0, 10, *cuts})
-    batches = [np.arange(*edge) for edge in zip(edges[:-1], edges[1:], strict=True)]
-    rng.shuffle(batches)  # type: ignore[arg-type]
+    batches = [np.arange(*edge) for edge in itertools.pairwise(edges)]
+    rng.shuffle(batches)
     total = TopTokens(4, k)
     kept = [TopTokens(4, k) for _ in range(workers)]
     sent: list[Candidates] = []
@@ -42,10 +44,12 @@ def test_any_order_and_any_split(seed: int, k: int, workers: int, cuts: list[int
         worker = kept[number % workers]
         part = torch.from_numpy(values[batch])
         # Two halves of the rows, as blocks of a model come one after another.
-        halves = [worker.candidates(part[..., r.start : r.stop], batch, range(5, 8), r) for r in (range(2), range(2, 4))]
+        halves = [
+            worker.candidates(part[..., r.start : r.stop], batch, range(5, 8), r) for r in (range(2), range(2, 4))
+        ]
         sent.append(Candidates.joined(halves))
         worker.add(sent[-1])
-    rng.shuffle(sent)  # type: ignore[arg-type]
+    rng.shuffle(sent)
     for candidates in [*sent, *sent[:1]]:
         total.add(candidates)
     assert listed(total) == sorted_tokens(values, k, first=5)

@@ -20,8 +20,10 @@ def attention_distance(
     weights = weights[..., prefix:, prefix:]
     positions = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).to(weights)
     distances = torch.cdist(positions, positions, compute_mode="donot_use_mm_for_euclid_dist")
-    weighted = torch.einsum("ihqk,qk->ihq", weights, distances)
-    return (weighted / weights.sum(dim=-1).clamp_min(torch.finfo(weights.dtype).tiny)).mean(dim=-1)
+    weighted: Tensor = torch.einsum("ihqk,qk->ihq", weights, distances)
+    total = weights.sum(dim=-1).clamp_min(torch.finfo(weights.dtype).tiny)
+    means: Tensor = (weighted / total).mean(dim=-1)
+    return means
 
 
 def attention_entropy(weights: Float[Tensor, "image head query token"]) -> Float[Tensor, "image head"]:

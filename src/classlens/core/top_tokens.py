@@ -6,11 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
-
-from classlens.core.arrays import Array
 
 TOP = 9
 """Number of tokens of a row."""

@@ -20,7 +20,9 @@ def test_ablation_to_one_s_own_mean_changes_nothing(name: str) -> None:
     lens = classlens.load(view_of(name).module)
     view, x = lens.view, pixels_of(lens.view, 1)
     before = zoo.snapshot(view.module)
-    batch = Batch(range(1), x.numpy(), np.zeros((1, 1), dtype=np.int8), {}, np.zeros(1, dtype=np.int64), np.zeros((1, 4)))
+    batch = Batch(
+        range(1), x.numpy(), np.zeros((1, 1), dtype=np.int8), {}, np.zeros(1, dtype=np.int64), np.zeros((1, 4))
+    )
     ((group, sums),) = MeansMeasurer(view, None).measure(batch, (SUMS,))
     assert group == SUMS
     values = {key: torch.from_numpy(array) for key, array in sums.items()}

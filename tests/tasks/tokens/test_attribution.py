@@ -1,4 +1,4 @@
-"""Contributions and strongest tokens of a store, against the trace of single images and hooks on the model's modules."""
+"""Contributions and strongest tokens of a store, against traces of its images and hooks on modules of the model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import xarray as xr
 from PIL import Image
 from torch import Tensor
 
-import classlens
 from classlens import ClasslensError, Cluster, Lens, measure
 from classlens.data.open_dataset import open_dataset
 from classlens.engine import runner, session
@@ -22,7 +21,7 @@ from classlens.lens.memories import memory_classes
 from classlens.store.open_store import open_group
 from tests import zoo
 from tests.data.pictures import assert_same, folder, groups, picture
-from tests.tasks.tiny import DATA_CLASSES, LOCAL, NAMES, labels_of, lens_of, pixels_of
+from tests.tasks.tiny import DATA_CLASSES, LOCAL, labels_of, lens_of, pixels_of
 
 ASKED: dict[str, Any] = {"units": 6, "batch_size": 8, **LOCAL}
 IMAGES = 70
@@ -53,6 +52,11 @@ def hidden_units(lens: Lens, pixels: Tensor) -> Tensor:
     for hook in hooks:
         hook.remove()
     return torch.stack(held, dim=1)
+
+
+def strongest(values: np.ndarray[Any, Any]) -> list[tuple[int, ...]]:
+    """The 9 positions with the largest values; equal values by position."""
+    return sorted(np.ndindex(values.shape), key=lambda entry: (-values[entry], *entry))[:9]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +105,7 @@ def test_strongest_tokens_of_units_are_those_of_a_sort(whole: Path, data: str) -
     for block in range(3):
         for unit in range(hidden.shape[-1]):
             values = hidden[:, block, :, unit]
-            order = sorted(np.ndindex(values.shape), key=lambda entry, v=values: (-v[entry], *entry))[:9]
+            order = strongest(values)
             at = {"block": block, "unit": unit}
             assert tokens["token_image"].isel(at).values.tolist() == [image for image, _ in order]
             assert tokens["token"].isel(at).values.tolist() == [token + 1 for _, token in order]
@@ -113,7 +117,8 @@ def test_strongest_tokens_of_units_are_those_of_a_sort(whole: Path, data: str) -
 def test_units_that_add_most_are_those_of_all(whole: Path, data: str) -> None:
     """Units of the last block add ``coefficient · W_out · w ⊙ (E_c - mean E) / σ``: no block comes after."""
     lens = lens_of()
-    model, pixels = lens.view.module, pixels_of(lens, data).double()
+    model: Any = lens.view.module
+    pixels = pixels_of(lens, data).double()
     hidden = hidden_units(lens, pixels)[:, -1, 0]
     with torch.no_grad():
         last = lens.trace(pixels).states("resid_post", blocks=[2], tokens="cls").values[:, 0, 0]
@@ -143,9 +148,11 @@ def test_strongest_tokens_of_heads(whole: Path, data: str) -> None:
     tokens = open_group(whole, "head_tokens").load()
     for block, head in np.ndindex(3, 3):
         values = above[:, block, head]
-        order = sorted(np.ndindex(values.shape), key=lambda entry, v=values: -v[entry])[:9]
+        order = strongest(values)
         at = {"block": block, "head": head}
-        assert list(zip(tokens["token_image"].isel(at).values, tokens["token"].isel(at).values - 1, strict=True)) == order
+        assert (
+            list(zip(tokens["token_image"].isel(at).values, tokens["token"].isel(at).values - 1, strict=True)) == order
+        )
         np.testing.assert_allclose(tokens["contribution"].isel(at), [values[entry] for entry in order], rtol=1e-4)
 
 
@@ -279,7 +286,7 @@ def test_mistakes(whole: Path, data: str, tmp_path: Path, changes: dict[str, Any
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_on_a_cluster(data: str, tmp_path: Path) -> None:
-    given = {"units": 6, "batch_size": 8}
+    given: dict[str, Any] = {"units": 6, "batch_size": 8}
     images = folder(tmp_path / "images", 150)
     measure("builtin:cifar10", images, tmp_path / "local.zarr", **given, workers=0)
     measure("builtin:cifar10", images, tmp_path / "ray.zarr", **given, engine="ray", cluster=Cluster(actors=2))

@@ -61,7 +61,7 @@ class AttributionCollector:
         """Functions of block and tensor by point."""
         in_steps = not all(block.shows_scores for block in self._view.blocks)
         weights = ("attention",) if in_steps else (*SCORE_POINTS, *SHARED_POINTS)
-        receivers = {name: partial(self._keep, name) for name in _POOLED_POINTS}
+        receivers: dict[str, Receiver] = {name: partial(self._keep, name) for name in _POOLED_POINTS}
         receivers |= {name: partial(self._pass, name) for name in ("values", *weights)}
         receivers["attn_out"] = self._attend
         if self._units:
