@@ -20,12 +20,12 @@ def attention_distance(
     weights = weights[..., prefix:, prefix:]
     positions = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).to(weights)
     distances = torch.cdist(positions, positions, compute_mode="donot_use_mm_for_euclid_dist")
-    weighted: Tensor = torch.einsum("ihqk,qk->ihq", weights, distances)
     total = weights.sum(dim=-1).clamp_min(torch.finfo(weights.dtype).tiny)
-    means: Tensor = (weighted / total).mean(dim=-1)
-    return means
+    return ((weights * distances).sum(dim=-1) / total).mean(dim=-1)
 
 
 def attention_entropy(weights: Float[Tensor, "image head query token"]) -> Float[Tensor, "image head"]:
     """Entropy ``-Σ_j A_qj ln A_qj`` of the attention of a query, mean over queries, in nats."""
-    return torch.special.entr(weights).sum(dim=-1).mean(dim=-1)
+    logarithms = weights.clamp_min(torch.finfo(weights.dtype).tiny).log()
+    entropy: Tensor = -torch.einsum("ihqt,ihqt->ihq", weights, logarithms).mean(dim=-1)
+    return entropy

@@ -94,12 +94,13 @@ class AttributionCollector:
     def _read_units(self, block: int, x: Tensor) -> None:
         """Reduce the coefficients of image tokens; keep those of pooled ones."""
         self._keep(_COEFFICIENTS, block, x)
-        read = x[:, self._tokens.image].float()
+        read = x[:, self._tokens.image].float().contiguous()
         if not bool(self._readable.all()):
             read = read[self._readable.to(read.device)]
         first = block * self._axes.units
         rows = range(first, first + read.shape[-1])
-        self._active[rows.start : rows.stop] = (read > 0).sum(dim=(0, 1)).cpu().numpy()
+        active = (read.flatten(0, 1) > 0).sum(dim=0, dtype=torch.int32)  # a fraction of the time that int64 takes
+        self._active[rows.start : rows.stop] = active.cpu().numpy()
         self._add_candidates(UNITS, read, rows, self._candidates)
 
     def _add_candidates(
