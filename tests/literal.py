@@ -224,7 +224,7 @@ def units(model: Any, pixels: Tensor, target: Tensor, *, pooled: tuple[int, ...]
         weights, values = attention_parts(block, pre)
         joined = torch.cat([weights[:, head] @ values[:, head] for head in range(values.shape[1])], dim=-1)
         hidden = block.mlp.act(block.mlp.fc1(middle if post else block.norm2(middle)))
-        rows = (
+        rows: tuple[tuple[Any, ...], ...] = (
             ("attn", joined, block.attn.proj, block.attn(pre), block.norm1, getattr(block, "ls1", None)),
             ("mlp", hidden, block.mlp.fc2, block.mlp(middle), block.norm2, getattr(block, "ls2", None)),
         )

@@ -195,7 +195,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
         "Trace.attention": (trace.attention, {"blocks": [5, 0], "heads": "all", "queries": "pooled"}),
         "Trace.states": (trace.states, {"site": "mlp_out", "blocks": 3, "tokens": "image"}),
         "Trace.norms": (trace.norms, {"site": "attn_out", "blocks": "all"}),
-        "Trace.attribution": (trace.attribution, {"target": "cat"}),
+        "Trace.attribution": (trace.attribution, {"target": "cat", "against": 0}),
         "TunedLens": (classlens.TunedLens, {"weight": torch.zeros(1, 2, 2), "bias": torch.zeros(1, 2)}),
         "TunedLens.identity": (classlens.TunedLens.identity, {"view": view}),
         "TunedLens.projections": (tuned.projections, {"view": view}),

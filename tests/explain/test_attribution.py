@@ -66,6 +66,25 @@ def test_the_predicted_class_is_the_default() -> None:
 
 
 @pytest.mark.parametrize("name", zoo.KINDS)
+def test_against_a_class_every_part_is_a_difference(name: str) -> None:
+    """Two twins, one for each class; the classes differ between images, and one image has the same class twice."""
+    model, pixels = zoo.build(name), zoo.pixels(name)
+    rival = torch.tensor([4, 0, int(zoo.targets()[2])])
+    other = literal.attribution(model, pixels, rival, pooled=zoo.VARIANTS[name].pooled)
+    parts = classlens.load(model).trace(pixels).attribution(zoo.targets(), against=rival)
+    for part, value in _twin(name).items():
+        np.testing.assert_allclose(parts[part], value - other[part], rtol=0, atol=1e-10, err_msg=part)
+    with torch.no_grad():
+        logits = model(pixels)
+    expected = logits.gather(1, zoo.targets()[:, None]) - logits.gather(1, rival[:, None])
+    np.testing.assert_allclose(parts.logit, expected[:, 0], rtol=0, atol=1e-10)
+    summed = parts.embed + parts.attention.sum(("block", "head")) + parts.mlp.sum("block") + parts.bias
+    np.testing.assert_allclose(summed, parts.logit, rtol=0, atol=1e-10)
+    assert parts.against.values.tolist() == rival.tolist()
+    assert parts.logit[2] == 0
+
+
+@pytest.mark.parametrize("name", zoo.KINDS)
 def test_half_precision_adds_up_to_its_own_rounding(name: str) -> None:
     """The parts are added in float32, but each is read off a bfloat16 forward pass (8 bits)."""
     model, pixels = zoo.build(name, torch.bfloat16), zoo.pixels(name, dtype=torch.bfloat16)

@@ -221,9 +221,16 @@ def logit_attribution(
     the two logits. Raises ClasslensError for a head that pools by attention. Source: the direct path of Elhage et al.,
     *A Mathematical Framework for Transformer Circuits*, 2021 (transformer-circuits.pub).
     """
-    classes = target.to(recording.view.device)
-    weights = classes if against is None else _hot(recording, target) - _hot(recording, against)
-    return attribute(recording, weights).attention[..., recording.tokens.image]
+    return attribute(recording, logit_weights(recording, target, against)).attention[..., recording.tokens.image]
+
+
+def logit_weights(
+    recording: Recording, target: Int[Tensor, " image"], against: Int[Tensor, " image"] | None = None
+) -> ClassOrWeights:
+    """The class of each image as ``attribute`` takes it; with ``against``, weights 1 and -1 of the two logits."""
+    if against is None:
+        return target.to(recording.view.device)
+    return _hot(recording, target) - _hot(recording, against)
 
 
 def log_odds(

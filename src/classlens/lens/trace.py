@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 
@@ -317,14 +318,16 @@ class Trace(TrajectoryTrace):
         """
         return on_grid(self.explain(target, method=method, **options), self.recording.tokens.grid)
 
-    def attribution(self, target: Target = "predicted") -> xr.Dataset:
-        """A class logit as the exact sum of what each part of the model adds to it (law 3).
+    def attribution(self, target: Target = "predicted", against: Target | None = None) -> xr.Dataset:
+        """A class logit, or the difference of two, as the exact sum of what each part of the model adds (law 3).
 
         ``embed + attention.sum() + mlp.sum() + bias + edit.sum() = logit`` for every image, with the scale of every
         norm held at its value. ``edit`` is 0 unless the images ran with edits of attention's output.
 
         Args:
             target: class of interest, see ``Trace``.
+            against: a second class, given like ``target``; all values, the bias and ``logit`` too, are then those of
+                the difference of the two logits, ``z_target - z_against``.
 
         Returns:
             In logits: ``embed`` (``image``), the pooled tokens before the first block; ``attention`` (``image, block,
@@ -343,10 +346,18 @@ class Trace(TrajectoryTrace):
             >>> total = parts.embed + parts.attention.sum() + parts.mlp.sum() + parts.bias
             >>> bool(abs(total - parts.logit) < 1e-4)
             True
+            >>> difference = trace.attribution("cat", against="dog").mlp
+            >>> bool(abs(difference - (parts.mlp - trace.attribution("dog").mlp)).max() < 1e-4)
+            True
         """
-        index = self._indices(target)
+        index, rival = self._indices(target), None if against is None else self._indices(against, "against")
         coords = self._state_coords(site_blocks(self.recording.view, "attn_out"))
-        return attribution_dataset(self.recording, index, coords | target_coords(self.classes, index.numpy()))
+        coords |= self._contest_coords(index, rival)
+        return attribution_dataset(self.recording, index, coords, against=rival)
+
+    def _contest_coords(self, index: Int[Tensor, " image"], rival: Int[Tensor, " image"] | None) -> Coordinates:
+        coords = target_coords(self.classes, index.numpy())
+        return coords if rival is None else coords | target_coords(self.classes, rival.numpy(), "against")
 
     def _state_coords(self, blocks: Array, *, image_only: bool = False) -> Coordinates:
         return state_coords(self.recording.view, self.recording.tokens, self.names, blocks, image_only=image_only)
