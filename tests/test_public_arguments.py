@@ -196,6 +196,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
         "Trace.states": (trace.states, {"site": "mlp_out", "blocks": 3, "tokens": "image"}),
         "Trace.norms": (trace.norms, {"site": "attn_out", "blocks": "all"}),
         "Trace.attribution": (trace.attribution, {"target": "cat", "against": 0}),
+        "Trace.units": (trace.units, {"target": "cat", "sublayer": "attn", "block": 2, "top": 3, "against": 0}),
         "TunedLens": (classlens.TunedLens, {"weight": torch.zeros(1, 2, 2), "bias": torch.zeros(1, 2)}),
         "TunedLens.identity": (classlens.TunedLens.identity, {"view": view}),
         "TunedLens.projections": (tuned.projections, {"view": view}),

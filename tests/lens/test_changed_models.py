@@ -147,7 +147,9 @@ def test_a_hook_that_comes_with_an_edit() -> None:
     lens = classlens.load(model)
     with lens.edit(classlens.NoCls()):
         model.blocks[1].attn.proj.register_forward_hook(lambda _, __, output: 1.1 * output)
-        refused(lambda: lens.trace(zoo.pixels(NAME)).attribution(2), "something changes it after the heads")
+        refused(
+            lambda: lens.trace(zoo.pixels(NAME)).attribution(2), "heads of block", "something changes it after them"
+        )
 
 
 COMPILED: dict[str, Callable[[Any], Any]] = {

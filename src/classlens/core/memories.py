@@ -76,6 +76,15 @@ def memory_scores(
     return scores, scores / lengths.clamp_min(torch.finfo(scores.dtype).tiny)
 
 
+def best_classes(
+    embedding: Float[Tensor, "classes width"], output: Output, units: Int[Tensor, " unit"]
+) -> Int[Tensor, " unit"]:
+    """The class that the value vector of each of these units scores highest, in bounded RAM."""
+    embedding, values = _embedding_and_values(embedding, output)
+    parts = units.split(max(1, _SCRATCH // len(embedding)))
+    return torch.cat([(embedding @ values[:, part]).argmax(dim=0) for part in parts])
+
+
 def _embedding_and_values(
     embedding: Float[Tensor, "classes width"], output: Output
 ) -> tuple[Float[Tensor, "classes width"], Float[Tensor, "width unit"]]:

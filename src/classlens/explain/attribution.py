@@ -196,15 +196,28 @@ def _check_heads(
 ) -> None:
     """Raises ClasslensError where a hook or an adapter changes what the heads of a block in ``dtype`` add."""
     total = by_token.sum(dim=(1, 2)) + replaced.sum(dim=1)
+    size = by_token.abs().sum(dim=(1, 2)) + replaced.abs().sum(dim=1)
+    require_sum(view, total, size, added, dtype, f"the heads of block {block}", "attention")
+
+
+def require_sum(
+    view: ModelView,
+    total: Float[Tensor, " image"],
+    size: Float[Tensor, " image"],
+    added: Float[Tensor, " image"],
+    dtype: torch.dtype,
+    parts: str,
+    sublayer: str,
+) -> None:
+    """Raises ClasslensError where contributions, whose sizes add up to ``size``, are not what a sublayer added."""
     # Rounding of the model's own sums: up to a per mille in fused kernels, a few eps in half precision.
-    size = by_token.abs().sum(dim=(1, 2)) + replaced.abs().sum(dim=1) + added.abs()
-    tolerance = max(1e-3, 16 * torch.finfo(dtype).eps) * size + 1e-6
+    tolerance = max(1e-3, 16 * torch.finfo(dtype).eps) * (size + added.abs()) + 1e-6
     error = (total - added).abs()
     if bool((error > tolerance).any()):
         image = int((error - tolerance).argmax())
         raise ClasslensError(
-            f"the heads of block {block} of model {view.name!r} contribute {float(total[image]):.3g} to the logit, but "
-            f"its attention adds {float(added[image]):.3g}: something changes it after the heads; leave out the hook "
+            f"{parts} of model {view.name!r} contribute {float(total[image]):.3g} to the logit, but "
+            f"its {sublayer} adds {float(added[image]):.3g}: something changes it after them; leave out the hook "
             "or adapter that does"
         )
 

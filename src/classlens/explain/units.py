@@ -31,6 +31,14 @@ class UnitContributions:
         """The units' contributions and the bias for each target; see ``unit_contributions``."""
         return [self._of_target(each, sublayer, block, coefficients) for each in self._sums]
 
+    def added(self, sublayer: Sublayer, block: int) -> list[Float[Tensor, " image"]]:
+        """What the whole sublayer adds to the logit of each target, as it was recorded."""
+        output = self._recording.activation(f"{sublayer}_out", block)[self._images]
+        return [
+            torch.stack([functional(output[:, tokens]) for tokens, functional in parts.functionals]).sum(dim=0)
+            for parts in self._sums
+        ]
+
     def _of_target(
         self, parts: LogitSum, sublayer: Sublayer, block: int, coefficients: Float[Tensor, "image token unit"]
     ) -> tuple[Float[Tensor, "image unit"], Float[Tensor, " image"]]:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 
@@ -22,7 +21,7 @@ from classlens.explain.queries import Query
 from classlens.explain.registry import default_method, method_of
 from classlens.forward.isolation import isolated_methods
 from classlens.forward.recording import Recording
-from classlens.lens.attribution import attribution_dataset
+from classlens.lens.attribution import AttributionTrace
 from classlens.lens.coords import (
     Coordinates,
     array,
@@ -36,7 +35,6 @@ from classlens.lens.coords import (
 from classlens.lens.facts import check_sites, recorded_facts, site_blocks
 from classlens.lens.projections import recorded_logits, recorded_top
 from classlens.lens.target import Target
-from classlens.lens.trajectory import TrajectoryTrace
 from classlens.models.classes import Classes
 from classlens.models.geometry import Window, input_window
 from classlens.models.transforms import Preprocessing
@@ -45,7 +43,7 @@ from classlens.models.view import Site
 
 @isolated_methods
 @checked
-class Trace(TrajectoryTrace):
+class Trace(AttributionTrace):
     """A recorded forward pass over some images; every result is an ``xarray.DataArray`` or ``Dataset`` with labels.
 
     Dims: ``image, block, head, token, category``; coordinates ``token_kind`` (``cls``, ``reg0``, ``image``), ``row``
@@ -317,47 +315,6 @@ class Trace(TrajectoryTrace):
             (2, 8, 8)
         """
         return on_grid(self.explain(target, method=method, **options), self.recording.tokens.grid)
-
-    def attribution(self, target: Target = "predicted", against: Target | None = None) -> xr.Dataset:
-        """A class logit, or the difference of two, as the exact sum of what each part of the model adds (law 3).
-
-        ``embed + attention.sum() + mlp.sum() + bias + edit.sum() = logit`` for every image, with the scale of every
-        norm held at its value. ``edit`` is 0 unless the images ran with edits of attention's output.
-
-        Args:
-            target: class of interest, see ``Trace``.
-            against: a second class, given like ``target``; all values, the bias and ``logit`` too, are then those of
-                the difference of the two logits, ``z_target - z_against``.
-
-        Returns:
-            In logits: ``embed`` (``image``), the pooled tokens before the first block; ``attention`` (``image, block,
-            head``) and ``attention_token`` (``image, block, head, token``), the same by the token attended to, without
-            what an edit put in the place of a head's output; ``mlp`` (``image, block``), without its output bias;
-            ``bias`` (``image``) of every output projection, norm and the head; ``edit`` (``image, block``), what an
-            edit put in the place of attention's output; ``logit`` (``image``), the model's own.
-
-        Raises:
-            ClasslensError: an unknown class, or a head that pools by attention.
-
-        Examples:
-            >>> import classlens, torch
-            >>> trace = classlens.load("builtin:cifar10").trace(torch.zeros(1, 3, 32, 32))
-            >>> parts = trace.attribution("cat")
-            >>> total = parts.embed + parts.attention.sum() + parts.mlp.sum() + parts.bias
-            >>> bool(abs(total - parts.logit) < 1e-4)
-            True
-            >>> difference = trace.attribution("cat", against="dog").mlp
-            >>> bool(abs(difference - (parts.mlp - trace.attribution("dog").mlp)).max() < 1e-4)
-            True
-        """
-        index, rival = self._indices(target), None if against is None else self._indices(against, "against")
-        coords = self._state_coords(site_blocks(self.recording.view, "attn_out"))
-        coords |= self._contest_coords(index, rival)
-        return attribution_dataset(self.recording, index, coords, against=rival)
-
-    def _contest_coords(self, index: Int[Tensor, " image"], rival: Int[Tensor, " image"] | None) -> Coordinates:
-        coords = target_coords(self.classes, index.numpy())
-        return coords if rival is None else coords | target_coords(self.classes, rival.numpy(), "against")
 
     def _state_coords(self, blocks: Array, *, image_only: bool = False) -> Coordinates:
         return state_coords(self.recording.view, self.recording.tokens, self.names, blocks, image_only=image_only)
