@@ -205,6 +205,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
         "Means": (classlens.Means, {field: getattr(means, field) for field in vars(means)}),
         "Means.by_class": (means.by_class, {"category": "cat"}),
         "load_means": (classlens.load_means, {"file": folder / "means.safetensors"}),
+        "head_map": (classlens.head_map, {"lens": lens, "block": 2, "head": 1, "k": 3}),
         "memory_classes": (memory_classes, {"lens": lens, "sublayer": "mlp", "block": 2, "unit": 3, "k": 2}),
         "class_memories": (class_memories, {"lens": lens, "sublayer": "mlp", "block": 2, "category": 3, "k": 2}),
         "Statistics": (classlens.Statistics, {"seed": 0, "permutations": 1, "resamples": 1, "confidence": 0.5}),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from classlens.forward.edits.patch import Patch
     from classlens.forward.edits.self_only import SelfOnly
     from classlens.forward.means import Means
+    from classlens.lens.head_maps import head_map
     from classlens.lens.lens import Lens
     from classlens.lens.load import load
     from classlens.lens.means_file import load_means
@@ -92,6 +93,7 @@ __all__ = [
     "analyze",
     "evaluate",
     "figures",
+    "head_map",
     "load",
     "load_means",
     "means",
@@ -106,6 +108,7 @@ __all__ = [
 
 # Imported on first use: torch and timm take seconds, which `classlens --help` should not.
 _MODULES = {
+    "lens.head_maps": "head_map",
     "lens.lens": "Lens",
     "lens.load": "load",
     "lens.means_file": "load_means",

@@ -39,7 +39,7 @@ def memories(embedding: Float[Tensor, "classes width"], output: Output) -> Memor
 
     Scores use raw values and raw ``E``, without a norm weight or bias. The order of equal scores is not defined.
     """
-    embedding, values = _embedding_and_values(embedding, output)
+    embedding, values = embedding_and_values(embedding, output)
     classes, units = len(embedding), values.shape[1]
     class_lengths, value_lengths = embedding.norm(dim=1), values.norm(dim=0)
     agreement = embedding.new_full((classes,), -torch.inf)
@@ -69,7 +69,7 @@ def memory_scores(
     units: Int[Tensor, " #pairs"] | slice,
 ) -> tuple[Float[Tensor, " scores"], Float[Tensor, " scores"]]:
     """Class scores and cosines of pairs of a class and a unit; ``slice(None)`` pairs all classes or all units."""
-    embedding, values = _embedding_and_values(embedding, output)
+    embedding, values = embedding_and_values(embedding, output)
     rows, vectors = embedding[categories], values[:, units].T
     scores = (rows * vectors).sum(dim=1)
     lengths = rows.norm(dim=1) * vectors.norm(dim=1)
@@ -80,12 +80,12 @@ def best_classes(
     embedding: Float[Tensor, "classes width"], output: Output, units: Int[Tensor, " unit"]
 ) -> Int[Tensor, " unit"]:
     """The class that the value vector of each of these units scores highest, in bounded RAM."""
-    embedding, values = _embedding_and_values(embedding, output)
+    embedding, values = embedding_and_values(embedding, output)
     parts = units.split(max(1, _SCRATCH // len(embedding)))
     return torch.cat([(embedding @ values[:, part]).argmax(dim=0) for part in parts])
 
 
-def _embedding_and_values(
+def embedding_and_values(
     embedding: Float[Tensor, "classes width"], output: Output
 ) -> tuple[Float[Tensor, "classes width"], Float[Tensor, "width unit"]]:
     """Class embedding and value vectors ``γ ⊙ W_out``, in the precision of projection."""
