@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 import xarray as xr
@@ -12,6 +14,18 @@ from classlens.core.memories import embedding_and_values
 from classlens.forward.isolation import isolated
 from classlens.forward.value_weights import value_weights
 from classlens.lens.lens import Lens
+from classlens.models.view import ModelView
+
+
+def block_maps(view: ModelView, block: int, k: int, heads: Iterable[int] | None = None) -> list[head_maps.HeadMap]:
+    """The maps of some heads of a block, or of all."""
+    embedding, output = embedding_and_values(view.space.embedding, view.blocks[block].attn)
+    maps = []
+    values = value_weights(view, block).to(embedding.dtype)
+    for head in range(len(values)) if heads is None else heads:
+        columns = slice(head * values.shape[1], (head + 1) * values.shape[1])
+        maps.append(head_maps.head_map(embedding, values[head], output[:, columns], k))
+    return maps
 
 
 @isolated
@@ -48,10 +62,7 @@ def head_map(lens: Lens, block: int, head: int, *, k: AtLeast1 = 20) -> xr.Datas
     view, model = lens.view, f" of model {lens.view.name!r}"
     block = whole_number("block", block, 0, len(view.blocks) - 1, hint=model)
     head = whole_number("head", head, 0, view.blocks[block].heads - 1, hint=f" in block {block}{model}")
-    embedding, output = embedding_and_values(view.space.embedding, view.blocks[block].attn)
-    value = value_weights(view, block)[head].to(embedding.dtype)
-    columns = slice(head * len(value), (head + 1) * len(value))
-    largest = head_maps.head_map(embedding, value, output[:, columns], k)
+    (largest,) = block_maps(view, block, k, heads=[head])
     names = np.array(lens.classes.names, dtype=object)
     pairs = torch.stack([largest.input_class, largest.output_class]).cpu().numpy()
     values = {

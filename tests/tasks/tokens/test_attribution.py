@@ -166,13 +166,29 @@ def test_value_classes_are_those_of_the_memories(whole: Path) -> None:
         np.testing.assert_allclose(tokens["value_cosine"].isel(at), expected["cosine"], rtol=1e-6)
 
 
+def test_maps_of_heads_are_those_of_the_weights(whole: Path) -> None:
+    """``E W_V W_O Eᵀ`` in float64, all entries sorted."""
+    model: Any = lens_of().view.module
+    maps, embedding = open_group(whole, "head_maps").load(), model.head.weight.detach()
+    for block, head in ((0, 0), (2, 1)):
+        attn, part = model.blocks[block].attn, slice(8 * head, 8 * head + 8)
+        value, output = attn.qkv.weight.detach()[48:][part], attn.proj.weight.detach()[:, part]
+        entries = embedding @ value.T @ output.T @ embedding.T
+        at = {"block": block, "head": head}
+        pairs = maps["input_class"].isel(at).values, maps["output_class"].isel(at).values
+        order = entries.flatten().sort(descending=True).indices[:20].numpy()
+        assert (pairs[0] * zoo.CLASSES + pairs[1]).tolist() == order.tolist()
+        np.testing.assert_allclose(maps["score"].isel(at), entries[pairs], rtol=1e-5)
+        assert maps["copy_share"].isel(at) == pytest.approx(np.mean(entries.argmax(dim=1).numpy() == np.arange(11)))
+
+
 def test_facts_beside_them_stay_as_they_are(whole: Path, data: str, tmp_path: Path) -> None:
     plain = tmp_path / "plain.zarr"
     measure(lens_of(), data, plain, batch_size=8, **LOCAL)
-    assert groups(whole) == ["attribution", "clean", "head_tokens", "unit_tokens", "units"]
+    assert groups(whole) == ["attribution", "clean", "head_maps", "head_tokens", "unit_tokens", "units"]
     xr.testing.assert_identical(open_group(plain, "clean").load(), open_group(whole, "clean").load())
     measure(lens_of(), data, plain, attribution=True, batch_size=8, **LOCAL)
-    assert groups(plain) == ["attribution", "clean", "head_tokens"]
+    assert groups(plain) == ["attribution", "clean", "head_maps", "head_tokens"]
     measure(lens_of(), data, plain, **ASKED)
     assert_same(plain, whole)
 

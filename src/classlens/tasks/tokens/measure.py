@@ -29,7 +29,7 @@ from classlens.store.backend import as_url
 from classlens.store.provenance import text_digest
 from classlens.store.schema import Coords
 from classlens.store.store import Store, find_store
-from classlens.tasks.tokens.attribution.stored import StoredAttribution, attribution_axes_of
+from classlens.tasks.tokens.attribution.stored import StoredAttribution, attribution_axes_of, write_head_maps
 from classlens.tasks.tokens.conditions.check import check_conditions
 from classlens.tasks.tokens.conditions.registry import CLEAN, CONDITIONS
 from classlens.tasks.tokens.decoders import Decoders
@@ -200,6 +200,8 @@ def measure_session(
         unknown_is_ignored = not dataset.unknown_is_context
         task = TokenTask(chosen, axes, session.tokens, decoders, seed, unknown_is_ignored, groups, attribution_axes)
         stored = None if attribution_axes is None else StoredAttribution(store, attribution_axes, lens, dataset)
+        if attribution_axes is not None:
+            write_head_maps(store, lens.view, attribution_axes)
         try:
             result = session.fill([session.job(task, threads=store.attributes["threads"])], store, renew, totals=stored)
         finally:

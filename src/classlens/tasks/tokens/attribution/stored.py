@@ -10,12 +10,14 @@ from classlens.core.memories import STRONGEST, memories, memory_scores
 from classlens.data.dataset import Dataset
 from classlens.errors import ClasslensError
 from classlens.explain.registry import METHODS, is_defined
+from classlens.lens.head_maps import block_maps
 from classlens.lens.lens import Lens
 from classlens.models.view import ModelView
 from classlens.store.metadata import SHARD
 from classlens.store.store import Store
 from classlens.tasks.tokens.attribution.schema import (
     ATTRIBUTION,
+    HEAD_MAPS,
     HEAD_TOKENS,
     UNIT_TOKENS,
     UNITS,
@@ -23,6 +25,10 @@ from classlens.tasks.tokens.attribution.schema import (
 )
 from classlens.tasks.tokens.attribution.tally import Tally, TallyPart
 
+_PAIRS = 20
+"""Entries of the map of a head that are kept."""
+_MAX_MAPPED = 5000
+"""Classes of a model beyond which maps of all heads take minutes."""
 _TOKENS_OF = {ATTRIBUTION: HEAD_TOKENS, UNITS: UNIT_TOKENS}
 
 
@@ -123,6 +129,33 @@ def value_classes(view: ModelView, axes: AttributionAxes) -> dict[str, Array]:
         for array, values in ((classes, best), (scores, score), (cosines, cosine)):
             array[block, : len(best)] = values.reshape(best.shape).cpu().numpy()
     return {"value_class": classes, "value_score": scores, "value_cosine": cosines}
+
+
+def write_head_maps(store: Store, view: ModelView, axes: AttributionAxes) -> None:
+    """Write the maps of all heads between classes, unless values are no linear map or the classes are many."""
+    if store.has_group(HEAD_MAPS) or view.num_classes > _MAX_MAPPED:
+        return
+    pairs = min(_PAIRS, view.num_classes**2)
+    classes = np.full((2, axes.blocks, axes.heads, pairs), -1, dtype=np.int32)
+    scores = np.full(classes.shape[1:], np.nan, dtype=np.float32)
+    shares = np.full(scores.shape[:2], np.nan, dtype=np.float32)
+    for block in range(axes.blocks):
+        try:
+            maps = block_maps(view, block, pairs)
+        except ClasslensError:
+            return
+        for head, each in enumerate(maps):
+            classes[0, block, head], classes[1, block, head] = each.input_class.cpu(), each.output_class.cpu()
+            scores[block, head], shares[block, head] = each.score.cpu(), each.copy_share
+    dims = ("block", "head", "pair")
+    data = {
+        "input_class": (dims, classes[0]),
+        "output_class": (dims, classes[1]),
+        "score": (dims, scores),
+        "copy_share": (dims[:2], shares),
+    }
+    sizes = {"block": axes.blocks, "head": axes.heads, "pair": pairs}
+    store.write_group(HEAD_MAPS, data, {name: (name, np.arange(size)) for name, size in sizes.items()})
 
 
 def attribution_axes_of(view: ModelView, images: int, units: int) -> AttributionAxes:
