@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
+from operator import attrgetter
 from typing import Any
 
 MARKER = re.compile(r"^<!-- table: ([\w-]+) -->$", flags=re.MULTILINE)
@@ -71,6 +72,11 @@ def needs_of_experiment(name: str, experiment: Any) -> str:
     return ", ".join(filter(None, texts))
 
 
+ATLAS_TABLES = (
+    *("classes", "confusions", "trajectory", "writers", "tips", "heads", "head_map", "head_tokens"),
+    *("units", "unit_values", "unit_tokens", "unit_writers", "class_tokens"),
+)
+
 REGISTRIES: Mapping[str, tuple[str, Columns]] = {
     "methods": (
         "classlens.explain.registry:METHODS",
@@ -111,6 +117,14 @@ REGISTRIES: Mapping[str, tuple[str, Columns]] = {
     "sweep-metrics": ("classlens.core.sweep_metrics:SWEEP_METRICS", {"`metric`": code_name, "value": about}),
     "corruptions": ("classlens.models.corruptions:CORRUPTIONS", {"corruption": code_name, "effect": about}),
     "head-scores": ("classlens.tasks.ablation.scores:HEAD_SCORES", {"score": code_name, "meaning": about}),
+    "atlas": ("classlens.analysis.atlas.tables:TABLES", {"table": code_name, "rows": about}),
+    **{
+        f"atlas-{name}": (
+            f"classlens.analysis.atlas.tables:{name.upper()}.columns",
+            {"column": code_name, "meaning": about},
+        )
+        for name in ATLAS_TABLES
+    },
     "families": (
         "classlens.models.registry:ADAPTERS",
         {
@@ -125,7 +139,7 @@ REGISTRIES: Mapping[str, tuple[str, Columns]] = {
 
 def registry(name: str) -> Mapping[str, Any]:
     module, _, attribute = REGISTRIES[name][0].partition(":")
-    rows: Mapping[str, Any] = getattr(import_module(module), attribute)
+    rows: Mapping[str, Any] = attrgetter(attribute)(import_module(module))
     return rows
 
 

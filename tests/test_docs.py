@@ -61,6 +61,10 @@ def test_a_table_lists_every_record(name: str) -> None:
         assert description.strip(), "every record says what it is"
 
 
+def test_every_table_of_an_atlas_has_a_table_of_columns() -> None:
+    assert HOOKS["ATLAS_TABLES"] == tuple(HOOKS["registry"]("atlas"))
+
+
 @pytest.mark.parametrize("page", TEXTS)
 def test_every_marker_has_a_table(page: str) -> None:
     assert "<!-- table" not in HOOKS["on_page_markdown"](TEXTS[page])

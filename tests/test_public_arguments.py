@@ -18,13 +18,14 @@ from torch import nn
 import classlens
 from classlens.errors import ClasslensError
 from classlens.lens.memories import class_memories, memory_classes
+from tests.analysis.atlas.stores import AtlasSpec, write_atlas_store
 from tests.analysis.stores import StoreSpec, write_store
 
 Call = tuple[Callable[..., object], dict[str, Any]]
 
 # What classlens hands out; users do not make it.
 RESULTS = {"AnalyzeResult", "EvaluateResult", "MeasureResult", "Missing", "ProbeResult", "Progress", "TuneResult"}
-RESULTS |= {"AblateResult", "MeansResult", "ReliabilityResult"}
+RESULTS |= {"AblateResult", "Atlas", "MeansResult", "ReliabilityResult"}
 # Words that stand for an argument in an error.
 ALSO = {
     "target": ["class"],
@@ -113,6 +114,8 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
     classlens.measure(lens, data, store, sites="mlp_out")
     labeled = folder / "labeled.zarr"
     write_store(labeled, StoreSpec(images=40))
+    write_atlas_store(folder / "atlas.zarr", AtlasSpec(clean=StoreSpec(images=4)))
+    atlas = classlens.atlas(folder / "atlas.zarr")
     states, last = torch.randn(2, 4), torch.randn(1, 65, 128)
     outs = iter(range(10**6))
     masks = {"masks": folder / "masks", "mask_values": "object=1"}
@@ -304,6 +307,8 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
                 "statistics": classlens.Statistics(permutations=1, resamples=1),
             },
         ),
+        "atlas": (classlens.atlas, {"store": folder / "atlas.zarr", "confidence": 0.9, "report": lambda *_: None}),
+        "Atlas.write": (atlas.write, {"folder": folder / "tables"}),
         "figures": (classlens.figures, tables),
         "reliability": (classlens.reliability, {"train": labeled, "test": None, "statistics": None}),
         "measure": (

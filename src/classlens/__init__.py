@@ -7,6 +7,7 @@ from classlens.forward.edits.registry import EDITS
 
 if TYPE_CHECKING:
     from classlens.analysis.analyze import AnalyzeResult, Missing, analyze
+    from classlens.analysis.atlas.atlas import Atlas, atlas
     from classlens.analysis.registry import EXPERIMENTS
     from classlens.analysis.reliability import ReliabilityResult, reliability
     from classlens.core.attention import Output
@@ -56,6 +57,7 @@ __all__ = [
     "AblateResult",
     "AblateSublayer",
     "AnalyzeResult",
+    "Atlas",
     "BlockView",
     "ClassName",
     "ClassSpace",
@@ -91,6 +93,7 @@ __all__ = [
     "__version__",
     "ablate",
     "analyze",
+    "atlas",
     "evaluate",
     "figures",
     "head_map",
@@ -137,6 +140,7 @@ _MODULES = {
     "tasks.probes.probe": "ProbeResult probe",
     "tasks.tuned_lens.tune": "TuneResult tune",
     "analysis.analyze": "AnalyzeResult Missing analyze",
+    "analysis.atlas.atlas": "Atlas atlas",
     "analysis.registry": "EXPERIMENTS",
     "analysis.reliability": "ReliabilityResult reliability",
     "render.folders.figures": "figures",
