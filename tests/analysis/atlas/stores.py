@@ -124,14 +124,22 @@ def unit_tokens(spec: AtlasSpec) -> Arrays:
     classes = (*shape[:2], min(CLASS_RANKS, spec.clean.classes))
     dims = ("block", "unit", "top")
     value_class = np.argsort(rng.random((*shape[:2], spec.clean.classes)), axis=-1)[..., : classes[2]]
+    value_score, cosine = -np.sort(-rng.random(classes), axis=-1), rng.uniform(-1, 1, classes)
+    image = rng.integers(0, spec.clean.images, shape)
+    token = rng.integers(len(spec.clean.prefix), spec.clean.axes.tokens, shape)
+    coefficient, active = -np.sort(-rng.random(shape), axis=-1), rng.random(shape[:2])
+    last = 1, spec.units - 1  # block 1 has a unit less
+    image[last], token[last], value_class[last], active[last] = -1, -1, -1, 0
+    coefficient[last], value_score[last], cosine[last] = np.nan, np.nan, np.nan
+    of_class = ("block", "unit", "class_rank")
     return {
-        "token_image": (dims, rng.integers(0, spec.clean.images, shape).astype(I32)),
-        "token": (dims, rng.integers(len(spec.clean.prefix), spec.clean.axes.tokens, shape).astype(I32)),
-        "coefficient": (dims, -np.sort(-rng.random(shape), axis=-1).astype(F32)),
-        "active_share": (dims[:2], rng.random(shape[:2]).astype(F32)),
-        "value_class": (("block", "unit", "class_rank"), value_class.astype(I32)),
-        "value_score": (("block", "unit", "class_rank"), -np.sort(-rng.random(classes), axis=-1).astype(F32)),
-        "value_cosine": (("block", "unit", "class_rank"), rng.uniform(-1, 1, classes).astype(F32)),
+        "token_image": (dims, image.astype(I32)),
+        "token": (dims, token.astype(I32)),
+        "coefficient": (dims, coefficient.astype(F32)),
+        "active_share": (dims[:2], active.astype(F32)),
+        "value_class": (of_class, value_class.astype(I32)),
+        "value_score": (of_class, value_score.astype(F32)),
+        "value_cosine": (of_class, cosine.astype(F32)),
     }
 
 

@@ -49,7 +49,7 @@ def test_facts_of_the_store(case: Case) -> None:
     assert counts == {"atlas": 147, "skipped": 1, "pending": 2}
     assert (facts.attrs["model"], facts.attrs["classes_by"], facts.attrs["confidence"]) == ("synthetic", "label", 0.95)
     assert (facts.attrs["units_per_block"], facts.attrs["tokens_seen"]) == (7, 40)
-    assert repr(facts) == "Atlas(6 classes, 8 heads, 21 units of 'synthetic')"
+    assert repr(facts) == "Atlas(6 classes, 8 heads, 20 units of 'synthetic')"
 
 
 def test_tables_by_name(case: Case) -> None:

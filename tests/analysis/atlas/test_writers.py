@@ -58,6 +58,7 @@ def test_a_tip_is_of_the_most_frequent_confusion_of_a_label(case: Case) -> None:
             if rivals[rival] >= 2 and rivals[rival] > rivals.get(wanted.get(label, -1), 0):
                 wanted[label] = rival
     assert set(wanted) == {0, 1, 2, 3}
+    assert confused[1][0] == confused[1][3] >= 2
     rows = {
         (row["label"], row["prediction"], (row["sublayer"], row["block"], row["head"])): row
         for row in case.atlas["tips"].to_dict("records")

@@ -192,7 +192,7 @@ UNITS = Table(
         **_UNIT,
         "active_share": _number("share of the image tokens of the data set with a positive coefficient"),
         "coefficient": _number("largest coefficient of an image token of the data set"),
-        "value_class": _count("class that the value vector scores highest; -1 without one"),
+        "value_class": _count("class that the value vector scores highest"),
         "value_name": _text("its name"),
         "value_cosine": _number("cosine of the value vector with the row of that class in the class embedding"),
     },

@@ -16,18 +16,17 @@ def unit_table(store: AtlasStore) -> pd.DataFrame:
     if not store.has(UNIT_TOKENS):
         return UNITS.frame()
     data = store.group(UNIT_TOKENS)
-    active = np.asarray(data["active_share"].values)
-    block, unit = index = np.nonzero(~np.isnan(active))
-    value_class = store.whole(UNIT_TOKENS, "value_class", store.num_classes)[..., 0][index]
-    names = np.array([*store.class_names, ""], dtype=object)  # -1 is the last
+    value_class = store.whole(UNIT_TOKENS, "value_class", store.num_classes)[..., 0]
+    block, unit = index = np.nonzero(value_class >= 0)  # a block may have fewer units than others
+    names = np.array(store.class_names, dtype=object)
     return UNITS.frame(
         {
             "block": block,
             "unit": unit,
-            "active_share": active[index],
+            "active_share": np.asarray(data["active_share"].values)[index],
             "coefficient": np.asarray(data["coefficient"].values)[..., 0][index],
-            "value_class": value_class,
-            "value_name": names[value_class],
+            "value_class": value_class[index],
+            "value_name": names[value_class[index]],
             "value_cosine": np.asarray(data["value_cosine"].values)[..., 0][index],
         }
     )
