@@ -213,8 +213,8 @@ def _tested_classes(session: Session, classes: str | Collection[str]) -> list[in
         enough = [label for label in images if images[label] > 1]
         if not enough:
             raise ClasslensError(
-                f"data {session.dataset.spec!r} has one image of each class: give at least two, since one half of the "
-                "images chooses heads and the other tests them"
+                f"data {session.dataset.spec!r} has one image of each class: give at least two, or a larger limit or "
+                "per_class, since one half of the images chooses heads and the other tests them"
             )
         return sorted(sorted(enough, key=lambda label: -images[label])[:MOST_CLASSES])
     given = list(dict.fromkeys(known.index(name) for name in ([classes] if isinstance(classes, str) else classes)))
