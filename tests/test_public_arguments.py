@@ -13,6 +13,7 @@ import pytest
 import torch
 import xarray as xr
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
 import classlens
@@ -64,6 +65,9 @@ ALSO = {
     "parts": ["token", "head", "unit", "mask"],
     "kind": ["corruption"],
     "over": ["sweep"],
+    "limit": ["one image"],
+    "path": ["file"],
+    "directions": ["encoder"],
 }
 
 
@@ -110,6 +114,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
     tuned = classlens.TunedLens.identity(view)
     data = classlens.open_dataset(f"folder:{folder}/data")
     means = classlens.means(lens, f"folder:{folder}/data", folder / "means.safetensors", by_class=True).means
+    save_file({"W_dec": torch.randn(3, 4)}, folder / "sae")
     store = folder / "measured.zarr"
     classlens.measure(lens, data, store, sites="mlp_out")
     labeled = folder / "labeled.zarr"
@@ -208,6 +213,18 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
         "Means": (classlens.Means, {field: getattr(means, field) for field in vars(means)}),
         "Means.by_class": (means.by_class, {"category": "cat"}),
         "load_means": (classlens.load_means, {"file": folder / "means.safetensors"}),
+        "Directions": (
+            classlens.Directions,
+            {"directions": states, "site": "mlp_out", "block": 3, "encoder": states, "encoder_bias": torch.zeros(2)}
+            | {"decoder_bias": torch.zeros(4)},
+        ),
+        "Directions.coefficients": (classlens.Directions(states, "mlp_out", 3).coefficients, {"states": states}),
+        "read_directions": (classlens.read_directions, {"path": folder / "sae", "site": "mlp_out", "block": 3}),
+        "direction_classes": (
+            classlens.direction_classes,
+            {"lens": lens, "directions": classlens.Directions(space.weight.detach(), "mlp_out", 3), "feature": 1}
+            | {"k": 2},
+        ),
         "head_map": (classlens.head_map, {"lens": lens, "block": 2, "head": 1, "k": 3}),
         "memory_classes": (memory_classes, {"lens": lens, "sublayer": "mlp", "block": 2, "unit": 3, "k": 2}),
         "class_memories": (class_memories, {"lens": lens, "sublayer": "mlp", "block": 2, "category": 3, "k": 2}),

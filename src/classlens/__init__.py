@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from classlens.forward.edits.patch import Patch
     from classlens.forward.edits.self_only import SelfOnly
     from classlens.forward.means import Means
+    from classlens.lens.directions import Directions, direction_classes, read_directions
     from classlens.lens.head_maps import head_map
     from classlens.lens.lens import Lens
     from classlens.lens.load import load
@@ -66,6 +67,7 @@ __all__ = [
     "Corruption",
     "CutAttention",
     "Dataset",
+    "Directions",
     "Edit",
     "EditStep",
     "EvaluateResult",
@@ -94,6 +96,7 @@ __all__ = [
     "ablate",
     "analyze",
     "atlas",
+    "direction_classes",
     "evaluate",
     "figures",
     "head_map",
@@ -104,6 +107,7 @@ __all__ = [
     "open_dataset",
     "open_store",
     "probe",
+    "read_directions",
     "reliability",
     "sweep_agreement",
     "tune",
@@ -111,6 +115,7 @@ __all__ = [
 
 # Imported on first use: torch and timm take seconds, which `classlens --help` should not.
 _MODULES = {
+    "lens.directions": "Directions direction_classes read_directions",
     "lens.head_maps": "head_map",
     "lens.lens": "Lens",
     "lens.load": "load",

@@ -47,9 +47,8 @@ def memory_classes(lens: Lens, sublayer: Sublayer, block: int, unit: int, *, k: 
     column = torch.tensor([unit], device=space.embedding.device)
     scores, cosines = memory_scores(space.embedding, output, slice(None), column)
     best = scores.topk(min(k, len(scores))).indices
-    attrs = {"model": lens.view.name, "sublayer": sublayer, "block": block, "unit": unit}
-    names = _names(lens, best)
-    return _dataset(attrs, category=best, class_name=names, score=scores[best], cosine=cosines[best])
+    attrs: dict[str, object] = {"model": lens.view.name, "sublayer": sublayer, "block": block, "unit": unit}
+    return ranked_classes(lens, attrs, best, score=scores[best], cosine=cosines[best])
 
 
 @checked
@@ -94,6 +93,11 @@ def class_memories(
         cosine=cosines[best],
         top=_names(lens, top[best]),
     )
+
+
+def ranked_classes(lens: Lens, attrs: dict[str, object], classes: Tensor, **columns: Tensor) -> xr.Dataset:
+    """Classes by ``place``, the best first, with further columns."""
+    return _dataset(attrs, category=classes, class_name=_names(lens, classes), **columns)
 
 
 def _names(lens: Lens, classes: Tensor) -> NDArray[np.object_]:
