@@ -65,7 +65,7 @@ ALSO = {
     "parts": ["token", "head", "unit", "mask"],
     "kind": ["corruption"],
     "over": ["sweep"],
-    "limit": ["one image"],
+    "limit": ["image"],
     "path": ["file"],
     "directions": ["encoder"],
 }
@@ -75,6 +75,16 @@ ALSO = {
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that is taken for a file is one of an empty folder."""
     monkeypatch.chdir(tmp_path)
+
+
+def describing_heads(pixels: torch.Tensor) -> Call:
+    """A call with a model of OpenCLIP, which does not load beside the lowest versions of other libraries."""
+    try:
+        from tests.models.tiny_open_clip import zero_shot
+    except ImportError:
+        return lambda: None, {}
+    given = {"lens": classlens.load(zero_shot("cls", torch.float32)), "images": pixels, "prompts": ["red", "round"]}
+    return classlens.describe_heads, {**given, "blocks": [2], "k": 1, "batch_size": 1}
 
 
 def values(rng: random.Random) -> Any:
@@ -220,6 +230,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
         ),
         "Directions.coefficients": (classlens.Directions(states, "mlp_out", 3).coefficients, {"states": states}),
         "read_directions": (classlens.read_directions, {"path": folder / "sae", "site": "mlp_out", "block": 3}),
+        "describe_heads": describing_heads(pixels),
         "direction_classes": (
             classlens.direction_classes,
             {"lens": lens, "directions": classlens.Directions(space.weight.detach(), "mlp_out", 3), "feature": 1}
@@ -241,6 +252,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
         "ClassSpace.pooled": (small.pooled, {"tokens": states[None]}),
         "ClassSpace.vjp": (small.vjp, {"tokens": states, "gradient": states[:, :3]}),
         "ClassSpace.frozen": (small.frozen, {"tokens": states[None], "target": torch.tensor([1])}),
+        "ClassSpace.frozen_input": (small.frozen_input, {"tokens": states[None]}),
         "ClassSpace.behind": (small.behind, {"step": norm}),
         "ClassSpace.fold": (small.fold, {}),
         "Norm": (classlens.Norm, {"kind": "layer", "weight": torch.ones(3), "bias": None, "eps": 1e-5}),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from classlens.forward.edits.patch import Patch
     from classlens.forward.edits.self_only import SelfOnly
     from classlens.forward.means import Means
+    from classlens.lens.describe_heads import describe_heads
     from classlens.lens.directions import Directions, direction_classes, read_directions
     from classlens.lens.head_maps import head_map
     from classlens.lens.lens import Lens
@@ -96,6 +97,7 @@ __all__ = [
     "ablate",
     "analyze",
     "atlas",
+    "describe_heads",
     "direction_classes",
     "evaluate",
     "figures",
@@ -115,6 +117,7 @@ __all__ = [
 
 # Imported on first use: torch and timm take seconds, which `classlens --help` should not.
 _MODULES = {
+    "lens.describe_heads": "describe_heads",
     "lens.directions": "Directions direction_classes read_directions",
     "lens.head_maps": "head_map",
     "lens.lens": "Lens",

@@ -117,6 +117,17 @@ def test_the_frozen_form_is_the_pooled_logit(case: Case) -> None:
     torch.testing.assert_close(logit, expected, rtol=1e-8, atol=1e-8)
 
 
+@given(cases())
+def test_the_frozen_input_of_the_head_has_the_same_logits(case: Case) -> None:
+    x = case.draw(3, 4, case.width)
+    matrix, weights = case.space.frozen_input(x)
+    inputs = torch.einsum("iq,iqw,ow->io", weights, x, matrix)
+    for category in range(case.classes):
+        _, _, constant = case.space.frozen(x, torch.full((3,), category))
+        logit = inputs @ case.space.weight[category] + constant
+        torch.testing.assert_close(logit, case.space.pooled(x)[:, category], rtol=1e-8, atol=1e-8)
+
+
 @given(cases(most=1, kinds=("layer", "rms")))
 def test_folding_and_finishing_is_projecting(case: Case) -> None:
     x, more = case.draw(5, case.width), case.draw(5, case.width)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 import classlens
 from classlens.models import open_clip as adapter
-from classlens.models.open_clip import ZeroShotClassifier, classifier
+from classlens.models.open_clip import classifier
+from classlens.models.open_clip_text import ZeroShotClassifier
 from tests import zoo
 from tests.models.oracles import pixels, randomize
 from tests.refusals import refused

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from classlens.models.open_clip import ZeroShotClassifier, classifier
+from classlens.models.open_clip import classifier
+from classlens.models.open_clip_text import ZeroShotClassifier
 from tests.models.oracles import TinyModel, output_itself, randomize
 
 NAMES = ["tabby cat", "dog", "sea urchin", "tram", "rice"]

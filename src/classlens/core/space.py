@@ -157,24 +157,11 @@ class ClassSpace:
         Raises:
             ClasslensError: the head pools by attention, which is not linear.
         """
-        if self.pool is not None:
-            self.pool.pull(tokens)
-        x = tokens.to(compute_dtype(tokens.dtype))
-        shares = x.new_ones(x.shape[:2]) if shares is None else shares.to(x.dtype)
-        weights = shares / x.shape[1]
-        token_scales = []
-        for step in self.before:
-            token_scales.append(step.inverse_scale(x)[..., 0])
-            x = step(x)
-        x = (x * shares[..., None]).mean(dim=1)
-        outer = x.new_ones(len(x), 1)
-        pooled_scales = []
-        for step in self.after:
-            pooled_scales.append(step.inverse_scale(x))
-            x = step(x)
+        weights, token_scales, pooled_scales = self._scales(tokens, shares)
+        outer = weights.new_ones(len(weights), 1)
         weight, bias = self._head(tokens.dtype)
         direction = select_classes(weight, target)
-        constant = x.new_zeros(len(x)) if bias is None else select_classes(bias, target)
+        constant = weights.new_zeros(len(weights)) if bias is None else select_classes(bias, target)
         for step, scale in zip(reversed(self.after), reversed(pooled_scales), strict=True):
             constant = constant + _dot_bias(direction * outer, step)
             direction, outer = step.pull(direction), outer * scale
@@ -184,6 +171,49 @@ class ClassSpace:
             constant = constant + _dot_bias(direction, step) * weights.sum(dim=1)
             direction, weights = step.pull(direction), weights * scale
         return direction, weights, constant
+
+    def frozen_input(
+        self, tokens: Float[Tensor, "image pooled width"]
+    ) -> tuple[Float[Tensor, "outer width"], Float[Tensor, "image pooled"]]:
+        """The input of the head as a linear function of the pooled tokens, with the scale of every norm frozen.
+
+        A vector that is added to token ``q`` adds ``weights[q] · (matrix @ vector)``.
+
+        Args:
+            tokens: the last hidden states of the pooled tokens, ``[image, pooled, width]``.
+
+        Returns:
+            ``matrix`` ``[outer, width]``, the same for all images, and ``weights`` ``[image, pooled]``.
+
+        Raises:
+            ClasslensError: the head pools by attention, which is not linear.
+        """
+        weights, token_scales, pooled_scales = self._scales(tokens, None)
+        for scale in (*token_scales, *pooled_scales):
+            weights = weights * scale
+        matrix = torch.eye(self.weight.shape[1], dtype=weights.dtype, device=weights.device)
+        for step in (*reversed(self.after), *reversed(self.before)):
+            matrix = step.pull(matrix)
+        return matrix, weights
+
+    def _scales(
+        self, tokens: Float[Tensor, "image pooled width"], shares: Float[Tensor, "image pooled"] | None
+    ) -> tuple[Float[Tensor, "image pooled"], list[Float[Tensor, "image pooled"]], list[Float[Tensor, "image 1"]]]:
+        """Weights of the tokens in their mean, and the scales of the steps before and after it, for these tokens."""
+        if self.pool is not None:
+            self.pool.pull(tokens)
+        x = tokens.to(compute_dtype(tokens.dtype))
+        shares = x.new_ones(x.shape[:2]) if shares is None else shares.to(x.dtype)
+        weights = shares / x.shape[1]
+        token_scales, pooled_scales = [], []
+        for step in self.before:
+            token_scales.append(step.inverse_scale(x)[..., 0])
+            x = step(x)
+        x = (x * shares[..., None]).mean(dim=1)
+        for step in self.after:
+            pooled_scales.append(step.inverse_scale(x))
+            x = step(x)
+        return weights, token_scales, pooled_scales
 
     def fold(self) -> Folded | None:
         """The projection with its norm folded into one matrix; None for more than one map before ``E``.

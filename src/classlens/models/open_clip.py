@@ -20,6 +20,7 @@ from classlens.errors import ClasslensError, cause, suggestion
 from classlens.models.adapter import Adapter, LibraryModel, ModelRequest
 from classlens.models.hub import asked_once
 from classlens.models.open_clip_names import PREFIX, list_models
+from classlens.models.open_clip_text import Tokenizer, ZeroShotClassifier, embedded
 from classlens.models.open_clip_weights import fetch, resampled, size_option
 from classlens.models.prompts import TEMPLATES, Template, class_texts, read_list, template_function
 from classlens.models.torch_layers import Refuse, Taps, multihead_attention, norm_maps, stepwise_attention
@@ -32,35 +33,9 @@ SUPPORTED = "classlens supports OpenCLIP models whose image tower is a Vision Tr
 _POOLS = {"tok": ("cls", slice(0, 1)), "avg": ("avg", slice(1, None))}
 
 
-class ZeroShotClassifier(nn.Module):
-    """A CLIP model with one text embedding for each class; ``classifier`` makes it.
-
-    ``forward(pixels)`` returns ``exp(logit_scale) · normalize(encode_image(pixels)) · textᵀ``, with ``+ logit_bias``
-    where the model has one (SigLIP): ``[image, category]``, like the model's own ``get_logits``.
-    """
-
-    text: Tensor
-
-    def __init__(self, model: nn.Module, text: Tensor, class_names: Sequence[str]) -> None:
-        super().__init__()
-        self.model = model
-        self.class_names = tuple(class_names)
-        self.register_buffer("text", text)
-        self.training = model.training
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        model: Any = self.model
-        # A model in mixed precision keeps some parameters in float32; its first layer decides.
-        first = next((parameter for parameter in model.visual.parameters() if parameter.ndim == 4), pixels)
-        features = model.encode_image(pixels.to(first.dtype), normalize=True)
-        logits: Tensor = model.logit_scale.exp() * features @ self.text.T
-        bias = getattr(model, "logit_bias", None)
-        return logits if bias is None else logits + bias
-
-
 def classifier(
     model: nn.Module,
-    tokenizer: Callable[..., Tensor],
+    tokenizer: Tokenizer,
     class_names: Sequence[str],
     templates: Sequence[Template] | str | Path = TEMPLATES,
 ) -> ZeroShotClassifier:
@@ -87,17 +62,7 @@ def classifier(
     _check_supported(model, type(model).__name__)
     names = read_list(class_names, "class_names")
     functions = [template_function(template) for template in read_list(templates, "templates")]
-    # Imported this late because the library may be missing; a tower of another library is refused above.
-    from open_clip import build_zero_shot_classifier
-
-    flags = [(part, part.training) for part in model.modules()]
-    model.eval()
-    try:
-        text = build_zero_shot_classifier(model, tokenizer, names, functions, device=next(model.parameters()).device)
-    finally:
-        for part, training in flags:
-            part.training = training
-    return ZeroShotClassifier(model, text.T.contiguous(), names)
+    return ZeroShotClassifier(model, embedded(model, tokenizer, names, functions), names, tokenizer)
 
 
 def create(name: str, request: ModelRequest) -> LibraryModel:
@@ -377,7 +342,7 @@ ADAPTER = Adapter(
     about="CLIP and SigLIP models of OpenCLIP as zero-shot classifiers; classes are your prompts, as `class_names=`",
     names=(f"{PREFIX}ViT-B-32/laion2b_s34b_b79k",),
     weights="OpenCLIP's usual source, or `checkpoint=`",
-    packages=("open_clip", __name__),
+    packages=("open_clip", ZeroShotClassifier.__module__),
     resolves=lambda name: name.startswith(PREFIX),
     create=create,
     describe=describe,
