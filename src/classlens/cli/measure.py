@@ -33,6 +33,9 @@ def measure(
     units: Annotated[
         int | None, typer.Option(help="Number of MLP units of each image to measure contributions of, such as 64.")
     ] = None,
+    directions: Annotated[
+        Path | None, typer.Option(help="Directions (.safetensors) in the place of units, such as a sparse autoencoder.")
+    ] = None,
     split: options.Split = None,
     label_column: options.LabelColumn = None,
     masks: options.Masks = None,
@@ -61,6 +64,7 @@ def measure(
             memories=memories,
             attribution=attribution,
             units=units,
+            directions=directions,
             tuned_lens=tuned_lens,
             probes=probes,
             label_groups=label_groups,

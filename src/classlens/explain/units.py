@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from classlens.core.attention import Output
 from classlens.core.space import ClassOrWeights
 from classlens.explain.attribution import LogitSum
 from classlens.forward.agreement import Sublayer
@@ -30,6 +31,21 @@ class UnitContributions:
     ) -> list[tuple[Float[Tensor, "image unit"], Float[Tensor, " image"]]]:
         """The units' contributions and the bias for each target; see ``unit_contributions``."""
         return [self._of_target(each, sublayer, block, coefficients) for each in self._sums]
+
+    def of_directions(
+        self, directions: Float[Tensor, "feature width"], coefficients: Float[Tensor, "image token feature"]
+    ) -> list[Float[Tensor, "image feature"]]:
+        """The contributions of directions of the residual stream, or of what is added to it, for each target."""
+        output = Output(directions.T)
+        return [
+            torch.stack(
+                [
+                    functional.through(output, None).function.by_channel(coefficients[:, tokens])
+                    for tokens, functional in parts.functionals
+                ]
+            ).sum(dim=0)
+            for parts in self._sums
+        ]
 
     def added(self, sublayer: Sublayer, block: int) -> list[Float[Tensor, " image"]]:
         """What the whole sublayer adds to the logit of each target, as it was recorded."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,6 +84,16 @@ class Directions:
     def _axis_sizes(self) -> dict[str, int]:
         feature, width = self.directions.shape
         return {"feature": feature, "width": width}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the tensors and their place in the model."""
+        total = hashlib.sha256(f"{self.site} {self.block}".encode())
+        for name in _FIELDS.values():
+            value = getattr(self, name)
+            if value is not None:
+                total.update(name.encode() + value.detach().cpu().double().contiguous().numpy().tobytes())
+        return total.hexdigest()
 
     def coefficients(self, states: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows feature"]:
         """How much of each direction tokens have.

@@ -13,6 +13,7 @@ import xarray as xr
 from PIL import Image
 from torch import Tensor
 
+import classlens
 from classlens import ClasslensError, Cluster, Lens, measure
 from classlens.data.open_dataset import open_dataset
 from classlens.engine import runner, session
@@ -307,3 +308,50 @@ def test_on_a_cluster(data: str, tmp_path: Path) -> None:
     measure("builtin:cifar10", images, tmp_path / "local.zarr", **given, workers=0)
     measure("builtin:cifar10", images, tmp_path / "ray.zarr", **given, engine="ray", cluster=Cluster(actors=2))
     assert_same(tmp_path / "ray.zarr", tmp_path / "local.zarr")
+
+
+@pytest.mark.parametrize(
+    ("name", "site"), [("cls", "resid_post"), ("avg", "resid_post"), ("cls", "mlp_out"), ("avg", "resid_mid")]
+)
+def test_directions_in_the_place_of_units(name: str, site: Any, tmp_path: Path) -> None:
+    """An orthogonal basis as directions: coefficients are coordinates, contributions sum to that of the site."""
+    lens, data = lens_of(name), folder(tmp_path / "images", 10, DATA_CLASSES)
+    basis = torch.linalg.qr(torch.randn(24, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))).Q
+    directions = classlens.Directions(basis, site, 2)
+    measure(lens, data, tmp_path / "run.zarr", directions=directions, **{**ASKED, "units": 24})
+    trace = lens.trace(pixels_of(lens, data).double())
+    states = trace.states(site, blocks=[2]).values[:, 0]
+    coordinates = torch.from_numpy(states) @ basis.T
+    tokens, units = (open_group(tmp_path / "run.zarr", group).load() for group in ("unit_tokens", "units"))
+    order = strongest(coordinates[:, -4:, 7].numpy())
+    assert tokens["token_image"].isel(block=2, unit=7).values.tolist() == [image for image, _ in order]
+    assert (tokens["token_image"].isel(block=[0, 1]) == -1).all()
+    assert (units["top_unit"] // 24 == 2).all()
+    model: Any = lens.view.module
+    scores = model.head.weight.detach() @ basis.T
+    assert tokens["value_class"].isel(block=2, class_rank=0).values.tolist() == scores.argmax(dim=0).tolist()
+    if site != "resid_post":
+        return
+    # Law 3: with the scale of the norm held, the state gives the logit but for the biases of the norm and the head.
+    norm = model.norm if isinstance(model.norm, torch.nn.LayerNorm) else model.fc_norm
+    constant = (model.head(norm.bias)).detach()
+    logits = torch.from_numpy(trace.model_logits.values) - constant
+    above = logits[range(10), labels_of(data)] - logits.mean(dim=1)
+    contributions = units["top_unit_contribution"].sel(unit_of="label").sum("rank")
+    np.testing.assert_allclose(contributions, above, atol=1e-5)
+
+
+def test_directions_that_do_not_fit(whole: Path, data: str, tmp_path: Path) -> None:
+    identity = classlens.Directions(torch.eye(24), "embed", 0)
+    shutil.copytree(whole, tmp_path / "run.zarr")
+    with pytest.raises(ClasslensError, match="holds hidden units as its units"):
+        measure(lens_of(), data, tmp_path / "run.zarr", directions=identity, **ASKED)
+    for given, says in (
+        (classlens.Directions(torch.eye(24), "resid_post", 3), "do not fit model"),
+        (classlens.Directions(torch.eye(23), "resid_post", 2), "width"),
+    ):
+        with pytest.raises(ClasslensError, match=says):
+            measure(lens_of(), data, tmp_path / "new.zarr", directions=given, **ASKED)
+    with pytest.raises(ClasslensError, match="whose number is missing"):
+        measure(lens_of(), data, tmp_path / "new.zarr", directions=identity)
+    assert not (tmp_path / "new.zarr").exists()

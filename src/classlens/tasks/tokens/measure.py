@@ -22,6 +22,7 @@ from classlens.errors import ClasslensError, suggestion
 from classlens.forward.agreement import BY, SUBLAYERS
 from classlens.forward.isolation import isolated
 from classlens.lens.coords import image_names, token_coords
+from classlens.lens.directions import Directions, read_directions
 from classlens.lens.lens import Lens
 from classlens.lens.tuned_lens import TunedLens
 from classlens.models.label_groups import Groups, LabelGroups
@@ -29,7 +30,8 @@ from classlens.store.backend import as_url
 from classlens.store.provenance import text_digest
 from classlens.store.schema import Coords
 from classlens.store.store import Store, find_store
-from classlens.tasks.tokens.attribution.stored import StoredAttribution, attribution_axes_of, write_head_maps
+from classlens.tasks.tokens.attribution.parameters import write_head_maps
+from classlens.tasks.tokens.attribution.stored import StoredAttribution, attribution_axes_of
 from classlens.tasks.tokens.conditions.check import check_conditions
 from classlens.tasks.tokens.conditions.registry import CLEAN, CONDITIONS
 from classlens.tasks.tokens.decoders import Decoders
@@ -50,6 +52,7 @@ def measure(
     memories: bool = False,
     attribution: bool = False,
     units: AtLeast1 | None = None,
+    directions: Directions | AnyPath | None = None,
     tuned_lens: TunedLens | AnyPath | None = None,
     probes: AnyPath | None = None,
     label_groups: Groups | None = None,
@@ -89,6 +92,8 @@ def measure(
             ``classlens.atlas``, and can be added to a store later.
         units: with this number of MLP units that add most to these logits for each image, and for every unit the tokens
             with the largest coefficients: groups ``units`` and ``unit_tokens``. It includes ``attribution``.
+        directions: directions in the place of hidden units, such as a sparse autoencoder: a file as for
+            ``read_directions``, or the object. It goes with ``units``.
         tuned_lens: file of ``classlens tune``, for the condition ``tuned_lens``.
         probes: folder of ``classlens probe``, for the conditions ``probe``, ``probe_pooled`` and ``probe_logistic``.
         label_groups: groups of classes whose trajectories are stored beside those of classes: a CSV or TSV file of
@@ -125,6 +130,12 @@ def measure(
         ... )  # doctest: +SKIP
         >>> clean = classlens.open_store(result.store)["clean"]  # doctest: +SKIP
     """
+    if directions is not None and units is None:
+        raise ClasslensError(
+            "directions take the place of units, whose number is missing: give --units (units=), such as 64"
+        )
+    if directions is not None and not isinstance(directions, Directions):
+        directions = read_directions(directions)
     run = RunOptions(
         seed=seed,
         batch_size=batch_size,
@@ -158,6 +169,7 @@ def measure(
         groups=groups,
         attribution=attribution or units is not None,
         units=units or 0,
+        directions=directions,
     )
 
 
@@ -172,6 +184,7 @@ def measure_session(
     groups: LabelGroups | None = None,
     attribution: bool = False,
     units: int = 0,
+    directions: Directions | None = None,
 ) -> MeasureResult:
     """``measure`` for a model and data at hand."""
     lens, dataset, seed = session.lens, session.dataset, session.options.seed
@@ -182,7 +195,7 @@ def measure_session(
     if any(CONDITIONS[name].model == "random_twin" for name in chosen):
         session.source.random_twin(seed)  # a model without one is refused before anything is written
     axes = replace(_axes(session, sites, memories=memories), label_groups=0 if groups is None else len(groups))
-    attribution_axes = attribution_axes_of(lens.view, len(dataset), units) if attribution else None
+    attribution_axes = attribution_axes_of(lens.view, len(dataset), units, directions) if attribution else None
     session.require_masks()
     digest = None if groups is None else text_digest([*groups.names, *map(str, groups.of_class)])
     settings = session.settings(sites=list(axes.all_sites), memories=memories, label_groups=digest)
@@ -198,8 +211,12 @@ def measure_session(
         if memories and not store.has_group("parameters"):
             _write_parameters(store, session)
         unknown_is_ignored = not dataset.unknown_is_context
-        task = TokenTask(chosen, axes, session.tokens, decoders, seed, unknown_is_ignored, groups, attribution_axes)
-        stored = None if attribution_axes is None else StoredAttribution(store, attribution_axes, lens, dataset)
+        task = TokenTask(
+            chosen, axes, session.tokens, decoders, seed, unknown_is_ignored, groups, attribution_axes, directions
+        )
+        stored = (
+            None if attribution_axes is None else StoredAttribution(store, attribution_axes, lens, dataset, directions)
+        )
         if attribution_axes is not None:
             write_head_maps(store, lens.view, attribution_axes)
         try:

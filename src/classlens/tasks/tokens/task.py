@@ -25,6 +25,7 @@ from classlens.forward.edits.edit import editing
 from classlens.forward.hooks import Receiver
 from classlens.forward.run import run
 from classlens.forward.streaming import reduce_tokens, stream
+from classlens.lens.directions import Directions
 from classlens.lens.lens import Lens
 from classlens.models.label_groups import LabelGroups
 from classlens.models.view import ModelView, Tokens
@@ -72,6 +73,7 @@ class TokenTask:
     ignore_unknown: bool = True
     label_groups: LabelGroups | None = None
     attribution: AttributionAxes | None = None
+    directions: Directions | None = None
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -117,7 +119,7 @@ class TokenMeasurer:
     def __init__(self, task: TokenTask, subjects: dict[str, Subject], lens: Lens, labels: Array) -> None:
         self._axes, self._tokens, self._subjects = task.axes, task.tokens, subjects
         self._lens, self._labels = lens, labels
-        self._attribution = task.attribution
+        self._attribution, self._directions = task.attribution, task.directions
         self._strongest = {group: TopTokens(rows) for group, rows in task.top_rows().items()}
         self._class_groups = None if task.label_groups is None else task.label_groups.table
         # Drawn for all images at once: the control class of an image does not depend on which others are measured.
@@ -134,7 +136,8 @@ class TokenMeasurer:
         attributed = {name: top for name, top in self._strongest.items() if name in groups}
         if self._attribution is not None and attributed:
             view = self._lens.view
-            collector = AttributionCollector(view, self._tokens, self._attribution, batch, attributed)
+            given = (view, self._tokens, self._attribution, batch, attributed, self._directions)
+            collector = AttributionCollector(*given)
             # The pass of `clean`, also where its facts are stored already: another pass might round differently.
             arrays, logits = self._measure(CLEAN, batch, label, target, collector.receivers)
             if CLEAN in groups:

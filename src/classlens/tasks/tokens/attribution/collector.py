@@ -21,6 +21,7 @@ from classlens.explain.units import UnitContributions
 from classlens.forward.hooks import Receiver
 from classlens.forward.recorder import pooled_queries
 from classlens.forward.recording import Recording
+from classlens.lens.directions import Directions
 from classlens.models.view import SCORE_POINTS, SHARED_POINTS, ModelView, Tokens
 from classlens.tasks.tokens.attribution.schema import ATTRIBUTION, UNITS, AttributionAxes
 from classlens.tasks.tokens.attribution.tally import TallyPart
@@ -37,14 +38,21 @@ class AttributionCollector:
         tokens: its tokens.
         axes: sizes, and whether units are measured.
         batch: the images.
+        directions: directions in the place of units.
         strongest: the strongest tokens of earlier batches by group, which grow.
     """
 
     def __init__(
-        self, view: ModelView, tokens: Tokens, axes: AttributionAxes, batch: Batch, strongest: Mapping[str, TopTokens]
+        self,
+        view: ModelView,
+        tokens: Tokens,
+        axes: AttributionAxes,
+        batch: Batch,
+        strongest: Mapping[str, TopTokens],
+        directions: Directions | None = None,
     ) -> None:
         self._view, self._tokens, self._axes, self._batch, self._strongest = view, tokens, axes, batch, strongest
-        self._units = UNITS in strongest
+        self._units, self._directions = UNITS in strongest, directions
         self._queries = pooled_queries(view, tokens.count)
         self._pooled = slice(0, int(self._queries[-1]) + 1)
         self._readable = torch.from_numpy(batch.readable)
@@ -64,8 +72,19 @@ class AttributionCollector:
         receivers: dict[str, Receiver] = {name: partial(self._keep, name) for name in _POOLED_POINTS}
         receivers |= {name: partial(self._pass, name) for name in ("values", *weights)}
         receivers["attn_out"] = self._attend
-        if self._units:
+        if self._units and self._directions is None:
             receivers[_COEFFICIENTS] = self._read_units
+        elif self._units and self._directions is not None:
+            site, directions = self._directions.site, self._directions
+            keep = receivers.get(site)
+
+            def read(block: int, x: Tensor) -> None:
+                if keep is not None:
+                    keep(block, x)
+                if block == directions.block:
+                    self._read_units(block, directions.coefficients(x))
+
+            receivers[site] = read
         return receivers
 
     def _keep(self, name: str, block: int, x: Tensor) -> None:
@@ -163,8 +182,16 @@ class AttributionCollector:
         contributions = UnitContributions(recording, weights)
         blocks = []
         for block in range(self._axes.blocks):
-            coefficients = self._activations[_COEFFICIENTS, block]
-            units = torch.stack([each for each, _ in contributions.of("mlp", block, coefficients)], dim=1).float()
+            coefficients = self._activations.get((_COEFFICIENTS, block))
+            if coefficients is None:  # directions are of another block
+                blocks.append(torch.zeros(len(recording), len(weights), self._axes.units, device=recording.view.device))
+                continue
+            if self._directions is None:
+                parts = [each for each, _ in contributions.of("mlp", block, coefficients)]
+            else:
+                directions = self._directions.directions.to(coefficients)
+                parts = contributions.of_directions(directions, coefficients)
+            units = torch.stack(parts, dim=1).float()
             blocks.append(F.pad(units, (0, self._axes.units - units.shape[2])))
         every = torch.cat(blocks, dim=2)
         top = every.abs().topk(self._axes.listed, dim=2).indices

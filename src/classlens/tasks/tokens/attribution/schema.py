@@ -10,6 +10,7 @@ import numpy as np
 from classlens.core.arrays import Array
 from classlens.core.top_tokens import TOP
 from classlens.lens.coords import image_names
+from classlens.lens.directions import Directions
 from classlens.models.view import ModelView
 from classlens.store.schema import Coords, Schema, Variable
 
@@ -33,6 +34,7 @@ class AttributionAxes:
         images, blocks, heads: sizes; ``heads`` is the largest number of a block.
         units: hidden units of an MLP, the largest number of a block.
         listed: units of an image whose contributions are stored; 0 for no group of units.
+        directions: digest of the directions that take the place of units; empty for units.
     """
 
     images: int
@@ -40,13 +42,16 @@ class AttributionAxes:
     heads: int
     units: int
     listed: int = 0
+    directions: str = ""
 
     @classmethod
-    def of(cls, view: ModelView, images: int, listed: int) -> AttributionAxes:
-        """The sizes of a model."""
-        heads = max(block.heads for block in view.blocks)
+    def of(cls, view: ModelView, images: int, listed: int, directions: Directions | None = None) -> AttributionAxes:
+        """The sizes of a model; directions are those of one block."""
+        heads, blocks = max(block.heads for block in view.blocks), len(view.blocks)
+        if directions is not None:
+            features = len(directions.directions)
+            return cls(images, blocks, heads, features, min(listed, features), directions.digest)
         units = max(block.mlp.weight.shape[1] for block in view.blocks)
-        blocks = len(view.blocks)
         return cls(images, blocks, heads, units, min(listed, blocks * units))
 
     @property
@@ -64,7 +69,12 @@ class AttributionAxes:
         if group == UNITS:
             sizes = {"image": self.images, "unit_of": len(UNIT_OF), "rank": self.listed}
             coords |= {"unit_of": ("unit_of", _texts(UNIT_OF)), "rank": ("rank", np.arange(self.listed))}
-            attrs = {"units_per_block": self.units, "note": "units that add most to a logit, above the mean class"}
+            note = "directions" if self.directions else "hidden units"
+            attrs = {
+                "units_per_block": self.units,
+                "directions": self.directions,
+                "note": f"{note} that add most to a logit, above the mean class",
+            }
             return Schema(sizes, _UNIT_VARIABLES, frozenset(["unit_of", "rank"]), coords, attrs)
         sizes = {"image": self.images, "of": len(OF), "block": self.blocks, "head": self.heads, "side": len(SIDES)}
         coords |= {

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from classlens.core.arrays import Array
-from classlens.core.memories import STRONGEST, memories, memory_scores
 from classlens.data.dataset import Dataset
 from classlens.errors import ClasslensError
 from classlens.explain.registry import METHODS, is_defined
-from classlens.lens.head_maps import block_maps
+from classlens.lens.directions import Directions, require_width
+from classlens.lens.facts import site_blocks
 from classlens.lens.lens import Lens
 from classlens.models.view import ModelView
 from classlens.store.metadata import SHARD
 from classlens.store.store import Store
+from classlens.tasks.tokens.attribution.parameters import value_classes
 from classlens.tasks.tokens.attribution.schema import (
     ATTRIBUTION,
-    HEAD_MAPS,
     HEAD_TOKENS,
     UNIT_TOKENS,
     UNITS,
@@ -25,10 +24,6 @@ from classlens.tasks.tokens.attribution.schema import (
 )
 from classlens.tasks.tokens.attribution.tally import Tally, TallyPart
 
-_PAIRS = 20
-"""Entries of the map of a head that are kept."""
-_MAX_MAPPED = 5000
-"""Classes of a model beyond which maps of all heads take minutes."""
 _TOKENS_OF = {ATTRIBUTION: HEAD_TOKENS, UNITS: UNIT_TOKENS}
 
 
@@ -38,12 +33,14 @@ class StoredAttribution:
     ``changed`` is a note on images that have to be measured again.
     """
 
-    def __init__(self, store: Store, axes: AttributionAxes, lens: Lens, dataset: Dataset) -> None:
-        self._store, self._axes, self._lens, self._dataset = store, axes, lens, dataset
+    def __init__(
+        self, store: Store, axes: AttributionAxes, lens: Lens, dataset: Dataset, directions: Directions | None = None
+    ) -> None:
+        self._store, self._axes, self._lens, self._dataset, self._directions = store, axes, lens, dataset, directions
         self._tallies: dict[str, Tally] = {}
         self._unsaved: set[str] = set()
         for group in axes.groups:
-            self._require_listed(group)
+            self._require_same_units(group)
             store.add_group(group, axes.schema(group, dataset.names))
             self._tallies[group] = self._restored(group)
 
@@ -76,16 +73,24 @@ class StoredAttribution:
             if group == UNITS:
                 share = (tally.active / max(tally.tokens, 1)).astype(np.float32)
                 data["active_share"] = (dims[:2], share.reshape(shape[:2]))
-                values = value_classes(self._lens.view, self._axes)
+                values = value_classes(self._lens.view, self._axes, self._directions)
                 data |= {name: ((*dims[:2], "class_rank"), array) for name, array in values.items()}
                 sizes["class_rank"] = values["value_class"].shape[2]
             attrs = {"tokens_seen": tally.tokens, "images_seen": int(tally.included.sum())}
             self._store.write_group(_TOKENS_OF[group], data, self._axes.coords(**sizes), attrs)
 
-    def _require_listed(self, group: str) -> None:
-        """Raises ClasslensError for a store with another number of units for each image."""
+    def _require_same_units(self, group: str) -> None:
+        """Raises ClasslensError for a store with other directions, or another number of units for each image."""
         if group != UNITS or group not in self._store.groups():
             return
+        before = self._store.group_attributes(group).get("directions", "")
+        if before != self._axes.directions:
+            held = (
+                "other directions" if before and self._axes.directions else "directions" if before else "hidden units"
+            )
+            raise ClasslensError(
+                f"store {self._store.url!r} holds {held} as its units: give the same --directions, or another --out"
+            )
         listed = self._store.size(group, "top_unit", 2)
         if listed != self._axes.listed:
             raise ClasslensError(
@@ -114,63 +119,31 @@ class StoredAttribution:
         return bool((stored[both] != tally.content[both]).any() or (now != tally.content[pending]).any())
 
 
-def value_classes(view: ModelView, axes: AttributionAxes) -> dict[str, Array]:
-    """Classes that the value vector of each unit scores highest, with scores and cosines; -1 and NaN for no unit."""
-    count = min(STRONGEST, view.num_classes)
-    shape = (axes.blocks, axes.units, count)
-    classes = np.full(shape, -1, dtype=np.int32)
-    scores, cosines = np.full(shape, np.nan, dtype=np.float32), np.full(shape, np.nan, dtype=np.float32)
-    embedding = view.space.embedding
-    for block in range(axes.blocks):
-        output = view.blocks[block].mlp
-        best = memories(embedding, output).by_value[:, :count]
-        units = torch.arange(len(best), device=best.device).repeat_interleave(count)
-        score, cosine = memory_scores(embedding, output, best.flatten(), units)
-        for array, values in ((classes, best), (scores, score), (cosines, cosine)):
-            array[block, : len(best)] = values.reshape(best.shape).cpu().numpy()
-    return {"value_class": classes, "value_score": scores, "value_cosine": cosines}
+def attribution_axes_of(
+    view: ModelView, images: int, units: int, directions: Directions | None = None
+) -> AttributionAxes:
+    """Sizes of contributions; raises ClasslensError for a model whose logits are not a sum of them.
 
-
-def write_head_maps(store: Store, view: ModelView, axes: AttributionAxes) -> None:
-    """Write the maps of all heads between classes, unless values are no linear map or the classes are many."""
-    if store.has_group(HEAD_MAPS) or view.num_classes > _MAX_MAPPED:
-        return
-    pairs = min(_PAIRS, view.num_classes**2)
-    classes = np.full((2, axes.blocks, axes.heads, pairs), -1, dtype=np.int32)
-    scores = np.full(classes.shape[1:], np.nan, dtype=np.float32)
-    shares = np.full(scores.shape[:2], np.nan, dtype=np.float32)
-    for block in range(axes.blocks):
-        try:
-            maps = block_maps(view, block, pairs)
-        except ClasslensError:
-            return
-        for head, each in enumerate(maps):
-            classes[0, block, head], classes[1, block, head] = each.input_class.cpu(), each.output_class.cpu()
-            scores[block, head], shares[block, head] = each.score.cpu(), each.copy_share
-    dims = ("block", "head", "pair")
-    data = {
-        "input_class": (dims, classes[0]),
-        "output_class": (dims, classes[1]),
-        "score": (dims, scores),
-        "copy_share": (dims[:2], shares),
-    }
-    sizes = {"block": axes.blocks, "head": axes.heads, "pair": pairs}
-    store.write_group(HEAD_MAPS, data, {name: (name, np.arange(size)) for name, size in sizes.items()})
-
-
-def attribution_axes_of(view: ModelView, images: int, units: int) -> AttributionAxes:
-    """Sizes of contributions; raises ClasslensError for a model whose logits are not a sum of them."""
+    And for directions that the model does not have.
+    """
     if not is_defined(METHODS["logit_attribution"], view):
         raise ClasslensError(
             f"model {view.name!r} pools its tokens by attention, so that its logits are no sum of what heads add: "
             "leave out --attribution and --units"
         )
-    if units and any("mlp_coefficients" not in block.points for block in view.blocks):
+    if directions is not None:
+        require_width(directions, view.space.embedding.shape[1], view.name)
+        if directions.block >= len(site_blocks(view, directions.site)):
+            raise ClasslensError(
+                f"directions at {directions.site} of block {directions.block} do not fit model {view.name!r}, whose last "
+                f"block with this site is {len(site_blocks(view, directions.site)) - 1}: give those of this model"
+            )
+    elif units and any("mlp_coefficients" not in block.points for block in view.blocks):
         raise ClasslensError(
             f"model {view.name!r} is described without its memory coefficients: add the point mlp_coefficients to its "
             "blocks, or leave out --units (units=None)"
         )
-    return AttributionAxes.of(view, images, units)
+    return AttributionAxes.of(view, images, units, directions)
 
 
 def _file(group: str) -> str:
