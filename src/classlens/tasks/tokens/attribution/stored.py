@@ -135,8 +135,8 @@ def attribution_axes_of(
         require_width(directions, view.space.embedding.shape[1], view.name)
         if directions.block >= len(site_blocks(view, directions.site)):
             raise ClasslensError(
-                f"directions at {directions.site} of block {directions.block} do not fit model {view.name!r}, whose last "
-                f"block with this site is {len(site_blocks(view, directions.site)) - 1}: give those of this model"
+                f"directions at {directions.site} of block {directions.block} do not fit model {view.name!r}: its last "
+                f"block with this site is {len(site_blocks(view, directions.site)) - 1}, so give those of this model"
             )
     elif units and any("mlp_coefficients" not in block.points for block in view.blocks):
         raise ClasslensError(
