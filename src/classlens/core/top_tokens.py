@@ -1,4 +1,4 @@
-"""The tokens of a data set with the largest values of each row, such as a unit, kept in one pass."""
+"""The images of a data set with the largest values of each row, such as a unit, and their tokens, kept in one pass."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from numpy import ndarray
 from torch import Tensor
 
 TOP = 9
-"""Number of tokens of a row."""
+"""Number of images of a row."""
 
 
 class Candidates(NamedTuple):
-    """Tokens that may be among the largest of their row, in any order."""
+    """The largest token of images that may be among the largest of a row, in any order."""
 
     row: Int[ndarray, " candidates"]
     value: Float[ndarray, " candidates"]
@@ -29,13 +29,14 @@ class Candidates(NamedTuple):
 
 
 class TopTokens:
-    """The ``k`` tokens with the largest values of each row; equal values go by image, then by token.
+    """The ``k`` images with the largest value of each row, and the token that has it.
 
-    Any order and any split of the tokens gives the same result, and so does a token that is added twice.
+    Equal values go by image, and those of one image by token. Any order and any split of the images gives the same
+    result, and so does an image that is added twice.
 
     Args:
         rows: number of rows.
-        k: number of tokens of a row.
+        k: number of images of a row.
     """
 
     def __init__(self, rows: int, k: int = TOP) -> None:
@@ -54,7 +55,7 @@ class TopTokens:
         order = np.lexsort((token, image, -value, row))
         row, value, image, token = row[order], value[order], image[order], token[order]
         repeated = np.zeros(len(row), dtype=bool)
-        repeated[1:] = (row[1:] == row[:-1]) & (image[1:] == image[:-1]) & (token[1:] == token[:-1])
+        repeated[1:] = (row[1:] == row[:-1]) & (image[1:] == image[:-1])
         row, value, image, token = (array[~repeated] for array in (row, value, image, token))
         rank = np.arange(len(row)) - np.searchsorted(row, row)
         row, value, image, token, rank = (array[rank < k] for array in (row, value, image, token, rank))
@@ -63,7 +64,7 @@ class TopTokens:
     def candidates(
         self, values: Float[Tensor, "image token row"], images: Int[ndarray, " image"], tokens: range, rows: range
     ) -> Candidates:
-        """Tokens that reach the smallest value kept so far.
+        """Images that reach the smallest value kept so far.
 
         Args:
             values: values of some rows.
@@ -71,22 +72,23 @@ class TopTokens:
             tokens: positions of the tokens in the sequence.
             rows: the rows.
         """
-        flat, k = values.flatten(0, 1), self.value.shape[1]
-        if not len(flat):
+        k, part = self.value.shape[1], slice(rows.start, rows.stop)
+        if not len(values):
             return Candidates(*(np.zeros(0, dtype=dtype) for dtype in (np.int64, np.float32, np.int32, np.int32)))
-        part = slice(rows.start, rows.stop)
+        largest = values.amax(dim=1)
         last = torch.from_numpy(self.value[part, -1])
-        # A token of a later image has to be above an equal value, one of an earlier image need not.
+        # An image that comes later has to be above an equal value, an earlier one need not.
         later = torch.from_numpy(self.image[part, -1] < images.min())
-        threshold = torch.where(later, torch.nextafter(last, torch.tensor(torch.inf)), last).to(flat.device)
-        fresh = torch.from_numpy(self.image[part, -1] < 0).to(flat.device)
-        if bool(fresh.any()) and len(flat) > k:
-            threshold[fresh] = flat[:, fresh].topk(k, dim=0).values[-1]
-        elif bool(fresh.any()):
-            threshold[fresh] = -torch.inf
-        index, row = (part.cpu().numpy() for part in (flat >= threshold).nonzero(as_tuple=True))
-        value = flat[index, row].cpu().numpy()
-        image, token = np.divmod(index, values.shape[1])
+        threshold = torch.where(later, torch.nextafter(last, torch.tensor(torch.inf)), last).to(largest.device)
+        fresh = torch.from_numpy(self.image[part, -1] < 0).to(largest.device)
+        threshold[fresh] = largest[:, fresh].topk(k, dim=0).values[-1] if len(largest) > k else -torch.inf
+        index, row = (largest >= threshold).nonzero(as_tuple=True)
+        value = largest[index, row]
+        token = (values[index, :, row] == value[:, None]).to(torch.uint8).argmax(dim=1)  # the first of equal ones
+        arrays = [each.cpu().numpy() for each in (row, value, index, token)]
         return Candidates(
-            row + rows.start, value, images[image].astype(np.int32), (token + tokens.start).astype(np.int32)
+            arrays[0] + rows.start,
+            arrays[1],
+            images[arrays[2]].astype(np.int32),
+            (arrays[3] + tokens.start).astype(np.int32),
         )

@@ -174,7 +174,7 @@ HEAD_MAP = Table(
     },
 )
 HEAD_TOKENS = Table(
-    "the image tokens of the data set through which each head adds most to the class of the image",
+    "the image tokens through which each head adds most to the class of their image, at most one of an image",
     {
         **_HEAD,
         **_TOP,
@@ -208,7 +208,7 @@ UNIT_VALUES = Table(
     },
 )
 UNIT_TOKENS = Table(
-    "the image tokens of the data set with the largest coefficients of each hidden unit",
+    "the image tokens of the data set with the largest coefficients of each hidden unit, at most one of an image",
     {
         **_UNIT,
         **_TOP,
