@@ -9,10 +9,11 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -30,26 +31,35 @@ _COLORS: Mapping[str, str] = {
 """Colors of the figures that the style sheets use too."""
 
 
-def assembled(package: str, *, title: str, version: str, data: str) -> str:
-    """The page of a package that holds ``template.html``, a style sheet and scripts; ``data`` is elements of JSON.
+def assembled(*packages: str, title: str, version: str, data: str) -> str:
+    """The page of packages that hold style sheets and scripts, and one ``template.html``; ``data``: elements of JSON.
 
-    Style and scripts of ``render/html/shared`` come first. The policy of the page forbids every request, and every
+    Style and scripts of ``render/html/shared`` come first, then those of the packages in their order. The policy of the page forbids every request, and every
     style and script but these, so that a hostile name that became markup would still do nothing.
     """
-    folders = files("classlens.render.html").joinpath("shared"), files(package)
+    values = {"version": html_text(version), "title": html_text(title), "data": data}
+    return _filled(_code(packages).template, {**_code(packages)._asdict(), **values})
+
+
+class _Code(NamedTuple):
+    """What the pages of the same packages share."""
+
+    template: str
+    policy: str
+    style: str
+    script: str
+
+
+@cache
+def _code(packages: tuple[str, ...]) -> _Code:
+    folders = [files("classlens.render.html").joinpath("shared"), *map(files, packages)]
     style = _filled("\n".join(text for folder in folders for text in _texts(folder, r"\w+\.css")), _COLORS)
     scripts = "\n".join(text for folder in folders for text in _texts(folder, r"\d-\w+\.js"))
     script = f'(() => {{\n"use strict";\n{scripts}\n}})();'
     sources = f"style-src '{_digest(style)}'; script-src '{_digest(script)}'"
-    values = {
-        "policy": html_text(f"default-src 'none'; img-src data:; {sources}; base-uri 'none'; form-action 'none'"),
-        "version": html_text(version),
-        "title": html_text(title),
-        "style": style,
-        "script": script,
-        "data": data,
-    }
-    return _filled(folders[1].joinpath("template.html").read_text(encoding="utf-8"), values)
+    policy = html_text(f"default-src 'none'; img-src data:; {sources}; base-uri 'none'; form-action 'none'")
+    (template,) = (text for folder in folders for text in _texts(folder, "template.html"))
+    return _Code(template, policy, style, script)
 
 
 def json_element(name: str, value: Any, *, subject: str) -> str:

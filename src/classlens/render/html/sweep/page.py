@@ -51,7 +51,8 @@ def write_sweep_page(
     subject = images[0]["label"] if len(images) == 1 else f"{len(images)} images"
     title = ", ".join(filter(None, (f"classlens sweep: {subject}", record["model"]["name"], estimate_words(record))))
     data = "\n".join(_data(record, pictures))
-    write_page(path, assembled(__package__, title=title, version=str(record["classlens"]), data=data))
+    packages = "classlens.render.html.lattice", __package__
+    write_page(path, assembled(*packages, title=title, version=str(record["classlens"]), data=data))
 
 
 def _data(record: Mapping[str, Any], pictures: Sequence[tuple[Image.Image, Image.Image]]) -> Iterator[str]:
