@@ -1,0 +1,7 @@
+"""The pages of an atlas: a first page with a search, and one each for classes, blocks, heads and hidden units."""
+
+from __future__ import annotations
+
+from classlens.render.html.atlas.pages import write_atlas_pages
+
+__all__ = ["write_atlas_pages"]
