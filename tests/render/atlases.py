@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from PIL import Image, ImageDraw
 
+from classlens.analysis.atlas.atlas import Atlas
+from classlens.analysis.atlas.tables import TABLES
 from classlens.data.dataset import ClassName, Dataset, ImageFiles
 
 PHOTO_CLASSES = (
@@ -48,31 +51,19 @@ class AtlasSizes:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class FakeAtlas:
-    """What ``classlens.atlas`` gives, as far as pages need it."""
-
-    tables: dict[str, pd.DataFrame]
-    attrs: dict[str, Any]
-    store: str
-    class_names: tuple[str, ...]
-    grid: tuple[int, int]
-    frames: Any
-    names: tuple[str, ...] = field(default=())
-
-    def write(self, folder: Path) -> None:
-        folder.mkdir()
-        for name, table in self.tables.items():
-            table.to_parquet(folder / f"{name}.parquet", index=False)
+def image_names(sizes: AtlasSizes) -> tuple[str, ...]:
+    """Names of the images, class after class."""
+    per_class = sizes.images_per_class
+    return tuple(f"{i // per_class:03d}/photo {i:05d}.jpg" for i in range(len(sizes.classes) * per_class))
 
 
-def make_atlas(sizes: AtlasSizes = AtlasSizes(), names: Sequence[str] | None = None) -> FakeAtlas:  # noqa: B008
-    """An atlas; ``names`` are those of the images, class after class."""
+def make_atlas(sizes: AtlasSizes, names: Sequence[str] | None = None) -> Atlas:
+    """An atlas; the input of the model is the middle of photos of 400 × 300 pixels."""
     rng = np.random.default_rng(sizes.seed)
     count = len(sizes.classes)
     per = sizes.images_per_class
     total = count * per
-    names = names or [f"{i // per:03d}/photo {i:05d}.jpg" for i in range(total)]
+    names = names or image_names(sizes)
     label = np.repeat(np.arange(count), per) if sizes.labels else np.full(total, -1)
     truth = np.repeat(np.arange(count), per)
     wrong = rng.random(total) < rng.uniform(0.02, 0.35, count)[truth]
@@ -87,9 +78,7 @@ def make_atlas(sizes: AtlasSizes = AtlasSizes(), names: Sequence[str] | None = N
     }
     tables["tips"] = _tips(sizes, rng, tables["confusions"])
     tables |= _token_tables(sizes, rng, names, label, prediction)
-    height, width = 300, 400
     frames = np.tile(np.array([50.0, 0.0, 350.0, 300.0], dtype=np.float32), (total, 1))
-    assert (height, width) == (300, 400)
     attrs = {
         "model": "builtin:photos",
         "data": "folder:photos",
@@ -97,19 +86,26 @@ def make_atlas(sizes: AtlasSizes = AtlasSizes(), names: Sequence[str] | None = N
         "images": total,
         "num_classes": count,
     }
-    return FakeAtlas(tables, attrs, "photos.zarr", tuple(sizes.classes), sizes.grid, frames, tuple(names))
+    tables = {name: _typed(name, tables[name]) for name in TABLES}
+    return Atlas(tables, xr.Dataset(), attrs, "photos.zarr", list(sizes.classes), sizes.blocks, sizes.grid, frames)
 
 
-def photo_folder(folder: Path, atlas: FakeAtlas, *, noise: bool = False) -> Dataset:
+def _typed(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """The table in the columns that an atlas has; raises where another is missing or left over."""
+    return TABLES[name].frame({column: table[column].tolist() for column in table})
+
+
+def photo_folder(folder: Path, sizes: AtlasSizes, *, noise: bool = False) -> Dataset:
     """Photos of 400 × 300 pixels in files, and the data set of them."""
     rng = np.random.default_rng(1)
-    for number, name in enumerate(atlas.names):
+    names = image_names(sizes)
+    for number, name in enumerate(names):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         _photo(rng, number, noise=noise).save(path, quality=90)
-    labels = np.repeat(np.arange(len(atlas.class_names)), len(atlas.names) // len(atlas.class_names))
-    classes = tuple(ClassName(name) for name in atlas.class_names)
-    return Dataset.whole("folder:photos", None, atlas.names, labels, classes, ImageFiles(folder, atlas.names))
+    labels = np.repeat(np.arange(len(sizes.classes)), sizes.images_per_class)
+    classes = tuple(ClassName(name) for name in sizes.classes)
+    return Dataset.whole("folder:photos", None, names, labels, classes, ImageFiles(folder, names))
 
 
 def _photo(rng: Any, number: int, *, noise: bool) -> Image.Image:
@@ -128,13 +124,12 @@ def _photo(rng: Any, number: int, *, noise: bool) -> Image.Image:
 
 
 def _wilson(successes: Any, images: Any) -> tuple[Any, Any]:
-    from scipy.stats import binomtest
-
-    ends = [
-        binomtest(int(k), int(n)).proportion_ci(method="wilson") if n else (np.nan, np.nan)
-        for k, n in zip(successes, images)
-    ]
-    return np.array([end[0] for end in ends]), np.array([end[1] for end in ends])
+    images, z = np.asarray(images, dtype=float), 1.959964
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.asarray(successes) / images
+        middle = (share + z**2 / (2 * images)) / (1 + z**2 / images)
+        half = z * np.sqrt(share * (1 - share) / images + z**2 / (4 * images**2)) / (1 + z**2 / images)
+    return np.maximum(middle - half, 0), np.minimum(middle + half, 1)
 
 
 def _classes(sizes: AtlasSizes, label: Any, prediction: Any) -> pd.DataFrame:
@@ -162,7 +157,9 @@ def _confusions(sizes: AtlasSizes, label: Any, prediction: Any) -> pd.DataFrame:
     rows = []
     for c in np.unique(label[label >= 0]):
         images = (label == c).sum()
-        for other, count in zip(*np.unique(prediction[(label == c) & (prediction != c)], return_counts=True)):
+        for other, count in zip(
+            *np.unique(prediction[(label == c) & (prediction != c)], return_counts=True), strict=True
+        ):
             rows.append((c, sizes.classes[c], other, sizes.classes[other], count, count / images, images))
     rows.sort(key=lambda row: -row[4])
     table = pd.DataFrame(
@@ -342,7 +339,7 @@ def _token_tables(
     for c in range(count):
         chosen = rng.choice(sizes.blocks * sizes.units, min(30, sizes.blocks * sizes.units), replace=False)
         amount = -np.sort(-rng.gamma(2, 0.1, len(chosen)))
-        for unit, value in zip(chosen, amount):
+        for unit, value in zip(chosen, amount, strict=True):
             listed = int(rng.integers(1, max(of_class[c], 2)))
             half = 0.4 * value
             writers.append(

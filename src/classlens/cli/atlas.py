@@ -120,7 +120,7 @@ def _photos(result: Atlas, data: str | None) -> Dataset:
     """The photos that were measured, or those of another place."""
     from classlens.data.open_dataset import open_dataset
 
-    spec, split = data or str(result.attrs["data"]), result.attrs.get("split")
+    spec, split = data or str(result.attrs["data"]), result.attrs.get("split") or None
     try:
         return open_dataset(spec, split=split)
     except ClasslensError as error:

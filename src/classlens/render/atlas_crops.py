@@ -29,8 +29,8 @@ _SHARP = SIDE // 2
 class Crops:
     """JPEG files by token.
 
-    ``missing``: images whose photo is gone, unreadable or another one. ``unplaced``: images whose transform leaves open which part
-    of the photo the model's input is; their crops show the whole photo without an outline.
+    ``missing``: images whose photo is gone, unreadable or another one. ``unplaced``: images whose transform leaves open
+    which part of the photo the model's input is; their crops show the whole photo without an outline.
     """
 
     files: dict[TokenPlace, bytes] = field(default_factory=dict)

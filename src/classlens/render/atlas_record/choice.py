@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 
@@ -29,24 +30,20 @@ class PageChoice:
     units_per_class: int
 
     def class_page(self, category: int) -> str | None:
-        return f"classes/{category}.html" if category in self._classes else None
+        return f"classes/{category}.html" if category in self._sets[0] else None
 
     def block_page(self, block: int) -> str | None:
         return f"blocks/{block}.html" if block in self.blocks else None
 
     def head_page(self, block: int, head: int) -> str | None:
-        return f"heads/{block}.{head}.html" if (block, head) in self._heads else None
+        return f"heads/{block}.{head}.html" if (block, head) in self._sets[1] else None
 
     def unit_page(self, block: int, unit: int) -> str | None:
-        return f"units/{block}.{unit}.html" if (block, unit) in self._units else None
+        return f"units/{block}.{unit}.html" if (block, unit) in self._sets[2] else None
 
-    def __post_init__(self) -> None:
-        for name in ("classes", "heads", "units"):
-            object.__setattr__(self, f"_{name}", frozenset(getattr(self, name)))
-
-    _classes: frozenset[int] = frozenset()
-    _heads: frozenset[Head] = frozenset()
-    _units: frozenset[Unit] = frozenset()
+    @cached_property
+    def _sets(self) -> tuple[frozenset[int], frozenset[Head], frozenset[Unit]]:
+        return frozenset(self.classes), frozenset(self.heads), frozenset(self.units)
 
 
 def classes_with_images(tables: Mapping[str, pd.DataFrame]) -> list[int]:
@@ -102,16 +99,20 @@ def _pairs(table: pd.DataFrame, column: str) -> list[tuple[int, int]]:
     return list(zip(table["block"].tolist(), table[column].tolist(), strict=True))
 
 
-def _check(
-    kind: str, chosen: Sequence[tuple[int, int]], known: Sequence[tuple[int, int]] | set[tuple[int, int]]
-) -> None:
-    for pair in chosen:
-        if pair not in known:
-            more = "" if known else f"; the store has no {kind}s"
-            most = f", up to {max(known)[0]}.{max(known)[1]}" if known else ""
-            raise ClasslensError(
-                f"{kind} {pair[0]}.{pair[1]} is not one of this atlas: give block and {kind}, such as 4.3{most}{more}"
-            )
+def _check(kind: str, chosen: Sequence[tuple[int, int]], known: Collection[tuple[int, int]]) -> None:
+    missing = next((pair for pair in chosen if pair not in set(known)), None)
+    if missing is None:
+        return
+    name = f"{kind} {missing[0]}.{missing[1]}"
+    if not known:
+        raise ClasslensError(
+            f"{name} was chosen, but the store has no {kind}s: measure it with --attribution --units 64"
+        )
+    last = max(known)
+    raise ClasslensError(
+        f"{name} is not one of this atlas: give block and {kind}, from {min(known)[0]}.{min(known)[1]} up to "
+        f"{last[0]}.{last[1]}"
+    )
 
 
 def _value_units(tables: Mapping[str, pd.DataFrame], category: int, count: int) -> tuple[Unit, ...]:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import pandas as pd
 
 from classlens.render.atlas_record.choice import PageChoice
-from classlens.render.atlas_record.rows import Row, grouped, table_rows
+from classlens.render.atlas_record.rows import Row, grouped, plain, table_rows
 from classlens.render.atlas_record.tokens import TOKEN_COLUMNS
 
-INTERVAL = ("low", "high")
+_LINES = tuple(f"{name}{end}" for name in ("on_top", "log_probability") for end in ("", "_low", "_high"))
 
 
 class ClassRecords:
@@ -49,8 +49,7 @@ class ClassRecords:
             "taken": self._confusions(self._taken.get((category,), self._tables["confusions"].head(0)), "label"),
             "trajectory": table_rows(
                 self._part("trajectory", category),
-                ("depth", "group", "images")
-                + tuple(f"{name}{end}" for name in ("on_top", "log_probability") for end in ("", "_low", "_high")),
+                ("depth", "group", "images", *_LINES),
             ),
             "writers": self._writers(category),
             "value_units": self._value_units(category),
@@ -106,20 +105,20 @@ class ClassRecords:
         rows = []
         for block, unit in listed:
             facts = table_rows(values.loc[[(block, unit)]], ("class_rank", "score", "cosine"))[0]
-            shares = self._units["active_share"].loc[[(block, unit)]] if (block, unit) in self._units.index else []
+            share = plain(self._units["active_share"].loc[(block, unit)])
             rows.append(
                 {
                     "block": block,
                     "unit": unit,
                     "page": self._pages.unit_page(block, unit),
                     **facts,
-                    "active_share": float(f"{float(shares.iloc[0]):.6g}") if len(shares) else None,
+                    "active_share": share,
                 }
             )
         return rows
 
     def _unit_writers(self, category: int) -> list[Row]:
-        columns = {"contribution": "value", **dict.fromkeys(())}
-        columns |= {name: name for name in ("block", "unit", "images", "listed", "low", "high", "bound")}
+        columns = {name: name for name in ("block", "unit", "images", "listed", "low", "high", "bound")}
+        columns["contribution"] = "value"
         rows = table_rows(self._part("unit_writers", category).head(self._pages.units_per_class), columns)
         return [{**row, "page": self._pages.unit_page(row["block"], row["unit"])} for row in rows]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from classlens.render.atlas_record.choice import PageChoice
-from classlens.render.atlas_record.rows import Row, grouped, table_rows
+from classlens.render.atlas_record.rows import Row, grouped, plain, table_rows
 from classlens.render.atlas_record.tokens import TOKEN_COLUMNS, with_class_names
 
 ATTENTION = tuple(f"{name}{end}" for name in ("distance", "entropy") for end in ("", "_low", "_high"))
@@ -79,7 +79,7 @@ class HeadRecords:
         """Mean over the classes of the absolute mean contribution."""
         table = self._writers.get((block, head))
         values = [] if table is None else table.loc[table["group"] == "all", "contribution"].abs().dropna().tolist()
-        return float(f"{sum(values) / len(values):.6g}") if values else None
+        return plain(sum(values) / len(values)) if values else None
 
     def _map(self, block: int, head: int) -> list[Row]:
         columns = ("input_class", "input_name", "output_class", "output_name", "score")

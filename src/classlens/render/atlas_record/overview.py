@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from classlens.render.atlas_record.atlas_tables import AtlasTables
+from classlens.analysis.atlas.atlas import Atlas
 from classlens.render.atlas_record.choice import PageChoice, classes_with_images
 from classlens.render.atlas_record.head_page import HeadRecords
 from classlens.render.atlas_record.rows import Row, plain, table_rows
 
 
-def overview(atlas: AtlasTables, pages: PageChoice, heads: HeadRecords) -> Row:
+def overview(atlas: Atlas, pages: PageChoice, heads: HeadRecords) -> Row:
     tables = atlas.tables
     classes = tables["classes"]
     classes = classes[classes["category"].isin(classes_with_images(tables))]
@@ -19,7 +19,7 @@ def overview(atlas: AtlasTables, pages: PageChoice, heads: HeadRecords) -> Row:
     return {"classes": rows, "parts": _parts(atlas, pages, heads), "entries": _entries(atlas, pages)}
 
 
-def _parts(atlas: AtlasTables, pages: PageChoice, heads: HeadRecords) -> list[Row]:
+def _parts(atlas: Atlas, pages: PageChoice, heads: HeadRecords) -> list[Row]:
     """The strength of every head and MLP (-1)."""
     writers = atlas.tables["writers"]
     keys = sorted({(int(b), int(h)) for b, h in zip(writers["block"], writers["head"], strict=True)})
@@ -34,7 +34,7 @@ def _parts(atlas: AtlasTables, pages: PageChoice, heads: HeadRecords) -> list[Ro
     ]
 
 
-def _entries(atlas: AtlasTables, pages: PageChoice) -> list[list[Any]]:
+def _entries(atlas: Atlas, pages: PageChoice) -> list[list[Any]]:
     """Kind, number, name or note of every page; the address follows from kind and number."""
     units = atlas.tables["units"].set_index(["block", "unit"])
     entries: list[list[Any]] = [["class", str(index), atlas.class_names[index]] for index in pages.classes]

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from classlens.render.atlas_record.atlas_tables import AtlasTables, commands
+from classlens.analysis.atlas.atlas import Atlas
 from classlens.render.atlas_record.block_page import block_record
 from classlens.render.atlas_record.choice import PageChoice
 from classlens.render.atlas_record.class_page import ClassRecords
+from classlens.render.atlas_record.commands import commands
 from classlens.render.atlas_record.head_page import HeadRecords
 from classlens.render.atlas_record.overview import overview
 from classlens.render.atlas_record.rows import Row
@@ -33,7 +34,7 @@ class PageRecord:
     record: Row
 
 
-def shared_record(atlas: AtlasTables) -> dict[str, Any]:
+def shared_record(atlas: Atlas) -> dict[str, Any]:
     """What all pages know."""
     attrs = atlas.attrs
     return {
@@ -49,7 +50,7 @@ def shared_record(atlas: AtlasTables) -> dict[str, Any]:
     }
 
 
-def page_records(atlas: AtlasTables, pages: PageChoice) -> Iterator[PageRecord]:
+def page_records(atlas: Atlas, pages: PageChoice) -> Iterator[PageRecord]:
     """Records of all pages; the first is that of ``index.html``."""
     names = atlas.class_names
     heads = HeadRecords(atlas.tables, pages, names)

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from classlens.analysis.atlas.atlas import Atlas
 from classlens.data.dataset import Dataset
 from classlens.errors import ClasslensError
 from classlens.render.atlas_crops import Crops, cut_crops
-from classlens.render.atlas_record.atlas_tables import AtlasTables
 from classlens.render.atlas_record.choice import PageChoice
 from classlens.render.atlas_record.records import page_records
 from classlens.render.atlas_record.tokens import TokenPlace, token_place
@@ -32,7 +32,7 @@ class WrittenAtlas(NamedTuple):
 
 
 def write_atlas(
-    atlas: AtlasTables,
+    atlas: Atlas,
     pages: PageChoice,
     out: Path,
     *,
@@ -79,14 +79,14 @@ def write_atlas(
     return WrittenAtlas(written, 0 if crops is None else len(crops.files), missing)
 
 
-def token_places(atlas: AtlasTables, pages: PageChoice) -> Mapping[TokenPlace, str]:
+def token_places(atlas: Atlas, pages: PageChoice) -> Mapping[TokenPlace, str]:
     """The image tokens that pages show, and the names of their images."""
     rows = (row for page in page_records(atlas, pages) for row in page.record.get("tokens", ()))
     return {token_place(row): row["image"] for row in rows}
 
 
 def _crops(
-    atlas: AtlasTables, pages: PageChoice, dataset: Dataset, content: Int[np.ndarray, " image"] | None, report: Report
+    atlas: Atlas, pages: PageChoice, dataset: Dataset, content: Int[np.ndarray, " image"] | None, report: Report
 ) -> Crops:
     places = token_places(atlas, pages)
     crops = cut_crops(

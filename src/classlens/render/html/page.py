@@ -34,8 +34,9 @@ _COLORS: Mapping[str, str] = {
 def assembled(*packages: str, title: str, version: str, data: str) -> str:
     """The page of packages that hold style sheets and scripts, and one ``template.html``; ``data``: elements of JSON.
 
-    Style and scripts of ``render/html/shared`` come first, then those of the packages in their order. The policy of the page forbids every request, and every
-    style and script but these, so that a hostile name that became markup would still do nothing.
+    Style and scripts of ``render/html/shared`` come first, then those of the packages in their order. The policy of the
+    page forbids every request, and every style and script but these, so that a hostile name that became markup would
+    still do nothing.
     """
     values = {"version": html_text(version), "title": html_text(title), "data": data}
     return _filled(_code(packages).template, {**_code(packages)._asdict(), **values})

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from classlens.analysis.atlas.atlas import Atlas
 from classlens.render.atlas_crops import Crops
-from classlens.render.atlas_record.atlas_tables import AtlasTables
 from classlens.render.atlas_record.choice import PageChoice
 from classlens.render.atlas_record.records import Kind, PageRecord, page_records, shared_record
 from classlens.render.atlas_record.rows import Row
@@ -26,7 +26,7 @@ _PACKAGES: Mapping[Kind, str] = {
 
 
 def write_atlas_pages(
-    atlas: AtlasTables,
+    atlas: Atlas,
     pages: PageChoice,
     folder: Path,
     *,
