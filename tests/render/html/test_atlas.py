@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,10 @@ import pandas as pd
 import pytest
 
 from classlens.analysis.atlas.atlas import Atlas
+from classlens.data.dataset import Dataset
+from classlens.render.atlas_crops import cut_crops
 from classlens.render.atlas_record import PageChoice, choose_pages
+from classlens.render.atlas_record.tokens import TokenPlace
 from classlens.render.folders.atlas import write_atlas
 from classlens.text import visible
 from tests.render.atlases import AtlasSizes, image_names, make_atlas, photo_folder
@@ -38,6 +42,7 @@ class Written:
     atlas: Atlas
     pages: PageChoice
     folder: Path
+    photos: Dataset | None
 
     def open(self, page: Page, address: str) -> Page:
         page.goto((self.folder / address).as_uri())
@@ -52,7 +57,7 @@ def written(tmp_path: Path, sizes: AtlasSizes, **choice: Any) -> Written:
     if dataset is not None:
         (tmp_path / "photos" / GONE).unlink()
     write_atlas(atlas, pages, tmp_path / "atlas", dataset=dataset, version="1")
-    return Written(atlas, pages, tmp_path / "atlas")
+    return Written(atlas, pages, tmp_path / "atlas", dataset)
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +202,12 @@ def test_search_with_the_keyboard(small: Written, page: Page) -> None:
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
     assert page.inner_text("#results [aria-selected=true]") == options[1]
+    page.fill("#search", "1")
+    listed = page.locator("#results a").all_inner_texts()
+    order = [" ".join(text.split()[:2]) for text in listed]
+    assert order.index("block 1") < order.index("head 1.0") < order.index("head 0.1"), (
+        "numbers that begin with it first"
+    )
     page.fill("#search", "block/head")
     assert page.inner_text("#count") == "No page has these words."
     page.fill("#search", "HEAD 1.2")
@@ -376,18 +387,19 @@ def test_crops_are_shown_and_a_missing_photo_leaves_a_tile(small: Written, page:
     rows = tokens[(tokens["block"] == 0) & (tokens["head"] == 0)]
     small.open(page, "heads/0.0.html")
     tiles = page.locator("#tokens .crop").all()
-    for tile, name in zip(tiles, rows["image"], strict=True):
-        if name == GONE:
+    places = {TokenPlace(row.image_index, row.row, row.column): row.image for row in rows.itertuples()}
+    assert small.photos is not None
+    expected = cut_crops(small.photos, places, small.atlas.frames, small.atlas.grid).files
+    for tile, place in zip(tiles, places, strict=True):
+        if places[place] == GONE:
             assert tile.inner_text() == "photo missing"
         else:
+            image = tile.locator("img")
             assert (
-                max(
-                    tile.locator("img").evaluate(
-                        "async i => { await i.decode(); return [i.naturalWidth, i.naturalHeight]; }"
-                    )
-                )
-                == 160
+                max(image.evaluate("async i => { await i.decode(); return [i.naturalWidth, i.naturalHeight]; }")) == 160
             )
+            source = image.get_attribute("src") or ""
+            assert base64.b64decode(source.removeprefix("data:image/jpeg;base64,")) == expected[place]
 
 
 @pytest.mark.browser

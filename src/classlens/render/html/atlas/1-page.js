@@ -50,7 +50,7 @@ function setUpFrame() {
       make("a", { href: `${shell.root}index.html#search`, id: "to-search" }, "Search ", make("kbd", {}, "/")),
     ].filter(Boolean)));
   }
-  byId("confidence").textContent = `Intervals are those of ${Number((100 * shell.confidence).toFixed(2))} % confidence.`;
+  byId("confidence").textContent = `Intervals are those of ${Number((100 * shell.confidence).toFixed(2))} % confidence; one with an arrow reaches beyond the scale.`;
   byId("commands").replaceChildren("The numbers come from ", code(shell.commands.measure), " and ", code(shell.commands.atlas), ".");
   document.addEventListener("keydown", (event) => {
     if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || /^(input|select|textarea)$/i.test(event.target.tagName)) return;

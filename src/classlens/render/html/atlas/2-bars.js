@@ -1,11 +1,16 @@
 // Bars with intervals, on one scale that holds zero.
 
+const WIDEST = 2.5; // times the largest value: intervals of a few images reach further, and would leave bars of no width
+
 /** The ends of a scale for rows of `value`, `low` and `high`, with zero in it. */
 function scaleOf(rows) {
-  const values = rows.flatMap(({ value, low, high }) => [value, low, high]).filter(known);
-  return { low: Math.min(0, ...values), high: Math.max(0, ...values) };
+  const values = rows.map((row) => row.value).filter(known);
+  const limit = WIDEST * largestOf(values);
+  const ends = rows.flatMap(({ low, high }) => [low, high]).filter(known).map((end) => Math.max(-limit, Math.min(limit, end)));
+  return { low: Math.min(0, ...values, ...ends), high: Math.max(0, ...values, ...ends) };
 }
-const at = (scale, value) => (100 * (value - scale.low)) / (scale.high - scale.low || 1);
+/** The place on a scale in percent; what lies beyond it is at its end. */
+const at = (scale, value) => Math.max(0, Math.min(100, (100 * (value - scale.low)) / (scale.high - scale.low || 1)));
 
 /** Signed numbers with as many decimals as the largest of their scale needs for two digits. */
 function signedOn(scale) {
@@ -35,7 +40,7 @@ function bars(rows, { sign = true, scale = scaleWithMarks(rows), text = signedOn
       track.append(fill);
     }
     if (known(row.low) && known(row.high)) {
-      const whisker = make("span", { class: "whisker" });
+      const whisker = make("span", { class: `whisker${row.low < scale.low ? " from-beyond" : ""}${row.high > scale.high ? " to-beyond" : ""}` });
       whisker.style.left = `${at(scale, row.low)}%`;
       whisker.style.width = `${at(scale, row.high) - at(scale, row.low)}%`;
       track.append(whisker);

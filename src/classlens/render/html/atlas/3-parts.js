@@ -37,7 +37,7 @@ function partsGrid(parts, { tips = () => [], label, limit = largestOf(parts.map(
 }
 
 /** A number for a small cell: as many decimals as the largest needs. */
-const short = (value, limit) => fixed(value, limit >= 10 ? 0 : limit >= 0.95 ? 1 : limit >= 0.095 ? 2 : 3).replace(/^(−?)0\./, "$1.");
+const short = (value, limit) => fixed(value, limit >= 100 ? 0 : limit >= 9.95 ? 1 : limit >= 0.095 ? 2 : 3).replace(/^(−?)0\./, "$1.");
 
 /** Buttons of which one is pressed. */
 function choices(label, names, chosen, choose) {

@@ -10,12 +10,17 @@ drawClasses();
 finish();
 
 function drawHeads() {
-  const number = (row, name) => make("td", { class: "number" }, known(row[name]) ? fixed(row[name], 2) : "–", make("small", {}, interval({ low: row[`${name}_low`], high: row[`${name}_high`] }, (value) => fixed(value, 2))));
-  section("heads", "Its heads", "Strength is the mean over the classes of the size of the mean contribution. Distance, in widths of a token, tells how far a token looks; entropy, in nats, how evenly. Copied is the share of classes that the head writes where it reads them.",
-    "--attribution", make("div", { class: "scroll" }, make("table", {}, make("thead", {}, make("tr", {}, make("th", {}, "head"), ...["strength", "distance", "entropy", "copied"].map((text) => make("th", { class: "number" }, text)))),
-      make("tbody", {}, ...page.heads.map((row) => make("tr", {}, make("td", { class: "fixed" }, linked(`${row.block}.${row.head}`, row.page)),
-        make("td", { class: "number" }, known(row.strength) ? significant(row.strength) : "–"), number(row, "distance"), number(row, "entropy"),
-        make("td", { class: "number" }, known(row.copy_share) ? percent(row.copy_share) : "–")))))));
+  const copies = page.heads.some((row) => known(row.copy_share));
+  const decimals = (value) => fixed(value, 2);
+  const cell = (text, range = "") => make("td", { class: "number" }, text, make("small", {}, range));
+  const number = (row, name) => cell(known(row[name]) ? decimals(row[name]) : "–", interval({ low: row[`${name}_low`], high: row[`${name}_high`] }, decimals));
+  const names = ["strength", "distance", "entropy", ...(copies ? ["copied"] : [])];
+  section("heads", "Its heads", "Strength is the mean over the classes of the size of the mean contribution. Distance, in widths of a token, tells how far a token looks; entropy, in nats, how evenly." +
+    (copies ? " Copied is the share of classes that the head writes where it reads them." : ""), "--attribution",
+  make("div", { class: "scroll" }, make("table", {}, make("thead", {}, make("tr", {}, make("th", {}, "head"), ...names.map((text) => make("th", { class: "number" }, text)))),
+    make("tbody", {}, ...page.heads.map((row) => make("tr", {}, make("td", { class: "fixed" }, linked(`${row.block}.${row.head}`, row.page)),
+      cell(known(row.strength) ? significant(row.strength) : "–"), number(row, "distance"), number(row, "entropy"),
+      ...(copies ? [cell(known(row.copy_share) ? percent(row.copy_share) : "–")] : [])))))));
 }
 
 function drawMlp() {

@@ -8,10 +8,14 @@ function depthChart(host, rows, name, { text, low, high }) {
   const draw = () => {
     const width = Math.max(host.clientWidth, 240);
     const size = { left: 46, right: 10, top: 10, bottom: 172, height: 214 };
-    const values = rows.filter((row) => shown.includes(row.group)).flatMap((row) => [row[name], row[`${name}_low`], row[`${name}_high`]]).filter(known);
-    const ends = [low ?? Math.min(...values), high ?? Math.max(...values)];
+    const values = rows.filter((row) => shown.includes(row.group)).map((row) => row[name]).filter(known);
+    const bounds = rows.filter((row) => shown.includes(row.group)).map((row) => row[`${name}_low`]).filter(known);
+    // Intervals of a few images reach far below the lines, which would be flat: bands are cut there.
+    const lowest = Math.min(...values);
+    const top = high ?? Math.max(...values);
+    const ends = [low ?? Math.max(Math.min(lowest, ...bounds), lowest - 0.25 * (top - lowest)), top];
     const x = (depth) => size.left + ((width - size.left - size.right) * (depth - depths[0])) / (depths.at(-1) - depths[0] || 1);
-    const y = (value) => size.bottom - ((size.bottom - size.top) * (value - ends[0])) / (ends[1] - ends[0] || 1);
+    const y = (value) => size.bottom - ((size.bottom - size.top) * (Math.max(ends[0], Math.min(ends[1], value)) - ends[0])) / (ends[1] - ends[0] || 1);
     const svg = makeSvg("svg", { viewBox: `0 0 ${width} ${size.height}`, width, height: size.height, role: "img", "aria-label": host.dataset.label });
     for (const share of [0, 0.5, 1]) {
       const value = ends[0] + share * (ends[1] - ends[0]);

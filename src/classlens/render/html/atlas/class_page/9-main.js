@@ -13,15 +13,16 @@ drawTokens();
 finish();
 
 function drawDecisions() {
+  const scale = { low: 0, high: Math.max(0, ...[...page.confusions, ...page.taken].map((row) => row.high ?? row.value)) };
   const rows = (list) => list.map((row) => ({ label: linked(row.class_name, row.page), value: row.value, low: row.low, high: row.high, note: `${images(row.images)}` }));
   const card = section("decisions", "Right and wrong", ["How often the model says ", own.cloneNode(true), " to its images, and what it says in its place."], "",
     make("dl", { class: "figures" }, make("div", {}, make("dt", {}, "Accuracy"), make("dd", {}, percent(page.accuracy),
       make("small", {}, `${interval({ low: page.accuracy_low, high: page.accuracy_high }, percent)}; ${grouped(page.correct)} of ${grouped(page.images)} right`)))),
     make("h3", {}, "Said in its place"),
-    page.confusions.length ? foldedBars(rows(page.confusions), 5, { text: percent, sign: false, label: "Confusions" }) : make("p", {}, "Every image of the class is predicted right."));
+    page.confusions.length ? foldedBars(rows(page.confusions), 5, { text: percent, sign: false, scale, label: "Confusions" }) : make("p", {}, "Every image of the class is predicted right."));
   if (page.taken.length) {
     card.insertBefore(make("h3", {}, "Said to images of other classes"), card.lastChild);
-    card.insertBefore(foldedBars(rows(page.taken).map((row, i) => ({ ...row, note: `${page.taken[i].images} of its images` })), 5, { text: percent, sign: false, label: "Other classes taken for it" }), card.lastChild);
+    card.insertBefore(foldedBars(rows(page.taken).map((row, i) => ({ ...row, note: `${page.taken[i].images} of its images` })), 5, { text: percent, sign: false, scale, label: "Other classes taken for it" }), card.lastChild);
   }
 }
 
@@ -36,7 +37,7 @@ function drawTrajectory() {
   depthChart(hosts[1], page.trajectory, "log_probability", { text: (value) => fixed(value, 1), high: 0 });
   const count = (group) => page.trajectory.find((row) => row.group === group).images;
   legend.replaceChildren(...shown.map((group) => make("span", {}, make("span", { class: `key line-key ${group}`, "aria-hidden": "true" }),
-    ` ${group === "all" ? "all" : `predicted ${group}`} (${images(count(group))})`)), make("span", {}, "bands: intervals"));
+    ` ${group === "all" ? "all" : `predicted ${group}`} (${images(count(group))})`)), make("span", {}, "bands: intervals, cut at the borders"));
 }
 
 function drawWriters() {

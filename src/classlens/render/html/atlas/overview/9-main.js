@@ -105,6 +105,6 @@ if (!shell.units) emptySection("units", "Units", ["This atlas has no hidden unit
 else section("units", "Units", "The hidden units that class pages name, by block: search for their numbers or for the class that they point at.", "--attribution --units N",
   make("div", { class: "tall", tabindex: "0", role: "region", "aria-label": "Units" }, ...blockLists.map((block) => {
     const units = page.entries.filter(([kind, number]) => kind === "unit" && number.startsWith(`${block}.`));
-    return make("p", {}, linked(`Block ${block}`, `blocks/${block}.html`), units.length ? ": " : ": none", ...units.flatMap((entry, i) => [...(i ? [", "] : []), linked(entry[1], addressOf(entry))]));
-  }))).classList.add("wide-card");
+    return units.length > 0 && make("p", {}, linked(`Block ${block}`, `blocks/${block}.html`), ": ", ...units.flatMap((entry, i) => [...(i ? [", "] : []), linked(entry[1], addressOf(entry))]));
+  }).filter(Boolean))).classList.add("wide-card");
 finish();
