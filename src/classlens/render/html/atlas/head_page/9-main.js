@@ -39,14 +39,14 @@ function drawAttention() {
 
 function drawTokens() {
   if (!page.tokens.length) return;
-  section("tokens", "Patches that it reads", ["The tokens of the data set through which the head adds most to the class of their image: what it reads there. ", CROP_WORDS], "--attribution --units N",
+  section("tokens", "Patches that it reads", ["The tokens of the data set through which the head adds most to the class of their image: what it reads there. ", CROP_WORDS], "--attribution",
     crops(page.tokens, (row) => [...decision(row), signed(row.contribution)]));
 }
 
 function drawMap() {
   if (!page.map.length) return;
   const cell = (name, address) => make("td", {}, linked(name, address));
-  section("map", "Its value-output map", "From the parameters alone: if a token holds one class, which class does the head write? These are the largest entries; rows in color copy the class that they read.", "--attribution --units N",
+  section("map", "Its value-output map", "From the parameters alone: if a token holds one class, which class does the head write? These are the largest entries; rows in color copy the class that they read.", "--attribution",
     known(page.copy_share) ? make("dl", { class: "figures" }, make("div", {}, make("dt", {}, "Copied classes"), make("dd", {}, percent(page.copy_share), make("small", {}, "of the classes are what the head writes most where it reads them; exact, without interval")))) : "",
     make("table", {}, make("thead", {}, make("tr", {}, make("th", {}, "reads"), make("th", {}, "writes"), make("th", { class: "number" }, "score"))),
       make("tbody", {}, ...page.map.map((row) => make("tr", { class: row.input_class === row.output_class && "copies" }, cell(row.input_name, row.input_page), cell(row.output_name, row.output_page),
