@@ -127,7 +127,7 @@ def test_mistakes_are_one_line_and_exit_with_2(root: Path, tmp_path: Path, args:
 
 def test_many_classes_are_chosen(tmp_path: Path) -> None:
     spec = AtlasSpec(
-        clean=StoreSpec(images=600, classes=250, blocks=1, conditions=("clean",), memories=False), heads=(1,)
+        clean=StoreSpec(images=600, classes=250, blocks=2, conditions=("clean",), memories=False), heads=(1, 1)
     )
     write_atlas_store(tmp_path / "run.zarr", spec)
     out = tmp_path / "out"

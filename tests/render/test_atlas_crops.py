@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def drawn(frame: Sequence[float], size: tuple[int, int]) -> Image.Image:
     return photo
 
 
-def data_set(folder: Path, photos: Sequence[Image.Image], **options: object) -> Dataset:
+def data_set(folder: Path, photos: Sequence[Image.Image], **options: Any) -> Dataset:
     names = [f"{number}.png" for number in range(len(photos))]
     for name, photo in zip(names, photos, strict=True):
         photo.save(folder / name, **options)
@@ -112,10 +113,10 @@ def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             assert picture.getpixel((x, y)) == pytest.approx(color(place.row, place.column), abs=12), "JPEG is lossy"
 
 
-def counted(picture: object, opened: list[int]) -> object:
+def counted(picture: Callable[..., Image.Image], opened: list[int]) -> Callable[..., Image.Image]:
     def read(source: ImageFiles, position: int) -> Image.Image:
         opened.append(position)
-        photo: Image.Image = picture(source, position)  # type: ignore[operator]
+        photo = picture(source, position)
         photo.info |= {"icc_profile": b"secret profile", "comment": b"secret comment"}
         return photo
 

@@ -45,7 +45,7 @@ def test_a_folder_with_tables(atlas: Atlas, photos: Dataset, tmp_path: Path) -> 
         report=lambda *all: reports.append(all),
     )
     html = sorted((tmp_path / "out").rglob("*.html"))
-    assert written == (len(html), len(token_places(atlas, pages)), ())
+    assert tuple(written) == (len(html), len(token_places(atlas, pages)), ())
     assert reports[-1] == ("writing the pages", len(html), len(html))
     for name in TABLES:
         pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out" / "tables" / f"{name}.parquet"), atlas[name])
