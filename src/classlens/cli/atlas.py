@@ -79,6 +79,12 @@ def atlas(
             report=update,
         )
     counts = f"{len(pages.classes):,} classes, {len(pages.blocks):,} blocks, {len(pages.heads):,} heads"
+    for why, count in (
+        ("not measured yet", result.attrs["pending_images"]),
+        ("skipped", result.attrs["skipped_images"]),
+    ):
+        if count:
+            say(f"Images: {result.attrs['atlas_images']:,}; {count:,} more are {why}.")
     say(f"Pages: {counts}, {len(pages.units):,} units; {written.crops:,} crops of photos")
     if written.missing:
         some = "1 photo is" if len(written.missing) == 1 else f"{len(written.missing):,} photos are"

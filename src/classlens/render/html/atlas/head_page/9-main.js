@@ -39,7 +39,7 @@ function drawAttention() {
 
 function drawTokens() {
   if (!page.tokens.length) return;
-  section("tokens", "Patches that it reads", ["The tokens of the data set through which the head adds most to the class of their image: what it reads there. ", CROP_WORDS], "--attribution",
+  section("tokens", "Patches that it reads", ["The tokens of the data set through which the head adds most to the class of their image, at most one of an image: what it reads there. ", CROP_WORDS], "--attribution",
     crops(page.tokens, (row) => [...decision(row), signed(row.contribution)]));
 }
 

@@ -8,7 +8,7 @@ finish();
 
 function drawTokens() {
   if (!page.tokens.length) return;
-  section("tokens", "Tokens that excite it most", ["The image tokens of the data set at which the unit is most active: the larger its coefficient, the more of its value it writes there. ", CROP_WORDS], "--attribution --units N",
+  section("tokens", "Tokens that excite it most", ["The image tokens of the data set at which the unit is most active, at most one of an image: the larger its coefficient, the more of its value it writes there. ", CROP_WORDS], "--attribution --units N",
     crops(page.tokens, (row) => [...decision(row), `coefficient ${significant(row.coefficient)}`]),
     make("p", { class: "hint" }, known(page.active_share) ? `Its coefficient is positive at ${percent(page.active_share)} of all image tokens, counted one by one.` : ""));
 }
