@@ -233,6 +233,18 @@ def test_stopped_and_gone_on_with(
     assert_same(out, whole)
 
 
+def test_a_store_in_an_object_store(data: str, whole: Path) -> None:
+    def report(now: Progress) -> None:
+        if now.done >= 64:
+            raise Stopped
+
+    out = "memory://bucket/attribution.zarr"
+    with pytest.raises(Stopped):
+        measure(lens_of(), data, out, **ASKED, report=report)
+    assert measure(lens_of(), data, out, **ASKED).before == 64
+    assert_same(out, whole)
+
+
 @pytest.mark.parametrize("harm", ["no tally", "half a tally", "a shard", "a group", "strongest tokens"])
 def test_damage_is_mended(whole: Path, data: str, tmp_path: Path, harm: str) -> None:
     out = tmp_path / "run.zarr"
