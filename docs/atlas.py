@@ -18,9 +18,10 @@ import torch
 import classlens
 from classlens.data.class_mapping import map_classes
 from classlens.data.loading import ImageReader
+from classlens.forward.run import run
 
 MODEL = "builtin:photos"
-UNITS, DRAWS, PER_CLASS = 5, 3, 30
+UNITS, DRAWS, PER_CLASS = 5, 2, 20
 
 
 def main(photos: Path, work: Path) -> None:
@@ -39,7 +40,7 @@ def main(photos: Path, work: Path) -> None:
         named = list(zip(writers["block"], writers["unit"], strict=True))
         heads = atlas.writers.query(f"category == {category} and group == 'all' and sublayer == 'attn'")
         head = heads.nlargest(1, "contribution").iloc[0]
-        others = [each for each in range(6) if each != head["head"]]
+        others = rng.choice([each for each in range(6) if each != head["head"]], DRAWS, replace=False)
         rows.append(
             {
                 "class": name,
@@ -113,8 +114,7 @@ def mean_of(results: list[dict[str, float]]) -> dict[str, float]:
 
 
 def logits_of(lens: Any, pixels: torch.Tensor) -> np.ndarray:
-    parts = [lens.trace(pixels[start : start + 32]).model_logits.values for start in range(0, len(pixels), 32)]
-    return np.concatenate(parts)
+    return torch.cat([run(lens.view, batch) for batch in pixels.split(32)]).numpy()
 
 
 if __name__ == "__main__":
