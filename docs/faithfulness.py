@@ -177,7 +177,7 @@ class Part(NamedTuple):
 SMALL, LARGE = "builtin:photos", TEACHER
 RIVALS = ("class_gradient", "chefer", "logit_attribution", "log_odds", "random")
 PARTS = (
-    Part("removal", ("removal", "completeness"), {SMALL: 1000, LARGE: 384}),
+    Part("removal", ("removal", "completeness"), {SMALL: 1000, LARGE: 1000}),
     Part("segmentation", ("segmentation",), {SMALL: 0, LARGE: 0}),
     Part("class", ("pointing", "class_sensitivity"), {SMALL: 150, LARGE: 40}),
     Part("randomization", ("randomization",), {SMALL: 50}),
