@@ -85,6 +85,8 @@ def atlas(
     ):
         if count:
             say(f"Images: {result.attrs['atlas_images']:,}; {count:,} more are {why}.")
+    if result.attrs.get("tokens_stale"):
+        say("Patches of heads and units come from other images: run `classlens measure --attribution` to its end.")
     say(f"Pages: {counts}, {len(pages.units):,} units; {written.crops:,} crops of photos")
     if written.missing:
         some = "1 photo is" if len(written.missing) == 1 else f"{len(written.missing):,} photos are"

@@ -75,14 +75,14 @@ class TopTokens:
         k, part = self.value.shape[1], slice(rows.start, rows.stop)
         if not len(values):
             return Candidates(*(np.zeros(0, dtype=dtype) for dtype in (np.int64, np.float32, np.int32, np.int32)))
-        largest = values.amax(dim=1)
+        largest = values.amax(dim=1).nan_to_num(nan=-torch.inf)
         last = torch.from_numpy(self.value[part, -1])
         # An image that comes later has to be above an equal value, an earlier one need not.
         later = torch.from_numpy(self.image[part, -1] < images.min())
         threshold = torch.where(later, torch.nextafter(last, torch.tensor(torch.inf)), last).to(largest.device)
         fresh = torch.from_numpy(self.image[part, -1] < 0).to(largest.device)
         threshold[fresh] = largest[:, fresh].topk(k, dim=0).values[-1] if len(largest) > k else -torch.inf
-        index, row = (largest >= threshold).nonzero(as_tuple=True)
+        index, row = ((largest >= threshold) & (largest > -torch.inf)).nonzero(as_tuple=True)
         value = largest[index, row]
         token = (values[index, :, row] == value[:, None]).to(torch.uint8).argmax(dim=1)  # the first of equal ones
         arrays = [each.cpu().numpy() for each in (row, value, index, token)]

@@ -19,10 +19,11 @@ from classlens.core.memories import memory_scores
 from classlens.core.path_arguments import checked_with_home
 from classlens.core.steps import compute_dtype
 from classlens.errors import ClasslensError, cause, unknown
+from classlens.lens.facts import site_blocks
 from classlens.lens.lens import Lens
 from classlens.lens.memories import ranked_classes
 from classlens.models.files import HALF_TO_DOUBLE, require_file, require_floats
-from classlens.models.view import SITES, Site
+from classlens.models.view import SITES, ModelView, Site
 
 # The field of each tensor, by its name in a file.
 _FIELDS = {
@@ -190,7 +191,7 @@ def _check_sizes(fields: dict[str, Tensor], shape: list[int], label: str) -> Non
 def _site(site: Site | None, metadata: dict[str, str], label: str) -> Site:
     name = metadata.get("site") if site is None else site
     if name is None:
-        raise ClasslensError(f"{label} names no site in its metadata: give site=, such as site='resid_post'")
+        raise ClasslensError(f"{label} names no site in its metadata: write it there, or give site= to read_directions")
     for known in SITES:
         if name == known:
             return known
@@ -202,7 +203,9 @@ def _block(block: int | None, metadata: dict[str, str], label: str) -> int:
         return block
     text = metadata.get("block")
     if text is None:
-        raise ClasslensError(f"{label} names no block in its metadata: give block=, from 0")
+        raise ClasslensError(
+            f"{label} names no block in its metadata: write it there, or give block= to read_directions, from 0"
+        )
     if not text.isascii() or not text.isdigit() or len(text) > 9:
         raise ClasslensError(f"{label} names block {text[:20]!r} in its metadata: expected a number; give block=")
     return int(text)
@@ -234,7 +237,7 @@ def direction_classes(lens: Lens, directions: Directions, feature: int, *, k: At
     """
     lens._check_model()
     embedding = lens.view.space.embedding
-    require_width(directions, embedding.shape[1], lens.view.name)
+    require_fits(directions, lens.view)
     feature = whole_number("feature", feature, 0, len(directions.directions) - 1, hint=" of the directions")
     column = Output(directions.directions[feature, :, None].detach().to(embedding.device, embedding.dtype))
     scores, cosines = memory_scores(embedding, column, slice(None), torch.tensor([0], device=embedding.device))
@@ -248,10 +251,17 @@ def direction_classes(lens: Lens, directions: Directions, feature: int, *, k: At
     return ranked_classes(lens, attrs, best, score=scores[best], cosine=cosines[best])
 
 
-def require_width(directions: Directions, width: int, model: str) -> None:
-    """Raises ClasslensError for directions of another width than that of a model's tokens."""
+def require_fits(directions: Directions, view: ModelView) -> None:
+    """Raises ClasslensError for directions of another width, site or block than a model has."""
+    width, model = view.space.embedding.shape[1], view.name
     if directions.directions.shape[1] != width:
         raise ClasslensError(
             f"directions of width {directions.directions.shape[1]} were given, but tokens of model {model!r} have "
             f"width {width}: give directions of this model"
+        )
+    last = len(site_blocks(view, directions.site)) - 1
+    if directions.block > last:
+        raise ClasslensError(
+            f"directions at {directions.site} of block {directions.block} do not fit model {model!r}: its last block "
+            f"with this site is {last}; give directions of this model"
         )

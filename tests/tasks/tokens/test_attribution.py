@@ -19,10 +19,11 @@ from classlens.data.open_dataset import open_dataset
 from classlens.engine import runner, session
 from classlens.engine.progress import Progress
 from classlens.lens.memories import memory_classes
+from classlens.models.transforms import paper_transform
 from classlens.store.open_store import open_group
 from tests import zoo
 from tests.data.pictures import assert_same, folder, groups, picture
-from tests.tasks.tiny import DATA_CLASSES, LOCAL, labels_of, lens_of, pixels_of
+from tests.tasks.tiny import DATA_CLASSES, LOCAL, NAMES, labels_of, lens_of, pixels_of
 
 ASKED: dict[str, Any] = {"units": 6, "batch_size": 8, **LOCAL}
 IMAGES = 70
@@ -262,6 +263,7 @@ def test_damage_is_mended(whole: Path, data: str, tmp_path: Path, harm: str) -> 
         shutil.rmtree(out / ("units" if harm == "a group" else "head_tokens"))
     result = measure(lens_of(), data, out, **ASKED)
     assert_same(out, whole)
+    assert ("the record of its strongest tokens is gone" in result.note) == ("tally" in harm)
     assert result.before == {"a shard": 64, "strongest tokens": IMAGES}.get(harm, 0)
 
 
@@ -271,7 +273,10 @@ def test_an_image_that_changed_leaves_nothing(data: str, tmp_path: Path) -> None
     images = f"folder:{tmp_path / 'images'}"
     measure(lens_of(), images, tmp_path / "run.zarr", **ASKED)
     Image.new("RGB", (32, 32), (250, 10, 10)).save(tmp_path / "images/cat/0003.png")
-    measure(lens_of(), images, tmp_path / "run.zarr", **ASKED)
+    assert (
+        "from its first image, as images have changed"
+        in measure(lens_of(), images, tmp_path / "run.zarr", **ASKED).note
+    )
     measure(lens_of(), images, tmp_path / "fresh.zarr", **ASKED)
     assert_same(tmp_path / "run.zarr", tmp_path / "fresh.zarr")
 
@@ -310,7 +315,7 @@ def test_an_unreadable_image(data: str, tmp_path: Path) -> None:
 def test_mistakes(whole: Path, data: str, tmp_path: Path, changes: dict[str, Any], says: str) -> None:
     shutil.copytree(whole, tmp_path / "run.zarr")
     with pytest.raises(ClasslensError, match=says):
-        measure(lens_of(), data, tmp_path / "run.zarr", **{**ASKED, **changes})
+        measure(lens_of(), data, tmp_path / "run.zarr", conditions=("clean", "no_cls"), **{**ASKED, **changes})
     assert_same(tmp_path / "run.zarr", whole)
 
 
@@ -353,6 +358,28 @@ def test_directions_in_the_place_of_units(name: str, site: Any, tmp_path: Path) 
     above = logits[range(10), labels_of(data)] - logits.mean(dim=1)
     contributions = units["top_unit_contribution"].sel(unit_of="label").sum("rank")
     np.testing.assert_allclose(contributions, above, atol=1e-5)
+
+
+def test_features_that_are_off_add_nothing(data: str, tmp_path: Path) -> None:
+    """An autoencoder of which three features are on: no other one, and no other block, stands in the lists."""
+    bias = torch.full((24,), -1e3)
+    bias[[2, 5, 7]] = 1e3
+    eye = torch.eye(24)
+    directions = classlens.Directions(eye, "resid_post", 1, encoder=eye, encoder_bias=bias)
+    measure(lens_of(), data, tmp_path / "run.zarr", directions=directions, **ASKED)
+    units = open_group(tmp_path / "run.zarr", "units").load()
+    assert {tuple(sorted(row)) for row in units["top_unit"].values.reshape(-1, 6)} == {(-1, -1, -1, 26, 29, 31)}
+    assert (np.isnan(units["top_unit_contribution"]) == (units["top_unit"] == -1)).all()
+
+
+def test_heads_that_differ_between_blocks_are_refused(data: str, tmp_path: Path) -> None:
+    model: Any = zoo.build("cls")
+    other = type(model)(img_size=16, patch_size=8, embed_dim=24, depth=1, num_heads=2, num_classes=11).double()
+    model.blocks[1] = other.blocks[0]
+    lens = classlens.load(model, class_names=list(NAMES), transform=paper_transform((16, 16)))
+    with pytest.raises(ClasslensError, match="different numbers of heads"):
+        measure(lens, data, tmp_path / "new.zarr", **ASKED)
+    assert not (tmp_path / "new.zarr").exists()
 
 
 def test_directions_that_do_not_fit(whole: Path, data: str, tmp_path: Path) -> None:

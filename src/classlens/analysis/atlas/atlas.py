@@ -16,7 +16,7 @@ from numpy import ndarray
 
 from classlens.analysis.atlas.classes import class_table, confusion_table
 from classlens.analysis.atlas.heads import Heads, head_map_table, head_token_table
-from classlens.analysis.atlas.stored import ATTRIBUTION, SIDES, UNIT_TOKENS, UNITS, AtlasStore
+from classlens.analysis.atlas.stored import ATTRIBUTION, HEAD_TOKENS, SIDES, UNIT_TOKENS, UNITS, AtlasStore
 from classlens.analysis.atlas.tables import TABLES
 from classlens.analysis.atlas.tokens import ClassTokens
 from classlens.analysis.atlas.trajectory import Trajectories
@@ -44,7 +44,8 @@ class Atlas:
             of all classes, over all images of a class; heads, MLPs, ``embed`` and ``bias`` add up to ``logit``.
         attrs: attributes of the store (model, data, split, versions …), and of the atlas: ``atlas_images``,
             ``pending_images``, ``skipped_images``, ``confidence``, and ``classes_by``: ``"label"``, or ``"prediction"``
-            where no image has a label.
+            where no image has a label. ``tokens_stale``: whether the strongest tokens of heads and units are those of
+            other images, as those of a run that was killed.
         store: path or URL of the store.
         class_names: names of all classes.
         blocks: number of blocks.
@@ -83,7 +84,7 @@ class Atlas:
 
     @checked_with_home
     def write(self, folder: AnyPath) -> list[Path]:
-        """Write each table as ``NAME.parquet`` (Apache Parquet), all of them or none.
+        """Write each table as ``NAME.parquet`` (Apache Parquet); no file is left half-written.
 
         Args:
             folder: a new folder or one of an earlier atlas, whose tables are replaced.
@@ -202,6 +203,9 @@ def _attributes(store: AtlasStore, confidence: float) -> dict[str, Any]:
         more["units_per_block"] = store.units_per_block
     if store.has(UNIT_TOKENS) and "tokens_seen" in store.group(UNIT_TOKENS).attrs:
         more["tokens_seen"] = int(store.group(UNIT_TOKENS).attrs["tokens_seen"])
+    if store.has(HEAD_TOKENS) and "tokens_seen" in store.group(HEAD_TOKENS).attrs:
+        cells = store.grid[0] * store.grid[1]
+        more["tokens_stale"] = int(store.group(HEAD_TOKENS).attrs["tokens_seen"]) != store.attributed * cells
     return {**store.attrs, **more}
 
 

@@ -146,6 +146,11 @@ class AtlasStore:
         return int(rows.max()) + 1, int(columns.max()) + 1
 
     @cached_property
+    def attributed(self) -> int:
+        """Number of images whose contributions are measured."""
+        return int((self.group(ATTRIBUTION)["measured"].values == MEASURED).sum())
+
+    @cached_property
     def units_per_block(self) -> int:
         """Hidden units of the MLP of a block, by the group ``units``."""
         count = self.group(UNITS).attrs.get("units_per_block")

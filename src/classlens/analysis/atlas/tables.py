@@ -235,7 +235,8 @@ UNIT_WRITERS = Table(
     },
 )
 CLASS_TOKENS = Table(
-    f"the {TOP_TOKENS} image tokens with the largest logit of each class after the last block, at most one of an image",
+    f"the {TOP_TOKENS} image tokens with the largest logit of each class after the last block, at most one of an "
+    "image, of images whose label is the class, or whose prediction without a label",
     {
         **_CATEGORY,
         **_TOP,

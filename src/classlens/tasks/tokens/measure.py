@@ -31,7 +31,7 @@ from classlens.store.provenance import text_digest
 from classlens.store.schema import Coords
 from classlens.store.store import Store, find_store
 from classlens.tasks.tokens.attribution.parameters import write_head_maps
-from classlens.tasks.tokens.attribution.stored import StoredAttribution, attribution_axes_of
+from classlens.tasks.tokens.attribution.stored import StoredAttribution, attribution_axes_of, require_same_units
 from classlens.tasks.tokens.conditions.check import check_conditions
 from classlens.tasks.tokens.conditions.registry import CLEAN, CONDITIONS
 from classlens.tasks.tokens.decoders import Decoders
@@ -200,6 +200,8 @@ def measure_session(
     digest = None if groups is None else text_digest([*groups.names, *map(str, groups.of_class)])
     settings = session.settings(sites=list(axes.all_sites), memories=memories, label_groups=digest)
     with session.writable_store(url, "measure", settings) as (store, renew):
+        if attribution_axes is not None:
+            require_same_units(store, attribution_axes)
         begun_groups = [name for name in store.groups() if name in CONDITIONS]
         axes = replace(  # begun by a version without
             axes,
@@ -220,7 +222,8 @@ def measure_session(
         if attribution_axes is not None:
             write_head_maps(store, lens.view, attribution_axes)
         try:
-            result = session.fill([session.job(task, threads=store.attributes["threads"])], store, renew, totals=stored)
+            job = session.job(task, threads=store.attributes["threads"])
+            result = session.fill([job], store, renew, note="" if stored is None else stored.note, totals=stored)
         finally:
             if stored is not None:
                 stored.write_groups()

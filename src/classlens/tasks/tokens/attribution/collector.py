@@ -180,24 +180,24 @@ class AttributionCollector:
 
     def _top_units(self, recording: Recording, weights: list[Tensor]) -> tuple[dict[str, Array], TallyPart]:
         contributions = UnitContributions(recording, weights)
-        blocks = []
-        for block in range(self._axes.blocks):
-            coefficients = self._activations.get((_COEFFICIENTS, block))
-            if coefficients is None:  # directions are of another block
-                blocks.append(torch.zeros(len(recording), len(weights), self._axes.units, device=recording.view.device))
+        each, numbers = [], []
+        for (name, block), coefficients in self._activations.items():
+            if name != _COEFFICIENTS:
                 continue
             if self._directions is None:
-                parts = [each for each, _ in contributions.of("mlp", block, coefficients)]
+                parts = [part for part, _ in contributions.of("mlp", block, coefficients)]
             else:
                 directions = self._directions.directions.to(coefficients)
                 parts = contributions.of_directions(directions, coefficients)
-            units = torch.stack(parts, dim=1).float()
-            blocks.append(F.pad(units, (0, self._axes.units - units.shape[2])))
-        every = torch.cat(blocks, dim=2)
+            each.append(torch.stack(parts, dim=1).float())
+            numbers.append(block * self._axes.units + torch.arange(each[-1].shape[2], device=each[-1].device))
+        every = torch.cat(each, dim=2)
         top = every.abs().topk(self._axes.listed, dim=2).indices
+        values, units = every.gather(2, top), torch.cat(numbers)[top]
+        silent = values == 0  # units that add nothing, such as features of an autoencoder that are off
         arrays = {
-            "top_unit": top.to(torch.int32).cpu().numpy(),
-            "top_unit_contribution": every.gather(2, top).cpu().numpy(),
+            "top_unit": units.masked_fill(silent, -1).to(torch.int32).cpu().numpy(),
+            "top_unit_contribution": values.masked_fill(silent, torch.nan).cpu().numpy(),
         }
         return arrays, self._part(UNITS, self._candidates, self._active)
 

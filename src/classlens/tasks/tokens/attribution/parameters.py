@@ -54,8 +54,8 @@ def write_head_maps(store: Store, view: ModelView, axes: AttributionAxes) -> Non
     for block in range(axes.blocks):
         try:
             maps = block_maps(view, block, pairs)
-        except ClasslensError:
-            return
+        except ClasslensError:  # values of this block are no linear map
+            continue
         for head, each in enumerate(maps):
             classes[0, block, head], classes[1, block, head] = each.input_class.cpu(), each.output_class.cpu()
             scores[block, head], shares[block, head] = each.score.cpu(), each.copy_share

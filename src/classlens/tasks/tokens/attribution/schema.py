@@ -52,7 +52,7 @@ class AttributionAxes:
             features = len(directions.directions)
             return cls(images, blocks, heads, features, min(listed, features), directions.digest)
         units = max(block.mlp.weight.shape[1] for block in view.blocks)
-        return cls(images, blocks, heads, units, min(listed, blocks * units))
+        return cls(images, blocks, heads, units, min(listed, sum(block.mlp.weight.shape[1] for block in view.blocks)))
 
     @property
     def groups(self) -> tuple[str, ...]:

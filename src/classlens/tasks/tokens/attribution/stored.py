@@ -8,8 +8,7 @@ from classlens.core.arrays import Array
 from classlens.data.dataset import Dataset
 from classlens.errors import ClasslensError
 from classlens.explain.registry import METHODS, is_defined
-from classlens.lens.directions import Directions, require_width
-from classlens.lens.facts import site_blocks
+from classlens.lens.directions import Directions, require_fits
 from classlens.lens.lens import Lens
 from classlens.models.view import ModelView
 from classlens.store.metadata import SHARD
@@ -30,7 +29,7 @@ _TOKENS_OF = {ATTRIBUTION: HEAD_TOKENS, UNITS: UNIT_TOKENS}
 class StoredAttribution:
     """Contributions of a store that is being written; they may join it after its conditions.
 
-    ``changed`` is a note on images that have to be measured again.
+    ``note`` says whether images have to be measured again, and why.
     """
 
     def __init__(
@@ -39,8 +38,8 @@ class StoredAttribution:
         self._store, self._axes, self._lens, self._dataset, self._directions = store, axes, lens, dataset, directions
         self._tallies: dict[str, Tally] = {}
         self._unsaved: set[str] = set()
+        self.note = ""
         for group in axes.groups:
-            self._require_same_units(group)
             store.add_group(group, axes.schema(group, dataset.names))
             self._tallies[group] = self._restored(group)
 
@@ -58,6 +57,9 @@ class StoredAttribution:
     def write_groups(self) -> None:
         """Write the groups of the whole data set."""
         for group, tally in self._tallies.items():
+            tokens_of, digest = _TOKENS_OF[group], tally.digest
+            if self._store.has_group(tokens_of) and self._store.group_attributes(tokens_of).get("tally") == digest:
+                continue
             rows = self._axes.heads if group == ATTRIBUTION else self._axes.units
             shape = (self._axes.blocks, rows, -1)
             empty = tally.top.image < 0
@@ -76,27 +78,8 @@ class StoredAttribution:
                 values = value_classes(self._lens.view, self._axes, self._directions)
                 data |= {name: ((*dims[:2], "class_rank"), array) for name, array in values.items()}
                 sizes["class_rank"] = values["value_class"].shape[2]
-            attrs = {"tokens_seen": tally.tokens, "images_seen": int(tally.included.sum())}
-            self._store.write_group(_TOKENS_OF[group], data, self._axes.coords(**sizes), attrs)
-
-    def _require_same_units(self, group: str) -> None:
-        """Raises ClasslensError for a store with other directions, or another number of units for each image."""
-        if group != UNITS or group not in self._store.groups():
-            return
-        before = self._store.group_attributes(group).get("directions", "")
-        if before != self._axes.directions:
-            held = (
-                "other directions" if before and self._axes.directions else "directions" if before else "hidden units"
-            )
-            raise ClasslensError(
-                f"store {self._store.url!r} holds {held} as its units: give the same --directions, or another --out"
-            )
-        listed = self._store.size(group, "top_unit", 2)
-        if listed != self._axes.listed:
-            raise ClasslensError(
-                f"store {self._store.url!r} has {listed} units of each image, not {self._axes.listed}: give --units "
-                f"{listed} (units={listed}), or another --out"
-            )
+            attrs = {"tokens_seen": tally.tokens, "tally": digest}
+            self._store.write_group(tokens_of, data, self._axes.coords(**sizes), attrs)
 
     def _restored(self, group: str) -> Tally:
         """The tally of a run that goes on; images that it lacks become pending, and all do where others changed."""
@@ -105,6 +88,9 @@ class StoredAttribution:
         tally = None if data is None else Tally.from_bytes(data, images, self._axes.rows(group))
         measured = store.status(group) != 0
         if tally is None or self._has_other_content(group, tally, measured):
+            if measured.any():
+                why = "the record of its strongest tokens is gone" if tally is None else "images have changed"
+                self.note = f"group {group!r} is measured anew from its first image, as {why}"
             tally = Tally(images, self._axes.rows(group))
         lacking = np.flatnonzero(measured & ~tally.included)
         store.reset(group, sorted({int(image) // SHARD for image in lacking}))
@@ -119,6 +105,24 @@ class StoredAttribution:
         return bool((stored[both] != tally.content[both]).any() or (now != tally.content[pending]).any())
 
 
+def require_same_units(store: Store, axes: AttributionAxes) -> None:
+    """Raises ClasslensError for a store with other directions, or another number of units for each image."""
+    if not axes.listed or UNITS not in store.groups():
+        return
+    before = store.group_attributes(UNITS).get("directions", "")
+    if before != axes.directions:
+        held = "hidden units" if not before else "other directions" if axes.directions else "directions"
+        raise ClasslensError(
+            f"store {store.url!r} holds {held} as its units: give the same --directions, or another --out"
+        )
+    listed = store.size(UNITS, "top_unit", 2)
+    if listed != axes.listed:
+        raise ClasslensError(
+            f"store {store.url!r} has {listed} units of each image, not {axes.listed}: give --units {listed} "
+            f"(units={listed}), or another --out"
+        )
+
+
 def attribution_axes_of(
     view: ModelView, images: int, units: int, directions: Directions | None = None
 ) -> AttributionAxes:
@@ -129,15 +133,15 @@ def attribution_axes_of(
     if not is_defined(METHODS["logit_attribution"], view):
         raise ClasslensError(
             f"model {view.name!r} pools its tokens by attention, so that its logits are no sum of what heads add: "
-            "leave out --attribution and --units"
+            "leave out --attribution, --units and --directions"
+        )
+    if len({block.heads for block in view.blocks}) > 1:
+        raise ClasslensError(
+            f"model {view.name!r} has blocks of different numbers of heads, which --attribution does not measure: "
+            "leave it out, with --units and --directions"
         )
     if directions is not None:
-        require_width(directions, view.space.embedding.shape[1], view.name)
-        if directions.block >= len(site_blocks(view, directions.site)):
-            raise ClasslensError(
-                f"directions at {directions.site} of block {directions.block} do not fit model {view.name!r}: its last "
-                f"block with this site is {len(site_blocks(view, directions.site)) - 1}, so give those of this model"
-            )
+        require_fits(directions, view)
     elif units and any("mlp_coefficients" not in block.points for block in view.blocks):
         raise ClasslensError(
             f"model {view.name!r} is described without its memory coefficients: add the point mlp_coefficients to its "

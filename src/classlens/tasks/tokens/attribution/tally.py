@@ -58,6 +58,11 @@ class Tally:
         self.tokens += part.tokens
         self.included[images], self.content[images] = True, part.content
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the tally."""
+        return _digest(self._arrays()).tobytes().hex()
+
     def to_bytes(self) -> bytes:
         """The tally as a file."""
         arrays = self._arrays()
