@@ -211,7 +211,7 @@ def attribution(model: Any, pixels: Tensor, target: Tensor, *, pooled: tuple[int
 
 @torch.no_grad()
 def units(model: Any, pixels: Tensor, target: Tensor, *, pooled: tuple[int, ...]) -> dict[str, Tensor]:
-    """What each channel of the heads and each hidden unit adds to the logit, sent through the frozen end one by one.
+    """Contributions of channels of the heads and of hidden units to the logit, sent through the frozen end one by one.
 
     ``[image, block, unit]`` of ``attn`` and ``mlp``, and ``[image, block]`` of their biases.
     """

@@ -20,7 +20,7 @@ from tests.refusals import refused
 
 @pytest.mark.parametrize("name", CASES)
 def test_values_are_linear_in_what_comes_in(name: str) -> None:
-    """Of two tokens of a pass, the difference of the values, by the difference of the tokens."""
+    """The difference of the values of two tokens of a pass comes from the difference of the tokens."""
     torch.manual_seed(0)
     tiny = CASES[name]
     lens = classlens.load(tiny.make())

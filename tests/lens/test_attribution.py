@@ -100,7 +100,7 @@ def test_one_block_and_all_of_its_units() -> None:
 
 
 def test_coefficients_of_dropped_tokens_do_not_count() -> None:
-    """Of averaged tokens, those that the head pools."""
+    """Only tokens that the head pools count among averaged ones."""
     name = "avg_excludes_cls"
     lens = classlens.load(zoo.build(name))
     kept = np.array([True, True, False, True, True])

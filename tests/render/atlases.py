@@ -35,7 +35,7 @@ PHOTO_CLASSES = (
 
 @dataclass(frozen=True)
 class AtlasSizes:
-    """What an atlas is made from.
+    """Sizes and texts that an atlas is made from.
 
     ``tokens``: whether tables of tokens and of units have rows, as without ``--units`` they do not.
     """

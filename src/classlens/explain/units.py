@@ -48,7 +48,7 @@ class UnitContributions:
         ]
 
     def added(self, sublayer: Sublayer, block: int) -> list[Float[Tensor, " image"]]:
-        """What the whole sublayer adds to the logit of each target, as it was recorded."""
+        """Contribution of the whole sublayer, as it was recorded, to the logit of each target."""
         output = self._recording.activation(f"{sublayer}_out", block)[self._images]
         return [
             torch.stack([functional(output[:, tokens]) for tokens, functional in parts.functionals]).sum(dim=0)

@@ -17,7 +17,7 @@ from classlens.models.view import ModelView
 def head_outputs(
     view: ModelView, pixels: Float[Tensor, "image channel height width"], blocks: Sequence[int]
 ) -> Float[Tensor, "image block head outer"]:
-    """What each head adds to the input of the head of the model, without biases, with the scale of every norm frozen.
+    """Addition of each head to the classifier's input, without biases, with the scale of every norm frozen.
 
     For a model with one readout and without edits. Raises ClasslensError where it pools by attention.
     """

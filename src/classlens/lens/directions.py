@@ -15,13 +15,12 @@ from torch.nn import functional as F
 
 from classlens.core.arguments import AnyPath, AtLeast0, AtLeast1, checked, whole_number
 from classlens.core.attention import Output
-from classlens.core.memories import memory_scores
 from classlens.core.path_arguments import checked_with_home
 from classlens.core.steps import compute_dtype
 from classlens.errors import ClasslensError, cause, unknown
 from classlens.lens.facts import site_blocks
 from classlens.lens.lens import Lens
-from classlens.lens.memories import ranked_classes
+from classlens.lens.memories import value_classes
 from classlens.models.files import HALF_TO_DOUBLE, require_file, require_floats
 from classlens.models.view import SITES, ModelView, Site
 
@@ -239,16 +238,9 @@ def direction_classes(lens: Lens, directions: Directions, feature: int, *, k: At
     embedding = lens.view.space.embedding
     require_fits(directions, lens.view)
     feature = whole_number("feature", feature, 0, len(directions.directions) - 1, hint=" of the directions")
-    column = Output(directions.directions[feature, :, None].detach().to(embedding.device, embedding.dtype))
-    scores, cosines = memory_scores(embedding, column, slice(None), torch.tensor([0], device=embedding.device))
-    best = scores.topk(min(k, len(scores))).indices
-    attrs: dict[str, object] = {
-        "model": lens.view.name,
-        "site": directions.site,
-        "block": directions.block,
-        "feature": feature,
-    }
-    return ranked_classes(lens, attrs, best, score=scores[best], cosine=cosines[best])
+    output = Output(directions.directions.detach().T.to(embedding.device, embedding.dtype))
+    attrs: dict[str, object] = {"site": directions.site, "block": directions.block, "feature": feature}
+    return value_classes(lens, attrs, output, feature, k)
 
 
 def require_fits(directions: Directions, view: ModelView) -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from classlens.core.arguments import AtLeast1, checked, whole_number
+from classlens.core.attention import Output
 from classlens.core.memories import memories, memory_scores
 from classlens.forward.agreement import Sublayer
 from classlens.lens.lens import Lens
@@ -43,11 +44,16 @@ def memory_classes(lens: Lens, sublayer: Sublayer, block: int, unit: int, *, k: 
         3
     """
     _check(lens, sublayer, block, unit=unit)
-    space, output = lens.view.space, getattr(lens.view.blocks[block], sublayer)
-    column = torch.tensor([unit], device=space.embedding.device)
-    scores, cosines = memory_scores(space.embedding, output, slice(None), column)
+    output = getattr(lens.view.blocks[block], sublayer)
+    return value_classes(lens, {"sublayer": sublayer, "block": block, "unit": unit}, output, unit, k)
+
+
+def value_classes(lens: Lens, attrs: dict[str, object], output: Output, unit: int, k: int) -> xr.Dataset:
+    """The classes that a column of an output projection scores highest, with the model's name among ``attrs``."""
+    embedding = lens.view.space.embedding
+    scores, cosines = memory_scores(embedding, output, slice(None), torch.tensor([unit], device=embedding.device))
     best = scores.topk(min(k, len(scores))).indices
-    attrs: dict[str, object] = {"model": lens.view.name, "sublayer": sublayer, "block": block, "unit": unit}
+    attrs = {"model": lens.view.name, **attrs}
     return ranked_classes(lens, attrs, best, score=scores[best], cosine=cosines[best])
 
 

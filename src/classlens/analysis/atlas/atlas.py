@@ -16,7 +16,7 @@ from numpy import ndarray
 
 from classlens.analysis.atlas.classes import class_table, confusion_table
 from classlens.analysis.atlas.heads import Heads, head_map_table, head_token_table
-from classlens.analysis.atlas.stored import ATTRIBUTION, HEAD_TOKENS, SIDES, UNIT_TOKENS, UNITS, AtlasStore
+from classlens.analysis.atlas.stored import AtlasStore
 from classlens.analysis.atlas.tables import TABLES
 from classlens.analysis.atlas.tokens import ClassTokens
 from classlens.analysis.atlas.trajectory import Trajectories
@@ -27,6 +27,7 @@ from classlens.core.arguments import AnyPath, Share
 from classlens.core.path_arguments import checked_with_home
 from classlens.errors import ClasslensError, cause, require_extra, unknown
 from classlens.store.atomic import atomic_write
+from classlens.tasks.tokens.attribution.schema import ATTRIBUTION, HEAD_TOKENS, SIDES, UNIT_TOKENS, UNITS
 
 
 @dataclass(frozen=True, eq=False, repr=False)

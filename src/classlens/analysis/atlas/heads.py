@@ -5,19 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from classlens.analysis.atlas.stored import (
-    ATTRIBUTION,
-    HEAD_MAPS,
-    HEAD_TOKENS,
-    PREDICTION,
-    AtlasBatch,
-    AtlasStore,
-)
+from classlens.analysis.atlas.stored import PREDICTION, AtlasBatch, AtlasStore
 from classlens.analysis.atlas.tables import HEAD_MAP, HEADS, interval_columns
 from classlens.analysis.atlas.tables import HEAD_TOKENS as TOKENS_TABLE
 from classlens.core.arrays import Array
 from classlens.core.intervals import mean_interval
 from classlens.core.moments import Moments
+from classlens.tasks.tokens.attribution.schema import ATTRIBUTION, HEAD_MAPS, HEAD_TOKENS
 
 _MEASURES = {"distance": "attention_distance", "entropy": "attention_entropy"}
 

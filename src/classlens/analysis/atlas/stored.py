@@ -20,32 +20,27 @@ from classlens.store.backend import as_url, open_root, root_attributes
 from classlens.store.metadata import SHARD
 from classlens.store.open_store import group_names, open_group
 from classlens.store.schema import MEASURED, SKIPPED
+from classlens.tasks.tokens.attribution.schema import (
+    ATTRIBUTION,
+    HEAD_MAPS,
+    HEAD_TOKENS,
+    OF,
+    SIDES,
+    UNIT_OF,
+    UNIT_TOKENS,
+    UNIT_VARIABLES,
+    UNITS,
+    VARIABLES,
+)
 from classlens.tasks.tokens.conditions.registry import CLEAN
 from classlens.tasks.tokens.schema import check_values
 
-LABEL, PREDICTION, MEAN = "label", "prediction", "mean"
-SIDES = ("left", "top", "right", "bottom")
-ATTRIBUTION, UNITS, HEAD_TOKENS, UNIT_TOKENS, HEAD_MAPS = (
-    "attribution",
-    "units",
-    "head_tokens",
-    "unit_tokens",
-    "head_maps",
-)
+LABEL, PREDICTION, MEAN = OF
 
 # Dims of the arrays of each group, floats and whole numbers.
 _FLOATS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    ATTRIBUTION: {
-        "head_contribution": ("image", "of", "block", "head"),
-        "mlp_contribution": ("image", "of", "block"),
-        "embed_contribution": ("image", "of"),
-        "bias_contribution": ("image", "of"),
-        "attributed_logit": ("image", "of"),
-        "attention_distance": ("image", "block", "head"),
-        "attention_entropy": ("image", "block", "head"),
-        "frame": ("image", "side"),
-    },
-    UNITS: {"top_unit_contribution": ("image", "unit_of", "rank")},
+    ATTRIBUTION: {name: variable.dims for name, variable in VARIABLES.items()},
+    UNITS: {"top_unit_contribution": UNIT_VARIABLES["top_unit_contribution"].dims},
     HEAD_TOKENS: {"contribution": ("block", "head", "top")},
     UNIT_TOKENS: {
         "coefficient": ("block", "unit", "top"),
@@ -57,7 +52,7 @@ _FLOATS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }
 _WHOLE: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     ATTRIBUTION: {},
-    UNITS: {"top_unit": ("image", "unit_of", "rank")},
+    UNITS: {"top_unit": UNIT_VARIABLES["top_unit"].dims},
     HEAD_TOKENS: {"token_image": ("block", "head", "top"), "token": ("block", "head", "top")},
     UNIT_TOKENS: {
         "token_image": ("block", "unit", "top"),
@@ -67,8 +62,8 @@ _WHOLE: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     HEAD_MAPS: {"input_class": ("block", "head", "pair"), "output_class": ("block", "head", "pair")},
 }
 _LABELS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    ATTRIBUTION: {"of": (LABEL, PREDICTION, MEAN), "side": SIDES},
-    UNITS: {"unit_of": (LABEL, PREDICTION)},
+    ATTRIBUTION: {"of": OF, "side": SIDES},
+    UNITS: {"unit_of": UNIT_OF},
 }
 """Coordinates of text."""
 

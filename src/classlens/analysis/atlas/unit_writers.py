@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from classlens.analysis.atlas.stored import UNITS, AtlasBatch, AtlasStore
+from classlens.analysis.atlas.stored import AtlasBatch, AtlasStore
 from classlens.analysis.atlas.tables import TOP_UNITS, UNIT_WRITERS, interval_columns
 from classlens.core.intervals import mean_interval
 from classlens.store.schema import MEASURED
+from classlens.tasks.tokens.attribution.schema import UNITS
 
 _SUMS = ("listed", "total", "squares", "last")
 

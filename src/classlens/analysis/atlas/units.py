@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 
 from classlens.analysis.atlas.heads import strongest_tokens
-from classlens.analysis.atlas.stored import UNIT_TOKENS, AtlasStore
+from classlens.analysis.atlas.stored import AtlasStore
 from classlens.analysis.atlas.tables import UNIT_TOKENS as TOKENS_TABLE
 from classlens.analysis.atlas.tables import UNIT_VALUES, UNITS
+from classlens.tasks.tokens.attribution.schema import UNIT_TOKENS
 
 
 def unit_table(store: AtlasStore) -> pd.DataFrame:

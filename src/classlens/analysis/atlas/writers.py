@@ -9,11 +9,12 @@ import pandas as pd
 
 from classlens.analysis.atlas.by_class import ClassMoments
 from classlens.analysis.atlas.classes import confusions
-from classlens.analysis.atlas.stored import ATTRIBUTION, LABEL, MEAN, PREDICTION, AtlasBatch, AtlasStore
+from classlens.analysis.atlas.stored import LABEL, MEAN, PREDICTION, AtlasBatch, AtlasStore
 from classlens.analysis.atlas.tables import ALL, ATTN, GROUPS, MLP, TIPS, WRITERS, interval_columns
 from classlens.core.arrays import Array
 from classlens.core.intervals import mean_interval
 from classlens.core.moments import Moments
+from classlens.tasks.tokens.attribution.schema import ATTRIBUTION
 
 _REST = {"embed_contribution": "embed", "bias_contribution": "bias", "attributed_logit": "logit"}
 """Arrays of an image without parts, and their names in the data set of an atlas."""

@@ -1,4 +1,4 @@
-"""What the pages of an atlas show: records of numbers and texts, from the tables of an atlas."""
+"""Records of the numbers and texts on the pages of an atlas, from its tables."""
 
 from __future__ import annotations
 

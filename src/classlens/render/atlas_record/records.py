@@ -35,7 +35,7 @@ class PageRecord:
 
 
 def shared_record(atlas: Atlas) -> dict[str, Any]:
-    """What all pages know."""
+    """Facts that all pages show."""
     attrs = atlas.attrs
     return {
         "model": str(attrs["model"]),

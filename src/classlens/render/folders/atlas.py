@@ -24,7 +24,7 @@ Report = Callable[[str, int, int], None]
 
 
 class WrittenAtlas(NamedTuple):
-    """What was written: numbers of pages and of crops, and images whose photos are missing."""
+    """Numbers of written pages and crops, and images whose photos are missing."""
 
     pages: int
     crops: int

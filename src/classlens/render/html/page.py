@@ -43,7 +43,7 @@ def assembled(*packages: str, title: str, version: str, data: str) -> str:
 
 
 class _Code(NamedTuple):
-    """What the pages of the same packages share."""
+    """Style and script that the pages of the same packages share."""
 
     template: str
     policy: str

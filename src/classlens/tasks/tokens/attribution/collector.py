@@ -175,8 +175,7 @@ class AttributionCollector:
         candidates: list[Candidates] = []
         by_row = read[self._readable].flatten(1, 2).transpose(1, 2)
         self._add_candidates(ATTRIBUTION, by_row, range(by_row.shape[2]), candidates)
-        active = (by_row > 0).sum(dim=(0, 1)).numpy()
-        return arrays, self._part(ATTRIBUTION, candidates, active)
+        return arrays, self._part(ATTRIBUTION, candidates, None)
 
     def _top_units(self, recording: Recording, weights: list[Tensor]) -> tuple[dict[str, Array], TallyPart]:
         contributions = UnitContributions(recording, weights)
@@ -201,7 +200,7 @@ class AttributionCollector:
         }
         return arrays, self._part(UNITS, self._candidates, self._active)
 
-    def _part(self, group: str, parts: list[Candidates], active: Array) -> TallyPart:
+    def _part(self, group: str, parts: list[Candidates], active: Array | None) -> TallyPart:
         candidates = Candidates.joined(parts)
         self._strongest[group].add(candidates)
         grid = self._tokens.grid

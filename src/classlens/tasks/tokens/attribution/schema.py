@@ -75,7 +75,7 @@ class AttributionAxes:
                 "directions": self.directions,
                 "note": f"{note} that add most to a logit, above the mean class",
             }
-            return Schema(sizes, _UNIT_VARIABLES, frozenset(["unit_of", "rank"]), coords, attrs)
+            return Schema(sizes, UNIT_VARIABLES, frozenset(["unit_of", "rank"]), coords, attrs)
         sizes = {"image": self.images, "of": len(OF), "block": self.blocks, "head": self.heads, "side": len(SIDES)}
         coords |= {
             "of": ("of", _texts(OF)),
@@ -84,7 +84,7 @@ class AttributionAxes:
             "head": ("head", np.arange(self.heads)),
         }
         attrs = {"note": "exact contributions to logits, and attention of each head"}
-        return Schema(sizes, _VARIABLES, frozenset(["of", "block", "head", "side"]), coords, attrs)
+        return Schema(sizes, VARIABLES, frozenset(["of", "block", "head", "side"]), coords, attrs)
 
     def coords(self, **more: int) -> Coords:
         """Numbers of blocks, of the strongest tokens, and of other dims by their size."""
@@ -97,7 +97,7 @@ def _texts(values: tuple[str, ...]) -> Array:
 
 
 _HEADS = ("image", "of", "block", "head")
-_VARIABLES: Mapping[str, Variable] = {
+VARIABLES: Mapping[str, Variable] = {
     "embed_contribution": Variable(_HEADS[:2], _FLOAT, np.nan, "contribution of the embeddings to the logit"),
     "head_contribution": Variable(_HEADS, _FLOAT, np.nan, "contribution of a head to the logit"),
     "mlp_contribution": Variable(_HEADS[:3], _FLOAT, np.nan, "contribution of an MLP to the logit"),
@@ -114,7 +114,7 @@ _VARIABLES: Mapping[str, Variable] = {
     ),
     "frame": Variable(("image", "side"), _FLOAT, np.nan, "borders of the model's input in pixels of the upright photo"),
 }
-_UNIT_VARIABLES: Mapping[str, Variable] = {
+UNIT_VARIABLES: Mapping[str, Variable] = {
     "top_unit": Variable(
         ("image", "unit_of", "rank"), np.dtype("int32"), -1, "unit, as block × units_per_block + unit of the block"
     ),

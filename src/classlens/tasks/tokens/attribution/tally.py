@@ -26,7 +26,7 @@ class TallyPart:
         images: the batch.
         content: that of its images.
         candidates: tokens that may be among the strongest.
-        active: number of tokens with a positive value, by row.
+        active: number of tokens with a positive value, by row; None where they are not counted.
         tokens: number of tokens.
     """
 
@@ -34,7 +34,7 @@ class TallyPart:
     images: range
     content: Int[ndarray, " image"]
     candidates: Candidates
-    active: Int[ndarray, " row"]
+    active: Int[ndarray, " row"] | None
     tokens: int
 
 
@@ -54,7 +54,8 @@ class Tally:
         if self.included[images].all():
             return
         self.top.add(part.candidates)
-        self.active += part.active
+        if part.active is not None:
+            self.active += part.active
         self.tokens += part.tokens
         self.included[images], self.content[images] = True, part.content
 
