@@ -28,11 +28,11 @@ import classlens
 from classlens.explain.registry import METHODS
 
 
-def measured(name: str, method: str, batch: int, repeats: int) -> dict[str, Any]:
-    module: Any = timm.create_model(name).eval()
+def measured(name: str, method: str, batch: int, repeats: int, device: str) -> dict[str, Any]:
+    module: Any = timm.create_model(name).eval().to(device)
     torch.nn.init.trunc_normal_(module.head.weight, std=0.02)
     lens = classlens.load(module)
-    pixels = torch.randn(batch, 3, *lens.view.input_size)
+    pixels = torch.randn(batch, 3, *lens.view.input_size, device=device)
 
     def bare() -> None:
         with torch.inference_mode():
@@ -76,20 +76,27 @@ def main() -> None:
     parser.add_argument("--model", default="vit_base_patch32_224")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--methods", help="names with commas between them; left out: all")
     parser.add_argument("--method", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.method:
-        print(json.dumps(measured(args.model, args.method, args.batch_size, args.repeats)))
+        print(json.dumps(measured(args.model, args.method, args.batch_size, args.repeats, args.device)))
         return
     found = {}
     names = ("streamed class_gradient", "streamed log_odds", "trace", *METHODS, "every_class")
     for method in names if args.methods is None else args.methods.split(","):
         options = ["--model", args.model, "--batch-size", str(args.batch_size), "--repeats", str(args.repeats)]
+        options += ["--device", args.device]
         command = [sys.executable, __file__, *options, "--method", method]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         found[method] = json.loads(done.stdout)
-    about = {"model": args.model, "batch_size": args.batch_size, "threads": torch.get_num_threads()}
+    about = {
+        "model": args.model,
+        "batch_size": args.batch_size,
+        "device": args.device,
+        "threads": torch.get_num_threads(),
+    }
     print(json.dumps({"machine": platform.machine(), "torch": torch.__version__, **about, "methods": found}, indent=1))
 
 

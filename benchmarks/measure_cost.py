@@ -77,10 +77,10 @@ def forget_memories(_: Sublayer, __: int, ___: Tensor | slice, ____: Agreement) 
 def costs(args: argparse.Namespace) -> dict[str, Any]:
     lens = load(args)
     module: Any = lens.view.module
-    pixels = torch.randn(args.batch_size, 3, *lens.view.input_size)
-    target = torch.randint(args.classes, (args.batch_size,))
+    pixels = torch.randn(args.batch_size, 3, *lens.view.input_size, device=args.device)
+    target = torch.randint(args.classes, (args.batch_size,), device=args.device)
     memorized = AgreementRequest(MemoryTables(lens.view), target.roll(1), forget_memories)
-    kept = torch.rand(args.batch_size, lens.view.tokens(lens.view.input_size).count) < 0.5
+    kept = torch.rand(args.batch_size, lens.view.tokens(lens.view.input_size).count, device=args.device) < 0.5
     kept[:, 0] = True
 
     def bare() -> None:
@@ -97,7 +97,7 @@ def costs(args: argparse.Namespace) -> dict[str, Any]:
     batches = (
         Batch(
             range(first, first + args.batch_size),
-            torch.randn_like(pixels).numpy(),
+            torch.randn_like(pixels).cpu().numpy(),
             np.zeros((args.batch_size, 1), np.int8),
             {},
             np.zeros(args.batch_size, np.int64),
@@ -203,7 +203,7 @@ def parts(args: argparse.Namespace) -> dict[str, Any]:
 def command(args: argparse.Namespace, lens: Lens) -> dict[str, Any]:
     """The whole run over files, between bare passes over as many ready images in the same batches."""
     module: Any = lens.view.module
-    pixels = torch.randn(args.batch_size, 3, *lens.view.input_size)
+    pixels = torch.randn(args.batch_size, 3, *lens.view.input_size, device=args.device)
 
     def bare() -> None:
         left = args.images
@@ -278,7 +278,7 @@ def sweep(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def load(args: argparse.Namespace) -> Lens:
     torch.manual_seed(0)
-    module: Any = timm.create_model(args.model, pretrained=False, num_classes=args.classes).eval()
+    module: Any = timm.create_model(args.model, pretrained=False, num_classes=args.classes).eval().to(args.device)
     with torch.no_grad():
         module.head.weight.normal_(std=0.1)  # a head of zeros would tie every logit
     return classlens.load(module, class_names=["all", *(f"class {number}" for number in range(1, args.classes))])
@@ -292,6 +292,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--command-repeats", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--no-memories", dest="memories", action="store_false")
     parser.add_argument("--parts", action="store_true", help="what reductions are made of, and reading a photo")
@@ -306,6 +307,7 @@ def main() -> None:
         "model": args.model,
         "batch_size": args.batch_size,
         "classes": args.classes,
+        "device": args.device,
         "threads": args.threads,
         "torch": torch.__version__,
         "machine": platform.machine(),

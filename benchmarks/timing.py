@@ -10,8 +10,13 @@ import torch
 
 def seconds(run: Callable[[], object]) -> float:
     """Wall time of a call; a GPU has finished when it ends."""
+    _finish()
     start = time.perf_counter()
     run()
+    _finish()
+    return time.perf_counter() - start
+
+
+def _finish() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - start

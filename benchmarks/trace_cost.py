@@ -29,14 +29,15 @@ def main() -> None:
     parser.add_argument("--model", default="vit_base_patch32_224")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
 
-    module = timm.create_model(args.model, pretrained=False).eval()
+    module = timm.create_model(args.model, pretrained=False).eval().to(args.device)
     lens = classlens.load(module)
-    pixels = torch.randn(args.batch_size, 3, *lens.view.input_size)
+    pixels = torch.randn(args.batch_size, 3, *lens.view.input_size, device=args.device)
     target = torch.randint(lens.view.num_classes, (args.batch_size,))
 
     def bare() -> None:
@@ -69,6 +70,7 @@ def main() -> None:
     report = {
         "model": args.model,
         "batch_size": args.batch_size,
+        "device": args.device,
         "threads": args.threads,
         "torch": torch.__version__,
         "timm": timm.__version__,

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 import classlens
@@ -23,6 +24,7 @@ from classlens.render.folders.analysis import write_analysis
 HERE = Path(__file__).resolve().parent
 MASKS = "object=1 ignore=3"
 TEACHER = "vit_small_patch14_dinov2"
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FIGURES = (
     "evolution_on_top",
     "evolution",
@@ -41,9 +43,9 @@ FIGURES = (
 
 
 def model_options(model: str, photos: Path) -> dict[str, Any]:
-    """Options of ``classlens.load`` for the model: weights and class names of the teacher."""
+    """Options of ``classlens.load`` for the model: the device, and weights and class names of the teacher."""
     weights = {"checkpoint": photos / "vit-s14" / "weights.safetensors", "class_names": photos / "classes.txt"}
-    return weights if model == TEACHER else {}
+    return {"device": DEVICE, **(weights if model == TEACHER else {})}
 
 
 def open_photos(photos: Path) -> classlens.Dataset:
@@ -67,6 +69,7 @@ def main(photos: Path, work: Path) -> None:
         masks=[photos / "masks" / "test"],
         mask_values=MASKS,
         skip_bad=True,
+        device=DEVICE,
         report=print_progress,
     )
     write_analysis(reproduction.analysis, work / "analysis", version=classlens.__version__)

@@ -179,9 +179,9 @@ RIVALS = ("class_gradient", "chefer", "logit_attribution", "log_odds", "random")
 PARTS = (
     Part("removal", ("removal", "completeness"), {SMALL: 1000, LARGE: 1000}),
     Part("segmentation", ("segmentation",), {SMALL: 0, LARGE: 0}),
-    Part("class", ("pointing", "class_sensitivity"), {SMALL: 150, LARGE: 40}),
-    Part("randomization", ("randomization",), {SMALL: 50}),
-    Part("masking", ("masking", "masking_black", "masking_blur"), {SMALL: 50}, RIVALS),
+    Part("class", ("pointing", "class_sensitivity"), {SMALL: 1000, LARGE: 1000}),
+    Part("masking", ("masking", "masking_black", "masking_blur"), {SMALL: 1000, LARGE: 1000}, RIVALS),
+    Part("randomization", ("randomization",), {SMALL: 200, LARGE: 200}),
 )
 
 
