@@ -101,6 +101,11 @@ class MeasuredStore:
         return len(self._measured)
 
     @property
+    def measured_images(self) -> Int[ndarray, " images"]:
+        """Positions of the measured images in the store."""
+        return self._measured
+
+    @property
     def stem(self) -> str:
         """Name of the store's folder, without its ending."""
         return PurePosixPath(self.url.rstrip("/")).stem

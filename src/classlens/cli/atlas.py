@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -126,16 +125,11 @@ def _classes(result: Atlas, text: str | None) -> Sequence[int] | None:
 
 def _photos(result: Atlas, data: str | None) -> Dataset:
     """The photos that were measured, or those of another place."""
-    from classlens.data.open_dataset import open_dataset
+    from classlens.data.reopen import reopen
 
-    spec, split = data or str(result.attrs["data"]), result.attrs.get("split") or None
     try:
-        return open_dataset(spec, split=split)
+        return reopen(result.attrs, data)
     except ClasslensError as error:
-        with suppress(ClasslensError):  # a table whose classes stand in a column of another name; its photos suffice
-            return open_dataset(spec, split=split, label_column="none")
         if data is not None:
             raise
-        raise ClasslensError(
-            f"the photos of the store cannot be opened ({error}): give their place with --data, or --no-photos"
-        ) from None
+        raise ClasslensError(f"{error}, or --no-photos") from None

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from classlens.render.atlas_record.choice import PageChoice, choose_pages
-from classlens.render.atlas_record.records import PageRecord, page_records
+from classlens.render.atlas_record.records import PageRecord, PageRecords
 
-__all__ = ["PageChoice", "PageRecord", "choose_pages", "page_records"]
+__all__ = ["PageChoice", "PageRecord", "PageRecords", "choose_pages"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from classlens.analysis.atlas.atlas import Atlas
@@ -17,6 +18,8 @@ from classlens.render.atlas_record.rows import Row
 from classlens.render.atlas_record.unit_page import UnitRecords
 
 Kind = Literal["overview", "class", "block", "head", "unit"]
+_Listed = tuple[str, str, tuple[str, str], Any]
+"""Name and address of a page, those of the page above it, and what it is about."""
 
 
 @dataclass(frozen=True)
@@ -50,33 +53,60 @@ def shared_record(atlas: Atlas) -> dict[str, Any]:
     }
 
 
-def page_records(atlas: Atlas, pages: PageChoice) -> Iterator[PageRecord]:
-    """Records of all pages; the first is that of ``index.html``."""
-    names = atlas.class_names
-    heads = HeadRecords(atlas.tables, pages, names)
-    yield PageRecord("overview", "index.html", "", (), (None, None), overview(atlas, pages, heads))
-    classes = ClassRecords(atlas.tables, pages)
-    listed = [(names[index], f"classes/{index}.html", index) for index in pages.classes]
-    for place, (name, path, index) in enumerate(listed):
-        crumbs = (("Classes", "index.html#classes"), (name, None))
-        yield PageRecord("class", path, name, crumbs, _neighbors(listed, place), classes.record(index))
-    blocks = [(f"Block {block}", f"blocks/{block}.html", block) for block in pages.blocks]
-    for place, (name, path, block) in enumerate(blocks):
-        crumbs = (("Blocks", "index.html#heads"), (name, None))
-        yield PageRecord("block", path, name, crumbs, _neighbors(blocks, place), block_record(block, pages, heads))
-    of_block = {block: (name, path) for name, path, block in blocks}
-    all_heads = [(f"Head {block}.{head}", f"heads/{block}.{head}.html", (block, head)) for block, head in pages.heads]
-    for place, (name, path, key) in enumerate(all_heads):
-        crumbs = (of_block[key[0]], (name, None))
-        yield PageRecord("head", path, name, crumbs, _neighbors(all_heads, place), heads.record(*key))
-    units = UnitRecords(atlas.tables, pages, names)
-    all_units = [(f"Unit {block}.{unit}", f"units/{block}.{unit}.html", (block, unit)) for block, unit in pages.units]
-    for place, (name, path, key) in enumerate(all_units):
-        crumbs = (of_block[key[0]], (name, None))
-        yield PageRecord("unit", path, name, crumbs, _neighbors(all_units, place), units.record(*key))
+class PageRecords(Mapping[str, PageRecord]):
+    """The pages of an atlas by address, in order; the first is ``index.html``. A record is made when it is asked for.
+
+    ``PageRecords(atlas, choose_pages(atlas.tables))["heads/4.3.html"].record["tokens"]``
+    """
+
+    def __init__(self, atlas: Atlas, pages: PageChoice) -> None:
+        names = atlas.class_names
+        heads = HeadRecords(atlas.tables, pages, names)
+        classes = ClassRecords(atlas.tables, pages)
+        units = UnitRecords(atlas.tables, pages, names)
+        self._pages: dict[str, Callable[[], PageRecord]] = {
+            "index.html": lambda: PageRecord(
+                "overview", "index.html", "", (), (None, None), overview(atlas, pages, heads)
+            )
+        }
+        blocks = {block: (f"Block {block}", f"blocks/{block}.html") for block in pages.blocks}
+        above = ("Classes", "index.html#classes")
+        self._add("class", [(names[key], f"classes/{key}.html", above, key) for key in pages.classes], classes.record)
+        above = ("Blocks", "index.html#heads")
+        self._add(
+            "block",
+            [(*blocks[key], above, key) for key in pages.blocks],
+            lambda block: block_record(block, pages, heads),
+        )
+        self._add("head", [_numbered("head", key, blocks) for key in pages.heads], lambda key: heads.record(*key))
+        self._add("unit", [_numbered("unit", key, blocks) for key in pages.units], lambda key: units.record(*key))
+
+    def _add(self, kind: Kind, listed: Sequence[_Listed], record: Callable[[Any], Row]) -> None:
+        """Add all pages of a kind."""
+
+        def page(number: int) -> PageRecord:
+            name, path, above, key = listed[number]
+            return PageRecord(kind, path, name, (above, (name, None)), _neighbors(listed, number), record(key))
+
+        self._pages |= {path: partial(page, number) for number, (_, path, _, _) in enumerate(listed)}
+
+    def __getitem__(self, path: str) -> PageRecord:
+        return self._pages[path]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pages)
+
+    def __len__(self) -> int:
+        return len(self._pages)
 
 
-def _neighbors(pages: Sequence[tuple[str, str, Any]], place: int) -> Any:
-    before = pages[place - 1][:2] if place else None
-    after = pages[place + 1][:2] if place + 1 < len(pages) else None
+def _numbered(kind: Kind, key: tuple[int, int], blocks: Mapping[int, tuple[str, str]]) -> _Listed:
+    """A head or unit by its block and number."""
+    block, number = key
+    return f"{kind.capitalize()} {block}.{number}", f"{kind}s/{block}.{number}.html", blocks[block], key
+
+
+def _neighbors(pages: Sequence[_Listed], number: int) -> Any:
+    before = pages[number - 1][:2] if number else None
+    after = pages[number + 1][:2] if number + 1 < len(pages) else None
     return before, after

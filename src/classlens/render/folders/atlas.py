@@ -15,7 +15,7 @@ from classlens.data.dataset import Dataset
 from classlens.errors import ClasslensError
 from classlens.render.atlas_crops import Crops, cut_crops
 from classlens.render.atlas_record.choice import PageChoice
-from classlens.render.atlas_record.records import page_records
+from classlens.render.atlas_record.records import PageRecords
 from classlens.render.atlas_record.tokens import TokenPlace, token_place
 from classlens.render.folders.result_folder import ATLAS, replacing
 from classlens.render.html.atlas import write_atlas_pages
@@ -81,7 +81,7 @@ def write_atlas(
 
 def token_places(atlas: Atlas, pages: PageChoice) -> Mapping[TokenPlace, str]:
     """The image tokens that pages show, and the names of their images."""
-    rows = (row for page in page_records(atlas, pages) for row in page.record.get("tokens", ()))
+    rows = (row for page in PageRecords(atlas, pages).values() for row in page.record.get("tokens", ()))
     return {token_place(row): row["image"] for row in rows}
 
 

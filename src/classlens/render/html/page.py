@@ -31,15 +31,19 @@ _COLORS: Mapping[str, str] = {
 """Colors of the figures that the style sheets use too."""
 
 
-def assembled(*packages: str, title: str, version: str, data: str) -> str:
+_PARTS = ("bar.html", "section.html")
+
+
+def assembled(*packages: str, title: str, version: str, data: str, site: bool = False) -> str:
     """The page of packages that hold style sheets and scripts, and one ``template.html``; ``data``: elements of JSON.
 
-    Style and scripts of ``render/html/shared`` come first, then those of the packages in their order. The policy of the
-    page forbids every request, and every style and script but these, so that a hostile name that became markup would
-    still do nothing.
+    Style and scripts of ``render/html/shared`` come first, then those of the packages in their order. A package's
+    ``bar.html`` stands at the top of the page, its ``section.html`` below the sections of the template. The policy of
+    the page forbids every request, and every style and script but these, so that a hostile name that became markup
+    would still do nothing. A page of a ``site`` may ask the server that it comes from.
     """
     values = {"version": html_text(version), "title": html_text(title), "data": data}
-    return _filled(_code(packages).template, {**_code(packages)._asdict(), **values})
+    return _filled(_code(packages, site).template, {**_code(packages, site)._asdict(), **values})
 
 
 class _Code(NamedTuple):
@@ -49,18 +53,22 @@ class _Code(NamedTuple):
     policy: str
     style: str
     script: str
+    bar: str
+    sections: str
 
 
 @cache
-def _code(packages: tuple[str, ...]) -> _Code:
+def _code(packages: tuple[str, ...], site: bool) -> _Code:
     folders = [files("classlens.render.html").joinpath("shared"), *map(files, packages)]
     style = _filled("\n".join(text for folder in folders for text in _texts(folder, r"\w+\.css")), _COLORS)
     scripts = "\n".join(text for folder in folders for text in _texts(folder, r"\d-\w+\.js"))
     script = f'(() => {{\n"use strict";\n{scripts}\n}})();'
     sources = f"style-src '{_digest(style)}'; script-src '{_digest(script)}'"
-    policy = html_text(f"default-src 'none'; img-src data:; {sources}; base-uri 'none'; form-action 'none'")
+    addresses = "img-src 'self' data: blob:; connect-src 'self'" if site else "img-src data:"
+    policy = html_text(f"default-src 'none'; {addresses}; {sources}; base-uri 'none'; form-action 'none'")
     (template,) = (text for folder in folders for text in _texts(folder, "template.html"))
-    return _Code(template, policy, style, script)
+    bar, sections = ("\n".join(text for folder in folders for text in _texts(folder, name)) for name in _PARTS)
+    return _Code(template, policy, style, script, bar, sections)
 
 
 def json_element(name: str, value: Any, *, subject: str) -> str:

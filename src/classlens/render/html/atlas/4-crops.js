@@ -9,8 +9,10 @@ function crops(rows, lines) {
   return make("div", { class: rows.length > 3 ? "crops nine" : "crops" }, ...rows.map((row, i) => {
     const source = page.crops[i];
     const place = `token in row ${row.row}, column ${row.column} of ${row.image}`;
-    return make("figure", {},
-      make("div", { class: "crop" }, source ? make("img", { src: source, alt: capital(place), title: capital(place) }) : make("span", {}, "photo missing")),
+    const picture = source ? make("img", { src: source, alt: capital(place), title: capital(place) }) : make("span", {}, "photo missing");
+    // A site has a page for each photo.
+    const crop = shell.photos ? make("a", { class: "crop", href: `${shell.photos}${row.image_index}.html` }, picture) : make("div", { class: "crop" }, picture);
+    return make("figure", {}, crop,
       make("figcaption", {}, ...lines(row).map((line) => make("span", {}, line)), make("span", { class: "file", title: row.image }, nameText(row.image))));
   }));
 }

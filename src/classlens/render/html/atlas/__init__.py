@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from classlens.render.html.atlas.pages import write_atlas_pages
+from classlens.render.html.atlas.pages import atlas_facts, atlas_page, write_atlas_pages
 
-__all__ = ["write_atlas_pages"]
+__all__ = ["atlas_facts", "atlas_page", "write_atlas_pages"]

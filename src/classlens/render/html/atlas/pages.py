@@ -10,7 +10,7 @@ from typing import Any
 from classlens.analysis.atlas.atlas import Atlas
 from classlens.render.atlas_crops import Crops
 from classlens.render.atlas_record.choice import PageChoice
-from classlens.render.atlas_record.records import Kind, PageRecord, page_records, shared_record
+from classlens.render.atlas_record.records import Kind, PageRecord, PageRecords, shared_record
 from classlens.render.atlas_record.rows import Row
 from classlens.render.atlas_record.tokens import token_place
 from classlens.render.html.page import assembled, json_element, write_page
@@ -43,16 +43,32 @@ def write_atlas_pages(
     Their names are numbers alone, whatever classes and images are called. ``crops`` are those of the tokens of the
     pages; without, the pages have none. ``notes`` stand on the first page.
     """
-    shared = visible({**shared_record(atlas), "notes": list(notes), "crops": crops is not None})
+    shared = atlas_facts(atlas, notes=notes, crops=crops is not None)
     written = 0
-    for page in page_records(atlas, pages):
-        write_page(folder / page.path, _page(page, shared, crops, version))
+    for page in PageRecords(atlas, pages).values():
+        write_page(folder / page.path, atlas_page(page, shared, crops, version))
         written += 1
         report(written)
     return written
 
 
-def _page(page: PageRecord, shared: Mapping[str, Any], crops: Crops | None, version: str) -> str:
+def atlas_facts(atlas: Atlas, *, notes: Sequence[str] = (), crops: bool) -> Mapping[str, Any]:
+    """Facts that all pages of an atlas show."""
+    return visible({**shared_record(atlas), "notes": list(notes), "crops": crops})
+
+
+def atlas_page(
+    page: PageRecord,
+    shared: Mapping[str, Any],
+    crops: Crops | None,
+    version: str,
+    *,
+    before: Sequence[str] = (),
+    after: Sequence[str] = (),
+    data: Sequence[str] = (),
+    site: bool = False,
+) -> str:
+    """The text of a page. Packages ``before`` and ``after`` add style and scripts of a ``site``; they read ``data``."""
     title = f"{page.title} · " if page.title else ""
     name = __package__
     subject = f"page {page.path!r}"
@@ -64,17 +80,20 @@ def _page(page: PageRecord, shared: Mapping[str, Any], crops: Crops | None, vers
         "crumbs": page.crumbs,
         "neighbors": page.neighbors,
     }
-    data = (
+    elements = (
         json_element("shell", visible(shell), subject=subject),
         json_element("page", {**visible(page.record), "crops": _addresses(page.record, crops)}, subject=subject),
     )
     return assembled(
+        *before,
         "classlens.render.html.lattice",
         name,
         f"{name}.{_PACKAGES[page.kind]}",
+        *after,
         title=f"{title}atlas of {shared['model']}",
         version=version,
-        data="\n".join(data),
+        data="\n".join([*elements, *data]),
+        site=site,
     )
 
 

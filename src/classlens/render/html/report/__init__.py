@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from classlens.render.html.report.page import write_report
+from classlens.render.html.report.page import report_page, write_report
 
-__all__ = ["write_report"]
+__all__ = ["report_page", "write_report"]

@@ -30,6 +30,22 @@ def write_report(record: Mapping[str, Any], pictures: Sequence[Image.Image], pat
     the new one is complete.
     Raises ``ClasslensError`` where pictures and images differ in number, or a value is not finite.
     """
+    write_page(path, report_page(record, pictures))
+
+
+def report_page(
+    record: Mapping[str, Any],
+    pictures: Sequence[Image.Image],
+    *,
+    before: Sequence[str] = (),
+    after: Sequence[str] = (),
+    data: Sequence[str] = (),
+    site: bool = False,
+) -> str:
+    """The text of the page of ``write_report``.
+
+    Packages ``before`` and ``after`` add style, scripts and sections of a ``site``, which read ``data``.
+    """
     record = visible(record)
     if len(pictures) != len(record["images"]):
         raise ClasslensError(
@@ -38,17 +54,16 @@ def write_report(record: Mapping[str, Any], pictures: Sequence[Image.Image], pat
         )
     if not pictures:
         raise ClasslensError("the record holds no images: expected at least one; inspect an image first")
-    write_page(path, _page(record, pictures))
-
-
-def _page(record: Mapping[str, Any], pictures: Sequence[Image.Image]) -> str:
     images = record["images"]
     subject = images[0]["label"] if len(images) == 1 else f"{len(images)} images"
     return assembled(
+        *before,
         __package__,
+        *after,
         title=f"classlens: {subject}, {record['model']['name']}",
         version=str(record["classlens"]),
-        data="\n".join(_data(record, pictures)),
+        data="\n".join([*_data(record, pictures), *data]),
+        site=site,
     )
 
 

@@ -1,0 +1,94 @@
+"""Answers to requests: pages, data, and errors in one sentence."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, Response
+
+from classlens.errors import ClasslensError
+from classlens.explore.explorer import NotFound
+from classlens.explore.jobs import Busy
+from classlens.text import visible
+
+_log = logging.getLogger(__name__)
+
+_LARGEST_BODY = 64 * 1024
+
+
+def page(text: str, status: int = 200) -> Response:
+    """An HTML page."""
+    # A file name with invalid characters can only reach the title, where they are written as references.
+    return HTMLResponse(text.encode("utf-8", errors="xmlcharrefreplace"), status)
+
+
+def data(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """JSON; raises ValueError for a number that is not finite."""
+    text = json.dumps(visible(value), allow_nan=False, separators=(",", ":"))
+    return Response(text, status, headers, "application/json")
+
+
+async def body(request: Request, limit: int = _LARGEST_BODY) -> Any:
+    """The JSON of a request; raises ClasslensError for another content."""
+    text = await received(request, limit, "the request")
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise ClasslensError("the request is not of type application/json: send JSON")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ClasslensError("the request is not JSON: send a JSON object") from None
+
+
+class TooLarge(ClasslensError):
+    """A request of more bytes than are taken."""
+
+
+async def received(request: Request, limit: int, subject: str) -> bytes:
+    """The body of a request; raises TooLarge as soon as it exceeds the limit."""
+    too_large = TooLarge(f"{subject} is larger than {limit / 2**20:.3g} MB: send a smaller one")
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > limit:
+        raise too_large
+    chunks, size = [], 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise too_large
+            chunks.append(chunk)
+    except ClientDisconnect:
+        raise ClasslensError(f"{subject} broke off: send it again") from None
+    return b"".join(chunks)
+
+
+def status_of(error: Exception) -> int:
+    """The status that tells a program the kind of an error."""
+    kinds = {NotFound: 404, Busy: 503, TooLarge: 413}
+    return next((status for kind, status in kinds.items() if isinstance(error, kind)), 400)
+
+
+def error_answer(request: Request, error: Exception) -> Response:
+    """An error as JSON, or as a page where a page was asked for."""
+    if isinstance(error, ClasslensError):
+        return _sentence(request, str(error), status_of(error))
+    if isinstance(error, HTTPException):
+        sentence = {
+            404: "there is no page at this address: go to the start page",
+            405: "this address takes no such request",
+        }
+        return _sentence(request, sentence.get(error.status_code, error.detail), error.status_code)
+    _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return _sentence(request, f"this is a mistake of classlens ({type(error).__name__}): its log says more", 500)
+
+
+def _sentence(request: Request, sentence: str, status: int) -> Response:
+    headers = {"retry-after": "2"} if status == 503 else {}
+    if not request.url.path.startswith("/api/") and request.url.path.endswith((".html", "/")):
+        from classlens.explore.message import message_page
+
+        return page(message_page(request.app.state.explorer, request.url.path, sentence), status)
+    return data({"error": sentence}, status, headers)

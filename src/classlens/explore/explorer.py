@@ -1,0 +1,157 @@
+"""The stores, photos and model that the pages of a server show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from threading import RLock
+
+from PIL import Image
+
+from classlens.analysis.atlas.atlas import Atlas, atlas
+from classlens.analysis.measured_store import MeasuredStore
+from classlens.core.arrays import Array
+from classlens.data.dataset import Dataset
+from classlens.errors import ClasslensError
+from classlens.explore.jobs import Jobs
+from classlens.explore.uploads import Uploads
+from classlens.lens.lens import Lens
+from classlens.models.digest import weights_digest
+from classlens.tasks.tokens.attribution.schema import ATTRIBUTION
+from classlens.tasks.tokens.conditions.registry import CLEAN
+
+
+class NotFound(ClasslensError):
+    """An address without a page."""
+
+
+class Explored:
+    """A store with its photos and, where its weights are those of the loaded model, the live model.
+
+    Attributes:
+        number: position among the stores, from 0.
+        measured: the store.
+        dataset: the photos; None where they cannot be opened, as ``without_photos`` says.
+        lens: the live model; None where it is another one, as ``without_lens`` says.
+    """
+
+    def __init__(
+        self, number: int, measured: MeasuredStore, dataset: Dataset | None, lens: Lens | None, without_photos: str = ""
+    ) -> None:
+        self.number = number
+        self.measured = measured
+        self.dataset = dataset
+        self.without_photos = without_photos
+        same = lens is not None and weights_digest(lens.view) == measured.attrs["weights"]
+        self.lens = lens if same else None
+        given = "no model was loaded" if lens is None else f"the loaded model {lens.view.name!r} has other weights"
+        self.without_lens = "" if same else f"{given}: start with --model {measured.attrs['model']} and its weights"
+        self._lock = RLock()
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Names of all images of the store, with those that were not measured."""
+        return [str(name) for name in self._clean("image")]
+
+    @cached_property
+    def images(self) -> frozenset[int]:
+        """Positions of the measured images."""
+        return frozenset(self.measured.measured_images.tolist())
+
+    @cached_property
+    def title(self) -> str:
+        """Name of the store on pages."""
+        return self.measured.stem
+
+    def name(self, index: int) -> str:
+        """Name of a measured image; raises NotFound for another position."""
+        if index not in self.images:
+            raise NotFound(f"store {self.title!r} has no measured image {index}: give one of its {len(self.names):,}")
+        return self.names[index]
+
+    def picture(self, index: int) -> Image.Image:
+        """The photo that was measured; raises NotFound where it is gone, unreadable or another one."""
+        name = self.name(index)
+        if self.dataset is None:
+            raise NotFound(self.without_photos)
+        position = self._photos.get(name)
+        if position is None:
+            raise NotFound(f"photo {name!r} is not among those of {self.dataset.spec!r}: give its place with --data")
+        with suppress(ClasslensError):
+            content = int(self.content[index]) if self.content is not None else 0
+            if not content or int(self.dataset.content([position])[0]) == content:
+                return self.dataset.picture(position)
+        raise NotFound(f"photo {name!r} has changed since it was measured, or cannot be read: measure it again")
+
+    @property
+    def has_atlas(self) -> bool:
+        """Whether contributions were measured."""
+        return self.measured.has(ATTRIBUTION)
+
+    @property
+    def atlas(self) -> Atlas:
+        """Tables of the atlas; they are computed when first asked for, which takes a while."""
+        with self._lock:
+            return self._atlas
+
+    @cached_property
+    def _atlas(self) -> Atlas:
+        if not self.has_atlas:
+            raise NotFound(f"store {self.title!r} has no contributions: measure it with --attribution --units 64")
+        return atlas(self.measured.url)
+
+    @cached_property
+    def _photos(self) -> dict[str, int]:
+        return {} if self.dataset is None else {name: index for index, name in enumerate(self.dataset.names)}
+
+    @cached_property
+    def content(self) -> Array | None:
+        """Numbers that tell the measured photos from others of their names; 0 where none is known."""
+        group = self.measured.group(CLEAN)
+        return None if group is None or "content" not in group else group["content"].values
+
+    def _clean(self, name: str) -> Array:
+        group = self.measured.group(CLEAN)
+        assert group is not None, "every store has the condition clean"
+        return group[name].values
+
+
+@dataclass(eq=False)
+class Explorer:
+    """Everything that the pages of a server show.
+
+    ``commands``: the words of the command line that load the model, such as ``--model builtin:photos``, and the
+    arguments of ``classlens.load`` as Python.
+    """
+
+    stores: Sequence[Explored]
+    lens: Lens | None
+    version: str
+    live: bool = True
+    model_words: Sequence[str] = ()
+    load_arguments: str = ""
+    jobs: Jobs = field(default_factory=Jobs)
+    uploads: Uploads = field(default_factory=Uploads)
+
+    def store(self, number: int) -> Explored:
+        """A store by its number; raises NotFound for another one."""
+        if not 0 <= number < len(self.stores):
+            raise NotFound(f"there is no store {number}: {len(self.stores)} were given")
+        return self.stores[number]
+
+
+def open_stores(
+    stores: Sequence[MeasuredStore],
+    lens: Lens | None,
+    photos: Callable[[MeasuredStore], Dataset],
+) -> list[Explored]:
+    """Stores with their photos, which ``photos`` opens; a store whose photos are gone is shown without."""
+    explored = []
+    for number, measured in enumerate(stores):
+        try:
+            explored.append(Explored(number, measured, photos(measured), lens))
+        except ClasslensError as error:
+            explored.append(Explored(number, measured, None, lens, str(error)))
+    return explored

@@ -1,0 +1,36 @@
+"""A kind of page: its addresses, their description, and how it is written to disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.routing import BaseRoute
+
+from classlens.explore.explorer import Explorer
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a static site holds: images of each store by its number, and classes of atlas pages; None for all."""
+
+    images: Mapping[int, Sequence[int]]
+    classes: Sequence[int] | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """A kind of page.
+
+    Attributes:
+        label: its name in the navigation.
+        routes: its addresses and their handlers.
+        paths: the same as OpenAPI describes them.
+        export: files of a static site, as relative path and content; None for what a server alone can do.
+    """
+
+    label: str
+    routes: Callable[[Explorer], Sequence[BaseRoute]]
+    paths: Mapping[str, Any] = field(default_factory=dict)
+    export: Callable[[Explorer, Choice], Iterator[tuple[str, str | bytes]]] | None = None

@@ -1,0 +1,170 @@
+"""The page of a photo: the report of `classlens inspect`, computed when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from PIL import Image
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from classlens.errors import ClasslensError
+from classlens.explore import answers, openapi
+from classlens.explore.explorer import Explored, Explorer, NotFound
+from classlens.explore.message import waiting_page
+from classlens.explore.page import Choice, Page
+from classlens.explore.site import site_element
+from classlens.lens.lens import Lens
+from classlens.lens.trace import Trace
+from classlens.render.html.page import json_element
+from classlens.render.html.report import report_page
+from classlens.render.inspection_record import inspection
+from classlens.render.method_maps import method_maps
+from classlens.text import visible
+
+_SITE = "classlens.render.html.explore"
+_AFTER = (f"{_SITE}.methods", f"{_SITE}.address")
+_PATIENCE = 0.7
+"""Seconds until a reader sees that the model is at work."""
+
+
+class Photo(NamedTuple):
+    """A photo of a store, or a dropped one, and the lens that reads it.
+
+    ``path`` is the address of its page, ``api`` that of its data, ``key`` tells it from all others.
+    """
+
+    key: tuple[Any, ...]
+    name: str
+    path: str
+    api: str
+    lens: Lens
+    store: Explored | None
+    picture: Callable[[], Image.Image]
+
+    def trace(self) -> Trace:
+        trace = self.lens.trace([self.picture()])
+        trace.names = [self.name]
+        return trace
+
+
+def stored_photo(explorer: Explorer, number: int, index: int) -> Photo:
+    """A photo of a store; raises NotFound where there is none, and ClasslensError without the live model."""
+    store = explorer.store(number)
+    name = store.name(index)
+    if store.lens is None:
+        raise ClasslensError(store.without_lens)
+    path = f"s{number}/photos/{index}"
+    return Photo((number, index), name, f"{path}.html", f"api/{path}", store.lens, store, lambda: store.picture(index))
+
+
+def dropped_photo(explorer: Explorer, identifier: str) -> Photo:
+    """A dropped photo; raises NotFound for one that is no longer kept."""
+    upload = explorer.uploads.get(identifier)
+    if upload is None or explorer.lens is None:
+        raise NotFound("this photo is no longer kept: open it again")
+    path = f"photos/{identifier}"
+    return Photo((identifier,), upload.name, f"{path}.html", f"api/{path}", explorer.lens, None, upload.picture)
+
+
+def photo_of(explorer: Explorer, request: Request) -> Photo:
+    """The photo that a request names."""
+    values = request.path_params
+    if "identifier" in values:
+        return dropped_photo(explorer, values["identifier"])
+    return stored_photo(explorer, values["store"], values["index"])
+
+
+def class_of(lens: Lens, text: str | None) -> int | None:
+    """A class of the query, by name or index."""
+    return None if text in (None, "") else lens.classes.index(text)
+
+
+def photo_page(
+    explorer: Explorer, photo: Photo, target: int | None = None, against: int | None = None, *, alone: bool = False
+) -> str:
+    """The page of a photo for a class, the prediction by default; ``alone``: the report that opens without a server."""
+    trace = photo.trace()
+    record = inspection(
+        photo.lens, [trace], "predicted" if target is None else target, against, version=explorer.version
+    )
+    pictures = [trace.picture(0)]
+    if alone:
+        return report_page(record, pictures)
+    facts = {
+        "name": photo.name,
+        "api": photo.api,
+        "classes": list(photo.lens.classes.names),
+        "model_words": list(explorer.model_words),
+        "store_index": None if photo.store is None else photo.key[1],
+    }
+    data = [
+        site_element(explorer, photo.path, store=photo.store),
+        json_element("photo-record", visible(facts), subject="the photo"),
+    ]
+    return report_page(record, pictures, before=(_SITE,), after=_AFTER, data=data, site=True)
+
+
+def _routes(explorer: Explorer) -> Sequence[BaseRoute]:
+    async def show(request: Request) -> Response:
+        photo = photo_of(explorer, request)
+        target, against = (class_of(photo.lens, request.query_params.get(name)) for name in ("class", "against"))
+        if target is not None and target == against:
+            raise ClasslensError(f"class {target} is compared with itself: give another one")
+        key = ("photo", *photo.key, target, against)
+        job = explorer.jobs.submit(
+            key, f"running {photo.lens.view.name}", lambda: photo_page(explorer, photo, target, against)
+        )
+        if await job.wait(_PATIENCE):
+            return answers.page(job.result)
+        return answers.page(waiting_page(explorer, photo.path, job, photo.store, photo.name), 202)
+
+    async def maps(request: Request) -> Response:
+        photo = photo_of(explorer, request)
+        target, against = (class_of(photo.lens, request.query_params.get(name)) for name in ("class", "against"))
+        key = ("maps", *photo.key, target, against)
+        job = explorer.jobs.submit(key, "computing maps", lambda: method_maps(photo.trace(), target, against))
+        return answers.data(await job.answer())
+
+    async def save(request: Request) -> Response:
+        photo = photo_of(explorer, request)
+        job = explorer.jobs.submit(
+            ("report", *photo.key), "writing the report", lambda: photo_page(explorer, photo, alone=True)
+        )
+        answer = answers.page(await job.answer())
+        answer.headers["content-disposition"] = 'attachment; filename="report.html"'
+        return answer
+
+    stored, dropped = "s{store:int}/photos/{index:int}", "photos/{identifier:str}"
+    return [
+        Route(prefix + path + ending, handler)
+        for path in (stored, dropped)
+        for prefix, ending, handler in (("/", ".html", show), ("/api/", "/maps", maps), ("/api/", "/report.html", save))
+    ]
+
+
+def _export(explorer: Explorer, choice: Choice) -> Iterator[tuple[str, str | bytes]]:
+    for number, indices in choice.images.items():
+        if explorer.store(number).lens is not None:
+            for index in indices:
+                photo = stored_photo(explorer, number, index)
+                yield photo.path, photo_page(explorer, photo)
+
+
+def _paths() -> dict[str, Any]:
+    query = openapi.text("class"), openapi.text("against")
+    photos = {
+        "s{store}/photos/{index}": (openapi.whole_number("store"), openapi.whole_number("index")),
+        "photos/{identifier}": (openapi.text("identifier", where="path"),),
+    }
+    paths: dict[str, Any] = {}
+    for path, parameters in photos.items():
+        paths[f"/{path}.html"] = openapi.get("The page of a photo.", *parameters, *query, content="text/html")
+        paths[f"/api/{path}/maps"] = openapi.get("Maps of all methods.", *parameters, *query)
+        paths[f"/api/{path}/report.html"] = openapi.get("The report as one file.", *parameters, content="text/html")
+    return paths
+
+
+PAGE = Page("Photo", _routes, _paths(), _export)

@@ -1,0 +1,78 @@
+"""The start page: the stores, and a place for a photo."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from classlens.explore import answers, openapi
+from classlens.explore.explorer import Explored, Explorer
+from classlens.explore.page import Choice, Page
+from classlens.explore.site import site_element
+from classlens.render.html.page import assembled, json_element
+from classlens.tasks.tokens.conditions.registry import CLEAN
+from classlens.text import visible
+
+
+def start_page(explorer: Explorer) -> str:
+    """The page that lists the stores."""
+    lens = explorer.lens
+    record = {
+        "stores": [_card(store) for store in explorer.stores],
+        "model": None if lens is None else {"name": lens.view.name, "classes": len(lens.classes)},
+    }
+    return assembled(
+        "classlens.render.html.explore",
+        "classlens.render.html.explore.start",
+        title="classlens",
+        version=explorer.version,
+        data="\n".join(
+            [
+                site_element(explorer, "index.html"),
+                json_element("start-record", visible(record), subject="the start page"),
+            ]
+        ),
+        site=True,
+    )
+
+
+def _card(store: Explored) -> dict[str, Any]:
+    measured, attrs = store.measured, store.measured.attrs
+    group = measured.group(CLEAN)
+    assert group is not None, "every store has the condition clean"
+    correct = np.asarray(group["correct"].values)[measured.measured_images]
+    labeled = int((correct >= 0).sum())
+    return {
+        "address": f"s{store.number}/index.html",
+        "title": store.title,
+        "model": str(attrs["model"]),
+        "data": str(attrs["data"]),
+        "images": measured.images,
+        "classes": measured.num_classes,
+        "blocks": measured.blocks,
+        "labeled": labeled,
+        "correct": int((correct == 1).sum()),
+        "atlas": f"s{store.number}/atlas/index.html" if store.has_atlas else None,
+        "first_photos": [f"s{store.number}/thumbs/{index}.jpg" for index in measured.measured_images[:4].tolist()],
+        "notes": [note for note in (store.without_photos, store.without_lens) if note],
+    }
+
+
+def _routes(explorer: Explorer) -> Sequence[BaseRoute]:
+    async def start(request: Request) -> Response:
+        return answers.page(await run_in_threadpool(start_page, explorer))
+
+    return [Route("/", start), Route("/index.html", start)]
+
+
+def _export(explorer: Explorer, choice: Choice) -> Iterator[tuple[str, str | bytes]]:
+    yield "index.html", start_page(explorer)
+
+
+PAGE = Page("Start", _routes, {"/index.html": openapi.get("The start page.", content="text/html")}, _export)

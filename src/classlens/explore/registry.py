@@ -1,0 +1,21 @@
+"""The kinds of pages, in the order of their routes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from classlens.registry import Registry
+
+if TYPE_CHECKING:
+    from classlens.explore.page import Page
+
+PAGES: Registry[Page] = Registry(
+    "page",
+    {
+        "start": "classlens.explore.pages.start:PAGE",
+        "photo": "classlens.explore.pages.photo:PAGE",
+        "atlas": "classlens.explore.pages.atlas:PAGE",
+        "uploads": "classlens.explore.pages.uploads:PAGE",
+        "jobs": "classlens.explore.pages.jobs:PAGE",
+    },
+)
