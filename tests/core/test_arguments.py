@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from types import NoneType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ import torch
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import TypeAliasType
 
 from classlens.core.arguments import (
     AnyPath,
@@ -31,6 +32,14 @@ from tests.refusals import refused
 
 THREES = [3, np.int64(3), np.uint8(3), np.array(3), torch.tensor(3), xr.DataArray(3)]
 LISTS = [[1, 2], (1, 2), np.array([1, 2]), torch.tensor([1, 2]), xr.DataArray([1, 2]), pd.Series([1, 2]), range(1, 3)]
+
+
+def test_an_alias_of_a_later_python_is_what_it_stands_for() -> None:
+    scalar = TypeVar("scalar")
+    alias = TypeAliasType("alias", np.ndarray[Any, np.dtype[scalar]], type_params=(scalar,))  # type: ignore[type-var]
+    for hint in (alias[np.integer], int | alias[np.integer]):  # type: ignore[valid-type]
+        assert taken("k", np.arange(2), hint).tolist() == [0, 1]
+        assert "an array" in refused(lambda hint=hint: taken("k", "x", hint), "k 'x'")  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("given", THREES, ids=lambda given: type(given).__name__)
