@@ -25,7 +25,7 @@ from tests.data.pictures import folder, groups
 
 pytestmark = needs_device
 IMAGES = 8
-CLASSES = CLASS_NAMES[:3]
+CLASSES = CLASS_NAMES[:4]
 LOCAL: dict[str, Any] = {"workers": 0, "batch_size": 5}
 VARIANT = "cls_registers"
 BUILTIN = "builtin:cifar10"
@@ -172,7 +172,7 @@ def test_models_by_name(tmp_path: Path, data: str) -> None:
         model: dict[str, Any] = {"device": device, "dtype": DOUBLE}
         given: dict[str, Any] = {"methods": "class_gradient", "metrics": ["randomization", "pointing"]}
         classlens.measure(BUILTIN, data, out / "run.zarr", conditions=["clean", "random_init"], **LOCAL, **model)
-        result = classlens.evaluate(BUILTIN, data, out / "evaluation", limit=2, **given, **LOCAL, **model)
+        result = classlens.evaluate(BUILTIN, data, out / "evaluation", limit=4, **given, **LOCAL, **model)
         return result, out / "run.zarr"
 
     (cpu, cpu_store), (device, device_store) = both(tmp_path, run)
