@@ -76,8 +76,8 @@ def assert_stores(cpu: Any, device: Any, dtype: torch.dtype) -> None:
 
 
 def assert_tables(cpu: pd.DataFrame, device: pd.DataFrame, dtype: torch.dtype) -> None:
-    columns = [{name: frame[name].to_numpy() for name in frame} for frame in (cpu, device)]
-    assert_same(*columns, dtype)
+    expected, columns = ({name: frame[name].to_numpy() for name in frame} for frame in (cpu, device))
+    assert_same(expected, columns, dtype)
 
 
 @_SIZES
@@ -122,7 +122,7 @@ def test_tune_and_measure_with_it(tmp_path: Path, data: str) -> None:
     def run(device: str, out: Path) -> Any:
         file = out / "lens.safetensors"
         result = classlens.tune(on(device), data, file, epochs=3, held_out=0.25, control=True, **LOCAL)
-        given = {"conditions": ["clean", "tuned_lens"], "tuned_lens": file}
+        given: dict[str, Any] = {"conditions": ["clean", "tuned_lens"], "tuned_lens": file}
         classlens.measure(on(device), data, out / "run.zarr", **given, **LOCAL)
         return result, out / "run.zarr"
 
