@@ -216,5 +216,13 @@ def test_a_batch_of_chosen_size_fits_and_leaves_nothing(tmp_path: Path, data: st
     assert torch.cuda.memory_allocated() == before
 
 
+@needs_cuda
+def test_a_random_twin_draws_no_numbers_of_the_device(tmp_path: Path, data: str) -> None:
+    torch.cuda.manual_seed(5)
+    before = torch.cuda.get_rng_state()
+    classlens.measure(BUILTIN, data, tmp_path / "run.zarr", conditions=["random_init"], device=DEVICE, **LOCAL)
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
 def test_every_condition_is_measured() -> None:
     assert {*LIVE, "random_init", "tuned_lens", "probe", "probe_pooled", "probe_logistic"} == set(CONDITIONS)
