@@ -121,14 +121,14 @@ def assert_same(cpu: Any, device: Any, dtype: torch.dtype, place: str = "") -> N
     elif isinstance(cpu, Tensor):
         assert device.device.type == "cpu", place
         assert_same(cpu.detach().numpy(), device.detach().numpy(), dtype, place)
-    elif isinstance(cpu, np.ndarray) or isinstance(cpu, float | np.floating):
+    elif isinstance(cpu, np.ndarray | np.floating | float):
         _assert_close(np.asarray(cpu), np.asarray(device), dtype, place)
     else:
         assert cpu == device, place
 
 
 def _assert_close(cpu: Any, device: Any, dtype: torch.dtype, place: str) -> None:
-    assert cpu.dtype == device.dtype and cpu.shape == device.shape, place
+    assert (cpu.dtype, cpu.shape) == (device.dtype, device.shape), place
     if cpu.dtype.kind == "f":
         assert np.array_equal(np.isnan(cpu), np.isnan(device)), place
         finite = np.abs(cpu[np.isfinite(cpu)])

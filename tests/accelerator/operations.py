@@ -91,16 +91,21 @@ TRACES: dict[str, Operation] = {
     "explain_classes": traced(lambda trace: list(trace.explain_classes(step=3))),
     "map": traced(lambda trace: trace.map()),
 }
+
+
+def explained(name: str, target: Any = "predicted", **options: Any) -> Operation:
+    return traced(lambda trace: trace.explain(target, method=name, **options))
+
+
+_OPTIONS: dict[str, dict[str, Any]] = {"against": {"against": 4}, "query": {"query": (0, 1)}}
 EXPLANATIONS: dict[str, Operation] = {
-    **{f"explain, {name}": traced(lambda trace, name=name: trace.explain(method=name)) for name in METHODS},
+    **{f"explain, {name}": explained(name) for name in METHODS},
     **{f"explain, {name}, streamed": streamed(name, target=[0, 1, 2]) for name in METHODS},
     **{
-        f"explain, {name}, {option}": traced(
-            lambda trace, name=name, options=options: trace.explain([0, 1, 2], method=name, **options)
-        )
-        for option, options in {"against": {"against": 4}, "query": {"query": (0, 1)}, "default": {}}.items()
+        f"explain, {name}, {option}": explained(name, [0, 1, 2], **options)
+        for option, options in _OPTIONS.items()
         for name in METHODS
-        if all(option in METHODS[name].options for option in options)
+        if option in METHODS[name].options
     },
     **{
         f"explain, class_gradient, {loss}": streamed("class_gradient", target=0, loss=loss)
@@ -148,6 +153,10 @@ def wide(lens: Lens) -> Tensor:
     return torch.linspace(-1, 1, lens.view.blocks[1].attn.weight.shape[0])
 
 
+def patched(site: Any) -> Callable[[Lens, Tensor], list[Edit]]:
+    return lambda _, pixels: [classlens.Patch(site, others(pixels), blocks=[1], tokens="image")]
+
+
 EDITED: dict[str, Callable[[Lens, Tensor], list[Edit]]] = {
     "CutAttention": lambda lens, _: [
         classlens.CutAttention("image", mask(lens), renormalize=True, blocks=[1], heads=[0, 2])
@@ -166,12 +175,7 @@ EDITED: dict[str, Callable[[Lens, Tensor], list[Edit]]] = {
     ],
     "AblateSublayer": lambda lens, _: [classlens.AblateSublayer("attn", blocks=1, to=wide(lens))],
     "AblateSublayer, means": lambda lens, _: [classlens.AblateSublayer("mlp", blocks=[0], to=random_means(lens.view))],
-    **{
-        f"Patch, {site}": lambda _, pixels, site=site: [
-            classlens.Patch(site, others(pixels), blocks=[1], tokens="image")
-        ]
-        for site in ("embed", "resid_pre", "attn_out", "mlp_out", "resid_post")
-    },
+    **{f"Patch, {site}": patched(site) for site in ("embed", "resid_pre", "attn_out", "mlp_out", "resid_post")},
     "Patch, heads": lambda _, pixels: [classlens.Patch("heads", others(pixels)[:1], heads=[1])],
     "several": lambda lens, pixels: [
         classlens.AblateHeads([0], blocks=[0]),

@@ -25,7 +25,7 @@ from tests.data.pictures import folder, groups
 
 pytestmark = needs_device
 IMAGES = 8
-CLASSES = CLASS_NAMES[:3]
+CLASSES = CLASS_NAMES[:4]
 LOCAL: dict[str, Any] = {"workers": 0, "batch_size": 5}
 VARIANT = "cls_registers"
 BUILTIN = "builtin:cifar10"
@@ -76,8 +76,8 @@ def assert_stores(cpu: Any, device: Any, dtype: torch.dtype) -> None:
 
 
 def assert_tables(cpu: pd.DataFrame, device: pd.DataFrame, dtype: torch.dtype) -> None:
-    columns = [{name: frame[name].to_numpy() for name in frame} for frame in (cpu, device)]
-    assert_same(*columns, dtype)
+    expected, columns = ({name: frame[name].to_numpy() for name in frame} for frame in (cpu, device))
+    assert_same(expected, columns, dtype)
 
 
 @_SIZES
@@ -122,7 +122,7 @@ def test_tune_and_measure_with_it(tmp_path: Path, data: str) -> None:
     def run(device: str, out: Path) -> Any:
         file = out / "lens.safetensors"
         result = classlens.tune(on(device), data, file, epochs=3, held_out=0.25, control=True, **LOCAL)
-        given = {"conditions": ["clean", "tuned_lens"], "tuned_lens": file}
+        given: dict[str, Any] = {"conditions": ["clean", "tuned_lens"], "tuned_lens": file}
         classlens.measure(on(device), data, out / "run.zarr", **given, **LOCAL)
         return result, out / "run.zarr"
 
@@ -172,7 +172,7 @@ def test_models_by_name(tmp_path: Path, data: str) -> None:
         model: dict[str, Any] = {"device": device, "dtype": DOUBLE}
         given: dict[str, Any] = {"methods": "class_gradient", "metrics": ["randomization", "pointing"]}
         classlens.measure(BUILTIN, data, out / "run.zarr", conditions=["clean", "random_init"], **LOCAL, **model)
-        result = classlens.evaluate(BUILTIN, data, out / "evaluation", limit=2, **given, **LOCAL, **model)
+        result = classlens.evaluate(BUILTIN, data, out / "evaluation", limit=4, **given, **LOCAL, **model)
         return result, out / "run.zarr"
 
     (cpu, cpu_store), (device, device_store) = both(tmp_path, run)
@@ -214,6 +214,14 @@ def test_a_batch_of_chosen_size_fits_and_leaves_nothing(tmp_path: Path, data: st
     before = torch.cuda.memory_allocated()
     classlens.measure(lens, data, tmp_path / "second.zarr", memories=True, **LOCAL)
     assert torch.cuda.memory_allocated() == before
+
+
+@needs_cuda
+def test_a_random_twin_draws_no_numbers_of_the_device(tmp_path: Path, data: str) -> None:
+    torch.cuda.manual_seed(5)
+    before = torch.cuda.get_rng_state()
+    classlens.measure(BUILTIN, data, tmp_path / "run.zarr", conditions=["random_init"], device=DEVICE, **LOCAL)
+    assert torch.equal(torch.cuda.get_rng_state(), before)
 
 
 def test_every_condition_is_measured() -> None:

@@ -39,7 +39,7 @@ def random_twin(model: str | Path | nn.Module | ModelView, lens: Lens, options: 
     if options.get("head") is None and adapter_of_name(name).takes_num_classes:
         twin_options["num_classes"] = rows
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed accelerators, too, for good
         if options.get("head") is not None:
             width = sum(readout.space.weight.shape[1] for readout in lens.view.readouts)
             twin_options["head"] = nn.Linear(width, rows)
