@@ -180,7 +180,7 @@ PARTS = (
     Part("removal", ("removal", "completeness"), {SMALL: 1000, LARGE: 1000}),
     Part("segmentation", ("segmentation",), {SMALL: 0, LARGE: 0}),
     Part("class", ("pointing", "class_sensitivity"), {SMALL: 1000, LARGE: 1000}),
-    Part("masking", ("masking", "masking_black", "masking_blur"), {SMALL: 1000, LARGE: 1000}, RIVALS),
+    Part("masking", ("masking", "masking_black", "masking_blur"), {SMALL: 500, LARGE: 500}, RIVALS),
     Part("randomization", ("randomization",), {SMALL: 200, LARGE: 200}),
 )
 

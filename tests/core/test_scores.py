@@ -143,7 +143,7 @@ def _one_by_one(
 @pytest.mark.parametrize("kind", ["layer", "rms", "two", "unit", "none"])
 def test_facts_of_every_combination_of_sites(kind: str, scratch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """One row at a time, a few, and all at once; sums of products agree with products of sums."""
-    monkeypatch.setattr(scores, "_SCRATCH", scratch)
+    monkeypatch.setattr(scores, "logits_at_once", lambda _: scratch)
     generator = torch.Generator().manual_seed(0)
     rows, width, classes, blocks = 5, 6, 7, 3
     space = _space(kind, width, classes, generator)

@@ -225,8 +225,8 @@ def test_results_do_not_depend_on_batches_or_groups(name: str, monkeypatch: pyte
     logits, facts, top = reference.logits("mlp_out"), reference.facts(BLOCK_SITES, target), reference.top("attn_out", 3)
     one_image = reference.recording.tokens.count * zoo.CLASSES
     for scratch, batch_size in ((1, 1), (1, 32), (2 * one_image, 2), (2**20, 1), (2**20, 32)):
-        monkeypatch.setattr(class_logits, "_SCRATCH", scratch)
-        monkeypatch.setattr(scores, "_SCRATCH", scratch)
+        monkeypatch.setattr(class_logits, "logits_at_once", lambda _, scratch=scratch: scratch)
+        monkeypatch.setattr(scores, "logits_at_once", lambda _, scratch=scratch: scratch)
         trace = lens.trace(pixels, batch_size=batch_size)
         # Products of other shapes may sum in another order: 1e-15 of numbers of order 10, and the same ranks.
         np.testing.assert_allclose(trace.logits("mlp_out"), logits, rtol=0, atol=1e-12)

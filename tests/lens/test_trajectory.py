@@ -128,7 +128,7 @@ def test_many_images_and_classes_come_in_groups_of_bounded_size(monkeypatch: pyt
     from classlens.explain import class_logits
 
     whole = classlens.load(zoo.build("cls")).trace(zoo.pixels("cls", 7)).trajectory("predicted")
-    monkeypatch.setattr(class_logits, "_SCRATCH", 2 * 5 * zoo.CLASSES)
+    monkeypatch.setattr(class_logits, "logits_at_once", lambda _: 2 * 5 * zoo.CLASSES)
     parts = classlens.load(zoo.build("cls")).trace(zoo.pixels("cls", 7)).trajectory("predicted")
     xr.testing.assert_allclose(parts, whole, rtol=1e-12)
 

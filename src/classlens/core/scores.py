@@ -10,11 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from classlens.core.space import ClassSpace
-from classlens.core.steps import compute_dtype
+from classlens.core.steps import compute_dtype, logits_at_once
 from classlens.errors import not_finite
-
-# Logits held at once while they are reduced: 4 MiB in float32, which fits into the CPU's cache.
-_SCRATCH = 2**20
 
 
 class Facts(NamedTuple):
@@ -97,7 +94,7 @@ class BlockFacts:
         self._linear = self._linear and compute_dtype(x.dtype) == x.dtype
         dtype = compute_dtype(x.dtype)
         classes = self._space.num_classes
-        self._step = max(1, _SCRATCH // classes)
+        self._step = max(1, logits_at_once(x.device) // classes)
         step = min(self._step, len(x))
         self._product, self._logits = (x.new_empty(step, classes, dtype=dtype) for _ in range(2))
         if self._linear and self._folded is not None:

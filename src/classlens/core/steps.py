@@ -15,6 +15,14 @@ from classlens.core.arguments import NonNegative, checked
 from classlens.errors import ClasslensError
 
 
+def logits_at_once(device: torch.device) -> int:
+    """Number of class logits that are held while they are reduced.
+
+    4 MiB in float32 fit into the cache of a CPU. An accelerator starts each operation anew, so it takes 256 MiB.
+    """
+    return 2**20 if device.type == "cpu" else 2**26
+
+
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """float64 for float64, float32 for all lower precisions, in which class logits would tie."""
     return torch.promote_types(dtype, torch.float32)

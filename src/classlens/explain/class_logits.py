@@ -7,17 +7,16 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from classlens.core.steps import logits_at_once
 from classlens.errors import not_finite
 from classlens.explain.batching import slices
 from classlens.forward.recording import Recording
 
-# Logits held at once: 4 MiB in float32, small enough to stay in the cache.
-_SCRATCH = 2**20
-
 
 def logit_groups(recording: Recording) -> Iterator[slice]:
-    """Images in groups whose logits at one block fit ``_SCRATCH``."""
-    return slices(len(recording), _SCRATCH // (recording.tokens.count * recording.view.num_classes))
+    """Images in groups whose logits at one block are held at once."""
+    logits = recording.tokens.count * recording.view.num_classes
+    return slices(len(recording), logits_at_once(recording.view.device) // logits)
 
 
 def token_logits(recording: Recording, site: str) -> Iterator[tuple[slice, int, Tensor | slice, Tensor]]:
