@@ -76,7 +76,7 @@ class Trace(AttributionTrace):
 
     @property
     def pixels(self) -> Tensor:
-        """Preprocessed pixels of the images, ``[image, channel, height, width]``, such as for the source of a ``Patch``."""
+        """Preprocessed pixels ``[image, channel, height, width]``, such as for the source of a ``Patch``."""
         return self._pixels
 
     def picture(self, image: int) -> Image.Image:

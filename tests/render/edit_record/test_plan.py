@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,8 @@ from classlens.forward.edits.registry import EDITS
 from classlens.render.edit_record.fields import edit_options
 from classlens.render.edit_record.notation import edit_of_text
 from classlens.render.edit_record.plan import EditPlan, PlannedEdit, plan_of, planned_edit, read_plan
+
+T = TypeVar("T")
 
 
 def edit(**values: Any) -> dict[str, Any]:
@@ -157,13 +160,19 @@ def near_plans(draw: st.DrawFn) -> Any:
     return plan | {key: draw(JSON) for key in ("target", "against", "source") if draw(st.booleans())}
 
 
-def plan_or_sentence(value: Any) -> EditPlan | None:
+def one_sentence(make: Callable[[], T]) -> T | None:
+    """The result, or None where what is given is refused in one sentence."""
+    message, result = "", None
     try:
-        plan = plan_of(value)
+        result = make()
     except ClasslensError as error:
-        assert "\n" not in str(error)
-        return None
-    return plan
+        message = str(error)
+    assert "\n" not in message
+    return result
+
+
+def plan_or_sentence(value: Any) -> EditPlan | None:
+    return one_sentence(lambda: plan_of(value))
 
 
 @given(JSON | near_plans())
@@ -175,20 +184,14 @@ def test_any_value_is_a_plan_or_a_sentence(value: Any) -> None:
 
 @given(st.text() | st.binary() | JSON.map(lambda value: json.dumps(value)))
 def test_any_text_is_a_plan_or_a_sentence(text: str | bytes) -> None:
-    try:
-        read_plan(text)
-    except ClasslensError as error:
-        assert "\n" not in str(error)
+    one_sentence(lambda: read_plan(text))
 
 
 @given(
     st.text() | st.builds(lambda name, rest: f"{name}:{rest}", NAMES, st.text(alphabet="headsblock=:0123456789,-al"))
 )
 def test_any_notation_is_an_edit_or_a_sentence(text: str) -> None:
-    try:
-        planned_edit(edit_of_text(text))
-    except ClasslensError as error:
-        assert "\n" not in str(error)
+    one_sentence(lambda: planned_edit(edit_of_text(text)))
 
 
 INDICES = st.sets(st.integers(0, 300), min_size=1).map(sorted)

@@ -86,7 +86,7 @@ def test_dropped_tokens_are_left_out_of_the_sequence() -> None:
     empty = [[value is None for value in row] for row in record["map"]["edited"]]
     assert empty == [[False, True], [False, True]]
     assert [[value is None for value in row] for row in record["map"]["difference"]] == empty
-    assert None not in sum(record["map"]["original"], [])
+    assert all(None not in row for row in record["map"]["original"])
     assert [token for token, rank in enumerate(record["ranks"]["edited"]) if rank is None] == [2, 4]
     assert None not in record["ranks"]["original"]
 

@@ -55,9 +55,9 @@ class EditOption:
             if isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given):
                 return given
             raise self._refused(given, edit, "a finite number")
-        if isinstance(given, str) and self.kind != "mask":
-            if given == "all" or (self.kind == "tokens" and re.fullmatch(r"[A-Za-z]\w{0,31}", given)):
-                return given
+        names = {"indices": "all", "tokens": r"[A-Za-z]\w{0,31}"}.get(self.kind)
+        if names is not None and isinstance(given, str) and re.fullmatch(names, given):
+            return given
         return self._indices(given, edit)
 
     def _indices(self, given: object, edit: str) -> tuple[int, ...]:

@@ -49,7 +49,7 @@ function drawEditTrajectory({ trajectory, target }) {
   byId("edits-trajectory-part").hidden = !trajectory;
   if (!trajectory) return;
   const host = byId("edits-trajectory");
-  const size = { width: Math.max(host.clientWidth, 260), height: 260, left: 58, right: 10, top: 10, bottom: 170 };
+  const size = { width: Math.max(host.clientWidth, 260), height: 274, left: 58, right: 10, top: 10, bottom: 170 };
   const step = (size.width - size.left - size.right) / (model.blocks + 1);
   const x = (depth) => size.left + (depth + 0.5) * step;
   const y = (share) => size.bottom - share * (size.bottom - size.top);

@@ -2,6 +2,7 @@
 let editRequest = 0;
 let editTimer = null;
 let editCode = null;
+let editAbort = null;
 
 function showEditError(text) {
   byId("edits-error").hidden = !text;
@@ -16,6 +17,7 @@ const editBusy = (busy) => {
 /** Asks for the result of the plan, once it has rested; an answer to an older plan is dropped. */
 function requestEdits() {
   clearTimeout(editTimer);
+  editAbort?.abort();
   const number = ++editRequest;
   showEditError(null);
   delete byId("edits").dataset.shown;
@@ -31,7 +33,8 @@ function requestEdits() {
   editTimer = setTimeout(async () => {
     const body = { ...edits.plan, target: state.category, against: state.rival };
     try {
-      const result = await api(edits.setting.address, { method: "POST", body });
+      editAbort = new AbortController();
+      const result = await api(edits.setting.address, { method: "POST", body, signal: editAbort.signal });
       if (number !== editRequest) return;
       for (const one of result.record.classes) record.class_names[one.index] ??= one.name;
       Object.assign(record.class_names, result.record.names);
@@ -73,18 +76,14 @@ async function copyEditCode(text, words) {
 }
 
 function setUpEdits() {
-  const section = byId("edits");
-  edits.setting = byId("edit-setting") ? read("edit-setting") : null;
-  if (!edits.setting || edits.setting.address === null) {
-    byId("edits-body").hidden = true;
-    byId("edits-missing").hidden = false;
-    byId("edits-missing").textContent = edits.setting?.reason ?? "Edits need the model: open this page with `classlens explore`.";
-    section.dataset.shown = "none";
+  edits.setting = read("edit-setting");
+  if (edits.setting.address === null) {
+    byId("edits").remove();
     return;
   }
   const means = document.querySelector("[name=edits-to][value=means]");
   means.disabled = !edits.setting.means;
-  if (!edits.setting.means) means.parentElement.title = "Give --means FILE, which `classlens means` writes";
+  if (!edits.setting.means) means.parentElement.title = "Start with --edit-means FILE, which `classlens means` writes";
   setUpBrush();
   setUpMatrix();
   setUpSwitches();
@@ -103,7 +102,7 @@ function setUpEdits() {
     if (key === "y" || event.shiftKey) stepPlan(edits.future, edits.past);
     else stepPlan(edits.past, edits.future);
   });
-  byId("edits-copy-python").addEventListener("click", () => copyEditCode(editCode.python, "Python"));
+  byId("edits-copy-python").addEventListener("click", () => copyEditCode(`${editCode.python.join("\n")}\n`, "Python"));
   byId("edits-copy-command").addEventListener("click", () => copyEditCode(editCode.command, "Command"));
   onChange(["category", "rival"], requestEdits);
   onHash(() => {

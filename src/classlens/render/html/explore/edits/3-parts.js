@@ -138,7 +138,7 @@ function setUpUnits() {
     const field = byId("edits-units");
     const pairs = field.value.split(/[\s,;]+/).filter(Boolean).map((text) => /^(\d{1,5})\.(\d{1,6})$/.exec(text));
     if (!pairs.length || pairs.some((pair) => pair === null)) {
-      showEditError(`units ${JSON.stringify(field.value)} are not understood: write BLOCK.UNIT, such as 4.117`);
+      showEditError(`Units ${JSON.stringify(field.value)} are not understood: write BLOCK.UNIT, such as 4.117.`);
       return;
     }
     const to = editTo();

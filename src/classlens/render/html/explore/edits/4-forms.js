@@ -52,32 +52,57 @@ function setUpPatch() {
   byId("edits-patch").hidden = !form;
   if (!form) return;
   const host = byId("edits-patch-form");
-  const { photos, dropped } = edits.setting;
+  const { photos } = edits.setting;
   const number = make("input", { id: "edits-source", type: "number", min: 0, max: Math.max(photos - 1, 0), step: 1 });
-  const known = make("select", { id: "edits-source-dropped" }, make("option", { value: "" }, "none"),
-    ...dropped.map(([id, name]) => make("option", { value: id }, name)));
+  const file = make("input", { id: "edits-source-file", type: "file", accept: "image/*" });
   host.replaceChildren(
     make("p", { class: "hint" }, "Activations of the other photo take the place of those of this one, at a place of some blocks and tokens. All patches come from one photo."),
     make("div", { class: "controls" },
       photos ? make("div", { class: "control" }, make("label", { for: "edits-source" }, `Photo 0 to ${photos - 1} of the store`), number) : "",
-      dropped.length ? make("div", { class: "control" }, make("label", { for: "edits-source-dropped" }, "Dropped photo"), known) : "",
+      make("div", { class: "control" }, make("label", { for: "edits-source-file" }, photos ? "or a file" : "Photo"), file),
       ...form.options.filter(({ kind }) => kind !== "source").map((option) => optionField("edits-patch", option))),
     make("button", { type: "submit" }, "Add patch"));
-  host.addEventListener("submit", (event) => {
+  host.addEventListener("submit", async (event) => {
     event.preventDefault();
-    const source = dropped.length && known.value ? { dropped: known.value } : number.value !== "" ? { photo: Number(number.value) } : edits.plan.source;
+    let source = number.value !== "" ? { photo: Number(number.value) } : edits.plan.source;
+    try {
+      if (file.files.length) source = { dropped: await droppedPhoto(file.files[0]) };
+    } catch (error) {
+      showEditError(error.message);
+      return;
+    }
     if (!source) {
-      showEditError("a patch needs the photo that it comes from: give the number of a photo of the store, or a dropped photo");
+      showEditError("A patch needs the photo that it comes from: choose one.");
       return;
     }
     choosePlan({ edits: [...edits.plan.edits, { edit: form.name, ...optionsOf(host, form.options) }], source });
   });
 }
 
+/** Sends a photo to the server; the answer names it. */
+const droppedPhoto = (file) => keep(`dropped ${file.name} ${file.size} ${file.lastModified}`, async () => {
+  const { id } = await api(`api/photos?name=${encodeURIComponent(file.name || "photo")}`, { method: "POST", body: file, type: "application/octet-stream" });
+  return id;
+});
+
+/** An edit in words, where its control has some; else its name. */
+function editPhrase(edit) {
+  const listed = (noun, value) => (Array.isArray(value) ? `${noun}${value.length === 1 ? "" : "s"} ${rangesText(value)}` : `all ${noun}s`);
+  const at = (value) => (value === undefined ? "" : ` of ${listed("block", value)}`);
+  const to = edit.to === "means" ? "their means" : "zero";
+  if (edit.edit === "KeepTokens" && Array.isArray(edit.mask)) return `${counted(tokenCount - edit.mask.length, "token")} dropped`;
+  if (edit.edit === "AblateHeads") return `${listed("head", edit.heads)}${at(edit.blocks)} → ${to}`;
+  if (edit.edit === "AblateSublayer") return `${edit.sublayer === "mlp" ? "MLP" : "attention"}${at(edit.blocks ?? "all")} → ${to}`;
+  if (edit.edit === "AblateNeurons") return `${listed("unit", edit.units)}${at(edit.blocks)} → ${to}`;
+  if (edit.edit === "Patch") return `${edit.site}${at(edit.blocks ?? "all")} from the other photo`;
+  const form = editForm(edit.edit);
+  return form ? form.label : edit.edit;
+}
+
 function drawEditList() {
   const list = edits.plan.edits;
   byId("edits-list").replaceChildren(...(list.length ? list.map((edit, i) => {
-    const words = `${editForm(edit.edit)?.label ?? edit.edit}`;
+    const words = editPhrase(edit);
     const remove = make("button", { type: "button", class: "edit-remove", "aria-label": `Remove ${words}` }, "Remove");
     remove.addEventListener("click", () => {
       chooseEdits(list.filter((_, other) => other !== i));
