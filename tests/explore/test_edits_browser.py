@@ -96,6 +96,10 @@ def assert_shows(page: Page, explorer: Explorer, *edits: classlens.Edit) -> None
     assert len(found) == len(maps)
     for value, expected in zip(found, maps, strict=True):
         assert value is None or value == pytest.approx(expected, abs=1e-6)
+    less = maps - original.map(target).values[0].ravel()
+    found = page.locator("#edits-maps figure:nth-of-type(3) .cell").evaluate_all(cells)
+    for value, expected in zip(found, less, strict=True):
+        assert value is None or value == pytest.approx(expected, abs=1e-6)
     points = page.locator("#edits-trajectory rect.point").evaluate_all(
         "all => all.map(one => Number(one.dataset.value))"
     )

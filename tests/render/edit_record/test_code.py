@@ -44,6 +44,7 @@ def plan(**options: Any) -> dict[str, Any]:
             {"edit": "AblateHeads", "heads": [1, 2], "blocks": [3], "to": "means"},
             {"edit": "AblateNeurons", "units": [5, 17], "blocks": [2]},
             {"edit": "CutAttention", "queries": "cls", "keys": [30, 31], "renormalize": True, "blocks": "all"},
+            {"edit": "AblateSublayer", "sublayer": "attn", "blocks": [4], "to": "means"},
             {"edit": "Patch", "site": "resid_post", "blocks": [1], "tokens": [7]},
         ],
         "source": {"photo": 1},
@@ -90,7 +91,7 @@ def test_python_and_command_give_the_numbers_of_the_record(names: tuple[str, str
     for guess in image["predictions"]:
         assert guess["logit"] == pytest.approx(logits[guess["index"]], abs=1e-6)
     parts = image["attribution"]
-    total = parts["embed"] + np.sum(parts["attention"]) + sum(parts["mlp"]) + parts["bias"]
+    total = parts["embed"] + np.sum(parts["attention"]) + sum(parts["mlp"]) + parts["bias"] + sum(parts["edit"])
     assert total == pytest.approx(parts["logit"], abs=1e-4), "the contributions of an edited pass sum to its logit"
 
 

@@ -17,8 +17,10 @@ from tests import zoo
 from tests.forward.edits.by_hand import by_hand, model, pixels
 from tests.forward.edits.random_means import random_means
 
-# Both compute in float64; order of sums differs.
-CLOSE = {"rtol": 0, "atol": 1e-9}
+
+def close(value: float, expected: Tensor) -> None:
+    # Both compute in float64; the order of sums differs.
+    assert value == pytest.approx(float(expected), abs=1e-9)
 
 
 def recorded(lens: Lens, x: Tensor, *edits: dict[str, Any], **options: Any) -> dict[str, Any]:
@@ -34,13 +36,13 @@ def assert_outputs(record: dict[str, Any], original: Tensor, edited: Tensor) -> 
     for name, logits in (("original", original[0]), ("edited", edited[0])):
         shares = logits.softmax(dim=0)
         for row in record["classes"]:
-            np.testing.assert_allclose(row[name]["logit"], logits[row["index"]], **CLOSE)
-            np.testing.assert_allclose(row[name]["probability"], shares[row["index"]], **CLOSE)
+            close(row[name]["logit"], logits[row["index"]])
+            close(row[name]["probability"], shares[row["index"]])
             assert row["change"]["logit"] == row["edited"]["logit"] - row["original"]["logit"]
         assert record["predictions"][name]["index"] == int(logits.argmax())
         assert set(logits.topk(5).indices.tolist()) <= {row["index"] for row in record["classes"]}
         # The last depth is the output.
-        np.testing.assert_allclose(record["trajectory"][name]["target"][-1], shares[record["target"]["index"]], **CLOSE)
+        close(record["trajectory"][name]["target"][-1], shares[record["target"]["index"]])
     assert record["classes"][0]["index"] == record["target"]["index"]
 
 
@@ -149,10 +151,10 @@ def test_trajectory_reads_cls_after_every_block() -> None:
     record = recorded(classlens.load(built), x, {"edit": "AblateHeads", "heads": [0], "blocks": [0]}, target=4)
     found = record["trajectory"]["edited"]
     for depth, logits in enumerate(states):
-        np.testing.assert_allclose(found["target"][depth], logits.softmax(dim=0)[4], **CLOSE)
+        close(found["target"][depth], logits.softmax(dim=0)[4])
         assert found["top"][depth] == logits.topk(5).indices.tolist()
         rivals = torch.cat([logits[:4], logits[5:]])
-        np.testing.assert_allclose(found["margin"][depth], logits[4] - rivals.max(), **CLOSE)
+        close(found["margin"][depth], logits[4] - rivals.max())
     assert {str(index) for top in found["top"] for index in top} <= set(record["names"])
 
 
@@ -172,6 +174,8 @@ def test_numbers_are_those_of_python() -> None:
         rank = trace.rank("resid_post", 3).values[0, -1]
     np.testing.assert_allclose(record["map"]["edited"], picture, rtol=0, atol=1e-6)
     np.testing.assert_allclose(record["map"]["original"], lens.trace(x).map(3, against=5).values[0], rtol=0, atol=1e-6)
+    less = picture - lens.trace(x).map(3, against=5).values[0]
+    np.testing.assert_allclose(record["map"]["difference"], less, rtol=0, atol=1e-6)
     assert record["ranks"]["edited"] == rank.tolist()
     for row in record["classes"]:
         assert row["edited"]["logit"] == pytest.approx(float(trace.model_logits[0, row["index"]]), abs=1e-6)

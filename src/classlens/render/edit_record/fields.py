@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from functools import cache
 from types import UnionType
@@ -64,7 +64,7 @@ class EditOption:
         words = {"tokens": ", 'all' or the name of a group of tokens", "mask": ", the tokens to keep"}.get(
             self.kind, " or 'all'"
         )
-        numbers = given if isinstance(given, list | tuple) else [given]
+        numbers: Sequence[Any] = given if isinstance(given, list | tuple) else [given]
         wrong = [number for number in numbers if not (is_whole_number(number) and 0 <= number < MOST_INDICES)]
         if wrong or not numbers:
             raise self._refused(wrong[0] if wrong else given, edit, f"whole numbers from 0{words}")

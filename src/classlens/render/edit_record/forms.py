@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from classlens.errors import ClasslensError
 from classlens.forward.edits.registry import EDITS
 from classlens.models.view import ModelView
 from classlens.render.edit_record.fields import edit_options
@@ -22,24 +23,30 @@ CONTROLS: Mapping[str, str] = {
 
 
 def edit_forms(view: ModelView) -> list[dict[str, Any]]:
-    """Every edit by name: label, description, control and options; in the order of the registry."""
-    return [
-        {
-            "name": name,
-            "label": EDITS[name].label,
-            "about": EDITS[name].about,
-            "control": CONTROLS.get(name, "form"),
-            "options": [
-                {
-                    "name": option.name,
-                    "kind": option.kind,
-                    "required": option.required,
-                    "default": option.default if isinstance(option.default, str | bool | int | float) else None,
-                    "choices": list(option.choices),
-                }
-                for option in edit_options(name).values()
-            ],
-        }
-        for name in EDITS
-        if CONTROLS.get(name) != "switch" or "cls" in view.prefix or name != "NoCls"
-    ]
+    """Every edit that plain values can give: label, description, control and options; in the order of the registry."""
+    names = [name for name in EDITS if name != "NoCls" or "cls" in view.prefix]
+    return [form for form in map(_form, names) if form is not None]
+
+
+def _form(name: str) -> dict[str, Any] | None:
+    """The form of an edit; None for one that Python alone can give."""
+    try:
+        options = edit_options(name).values()
+    except ClasslensError:
+        return None
+    return {
+        "name": name,
+        "label": EDITS[name].label,
+        "about": EDITS[name].about,
+        "control": CONTROLS.get(name, "form"),
+        "options": [
+            {
+                "name": option.name,
+                "kind": option.kind,
+                "required": option.required,
+                "default": option.default if isinstance(option.default, str | bool | int | float) else None,
+                "choices": list(option.choices),
+            }
+            for option in options
+        ],
+    }

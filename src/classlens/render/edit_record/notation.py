@@ -25,7 +25,7 @@ def edit_of_text(text: str) -> dict[str, Any]:
     """
     name, *parts = text.split(":")
     values: dict[str, Any] = {"edit": name}
-    known = edit_options(name)
+    known = edit_options(name[:60])
     for part in parts:
         option, equals, value = part.partition("=")
         if not (option and equals and value):

@@ -118,20 +118,16 @@ def planned_edit(value: object) -> PlannedEdit:
     name = given.get("edit")
     if not isinstance(name, str):
         raise ClasslensError(f"edit {shown(name)} has no name: give one such as 'AblateHeads' as \"edit\"")
-    known = edit_options(name)
-    for option in given:
-        if option != "edit" and (option not in known or known[option].kind == "source"):
-            names = [name for name, each in known.items() if each.kind != "source"]
-            raise (
-                unknown(f"option of edit {name}", option, names)
-                if names
-                else ClasslensError(f"edit {name} has no option {option!r}: it has none")
-            )
+    known = edit_options(name[:60])
+    options = [key for key, each in known.items() if each.kind != "source"]
+    for key in given:
+        if key != "edit" and key not in options:
+            raise unknown(f"option of edit {name}", key[:60], options)
     # An option without a value is one that is not given.
     values = {key: each.value(given[key], name) for key, each in known.items() if given.get(key) is not None}
-    for option in known.values():
-        if option.required and option.kind != "source" and option.name not in values:
-            raise ClasslensError(f"edit {name} needs {option.name}: give it")
+    for key, each in known.items():
+        if each.required and each.kind != "source" and key not in values:
+            raise ClasslensError(f"edit {name} needs {key}: give it")
     return PlannedEdit(name, values)
 
 
@@ -140,7 +136,7 @@ def _mapping(value: object, what: str, keys: Sequence[str] | None) -> Mapping[st
         raise ClasslensError(f"{what} {shown(value)} cannot be used: give an object with names")
     for key in value:
         if keys is not None and key not in keys:
-            raise unknown("key", key, keys)
+            raise unknown("key", key[:60], keys)
     return value
 
 

@@ -83,7 +83,7 @@ function setUpEdits() {
   }
   const means = document.querySelector("[name=edits-to][value=means]");
   means.disabled = !edits.setting.means;
-  if (!edits.setting.means) means.parentElement.title = "Start with --edit-means FILE, which `classlens means` writes";
+  if (!edits.setting.means) means.parentElement.append(" (with --edit-means FILE)");
   setUpBrush();
   setUpMatrix();
   setUpSwitches();
