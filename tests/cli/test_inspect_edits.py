@@ -31,8 +31,8 @@ def run(*args: str) -> Result:
 
 
 def record() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(Path("classlens-report", "inspect.json").read_text(encoding="utf-8"))
-    return found
+    report: dict[str, Any] = json.loads(Path("classlens-report", "inspect.json").read_text(encoding="utf-8"))
+    return report
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,17 @@ import pytest
 pytest.importorskip("starlette")
 
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
 import classlens
+from classlens.cli import app
 from classlens.explore.app import create_app
 from classlens.explore.explorer import Explorer
 from classlens.explore.pages import edits
+from classlens.explore.pages.photo import photo_page, stored_photo
 from classlens.explore.security import Access
-from tests.explore.edited import make_explorer, photo_bytes
+from classlens.lens.means_file import write_means
+from tests.explore.edited import MODEL, make_explorer, photo_bytes
 from tests.forward.edits.random_means import random_means
 
 PATH = "/api/s0/photos/1/edit"
@@ -40,8 +46,8 @@ def client(explorer: Explorer) -> Iterator[TestClient]:
 def edited(client: TestClient, plan: dict[str, Any], path: str = PATH) -> dict[str, Any]:
     answer = client.post(path, json=plan)
     assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+    answered: dict[str, Any] = answer.json()
+    return answered
 
 
 def test_numbers_are_those_of_python_and_of_the_copied_code(client: TestClient, explorer: Explorer) -> None:
@@ -57,9 +63,9 @@ def test_numbers_are_those_of_python_and_of_the_copied_code(client: TestClient, 
         index = row["index"]
         assert row["original"]["logit"] == pytest.approx(float(original.model_logits[0, index]), abs=1e-6)
         assert row["edited"]["logit"] == pytest.approx(float(trace.model_logits[0, index]), abs=1e-6)
-    found = np.array(answer["record"]["map"]["edited"], dtype=float)
-    np.testing.assert_allclose(found[:7], shown[:7], rtol=0, atol=1e-6)
-    assert np.isnan(found[7, 3:]).all()
+    answered = np.array(answer["record"]["map"]["edited"], dtype=float)
+    np.testing.assert_allclose(answered[:7], shown[:7], rtol=0, atol=1e-6)
+    assert np.isnan(answered[7, 3:]).all()
     scope: dict[str, Any] = {}
     exec(compile("\n".join(answer["python"]), "copied.py", "exec"), scope)
     for row in answer["record"]["classes"]:
@@ -160,6 +166,32 @@ def test_other_requests_are_refused(client: TestClient) -> None:
     assert client.get(PATH).status_code == 405
     assert client.post("/api/s0/photos/9/edit", json={"edits": []}).status_code == 404
     assert client.post("/api/photos/none/edit", json={"edits": []}).status_code == 404
+
+
+def test_static_page_offers_no_edits(explorer: Explorer) -> None:
+    explorer.live = False
+    try:
+        text = photo_page(explorer, stored_photo(explorer, 0, 1))
+    finally:
+        explorer.live = True
+    setting = re.search(r'id="edit-setting">(.*?)</script>', text)
+    assert setting is not None
+    assert json.loads(setting[1])["address"] is None
+
+
+@pytest.mark.parametrize(
+    ("means", "message"), [("none.safetensors", "none.safetensors"), ("other.safetensors", "with other weights")]
+)
+def test_means_that_do_not_fit_are_refused_before_the_server_starts(
+    means: str, message: str, explorer: Explorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert explorer.lens is not None
+    other = dataclasses.replace(random_means(explorer.lens.view), weights="others")
+    write_means(other, tmp_path / "other.safetensors", {})
+    result = CliRunner().invoke(app, ["explore", "--model", MODEL, "--edit-means", means])
+    assert result.exit_code == 2
+    assert message in result.stderr
 
 
 def test_addresses_are_described(client: TestClient) -> None:

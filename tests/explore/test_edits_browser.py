@@ -92,13 +92,13 @@ def assert_shows(page: Page, explorer: Explorer, *edits: classlens.Edit) -> None
         assert float(str(row.get_attribute("data-change"))) == pytest.approx(edited - before, abs=2e-6)
     assert int(str(rows[0].get_attribute("data-class"))) == target
     cells = "cells => cells.map(cell => cell.dataset.value === '' ? null : Number(cell.dataset.value))"
-    found = page.locator("#edits-maps figure:nth-of-type(2) .cell").evaluate_all(cells)
-    assert len(found) == len(maps)
-    for value, expected in zip(found, maps, strict=True):
+    values = page.locator("#edits-maps figure:nth-of-type(2) .cell").evaluate_all(cells)
+    assert len(values) == len(maps)
+    for value, expected in zip(values, maps, strict=True):
         assert value is None or value == pytest.approx(expected, abs=1e-6)
     less = maps - original.map(target).values[0].ravel()
-    found = page.locator("#edits-maps figure:nth-of-type(3) .cell").evaluate_all(cells)
-    for value, expected in zip(found, less, strict=True):
+    values = page.locator("#edits-maps figure:nth-of-type(3) .cell").evaluate_all(cells)
+    for value, expected in zip(values, less, strict=True):
         assert value is None or value == pytest.approx(expected, abs=1e-6)
     points = page.locator("#edits-trajectory rect.point").evaluate_all(
         "all => all.map(one => Number(one.dataset.value))"

@@ -71,9 +71,9 @@ def test_python_and_command_give_the_numbers_of_the_record(names: tuple[str, str
     for row in record["classes"]:
         for name in ("original", "edited"):
             assert float(scope[name].model_logits[0, row["index"]]) == pytest.approx(row[name]["logit"], abs=1e-6)
-    found = np.array(record["map"]["edited"], dtype=float)  # None is NaN
-    kept = ~np.isnan(found)
-    np.testing.assert_allclose(found[kept], scope["picture"].values[0][kept], rtol=0, atol=1e-6)
+    picture = np.array(record["map"]["edited"], dtype=float)  # None is NaN
+    kept = ~np.isnan(picture)
+    np.testing.assert_allclose(picture[kept], scope["picture"].values[0][kept], rtol=0, atol=1e-6)
     assert kept.sum() == 64 - 9, "nine image tokens are dropped"
     last = printed.getvalue().splitlines()[-1]
     assert last.startswith(record["predictions"]["edited"]["name"])

@@ -149,13 +149,13 @@ def test_trajectory_reads_cls_after_every_block() -> None:
 
         states.append(by_hand(cut, x, heads=heads)[0])
     record = recorded(classlens.load(built), x, {"edit": "AblateHeads", "heads": [0], "blocks": [0]}, target=4)
-    found = record["trajectory"]["edited"]
+    values = record["trajectory"]["edited"]
     for depth, logits in enumerate(states):
-        close(found["target"][depth], logits.softmax(dim=0)[4])
-        assert found["top"][depth] == logits.topk(5).indices.tolist()
+        close(values["target"][depth], logits.softmax(dim=0)[4])
+        assert values["top"][depth] == logits.topk(5).indices.tolist()
         rivals = torch.cat([logits[:4], logits[5:]])
-        close(found["margin"][depth], logits[4] - rivals.max())
-    assert {str(index) for top in found["top"] for index in top} <= set(record["names"])
+        close(values["margin"][depth], logits[4] - rivals.max())
+    assert {str(index) for top in values["top"] for index in top} <= set(record["names"])
 
 
 def test_numbers_are_those_of_python() -> None:

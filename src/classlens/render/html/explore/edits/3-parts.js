@@ -18,7 +18,7 @@ function replacedParts() {
 
 /** The edits of all parts, in the place of the first of them. */
 function chooseParts(parts) {
-  const made = [];
+  const ablations = [];
   for (const to of ["zero", "means"]) {
     const heads = new Map();
     const sublayers = { attn: [], mlp: [] };
@@ -27,14 +27,14 @@ function chooseParts(parts) {
       if (chosen.length) heads.set(String(chosen), { chosen, blocks: [...(heads.get(String(chosen))?.blocks ?? []), block] });
       for (const name of ["attn", "mlp"]) if (parts.get(`${block} ${name}`) === to) sublayers[name].push(block);
     }
-    for (const { chosen, blocks } of heads.values()) made.push(withTo({ edit: "AblateHeads", heads: chosen, blocks }, to));
-    for (const [sublayer, blocks] of Object.entries(sublayers)) if (blocks.length) made.push(withTo({ edit: "AblateSublayer", sublayer, blocks }, to));
+    for (const { chosen, blocks } of heads.values()) ablations.push(withTo({ edit: "AblateHeads", heads: chosen, blocks }, to));
+    for (const [sublayer, blocks] of Object.entries(sublayers)) if (blocks.length) ablations.push(withTo({ edit: "AblateSublayer", sublayer, blocks }, to));
   }
   const list = edits.plan.edits;
   const first = list.findIndex(inMatrix);
   const others = list.filter((edit) => !inMatrix(edit));
   const before = first < 0 ? others.length : list.slice(0, first).length;
-  chooseEdits([...others.slice(0, before), ...made, ...others.slice(before)]);
+  chooseEdits([...others.slice(0, before), ...ablations, ...others.slice(before)]);
 }
 
 function setUpMatrix() {

@@ -97,7 +97,11 @@ function drawEditTrajectory({ trajectory, target }) {
     ...(frequent.length >= CATEGORIES.length ? [make("span", {}, make("span", { class: "swatch other", "aria-hidden": "true" }), " other classes")] : []));
 }
 
-function drawEditMaps({ map, target, against }) {
+/** The rank of the class at a token after the last block, in both passes. */
+const rankLines = (ranks, token, { name }) => (!ranks || ranks.edited[token] === null ? []
+  : [`rank of ${name} after the last block: ${ranks.original[token]} → ${ranks.edited[token]}`]);
+
+function drawEditMaps({ map, ranks, target, against }) {
   const titles = { original: "Before", edited: "After", difference: "Change" };
   if (!editMaps) {
     editMaps = Object.entries(titles).map(([name, title]) => {
@@ -127,7 +131,7 @@ function drawEditMaps({ map, target, against }) {
     grid.paint({
       colors: (token) => (value(token) === null ? null : divergingCss(value(token), largest)),
       labels: (token) => `${tokenName(token)}: ${text(token)}`,
-      tip: (token) => [tokenName(token), `${titles[name].toLowerCase()}: ${text(token)}`],
+      tip: (token) => [tokenName(token), `${titles[name].toLowerCase()}: ${text(token)}`, ...rankLines(ranks, token, target)],
     });
     for (const [token, button] of grid.buttons) {
       button.classList.toggle("dropped", value(token) === null);

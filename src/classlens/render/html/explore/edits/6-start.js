@@ -12,6 +12,7 @@ function showEditError(text) {
 const editBusy = (busy) => {
   byId("edits").setAttribute("aria-busy", String(busy));
   byId("edits-result").classList.toggle("stale", busy);
+  byId("edits-copy-python").disabled = byId("edits-copy-command").disabled = busy;
 };
 
 /** Asks for the result of the plan, once it has rested; an answer to an older plan is dropped. */
