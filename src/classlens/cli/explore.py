@@ -32,6 +32,9 @@ def explore(
     data: Annotated[
         str | None, typer.Option(help="Photos as LAYOUT:PLACE; where they were measured when left out.")
     ] = None,
+    edit_means: Annotated[
+        Path | None, typer.Option(help="File of `classlens means`, for edits that put in means.")
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the address; 0 chooses a free one.")] = 8000,
     host: Annotated[
         str, typer.Option(help="Name or number of this machine; one that others reach needs the printed token.")
@@ -54,7 +57,7 @@ def explore(
         from classlens.explore.export import check_site, export_site
 
         check_site(export)
-    explorer = _explorer(stores or [], model, data, weights, live=export is None)
+    explorer = _explorer(stores or [], model, data, edit_means, weights, live=export is None)
     if export is not None:
         from classlens.render.terminal.progress import progress_bar
 
@@ -68,14 +71,24 @@ def explore(
     serve(explorer, host, port, open_browser=open_)
 
 
-def _explorer(stores: list[str], model: str | None, data: str | None, weights: ModelOptions, *, live: bool) -> Explorer:
+def _explorer(
+    stores: list[str],
+    model: str | None,
+    data: str | None,
+    means_file: Path | None,
+    weights: ModelOptions,
+    *,
+    live: bool,
+) -> Explorer:
     """The stores with their photos, and the live model."""
     import shlex
 
     from classlens.analysis.measured_store import MeasuredStore
     from classlens.data.reopen import reopen
     from classlens.explore.explorer import Explorer, open_stores
+    from classlens.forward.means import require_means_of
     from classlens.lens.load import load
+    from classlens.lens.means_file import load_means
     from classlens.render.terminal.progress import progress_bar
 
     with progress_bar("opening the stores") as update:
@@ -101,4 +114,20 @@ def _explorer(stores: list[str], model: str | None, data: str | None, weights: M
             if note:
                 say(f"{store.title}: {note}", stderr=True)
     words = ["--model", name, *(["--checkpoint", str(weights.checkpoint)] if weights.checkpoint else [])]
-    return Explorer(explored, lens, __version__, live, [shlex.quote(word) for word in words])
+    means = None
+    if means_file is not None:
+        means = load_means(means_file)
+        if lens is None:
+            raise ClasslensError("--edit-means was given, but no model was loaded: add --model")
+        require_means_of(lens.view, means)
+    return Explorer(
+        explored,
+        lens,
+        __version__,
+        live,
+        [shlex.quote(word) for word in words],
+        model=name,
+        load_options=options,
+        means=means,
+        means_file=None if means_file is None else str(means_file),
+    )

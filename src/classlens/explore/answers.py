@@ -32,11 +32,17 @@ def data(value: Any, status: int = 200, headers: dict[str, str] | None = None) -
     return Response(text, status, headers, "application/json")
 
 
-async def body(request: Request, limit: int = _LARGEST_BODY) -> Any:
-    """The JSON of a request; raises ClasslensError for another content."""
+async def json_text(request: Request, limit: int = _LARGEST_BODY) -> bytes:
+    """The body of a request that says it is JSON; raises ClasslensError for another type."""
     text = await received(request, limit, "the request")
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise ClasslensError("the request is not of type application/json: send JSON")
+    return text
+
+
+async def body(request: Request, limit: int = _LARGEST_BODY) -> Any:
+    """The JSON of a request; raises ClasslensError for another content."""
+    text = await json_text(request, limit)
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import RLock
+from typing import Any
 
 from PIL import Image
 
 from classlens.analysis.atlas.atlas import Atlas, atlas
 from classlens.analysis.measured_store import MeasuredStore
 from classlens.core.arrays import Array
-from classlens.data.dataset import Dataset
+from classlens.data.dataset import Dataset, ImageFiles
 from classlens.errors import ClasslensError
 from classlens.explore.jobs import Jobs
 from classlens.explore.uploads import Uploads
+from classlens.forward.means import Means
 from classlens.lens.lens import Lens
 from classlens.models.digest import weights_digest
 from classlens.tasks.tokens.attribution.schema import ATTRIBUTION
@@ -85,6 +87,14 @@ class Explored:
                 return self.dataset.picture(position)
         raise NotFound(f"photo {name!r} has changed since it was measured, or cannot be read: measure it again")
 
+    def file(self, index: int) -> str:
+        """The file of a measured photo; its name where photos of the data set are no files."""
+        name = self.name(index)
+        if self.dataset is None or name not in self._photos or not isinstance(self.dataset.source, ImageFiles):
+            return name
+        position = int(self.dataset.positions[self._photos[name]])
+        return str(self.dataset.source.root / self.dataset.source.paths[position])
+
     @property
     def has_atlas(self) -> bool:
         """Whether contributions were measured."""
@@ -122,8 +132,8 @@ class Explored:
 class Explorer:
     """Everything that the pages of a server show.
 
-    ``commands``: the words of the command line that load the model, such as ``--model builtin:photos``, and the
-    arguments of ``classlens.load`` as Python.
+    ``model_words``: words of a command line that load the model, such as ``--model builtin:photos``. ``model`` and
+    ``load_options``: arguments of ``classlens.load``. ``means``: means of a data set for edits, and their file.
     """
 
     stores: Sequence[Explored]
@@ -131,7 +141,10 @@ class Explorer:
     version: str
     live: bool = True
     model_words: Sequence[str] = ()
-    load_arguments: str = ""
+    model: str = ""
+    load_options: Mapping[str, Any] = field(default_factory=dict)
+    means: Means | None = None
+    means_file: str | None = None
     jobs: Jobs = field(default_factory=Jobs)
     uploads: Uploads = field(default_factory=Uploads)
 

@@ -14,6 +14,7 @@ PAGES: Registry[Page] = Registry(
     {
         "start": "classlens.explore.pages.start:PAGE",
         "photo": "classlens.explore.pages.photo:PAGE",
+        "edits": "classlens.explore.pages.edits:PAGE",
         "atlas": "classlens.explore.pages.atlas:PAGE",
         "uploads": "classlens.explore.pages.uploads:PAGE",
         "jobs": "classlens.explore.pages.jobs:PAGE",

@@ -74,6 +74,11 @@ class Trace(AttributionTrace):
         view, tokens = self.recording.view, self.recording.tokens
         return f"Trace({len(self)} images, {len(view.blocks)} blocks, {tokens.count} tokens of {view.name!r})"
 
+    @property
+    def pixels(self) -> Tensor:
+        """Preprocessed pixels ``[image, channel, height, width]``, such as for the source of a ``Patch``."""
+        return self._pixels
+
     def picture(self, image: int) -> Image.Image:
         """An image as the model saw it, after resizing and cropping.
 

@@ -140,12 +140,18 @@ def _rivals_share(trace: Trace, number: int, index: int) -> float:
 
 def _parts(attribution: Attribution, recording: Recording, number: int, index: int) -> Record:
     by_token = attribution.attention[number]
+    heads = by_token.sum(dim=-1)
+    if recording.edited:
+        heads = heads + attribution.replaced[number]
+    # What an edit put in the place of the whole output of attention comes from no head.
+    put_in = {"edit": attribution.edit[number].tolist()} if {"attn_out", "attn_raw"} & recording.edited_points() else {}
     return {
         "logit": float(recording.logits[number, index]),
         "embed": float(attribution.embed[number]),
-        "attention": by_token.sum(dim=-1).tolist(),
+        "attention": heads.tolist(),
         "mlp": attribution.mlp[number].tolist(),
         "bias": float(attribution.bias[number]),
+        **put_in,
         "image_tokens": significant(by_token[..., recording.tokens.image].sum(dim=1).numpy()),
     }
 

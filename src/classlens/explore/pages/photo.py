@@ -18,6 +18,7 @@ from classlens.explore.page import Choice, Page
 from classlens.explore.site import site_element
 from classlens.lens.lens import Lens
 from classlens.lens.trace import Trace
+from classlens.render.edit_record.forms import edit_forms
 from classlens.render.html.page import json_element
 from classlens.render.html.report import report_page
 from classlens.render.inspection_record import inspection
@@ -25,7 +26,7 @@ from classlens.render.method_maps import method_maps
 from classlens.text import visible
 
 _SITE = "classlens.render.html.explore"
-_AFTER = (f"{_SITE}.methods", f"{_SITE}.address")
+_AFTER = (f"{_SITE}.edits", f"{_SITE}.methods", f"{_SITE}.address")
 _PATIENCE = 0.7
 """Seconds until a reader sees that the model is at work."""
 
@@ -103,8 +104,21 @@ def photo_page(
     data = [
         site_element(explorer, photo.path, store=photo.store),
         json_element("photo-record", visible(facts), subject="the photo"),
+        json_element("edit-setting", visible(_edit_setting(explorer, photo)), subject="the edits"),
     ]
     return report_page(record, pictures, before=(_SITE,), after=_AFTER, data=data, site=True)
+
+
+def _edit_setting(explorer: Explorer, photo: Photo) -> dict[str, Any]:
+    """What the page can change of the pass."""
+    store = photo.store or (explorer.stores[0] if explorer.stores else None)
+    has_photos = store is not None and store.dataset is not None
+    return {
+        "address": f"{photo.api}/edit" if explorer.live else None,
+        "forms": edit_forms(photo.lens.view),
+        "means": explorer.means is not None,
+        "photos": len(store.names) if store is not None and has_photos else 0,
+    }
 
 
 def _routes(explorer: Explorer) -> Sequence[BaseRoute]:

@@ -191,6 +191,8 @@ def attribution(image: Record) -> Figure:
     for block, (heads, mlp) in enumerate(by_block):
         parts += [(f"block {block} attention", sum(heads)), (f"block {block} MLP", mlp)]
     parts.append(("biases", contributions["bias"]))
+    if "edit" in contributions:
+        parts.append(("put in by edits", sum(contributions["edit"])))
     names, values = [name for name, _ in parts], [float(value) for _, value in parts]
     figure = Figure(figsize=(6.4, 1.4 + 0.19 * len(parts)), layout="constrained")
     axes = figure.add_subplot()

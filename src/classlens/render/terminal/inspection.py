@@ -73,9 +73,10 @@ def _caption(image: Mapping[str, Any]) -> str:
         return "the head pools by attention, so its logit is no sum of contributions"
     sublayer = "MLP" if largest["sublayer"] == "mlp" else "attention"
     logit = "logit" if image["against"] is None else "difference of the two logits"
+    put_in = f", and of what edits put in ({sum(attribution['edit']):+.2f})" if "edit" in attribution else ""
     most = f"; the largest contribution is that of the {sublayer} of block {largest['block']}"
     return (
         f"the {logit}, {attribution['logit']:.2f}, is the sum of all these, of the embeddings "
-        f"({attribution['embed']:+.2f}) and of biases ({attribution['bias']:+.2f})"
+        f"({attribution['embed']:+.2f}) and of biases ({attribution['bias']:+.2f}){put_in}"
         f"{most if largest['value'] > 0 else '; none of these raises it'}"
     )

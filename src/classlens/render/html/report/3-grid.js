@@ -1,7 +1,8 @@
 // A picture cut into tokens: one button for each token, with prefix tokens as named cells beside it.
 const grids = [];
 
-function tokenGrid(host, { label, prefix = false }) {
+/** `inspects`: pointing at a token inspects it in every picture, and a click keeps it; else cells are buttons alone. */
+function tokenGrid(host, { label, prefix = false, inspects = true }) {
   const image = make("img", { alt: "", draggable: "false" });
   const cells = make("div", { class: "cells" });
   cells.style.gridTemplateColumns = `repeat(${gridColumns}, 1fr)`;
@@ -31,7 +32,7 @@ function tokenGrid(host, { label, prefix = false }) {
     return button ? Number(button.dataset.token) : null;
   };
   const point = (token) => {
-    if (!state.pinned) update({ token });
+    if (inspects && !state.pinned) update({ token });
     showTip(buttons.get(token), tips(token));
   };
   root.addEventListener("pointerover", (event) => {
@@ -46,7 +47,7 @@ function tokenGrid(host, { label, prefix = false }) {
   root.addEventListener("focusout", hideTip);
   root.addEventListener("click", (event) => {
     const token = tokenOf(event);
-    if (token === null) return;
+    if (token === null || !inspects) return;
     update(state.pinned && state.token === token ? { pinned: false } : { token, pinned: true });
   });
   root.addEventListener("keydown", (event) => {
@@ -76,7 +77,7 @@ function tokenGrid(host, { label, prefix = false }) {
       }
     },
   };
-  grids.push(grid);
+  if (inspects) grids.push(grid);
   return grid;
 }
 

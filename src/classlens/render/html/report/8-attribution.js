@@ -14,7 +14,7 @@ function setUpAttribution() {
 }
 
 /** Every part of the sum, in the order in which the model computes them. */
-function attributionParts({ embed, attention, mlp, bias }) {
+function attributionParts({ embed, attention, mlp, bias, edit }) {
   return [
     { id: "embed", name: "Embeddings", value: embed },
     ...blockNumbers().flatMap((block) => [
@@ -22,6 +22,7 @@ function attributionParts({ embed, attention, mlp, bias }) {
       { id: `mlp-${block}`, name: `Block ${block} MLP`, value: mlp[block] },
     ]),
     { id: "bias", name: "Biases", value: bias },
+    ...(edit ? [{ id: "edit", name: "Put in by edits", value: sum(edit) }] : []),
   ];
 }
 
