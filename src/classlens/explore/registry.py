@@ -15,6 +15,7 @@ PAGES: Registry[Page] = Registry(
         "start": "classlens.explore.pages.start:PAGE",
         "photo": "classlens.explore.pages.photo:PAGE",
         "atlas": "classlens.explore.pages.atlas:PAGE",
+        "compare": "classlens.explore.pages.compare:PAGE",
         "uploads": "classlens.explore.pages.uploads:PAGE",
         "jobs": "classlens.explore.pages.jobs:PAGE",
     },
