@@ -11,7 +11,7 @@ from classlens.analysis.atlas.stored import LABEL, MEAN, AtlasStore
 from classlens.analysis.atlas.tables import interval_columns
 from classlens.analysis.atlas.writers import Parts
 from classlens.analysis.comparison.pairing import Pairing
-from classlens.analysis.comparison.tables import HEAD_CLASSES, HEAD_CLASSES_TABLE, HEADS
+from classlens.analysis.comparison.tables import HEAD_CLASSES, HEADS, TOP_CLASSES
 from classlens.analysis.measured_store import MeasuredStore
 from classlens.core.arrays import Array
 from classlens.core.intervals import mean_interval
@@ -82,13 +82,13 @@ class PartChanges:
         """A row for each of the classes in which a part changed most."""
         apart = self._apart
         size = np.where(apart.count > 1, np.abs(apart.mean), -1)
-        category = np.argsort(-size, axis=0, kind="stable")[:HEAD_CLASSES]
+        category = np.argsort(-size, axis=0, kind="stable")[:TOP_CLASSES]
         part = np.broadcast_to(np.arange(len(self._parts)), category.shape)
         category, part = category.T.ravel(), part.T.ravel()
         present = size[category, part] >= 0
         cell = category[present], part[present]
         count, mean, squares = apart.count[cell], apart.mean[cell], apart.squares[cell]
-        return HEAD_CLASSES_TABLE.frame(
+        return HEAD_CLASSES.frame(
             {
                 **self._parts.columns(cell[1]),
                 "class_name": self._pairing.class_names[cell[0]],
@@ -109,7 +109,7 @@ def head_tables(
     if reason is None and not pairing.labeled.any():
         reason = "no image has a label, to whose logit contributions are compared"
     if stores is None or reason is not None:
-        return HEADS.frame(), HEAD_CLASSES_TABLE.frame(), reason
+        return HEADS.frame(), HEAD_CLASSES.frame(), reason
     changes = PartChanges(*stores, pairing)
     changes.read()
     table = changes.table(confidence)

@@ -8,7 +8,7 @@ from classlens.analysis.atlas.tables import Column, Table
 
 KINDS = BROKEN, FIXED, CHANGED, SAME = "broken", "fixed", "changed", "same"
 """Flips of an image, in the order in which they are listed."""
-HEAD_CLASSES = 5
+TOP_CLASSES = 5
 """Classes of a part in the table ``head_classes``."""
 
 
@@ -118,8 +118,8 @@ HEADS = Table(
         "p_adjusted": _number("the same, corrected over all heads and MLPs"),
     },
 )
-HEAD_CLASSES_TABLE = Table(
-    f"the {HEAD_CLASSES} classes of two images or more in which each head and MLP changed most",
+HEAD_CLASSES = Table(
+    f"the {TOP_CLASSES} classes of two images or more in which each head and MLP changed most",
     {
         **_PART,
         "class_name": _text("label of the images"),
@@ -145,7 +145,7 @@ TABLES: Mapping[str, Table] = {
     "images": IMAGES,
     "flips": FLIPS,
     "heads": HEADS,
-    "head_classes": HEAD_CLASSES_TABLE,
+    "head_classes": HEAD_CLASSES,
     "trajectory": TRAJECTORY,
 }
 """The tables by name."""
