@@ -35,8 +35,8 @@ def main(photos: Path, work: Path, limit: int | None) -> None:
     comparison = classlens.compare(work / "before.zarr", work / "after.zarr")
     write_comparison(comparison, work / "comparison", version=classlens.__version__)
     for name in ("summary", "classes", "flips"):
-        print(comparison[name].to_string())
-    print(comparison["heads"].head(10).to_string())
+        print(comparison.tables[name].to_string())
+    print(comparison.heads.head(10).to_string())
 
 
 def tuned(weights: Path) -> Any:

@@ -16,7 +16,7 @@ from tests.refusals import complaints
 LABELS = drawn_labels(40)
 
 
-def run(*args: str | Path | int) -> Result:
+def run(*args: str | Path | float) -> Result:
     return CliRunner().invoke(app, ["compare", *map(str, args)], env={"COLUMNS": "100"})
 
 

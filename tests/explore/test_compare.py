@@ -131,7 +131,7 @@ def test_photos_are_shown_in_a_browser(browser: Browser, client: TestClient, exp
         path = route.request.url.removeprefix("http://testserver")
         if path.endswith(".jpg"):
             asked.append(path)
-            route.fulfill(body=(Path(str(explorer.stores[0].dataset.source.root)) / "0000.png").read_bytes())  # type: ignore[union-attr]
+            route.fulfill(body=(Path(str(explorer.stores[0].dataset.source.root)) / "0000.png").read_bytes())
             return
         reply = page_of(client, path)
         route.fulfill(status=reply.status_code, headers=dict(reply.headers), body=reply.content)

@@ -112,7 +112,7 @@ def calibration_error(
         >>> statistic(np.ones((1, 2))).round(3)
         array([[0.4]])
     """
-    bins = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    bins = np.clip((confidence * CALIBRATION_BINS).astype(np.int64), 0, CALIBRATION_BINS - 1)
     gaps = np.zeros((len(bins), CALIBRATION_BINS))
     gaps[np.arange(len(bins)), bins] = right - confidence
 

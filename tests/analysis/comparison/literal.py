@@ -97,7 +97,7 @@ def mcnemar(fixed: int, broken: int) -> float:
     """Twice the lower tail of a fair coin, at most 1."""
     total = fixed + broken
     tail = sum(math.comb(total, k) for k in range(min(fixed, broken) + 1)) / 2**total
-    return min(1.0, 2 * tail)
+    return float(min(1.0, 2 * tail))
 
 
 def wilson(hits: int, trials: int) -> tuple[float, float]:

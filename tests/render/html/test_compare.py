@@ -198,9 +198,10 @@ def test_the_page_fits_and_is_accessible(browser: Browser, case: Case, width: in
     with quiet(browser, viewport={"width": width, "height": 900}, color_scheme=scheme) as page:
         show(page, case)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        if find_spec("axe_core_python") is None:
+        axe = find_spec("axe_core_python")
+        if axe is None or axe.origin is None:
             pytest.skip("axe-core-python is not installed")
-        page.evaluate(Path(str(find_spec("axe_core_python").origin)).with_name("axe.min.js").read_text("utf-8"))  # type: ignore[union-attr]
+        page.evaluate(Path(axe.origin).with_name("axe.min.js").read_text(encoding="utf-8"))
         faults = page.evaluate("axe.run().then(result => result.violations)")
     serious = [
         (fault["id"], fault["nodes"][0]["html"][:200]) for fault in faults if fault["impact"] in ("serious", "critical")

@@ -30,7 +30,9 @@ MEASURES: Mapping[str, str] = {
 
 def summary_table(pairing: Pairing, statistics: Statistics) -> pd.DataFrame:
     """A row for each measure that both stores have."""
-    rows = [_accuracy(pairing, statistics), _calibration(pairing, statistics)] if pairing.labeled.any() else []
+    known = pairing.labeled & np.isfinite(pairing.first.confidence) & np.isfinite(pairing.second.confidence)
+    rows = [_accuracy(pairing, statistics)] if pairing.labeled.any() else []
+    rows += [_calibration(pairing, known, statistics)] if known.any() else []
     rows += _means(pairing, statistics)
     columns = {name: [row.get(name, np.nan) for row in rows] for name in SUMMARY.columns}
     return SUMMARY.frame(columns)
@@ -52,10 +54,9 @@ def _accuracy(pairing: Pairing, statistics: Statistics) -> dict[str, object]:
     }
 
 
-def _calibration(pairing: Pairing, statistics: Statistics) -> dict[str, object]:
-    labeled = pairing.labeled
+def _calibration(pairing: Pairing, known: Array, statistics: Statistics) -> dict[str, object]:
     sides = [
-        calibration_error(facts.confidence[labeled], right[labeled])
+        calibration_error(facts.confidence[known], right[known])
         for facts, right in zip((pairing.first, pairing.second), pairing.right, strict=True)
     ]
 
@@ -63,7 +64,7 @@ def _calibration(pairing: Pairing, statistics: Statistics) -> dict[str, object]:
         first, second = (statistic(counts) for statistic in sides)
         return np.concatenate([first, second, second - first], axis=1)
 
-    images = int(labeled.sum())
+    images = int(known.sum())
     return _row(CALIBRATION, images, *bootstrap(errors, images, statistics))
 
 

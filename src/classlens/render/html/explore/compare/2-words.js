@@ -1,7 +1,7 @@
 // The comparison, its names and numbers as text, and the state of the page.
 const comparison = read("comparison");
 const SIDES = ["first", "second"];
-const KINDS = { broken: "broken", fixed: "fixed", changed: "wrong in both" };
+const KINDS = { broken: "broken", fixed: "fixed", changed: comparison.labeled_images === comparison.images ? "wrong in both" : "changed" };
 const KIND_WORDS = { broken: "right, then wrong", fixed: "wrong, then right", changed: "another prediction, neither known to be right" };
 const SURE = 0.05;
 
