@@ -77,6 +77,8 @@ ATLAS_TABLES = (
     *("units", "unit_values", "unit_tokens", "unit_writers", "class_tokens"),
 )
 
+COMPARISON_TABLES = ("summary", "classes", "images", "flips", "heads", "head_classes", "trajectory")
+
 REGISTRIES: Mapping[str, tuple[str, Columns]] = {
     "methods": (
         "classlens.explain.registry:METHODS",
@@ -124,6 +126,18 @@ REGISTRIES: Mapping[str, tuple[str, Columns]] = {
             {"column": code_name, "meaning": about},
         )
         for name in ATLAS_TABLES
+    },
+    "comparison": ("classlens.analysis.comparison.tables:TABLES", {"table": code_name, "rows": about}),
+    "comparison-measures": (
+        "classlens.analysis.comparison.measures:MEASURES",
+        {"measure": code_name, "value": lambda _, text: str(text)},
+    ),
+    **{
+        f"comparison-{name}": (
+            f"classlens.analysis.comparison.tables:{name.upper()}.columns",
+            {"column": code_name, "meaning": about},
+        )
+        for name in COMPARISON_TABLES
     },
     "families": (
         "classlens.models.registry:ADAPTERS",

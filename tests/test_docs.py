@@ -61,8 +61,9 @@ def test_a_table_lists_every_record(name: str) -> None:
         assert description.strip(), "every record says what it is"
 
 
-def test_every_table_of_an_atlas_has_a_table_of_columns() -> None:
+def test_every_table_of_an_atlas_and_of_a_comparison_has_a_table_of_columns() -> None:
     assert HOOKS["ATLAS_TABLES"] == tuple(HOOKS["registry"]("atlas"))
+    assert HOOKS["COMPARISON_TABLES"] == tuple(HOOKS["registry"]("comparison"))
 
 
 @pytest.mark.parametrize("page", TEXTS)

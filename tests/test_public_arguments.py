@@ -26,7 +26,7 @@ Call = tuple[Callable[..., object], dict[str, Any]]
 
 # What classlens hands out; users do not make it.
 RESULTS = {"AnalyzeResult", "EvaluateResult", "MeasureResult", "Missing", "ProbeResult", "Progress", "TuneResult"}
-RESULTS |= {"AblateResult", "Atlas", "MeansResult", "ReliabilityResult"}
+RESULTS |= {"AblateResult", "Atlas", "Comparison", "MeansResult", "ReliabilityResult"}
 # Words that stand for an argument in an error.
 ALSO = {
     "target": ["class"],
@@ -338,6 +338,15 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
         ),
         "atlas": (classlens.atlas, {"store": folder / "atlas.zarr", "confidence": 0.9, "report": lambda *_: None}),
         "Atlas.write": (atlas.write, {"folder": folder / "tables"}),
+        "compare": (
+            classlens.compare,
+            {
+                "first": labeled,
+                "second": folder / "atlas.zarr",
+                "by": "name",
+                "statistics": classlens.Statistics(permutations=1, resamples=1),
+            },
+        ),
         "figures": (classlens.figures, tables),
         "reliability": (classlens.reliability, {"train": labeled, "test": None, "statistics": None}),
         "measure": (

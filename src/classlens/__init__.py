@@ -8,6 +8,7 @@ from classlens.forward.edits.registry import EDITS
 if TYPE_CHECKING:
     from classlens.analysis.analyze import AnalyzeResult, Missing, analyze
     from classlens.analysis.atlas.atlas import Atlas, atlas
+    from classlens.analysis.comparison.compare import Comparison, compare
     from classlens.analysis.registry import EXPERIMENTS
     from classlens.analysis.reliability import ReliabilityResult, reliability
     from classlens.core.attention import Output
@@ -65,6 +66,7 @@ __all__ = [
     "ClassSpace",
     "ClasslensError",
     "Cluster",
+    "Comparison",
     "Corruption",
     "CutAttention",
     "Dataset",
@@ -97,6 +99,7 @@ __all__ = [
     "ablate",
     "analyze",
     "atlas",
+    "compare",
     "describe_heads",
     "direction_classes",
     "evaluate",
@@ -149,6 +152,7 @@ _MODULES = {
     "tasks.tuned_lens.tune": "TuneResult tune",
     "analysis.analyze": "AnalyzeResult Missing analyze",
     "analysis.atlas.atlas": "Atlas atlas",
+    "analysis.comparison.compare": "Comparison compare",
     "analysis.registry": "EXPERIMENTS",
     "analysis.reliability": "ReliabilityResult reliability",
     "render.folders.figures": "figures",

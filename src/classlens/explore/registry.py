@@ -16,6 +16,7 @@ PAGES: Registry[Page] = Registry(
         "photo": "classlens.explore.pages.photo:PAGE",
         "edits": "classlens.explore.pages.edits:PAGE",
         "atlas": "classlens.explore.pages.atlas:PAGE",
+        "compare": "classlens.explore.pages.compare:PAGE",
         "uploads": "classlens.explore.pages.uploads:PAGE",
         "jobs": "classlens.explore.pages.jobs:PAGE",
     },

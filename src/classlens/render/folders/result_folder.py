@@ -41,6 +41,10 @@ INSPECTION = FolderKind(
     "inspect.json", r"inspect\.json|report\.html|\d{2,}-(evolution|tokens|explanation|attribution)\.png"
 )
 SWEEP = FolderKind("sweep.json", r"sweep\.json|sweep\.csv|report\.html|\d{2,}-(effects|tokens)\.png")
+COMPARISON = FolderKind(
+    "compare.json",
+    r"compare\.(json|html)|(summary|classes|images|flips|heads|head_classes|trajectory)\.csv",
+)
 ATLAS = FolderKind(
     "atlas.json",
     r"atlas\.json|index\.html|(classes|blocks)/\d+\.html|(heads|units)/\d+\.\d+\.html|tables/[a-z_]+\.parquet",

@@ -1,4 +1,4 @@
-// The site that a page belongs to: links, requests to its server, photos that are dropped on it, and its address.
+// The site that a page belongs to: links, requests to its server, and photos that are dropped on it.
 const site = read("site-record");
 
 /** The answer of the server to a request of a path such as `api/photos`; an error carries its sentence. */
@@ -21,14 +21,6 @@ function showError(text) {
   byId("site-error").textContent = text;
   byId("site-error").hidden = !text;
 }
-
-/** The values after `#` in the address, such as `#sort=doubt&filter=wrong`. */
-const readHash = () => Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
-function writeHash(values) {
-  const query = new URLSearchParams(Object.entries(values).filter(([, value]) => value !== null && value !== undefined && value !== ""));
-  history.replaceState(history.state, "", `${location.pathname}${location.search}${String(query) ? `#${query}` : ""}`);
-}
-const onHash = (callback) => window.addEventListener("hashchange", () => callback(readHash()));
 
 async function openPhoto(file) {
   if (!file) return;

@@ -1,0 +1,12 @@
+drawSides();
+drawSummary();
+setUpClasses();
+setUpFlips();
+onChange(["parts"], drawHeads);
+Object.assign(state, addressedState());
+drawEverything();
+drawTrajectory();
+onChange(Object.keys(state), writeState);
+onHash(() => update(addressedState()));
+byId("confidence").textContent = `Intervals are those of ${Number((100 * comparison.confidence).toFixed(2))} % confidence.`;
+document.documentElement.dataset.ready = "true";
