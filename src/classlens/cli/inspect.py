@@ -68,11 +68,12 @@ def inspect(
                 yield trace
                 progress("running the model", 1 + len(pictures) // len(targets), steps)
 
+        from classlens.lens.inspection import Inspection
         from classlens.render.inspection_record import inspection
 
         record = inspection(lens, traces(), targets[0], rival, more=targets[1:], version=__version__)
         progress("writing the report", steps - 1, steps)
-        _write(record, pictures, out)
+        Inspection(record, pictures).write(out)
     if as_json:
         left_out = {} if skipped is None else {"skipped": skipped}
         json.dump({"out": str(out), **_summary(record), **left_out}, sys.stdout, indent=1)
@@ -86,20 +87,6 @@ def inspect(
     for line in skipped_lines(skipped):
         say(line)
     say(f"Report: {out / 'report.html'}")
-
-
-def _write(record: dict[str, Any], pictures: list[Image], out: Path) -> None:
-    from classlens.render.figures.inspection import save_figures
-    from classlens.render.folders.result_folder import INSPECTION, replacing
-    from classlens.render.html.report import write_report
-
-    with replacing(out, INSPECTION) as folder:
-        # Weights of every head are packed for the page; programs take them from `trace.attention`.
-        images = [{key: value for key, value in image.items() if key != "attention"} for image in record["images"]]
-        text = json.dumps({**record, "images": images}, allow_nan=False)
-        (folder / "inspect.json").write_text(text, encoding="utf-8")
-        save_figures(record, pictures, folder)
-        write_report(record, pictures, folder / "report.html")
 
 
 def _summary(record: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,8 @@ function setUpHeader() {
     `self-check: residual sums ${offBy(model.checks.law1)}, logits ${offBy(model.checks.law2)}`,
   ];
   byId("model-facts").replaceChildren(...facts.map((fact) => make("span", {}, fact)));
+  byId("left-out").textContent = record.left_out;
+  byId("left-out").hidden = record.left_out === "";
 
   const choice = byId("image-choice");
   choice.hidden = record.images.length < 2;
@@ -29,7 +31,8 @@ function setUpHeader() {
       make("img", { src: record.pictures[index], alt: "" }), make("span", {}, image.name));
     button.addEventListener("click", () => {
       chooseImage(index);
-      history.replaceState(null, "", `#image-${index}`);
+      // A page within a page of others, such as a notebook, has no address of its own.
+      if (location.protocol !== "about:") history.replaceState(null, "", `#image-${index}`);
     });
     choice.append(button);
   });
