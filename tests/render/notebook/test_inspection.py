@@ -160,6 +160,7 @@ def test_the_report_works_within_a_notebook(width: int, browser: Browser, tmp_pa
         assert page.get_attribute("iframe", "title") == "How builtin:cifar10 builds its classes"
         assert page.evaluate("getComputedStyle(document.querySelector('iframe')).opacity") == "1"
         assert frame.evaluate("document.documentElement.scrollWidth") <= box["width"]
+        assert frame.is_hidden("#left-out")
         # Its own styles, and the notebook's own.
         assert frame.evaluate("getComputedStyle(document.querySelector('h1')).color") != "rgb(200, 0, 0)"
         assert page.evaluate("getComputedStyle(document.querySelector('.host')).color") == "rgb(1, 2, 3)"
@@ -184,6 +185,7 @@ def test_what_is_left_out_is_said_on_the_page(large: str, page: Page, tmp_path: 
     show(page, tmp_path, large)
     frame = frame_of(page)
     assert frame.inner_text("#left-out").startswith("Left out to fit a notebook: attention of every head; maps of the ")
+    assert frame.is_visible("#left-out")
     assert frame.is_hidden("#heads")
     assert frame.locator("#class-choice option").count() < 5
 
