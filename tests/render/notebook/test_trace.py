@@ -103,7 +103,7 @@ def test_the_first_images_alone_are_computed(monkeypatch: pytest.MonkeyPatch) ->
             yield part
 
     monkeypatch.setattr("classlens.render.notebook.trace.token_logits", counted)
-    monkeypatch.setattr("classlens.explain.class_logits._SCRATCH", 65 * 10 * 20)
+    monkeypatch.setattr("classlens.explain.class_logits.logits_at_once", lambda _: 65 * 10 * 20)
     assert trace._repr_html_() == html
     assert max(seen) <= 40, "one group of 20 images more than it shows, at most"
 
