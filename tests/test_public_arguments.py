@@ -26,7 +26,7 @@ Call = tuple[Callable[..., object], dict[str, Any]]
 
 # What classlens hands out; users do not make it.
 RESULTS = {"AnalyzeResult", "EvaluateResult", "MeasureResult", "Missing", "ProbeResult", "Progress", "TuneResult"}
-RESULTS |= {"AblateResult", "Atlas", "Comparison", "MeansResult", "ReliabilityResult"}
+RESULTS |= {"AblateResult", "Atlas", "Comparison", "Inspection", "MeansResult", "ReliabilityResult", "Trajectory"}
 # Words that stand for an argument in an error.
 ALSO = {
     "target": ["class"],
@@ -171,6 +171,8 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
         "load": (classlens.load, {"model": "builtin:cifar10", **load}),
         "Lens.check": (lens.check, {"pixels": pixels}),
         "Lens.trace": (lens.trace, {"images": pixels, "batch_size": 2}),
+        "Lens.inspect": (lens.inspect, {"images": pixels, "target": "cat", "against": [1, 0], "batch_size": 1}),
+        "Inspection.write": (lens.inspect(pixels).write, {"folder": folder / "inspection"}),
         "Lens.facts": (lens.facts, {"images": pixels, "sites": "mlp_out", "target": "cat", "batch_size": 2}),
         "Lens.explain": (lens.explain, {"images": pixels, "target": 1, "method": "chefer", "batch_size": 2}),
         "Lens.edit": (any_edit, {"edits": classlens.NoCls()}),

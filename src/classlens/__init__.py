@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from classlens.errors import ClasslensError
 from classlens.forward.edits.registry import EDITS
+from classlens.renderers import RENDERERS
 
 if TYPE_CHECKING:
     from classlens.analysis.analyze import AnalyzeResult, Missing, analyze
@@ -32,11 +33,13 @@ if TYPE_CHECKING:
     from classlens.lens.describe_heads import describe_heads
     from classlens.lens.directions import Directions, direction_classes, read_directions
     from classlens.lens.head_maps import head_map
+    from classlens.lens.inspection import Inspection
     from classlens.lens.lens import Lens
     from classlens.lens.load import load
     from classlens.lens.means_file import load_means
     from classlens.lens.sweep_agreement import sweep_agreement
     from classlens.lens.trace import Trace
+    from classlens.lens.trajectory import Trajectory
     from classlens.lens.tuned_lens import TunedLens
     from classlens.models.corruptions import Corruption
     from classlens.models.view import BlockView, ModelView, Point, Readout
@@ -74,6 +77,7 @@ __all__ = [
     "Edit",
     "EditStep",
     "EvaluateResult",
+    "Inspection",
     "KeepTokens",
     "Lens",
     "Means",
@@ -93,6 +97,7 @@ __all__ = [
     "SelfOnly",
     "Statistics",
     "Trace",
+    "Trajectory",
     "TuneResult",
     "TunedLens",
     "__version__",
@@ -123,11 +128,13 @@ _MODULES = {
     "lens.describe_heads": "describe_heads",
     "lens.directions": "Directions direction_classes read_directions",
     "lens.head_maps": "head_map",
+    "lens.inspection": "Inspection",
     "lens.lens": "Lens",
     "lens.load": "load",
     "lens.means_file": "load_means",
     "lens.sweep_agreement": "sweep_agreement",
     "lens.trace": "Trace",
+    "lens.trajectory": "Trajectory",
     "lens.tuned_lens": "TunedLens",
     "explain.registry": "METHODS",
     "forward.edits.edit": "Edit EditStep",
@@ -159,6 +166,21 @@ _MODULES = {
 }
 _HOMES = {name: f"classlens.{module}" for module, names in _MODULES.items() for name in names.split()}
 __all__ = ["ClasslensError", "__version__", *_HOMES, *EDITS]
+
+_RENDERERS = {
+    "inspection record": "inspection_record:inspection",
+    "inspection folder": "folders.inspection:write_inspection",
+    "inspection": "notebook.inspection:inspection_html",
+    "trace": "notebook.trace:trace_html",
+    "trajectory": "notebook.trajectory:trajectory_html",
+    "atlas": "notebook.atlas:atlas_html",
+    "measurement": "notebook.results:measurement_html",
+    "evaluation": "notebook.results:evaluation_html",
+    "ablation": "notebook.results:ablation_html",
+    "reliability": "notebook.results:reliability_html",
+}
+for _name, _row in _RENDERERS.items():
+    RENDERERS.register(_name, f"classlens.render.{_row}")
 
 
 def __getattr__(name: str) -> Any:

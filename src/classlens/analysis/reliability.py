@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,12 +20,15 @@ from classlens.core.error_detection import LOWER_IS_BETTER, MEASURES, detection,
 from classlens.core.path_arguments import checked_with_home
 from classlens.core.stats import Statistics, interval, resample
 from classlens.errors import ClasslensError, require_extra
+from classlens.renderers import Shown
 from classlens.tasks.tokens.schema import TRAJECTORY
 
 
 @dataclass(frozen=True, eq=False)
-class ReliabilityResult:
+class ReliabilityResult(Shown):
     """How well wrong predictions can be told from right ones, and the images whose prediction is most doubtful.
+
+    A notebook shows the scores and the most doubtful images.
 
     Attributes:
         scores: one row per method and measure, with columns ``method, measure, value, low, high, images, better,
@@ -37,6 +40,8 @@ class ReliabilityResult:
         train, test: facts of both sets: model, data, images, wrong predictions.
         statistics: settings of the intervals.
     """
+
+    _renderer: ClassVar[str] = "reliability"
 
     scores: pd.DataFrame
     curves: pd.DataFrame

@@ -81,13 +81,14 @@ def inspect(
                 yield trace
                 progress("running the model", 1 + len(pictures) // len(targets), steps)
 
+        from classlens.lens.inspection import Inspection
         from classlens.render.inspection_record import inspection
 
         with _editing(lens, planned, edit_means, edit_source):
             record = inspection(lens, traces(), targets[0], rival, more=targets[1:], version=__version__)
         record["edits"] = [edit.text for edit in planned]
         progress("writing the report", steps - 1, steps)
-        _write(record, pictures, out)
+        Inspection(record, pictures).write(out)
     if as_json:
         left_out = {} if skipped is None else {"skipped": skipped}
         json.dump({"out": str(out), **_summary(record), **left_out}, sys.stdout, indent=1)
@@ -139,20 +140,6 @@ def _editing(
     tokens = view.tokens(view.input_size)
     given = None if means is None else load_means(means)
     return lens.edit(*build_edits(planned, view, tokens, source=pixels, means=given))
-
-
-def _write(record: dict[str, Any], pictures: list[Image], out: Path) -> None:
-    from classlens.render.figures.inspection import save_figures
-    from classlens.render.folders.result_folder import INSPECTION, replacing
-    from classlens.render.html.report import write_report
-
-    with replacing(out, INSPECTION) as folder:
-        # Weights of every head are packed for the page; programs take them from `trace.attention`.
-        images = [{key: value for key, value in image.items() if key != "attention"} for image in record["images"]]
-        text = json.dumps({**record, "images": images}, allow_nan=False)
-        (folder / "inspect.json").write_text(text, encoding="utf-8")
-        save_figures(record, pictures, folder)
-        write_report(record, pictures, folder / "report.html")
 
 
 def _summary(record: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
+
+from classlens.renderers import Shown
 
 MEASURING = "measuring"
 
@@ -50,8 +53,8 @@ def no_report(progress: Progress) -> None:
 
 
 @dataclass(frozen=True)
-class MeasureResult:
-    """Summary of a run that wrote a store.
+class MeasureResult(Shown):
+    """Summary of a run that wrote a store, which a notebook shows as a table.
 
     Args:
         store: path or URL of the store.
@@ -65,6 +68,8 @@ class MeasureResult:
         unlabeled: number of images without a label, for which the predicted class stands in.
         unmasked: number of images measured without a mask, in data that has masks.
     """
+
+    _renderer: ClassVar[str] = "measurement"
 
     store: str
     images: int

@@ -32,6 +32,7 @@ from classlens.forward.sweep_parts import ChosenParts, PatchedSite
 from classlens.lens.coords import array, method_attrs, state_coords, target_coords
 from classlens.lens.facts import FactsTable, check_sites, site_blocks
 from classlens.lens.images import Images, prepare_images
+from classlens.lens.inspection import InspectingLens
 from classlens.lens.sweep import CorruptImages, Direction, SweepRequest, corrupted, swept
 from classlens.lens.target import Target, class_indices, is_predicted
 from classlens.lens.trace import Trace
@@ -46,7 +47,7 @@ from classlens.models.view import ModelView, Site, Tokens
 
 @isolated_methods
 @checked
-class Lens:
+class Lens(InspectingLens):
     """A model with its class embedding, classes and preprocessing, from ``classlens.load``.
 
     Attributes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -39,17 +39,19 @@ from classlens.models.classes import Classes
 from classlens.models.geometry import Window, input_window
 from classlens.models.transforms import Preprocessing
 from classlens.models.view import Site
+from classlens.renderers import Shown
 
 
 @isolated_methods
 @checked
-class Trace(AttributionTrace):
+class Trace(Shown, AttributionTrace):
     """A recorded forward pass over some images; every result is an ``xarray.DataArray`` or ``Dataset`` with labels.
 
     Dims: ``image, block, head, token, category``; coordinates ``token_kind`` (``cls``, ``reg0``, ``image``), ``row``
     and ``column`` of the grid (-1 for prefix tokens) and ``class_name``. Blocks count from 0. A ``site`` is ``embed``,
     ``resid_pre``, ``attn_out``, ``resid_mid``, ``mlp_out`` or ``resid_post``. A ``target``, the class of interest, is
-    an index, a name, a list with one of them per image, or ``"predicted"``.
+    an index, a name, a list with one of them per image, or ``"predicted"``. A notebook shows the first images of a
+    trace, their likeliest classes, and the standing of the prediction after each block.
 
     Examples:
         >>> import classlens, torch
@@ -57,6 +59,8 @@ class Trace(AttributionTrace):
         >>> trace
         Trace(2 images, 6 blocks, 65 tokens of 'builtin:cifar10')
     """
+
+    _renderer: ClassVar[str] = "trace"
 
     def __init__(
         self, recording: Recording, classes: Classes, preprocessing: Preprocessing, names: list[str], pixels: Tensor

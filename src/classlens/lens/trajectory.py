@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -25,8 +26,26 @@ from classlens.lens.target import Target, class_indices, is_predicted
 from classlens.lens.tuned_lens import TunedLens
 from classlens.models.classes import Classes
 from classlens.models.label_groups import Groups, LabelGroups
+from classlens.renderers import Shown
 
 _DIMS = ("image", "depth", "place")
+
+
+class Trajectory(Shown, xr.Dataset):  # type: ignore[no-untyped-call]
+    """An ``xarray.Dataset`` of ``Trace.trajectory``, which a notebook shows with a chart above its tables.
+
+    It has the methods of a Dataset and adds none. Selections by ``sel`` and ``isel`` are shown with a chart as well;
+    values that are those of a decision no longer, such as means over images, without one.
+
+    Examples:
+        >>> import classlens, torch
+        >>> trajectory = classlens.load("builtin:cifar10").trace(torch.zeros(2, 3, 32, 32)).trajectory()
+        >>> dict(trajectory.isel(image=[1])["rank"].sizes)
+        {'image': 1, 'depth': 7}
+    """
+
+    __slots__ = ()
+    _renderer: ClassVar[str] = "trajectory"
 
 
 @isolated_methods
@@ -44,7 +63,7 @@ class TrajectoryTrace(RawTrace):
         decoder: TunedLens | None = None,
         groups: Groups | None = None,
         against: Target | None = None,
-    ) -> xr.Dataset:
+    ) -> Trajectory:
         """The decision of the model after each block, from the tokens that its head reads.
 
         Args:
@@ -58,11 +77,12 @@ class TrajectoryTrace(RawTrace):
             against: a second class, given like ``target``, with which it competes.
 
         Returns:
-            Dims ``image, depth``: ``depth`` 0 are the embeddings, ``depth`` d follows ``block`` d - 1, and the last are
-            the model's own logits. ``rank``, ``logit``, ``log_probability`` and ``margin`` (to the largest other logit)
-            of the class of interest, ``entropy`` in nats and ``logsumexp``; with ``place`` (the best is 0) also
-            ``top``, class indices, ``top_logit``, and ``final_logit`` of the top classes of the last depth. An image
-            whose predicted class has no group has rank -1 and NaN where values are of the class of interest.
+            A ``Trajectory``, which is a Dataset. Dims ``image, depth``: ``depth`` 0 are the embeddings, ``depth`` d
+            follows ``block`` d - 1, and the last are the model's own logits. ``rank``, ``logit``, ``log_probability``
+            and ``margin`` (to the largest other logit) of the class of interest, ``entropy`` in nats and ``logsumexp``;
+            with ``place`` (the best is 0) also ``top``, class indices, ``top_logit``, and ``final_logit`` of the top
+            classes of the last depth. An image whose predicted class has no group has rank -1 and NaN where values are
+            of the class of interest.
             With ``against``, also ``difference``, ``ln p(target) - ln p(against)``, and for each image, over the
             outputs of its ``L`` blocks: ``area_for``, the sum of positive differences; ``area_against``, that of
             negative ones without their sign; ``change_of_mind``, how far ``against`` was ahead beyond the end; and
@@ -104,7 +124,7 @@ class TrajectoryTrace(RawTrace):
             values |= _contest(values["logit"] - logits.cpu().numpy())
         class_name = np.array(shown.names, dtype=object)[values["top"]]
         arrays = {name: array(value, _DIMS[: value.ndim], coords, name=name) for name, value in values.items()}
-        return xr.Dataset(arrays).assign_coords(class_name=(_DIMS, class_name))
+        return Trajectory(arrays).assign_coords(class_name=(_DIMS, class_name))
 
     def _of_groups(self, target: Target, groups: LabelGroups | None, name: str) -> Int[Tensor, " image"]:
         """The class of each image, or its group; raises ClasslensError for given classes none of which has a group."""

@@ -12,7 +12,7 @@ import xarray as xr
 from torch import Tensor
 
 from classlens.lens.lens import Lens
-from classlens.lens.target import Class, Target, class_indices, is_predicted
+from classlens.lens.target import Target, class_indices, is_predicted
 from classlens.lens.trace import Trace
 from classlens.models.view import ModelView, Site, Tokens
 from classlens.render.attention_record import attention_records
@@ -31,7 +31,7 @@ def inspection(
     lens: Lens,
     traces: Iterable[Trace],
     target: Target = "predicted",
-    against: Class | None = None,
+    against: Target | None = None,
     *,
     more: Sequence[Target] = (),
     version: str,
@@ -40,19 +40,21 @@ def inspection(
 
     ``inspection(lens, [lens.trace("cat.png")], "cat", "dog", version="0.1.0")["images"][0]["predictions"]``
 
-    ``traces`` may be a generator: only one trace is held at a time. ``target`` is one class for all images, or
-    ``"predicted"``; the images of each trace are added once more for each class of ``more``. ``against`` is a class
-    that it is compared with. Each image holds the maps of its likeliest classes: five, or fewer for a large model, and
-    these two.
+    ``traces`` may be a generator: only one trace is held at a time. ``target`` is one class for all images, a tensor of
+    one for each image of all traces, or ``"predicted"``; the images of each trace are added once more for each class of
+    ``more``. ``against``, given like ``target``, is a class that it is compared with. Each image holds the maps of its
+    likeliest classes: five, or fewer for a large model, and these two.
     """
     view, top = lens.view, min(_TOP, len(lens.classes))
     images: list[Record] = []
     names: set[str] = set()
     classes: set[int] = set()
-    tokens = view.tokens(view.input_size)
+    tokens, traced = view.tokens(view.input_size), 0
     for trace in traces:
-        tokens = trace.recording.tokens
-        for image in chain.from_iterable(_images(trace, wanted, against, top) for wanted in (target, *more)):
+        tokens, traced = trace.recording.tokens, traced + len(trace)
+        part = slice(traced - len(trace), traced)
+        rival = _of_part(against, part)
+        for image in chain.from_iterable(_images(trace, _of_part(each, part), rival, top) for each in (target, *more)):
             image["name"] = unique_name(image["name"], names)
             names.add(image["name"])
             images.append(image)
@@ -85,11 +87,16 @@ def inspection(
     }
 
 
+def _of_part(target: Any, images: slice) -> Any:
+    """The classes of some images where each image has its own."""
+    return target[images] if isinstance(target, Tensor) and target.ndim else target
+
+
 def _sites(view: ModelView) -> tuple[Site, ...]:
     return tuple(site for site in SITES if view.has_mid or site != "resid_mid")
 
 
-def _images(trace: Trace, target: Target, against: Class | None, top: int) -> Iterator[Record]:
+def _images(trace: Trace, target: Target, against: Target | None, top: int) -> Iterator[Record]:
     sites = _sites(trace.recording.view)
     tops = {site: trace.top(site, top) for site in sites}
     predictions = _predictions(trace, top)
@@ -128,15 +135,18 @@ def _norms(found: xr.Dataset) -> Record:
     return {"norm": significant(found["norm"].values), "outlier": found["outlier"].values.astype(int).tolist()}
 
 
-def _candidates(trace: Trace, target: Target, against: Class | None) -> Tensor:
+def _candidates(trace: Trace, target: Target, against: Target | None) -> Tensor:
     """The classes that an image is shown for, ``[image, place]``: of interest, the rival if any, then the likeliest."""
     view, logits = trace.recording.view, trace.recording.logits.cpu()
     image_tokens = trace.recording.tokens.grid[0] * trace.recording.tokens.grid[1]
     maps = len(shown_methods(view)) * sum(block.heads for block in view.blocks) * image_tokens
     likeliest = logits.topk(min(view.num_classes, max(2, min(_TOP, _MAP_NUMBERS // maps))), dim=1).indices
-    first = likeliest[:, 0] if is_predicted(target) else class_indices(trace.classes, target, len(trace))
-    rival = [] if against is None else [class_indices(trace.classes, against, len(trace))]
-    return torch.stack([first, *rival, *likeliest.unbind(dim=1)], dim=1)
+    chosen = [
+        likeliest[:, 0] if is_predicted(each) else class_indices(trace.classes, each, len(trace))
+        for each in (target, against)
+        if each is not None
+    ]
+    return torch.stack([*chosen, *likeliest.unbind(dim=1)], dim=1)
 
 
 def _predictions(trace: Trace, top: int) -> list[list[Record]]:

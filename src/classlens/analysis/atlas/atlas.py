@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -26,15 +26,16 @@ from classlens.analysis.atlas.writers import Writers
 from classlens.core.arguments import AnyPath, Share
 from classlens.core.path_arguments import checked_with_home
 from classlens.errors import ClasslensError, cause, require_extra, unknown
+from classlens.renderers import Shown
 from classlens.store.atomic import atomic_write
 from classlens.tasks.tokens.attribution.schema import ATTRIBUTION, HEAD_TOKENS, SIDES, UNIT_TOKENS, UNITS
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Atlas:
+class Atlas(Shown):
     """The tables of an atlas, and the facts that pages about it need.
 
-    ``atlas["writers"]`` is the table of that name, and so is ``atlas.writers``.
+    ``atlas["writers"]`` is the table of that name, and so is ``atlas.writers``. A notebook shows the strongest parts.
 
     Attributes:
         tables: a tidy table for each name in the documentation; a table of something that was not measured has its
@@ -54,6 +55,8 @@ class Atlas:
         frames: ``[image, side]``: left, top, right and bottom border of the model's input, in pixels of each photo of
             the store; NaN where it is not known.
     """
+
+    _renderer: ClassVar[str] = "atlas"
 
     tables: Mapping[str, pd.DataFrame]
     dataset: xr.Dataset

@@ -46,20 +46,26 @@ def evaluation_summary(result: EvaluateResult) -> str:
 
 
 def _table(name: str, scores: pd.DataFrame) -> str:
+    header, rows = evaluation_cells(name, scores)
+    lines = [[method, *(Bold(text) if best else text for text, best in cells)] for method, cells in rows]
+    return markdown_table(["method", *header], lines)
+
+
+def evaluation_cells(name: str, scores: pd.DataFrame) -> tuple[list[str], list[tuple[str, list[tuple[str, bool]]]]]:
+    """Names of the measures of a metric, and by method the text of each and whether it is the best or like it."""
     metric = METRICS[name]
     columns = dict(list(scores.groupby("measure", sort=False)))
     header = [metric.measures[measure] + _ARROWS.get(rows["better"].iloc[0], "") for measure, rows in columns.items()]
     lines = []
     for method, rows in scores.groupby("method", sort=False):
-        cells = {row["measure"]: row for _, row in rows.iterrows()}
-        line = [str(method)]
+        by_measure = {row["measure"]: row for _, row in rows.iterrows()}
+        cells = []
         for measure in columns:
-            row = cells.get(measure)
+            row = by_measure.get(measure)
             if metric.rounding_error and row is not None:
-                line.append(f"{row['value']:.1e} ({row['low']:.1e} to {row['high']:.1e})")
-                continue
-            text = interval_text(row)
-            bold = row is not None and row["difference_low"] <= 0 <= row["difference_high"]
-            line.append(Bold(text) if bold else text)
-        lines.append(line)
-    return markdown_table(["method", *header], lines)
+                cells.append((f"{row['value']:.1e} ({row['low']:.1e} to {row['high']:.1e})", False))
+            else:
+                best = row is not None and bool(row["difference_low"] <= 0 <= row["difference_high"])
+                cells.append((interval_text(row), best))
+        lines.append((str(method), cells))
+    return header, lines

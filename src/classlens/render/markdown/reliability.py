@@ -11,7 +11,7 @@ from classlens.text import markdown_text
 
 SHOWN = 20
 """Number of images in the summary; ``images.csv`` has all."""
-_MEASURES = {
+RELIABILITY_MEASURES = {
     "auroc": "AUROC ↑",
     "aupr": "AUPR of errors ↑",
     "aurc": "AURC ↓",
@@ -59,14 +59,21 @@ def _counted(facts: dict[str, object]) -> str:
 
 
 def _scores(scores: pd.DataFrame) -> str:
+    lines = [
+        [label, *(Bold(text) if best else text for text, best in cells)] for label, cells in reliability_cells(scores)
+    ]
+    return markdown_table(["score of doubt", *RELIABILITY_MEASURES.values()], lines)
+
+
+def reliability_cells(scores: pd.DataFrame) -> list[tuple[str, list[tuple[str, bool]]]]:
+    """By score of doubt, the text of each measure and whether it is the best or like it."""
     lines = []
     for method, rows in scores.groupby("method", sort=False):
-        cells = {row["measure"]: row for _, row in rows.iterrows()}
-        texts = [interval_text(cells[measure]) for measure in _MEASURES]
-        together = [cells[measure]["difference_low"] <= 0 <= cells[measure]["difference_high"] for measure in _MEASURES]
-        marked = [Bold(text) if bold else text for text, bold in zip(texts, together, strict=True)]
-        lines.append([DOUBT_METHODS[str(method)].label, *marked])
-    return markdown_table(["score of doubt", *_MEASURES.values()], lines)
+        by_measure = {row["measure"]: row for _, row in rows.iterrows()}
+        chosen = [by_measure[measure] for measure in RELIABILITY_MEASURES]
+        cells = [(interval_text(row), bool(row["difference_low"] <= 0 <= row["difference_high"])) for row in chosen]
+        lines.append((DOUBT_METHODS[str(method)].label, cells))
+    return lines
 
 
 def _images(images: pd.DataFrame, linked: int) -> str:

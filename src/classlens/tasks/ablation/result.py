@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -12,6 +12,7 @@ import xarray as xr
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
 from classlens.engine.progress import MeasureResult
+from classlens.renderers import Shown
 from classlens.tasks.ablation import tables
 from classlens.tasks.ablation.plan import Plan
 from classlens.tasks.ablation.scores import HEAD_SCORES
@@ -24,8 +25,8 @@ _PREDICTED = ("predicted", "predicted_without")
 
 
 @dataclass(frozen=True, eq=False)
-class AblateResult:
-    """Tables of an ablation.
+class AblateResult(Shown):
+    """Tables of an ablation. A notebook shows how well each score agrees with it, and the held-out tests.
 
     Args:
         effects: mean score of every head, with columns ``images, score, block, head, value, low, high, number``;
@@ -45,6 +46,8 @@ class AblateResult:
         run: summary of the run that wrote the store.
         statistics: settings of the intervals.
     """
+
+    _renderer: ClassVar[str] = "ablation"
 
     effects: pd.DataFrame
     agreement: pd.DataFrame

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from classlens.core.arguments import AnyPath, AtLeast0, AtLeast1, Seed, Takes
 from classlens.core.arrays import Array
@@ -23,6 +23,7 @@ from classlens.errors import ClasslensError, require_extra
 from classlens.forward.isolation import isolated
 from classlens.lens.coords import image_names
 from classlens.lens.lens import Lens
+from classlens.renderers import Shown
 from classlens.store.open_store import group_names
 from classlens.store.store import Store, find_in_folder
 from classlens.tasks.evaluation.image_batch import EvaluationSettings
@@ -45,8 +46,8 @@ Steps = Annotated[
 
 
 @dataclass(frozen=True, eq=False)
-class EvaluateResult:
-    """Tables of an evaluation.
+class EvaluateResult(Shown):
+    """Tables of an evaluation. A notebook shows the scores.
 
     Args:
         scores: one row per method, metric and measure, with columns ``model, method, metric, measure, value, low, high,
@@ -59,6 +60,8 @@ class EvaluateResult:
         run: summary of the run that wrote the store.
         statistics: settings of the intervals.
     """
+
+    _renderer: ClassVar[str] = "evaluation"
 
     scores: pd.DataFrame
     curves: pd.DataFrame

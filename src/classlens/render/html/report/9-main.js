@@ -26,6 +26,8 @@ function setUpHeader() {
     byId("model-edits").replaceChildren(make("strong", {}, "The model runs with edits: "), ...record.edits.flatMap((text, i) =>
       [i ? ", " : "", make("code", {}, text)]), ". Everything on this page is of the edited pass; values at dropped tokens mean nothing.");
   }
+  byId("left-out").textContent = record.left_out;
+  byId("left-out").hidden = record.left_out === "";
 
   const choice = byId("image-choice");
   choice.hidden = record.images.length < 2;
@@ -34,7 +36,8 @@ function setUpHeader() {
       make("img", { src: record.pictures[index], alt: "" }), make("span", {}, image.name));
     button.addEventListener("click", () => {
       chooseImage(index);
-      history.replaceState(null, "", `#image-${index}`);
+      // A page within a page of others, such as a notebook, has no address of its own.
+      if (location.protocol !== "about:") history.replaceState(null, "", `#image-${index}`);
     });
     choice.append(button);
   });

@@ -24,11 +24,8 @@ def write_report(record: Mapping[str, Any], pictures: Sequence[Image.Image], pat
 
     ``write_report(record, [trace.picture(0)], Path("report.html"))``
 
-    ``pictures[i]`` is the model's input for ``record["images"][i]``, RGB at ``input_size``. The file opens without a
-    server and loads nothing; its policy forbids every request and every script but its own. Token logits and maps are
-    rounded to 1/32,767 of the largest of their block or map, attribution to 6 digits. An existing file is replaced once
-    the new one is complete.
-    Raises ``ClasslensError`` where pictures and images differ in number, or a value is not finite.
+    The file opens without a server. An existing one is replaced once the new one is complete. Arguments and errors are
+    those of ``report_page``.
     """
     write_page(path, report_page(record, pictures))
 
@@ -37,24 +34,28 @@ def report_page(
     record: Mapping[str, Any],
     pictures: Sequence[Image.Image],
     *,
+    left_out: str = "",
     before: Sequence[str] = (),
     after: Sequence[str] = (),
     data: Sequence[str] = (),
     site: bool = False,
 ) -> str:
-    """The text of the page of ``write_report``.
+    """The page of an inspection record, which loads nothing; its policy forbids every request and foreign script.
 
-    Packages ``before`` and ``after`` add style, scripts and sections of a ``site``, which read ``data``.
+    ``pictures[i]`` is the model's input for ``record["images"][i]``, RGB at ``input_size``. Token logits and maps are
+    rounded to 1/32,767 of the largest of their block or map, attribution to 6 digits. ``left_out`` are words on the
+    page for what the record lacks. Packages ``before`` and ``after`` add style, scripts and sections of a ``site``,
+    which read ``data``.
+    Raises ``ClasslensError`` where pictures and images differ in number, or a value is not finite.
     """
     record = visible(record)
-    if len(pictures) != len(record["images"]):
+    images = record["images"]
+    if len(pictures) != len(images):
         raise ClasslensError(
-            f"{len(pictures)} pictures were given for {len(record['images'])} images of the record: "
-            "give one picture an image"
+            f"{len(pictures)} pictures were given for {len(images)} images of the record: give one picture an image"
         )
     if not pictures:
         raise ClasslensError("the record holds no images: expected at least one; inspect an image first")
-    images = record["images"]
     subject = images[0]["label"] if len(images) == 1 else f"{len(images)} images"
     return assembled(
         *before,
@@ -62,14 +63,14 @@ def report_page(
         *after,
         title=f"classlens: {subject}, {record['model']['name']}",
         version=str(record["classlens"]),
-        data="\n".join([*_data(record, pictures), *data]),
+        data="\n".join([*_data({**record, "left_out": left_out}, pictures), *data]),
         site=site,
     )
 
 
 def _data(record: Mapping[str, Any], pictures: Sequence[Image.Image]) -> Iterable[str]:
     """Shared data first, then one element for each image, which the page parses when the image is chosen."""
-    shared = {key: record[key] for key in ("classlens", "model", "class_names", "sites", "top_k")}
+    shared = {key: record[key] for key in ("classlens", "model", "class_names", "sites", "top_k", "left_out")}
     shared["edits"] = list(record.get("edits", ()))
     shared["images"] = [{"name": image["label"]} for image in record["images"]]
     shared["pictures"] = [data_uri(picture) for picture in pictures]
