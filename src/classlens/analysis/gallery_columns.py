@@ -54,12 +54,6 @@ def _needs(requirement: Requirement, *, classes: int = 1) -> Callable[[MeasuredS
     return lacks
 
 
-def _lacks_confidence(store: MeasuredStore) -> str | None:
-    group = store.group(CLEAN)
-    held = group is not None and "confidence" in group
-    return None if held else "an earlier version measured the store, without confidence: measure anew"
-
-
 def _lacks_attribution(store: MeasuredStore) -> str | None:
     return None if store.has(ATTRIBUTION) else "contributions were not measured: add --attribution"
 
@@ -123,11 +117,9 @@ def attention_lead(store: MeasuredStore, images: pd.DataFrame, _: Statistics) ->
     values = np.full(store.total_images, np.nan)
     prediction, mean = OF.index("prediction"), OF.index("mean")
     for batch in contributions.batches():
-        heads, mlps = (
-            batch.values(ATTRIBUTION, f"{part}_contribution").astype(np.float64).reshape(len(batch.images), len(OF), -1)
-            for part in ("head", "mlp")
-        )
-        lead = heads.sum(axis=-1) - mlps.sum(axis=-1)
+        heads = batch.values(ATTRIBUTION, "head_contribution").astype(np.float64)
+        mlps = batch.values(ATTRIBUTION, "mlp_contribution").astype(np.float64)
+        lead = np.nansum(heads, axis=(2, 3)) - mlps.sum(axis=2)  # NaN stands for heads that a block does not have
         values[batch.images] = lead[:, prediction] - lead[:, mean]
     return np.asarray(values[images["index"]])
 
@@ -139,7 +131,7 @@ COLUMNS: Registry[ImageColumn] = Registry(
             label="Confidence",
             about="probability of the prediction",
             kind="share",
-            lacks=_lacks_confidence,
+            lacks=_needs(Requirement()),
             of_batch=lambda batch: batch.values("confidence"),
         ),
         "margin": ImageColumn(

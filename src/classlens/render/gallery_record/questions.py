@@ -28,8 +28,8 @@ class Question:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that it needs."""
-        return tuple(dict.fromkeys((self.sort, self.color, *(column for column, _, _ in self.where))))
+        """The columns that it needs; photos may do without its color."""
+        return tuple(dict.fromkeys((self.sort, *(column for column, _, _ in self.where))))
 
 
 _WRONG: tuple[tuple[str, Relation, float], ...] = (("correct", "equals", 0),)

@@ -29,7 +29,7 @@ function tile(position, column) {
   const frame = make("span", { class: "frame" });
   if (gallery.photos) {
     const picture = make("img", {
-      src: `thumbs/${gallery.index[position]}.jpg`, alt: gallery.names[position], loading: "lazy", decoding: "async", draggable: "false",
+      "data-src": `thumbs/${gallery.index[position]}.jpg`, alt: gallery.names[position], loading: "lazy", decoding: "async", draggable: "false",
     });
     picture.addEventListener("error", () => picture.replaceWith(placeholder(position, "photo missing")));
     frame.append(picture);

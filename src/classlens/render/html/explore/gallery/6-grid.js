@@ -2,6 +2,7 @@
 const GAP = 8;
 const CAPTION = 42;
 const BEYOND = 2;
+const PATIENCE = 90; // milliseconds
 const WIDTHS = { small: 92, medium: 136, large: 190 };
 const LEAST_COLUMNS = { small: 4, medium: 3, large: 2 };
 
@@ -32,6 +33,18 @@ function rowElement(row) {
   return element;
 }
 
+/** Ask for the pictures of a row; in a fast scroll, once it has stayed for a moment. */
+function load(element, fast) {
+  if (fast) {
+    setTimeout(() => element.isConnected && load(element, false), PATIENCE);
+    return;
+  }
+  for (const picture of element.querySelectorAll("img[data-src]")) {
+    picture.src = picture.dataset.src;
+    delete picture.dataset.src;
+  }
+}
+
 /** Rows in sight, some beyond them, and that of the photo that the keys move from. */
 function wantedRows() {
   const top = -grid.getBoundingClientRect().top;
@@ -44,8 +57,11 @@ function wantedRows() {
   return wanted;
 }
 
+let drawnAt = 0;
 function drawRows() {
   if (state.view !== "grid") return;
+  const fast = Math.abs(scrollY - drawnAt) > innerHeight / 2;
+  drawnAt = scrollY;
   const wanted = wantedRows();
   for (const [row, element] of mounted) {
     if (wanted.has(row)) continue;
@@ -61,6 +77,7 @@ function drawRows() {
     const next = [...mounted.keys()].filter((other) => other > row).sort((a, b) => a - b)[0];
     grid.insertBefore(element, next === undefined ? null : mounted.get(next));
     mounted.set(row, element);
+    load(element, fast);
   }
 }
 
