@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics as plain
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -61,10 +62,11 @@ def literal_row(spec: StoreSpec, facts: Values, image: int) -> dict[str, float]:
         "prediction": facts["prediction"][image],
         "correct": float(facts["label"][image] == facts["prediction"][image]),
         "confidence": CONFIDENCE[image],
-        "margin": float(facts["trajectory_top_logit"][image, -1, 0]) - float(facts["trajectory_top_logit"][image, -1, 1]),
+        "margin": float(facts["trajectory_top_logit"][image, -1, 0])
+        - float(facts["trajectory_top_logit"][image, -1, 1]),
         "entropy": facts["trajectory_entropy"][image, -1],
         "commitment": committed,
-        "changes": sum(one != other for one, other in zip(first, first[1:], strict=False)),
+        "changes": sum(one != other for one, other in pairwise(first)),
         "change_of_mind": min(0.0, ahead[-1]) - min(ahead),
         "on_top": sum(on_top.values()) / len(on_top),
         "context_lead": sum(of_context) / len(of_context) - sum(of_class) / len(of_class)

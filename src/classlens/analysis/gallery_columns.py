@@ -69,7 +69,7 @@ def _trajectory(values: Callable[[Trajectories], Array]) -> OfBatch:
 
     def of_batch(batch: StoredBatch) -> Array:
         trajectories = Trajectories.of(batch, CLEAN)
-        return trajectories.of_known(values(trajectories))[:, 0]
+        return np.asarray(trajectories.of_known(values(trajectories))[:, 0])
 
     return of_batch
 
@@ -81,11 +81,11 @@ def _changes(trajectories: Trajectories) -> Array:
 
 def _change_of_mind(trajectories: Trajectories) -> Array:
     final = trajectories.final_logit
-    return two_class_measures(final[..., 0] - final[..., 1]).change_of_mind
+    return np.asarray(two_class_measures(final[..., 0] - final[..., 1]).change_of_mind)
 
 
 def _class_on_top(batch: StoredBatch) -> Array:
-    return batch.last_block("rank", "resid_post") == 0
+    return np.asarray(batch.last_block("rank", "resid_post") == 0)
 
 
 def tokens_on_top(batch: StoredBatch) -> Float[ndarray, " images"]:

@@ -267,7 +267,7 @@ class StoredBatch:
         position = [str(label) for label in group["site"].values].index(site)
         values = np.asarray(group[name].isel(image=self._slice, site=position, block=-1).values)
         check_values(self.store.url, name, values, self.store.num_classes)
-        return values[self._chosen]
+        return np.asarray(values[self._chosen])
 
     def names(self) -> Array:
         """Names of these images."""

@@ -57,10 +57,9 @@ class Shown:
 
     def first(self, number: int = 12) -> list[int]:
         """Positions of the photos that stand first, without those whose row is kept for the keys."""
-        script = """() => [...document.querySelectorAll('.photo-row')].flatMap((row) => [...row.querySelectorAll('.photo')]
-            .map((cell) => [Number(row.getAttribute('aria-rowindex')), Number(cell.getAttribute('aria-colindex')), Number(cell.dataset.photo)]))
-            .sort((a, b) => a[0] - b[0] || a[1] - b[1]).map((place) => place[2])"""
-        return list(self.page.evaluate(script))[:number]
+        script = """() => [...document.querySelectorAll('.photo')].map((cell) => [
+            Number(cell.parentElement.ariaRowIndex), Number(cell.ariaColIndex), Number(cell.dataset.photo)])"""
+        return [position for _, _, position in sorted(self.page.evaluate(script))][:number]
 
     def hash(self) -> str:
         return str(self.page.evaluate("location.hash"))
@@ -124,7 +123,7 @@ def numbers(record: dict[str, Any]) -> pd.DataFrame:
     columns = {name: column["values"] for name, column in record["columns"].items()}
     names = ("index", "names", "label", "prediction", "correct", "confusion")
     table = pd.DataFrame({**{name: record[name] for name in names}, **columns})
-    return table.astype({name: float for name in (*columns, "correct", "confusion")})
+    return table.astype(dict.fromkeys((*columns, "correct", "confusion"), float))
 
 
 def expected(record: dict[str, Any], question: str) -> pd.DataFrame:
@@ -343,7 +342,14 @@ def test_missing_thumbnails_become_placeholders(browser: Browser, tmp_path: Path
     text = gallery_page(record, site_of(), version="1")
     context = browser.new_context(viewport={"width": 1300, "height": 1000})
     page = context.new_page()
-    page.route("**/*", lambda route: route.fulfill(body=text, content_type="text/html") if "thumbs" not in route.request.url else route.fulfill(status=404))
+    page.route(
+        "**/*",
+        lambda route: (
+            route.fulfill(body=text, content_type="text/html")
+            if "thumbs" not in route.request.url
+            else route.fulfill(status=404)
+        ),
+    )
     page.goto(f"{HOST}s0/index.html")
     page.wait_for_function("document.querySelectorAll('.no-photo').length === 6")
     assert page.locator(".no-photo").first.inner_text().endswith("photo missing")
