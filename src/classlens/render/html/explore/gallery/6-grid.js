@@ -60,7 +60,7 @@ function wantedRows() {
 let drawnAt = 0;
 function drawRows() {
   if (state.view !== "grid") return;
-  const fast = Math.abs(scrollY - drawnAt) > innerHeight / 2;
+  const fast = Math.abs(scrollY - drawnAt) > innerHeight / 5;
   drawnAt = scrollY;
   const wanted = wantedRows();
   for (const [row, element] of mounted) {

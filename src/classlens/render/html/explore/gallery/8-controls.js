@@ -1,4 +1,5 @@
 // Questions, filters, the choice of color and order, and the table.
+const narrow = matchMedia("(max-width: 900px)");
 const SHOWN_PAIRS = 12;
 const TABLE_ROWS = 100;
 
@@ -13,7 +14,10 @@ function setUpQuestions() {
   const usableOnes = [...questions.values()].filter((question) => !question.missing);
   byId("questions").append(...usableOnes.map((question) => {
     const button = make("button", { type: "button", class: "question", "data-question": question.name, title: question.about }, question.label);
-    button.addEventListener("click", () => ask(question.name));
+    button.addEventListener("click", () => {
+      ask(question.name);
+      if (narrow.matches) byId("panel").open = false; // the photos lie below it
+    });
     return button;
   }));
   const lacking = [...gallery.missing];

@@ -18,7 +18,7 @@ byId("model-facts").replaceChildren(...[
   labeledPhotos && `${percent(rightPhotos / labeledPhotos)} right`,
 ].filter(Boolean).map((text) => make("span", {}, nameText(text))));
 byId("notes").append(...gallery.notes.map((note) => make("p", { class: "hint" }, `${sentence(note)}`)));
-if (matchMedia("(max-width: 900px)").matches) byId("panel").open = false;
+if (narrow.matches) byId("panel").open = false;
 
 drawEverything();
 if (state.photo !== null && places().has(state.photo) && state.view === "grid") goTo(state.photo, { focus: false });
