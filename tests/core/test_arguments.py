@@ -36,8 +36,8 @@ LISTS = [[1, 2], (1, 2), np.array([1, 2]), torch.tensor([1, 2]), xr.DataArray([1
 
 def test_an_alias_of_a_later_python_is_what_it_stands_for() -> None:
     scalar = TypeVar("scalar")
-    alias = TypeAliasType("alias", np.ndarray[Any, np.dtype[scalar]], type_params=(scalar,))  # type: ignore[type-var]
-    for hint in (alias[np.integer], int | alias[np.integer]):  # type: ignore[valid-type]
+    alias = TypeAliasType("alias", np.ndarray[Any, np.dtype[scalar]], type_params=(scalar,))
+    for hint in (alias[np.integer], int | alias[np.integer]):
         assert taken("k", np.arange(2), hint).tolist() == [0, 1]
         assert "an array" in refused(lambda hint=hint: taken("k", "x", hint), "k 'x'")  # type: ignore[misc]
 

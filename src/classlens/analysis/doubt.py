@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
+from classlens.analysis.measured_store import StoredBatch
 from classlens.core.arrays import Array
 from classlens.core.trajectories import change_share, classes_on_top, commitment, spread, top_overlap
 from classlens.registry import Registry
+from classlens.tasks.tokens.schema import TRAJECTORY
 
 
 class Decisions(NamedTuple):
@@ -26,6 +28,20 @@ class Decisions(NamedTuple):
     final_logit: Float[ndarray, "images depths k"]
     logsumexp: Float[ndarray, "images depths"]
     entropy: Float[ndarray, "images depths"]
+
+    @classmethod
+    def of(cls, batch: StoredBatch) -> Decisions:
+        """Those of the images of a batch."""
+        return cls(*(batch.values(f"{TRAJECTORY}_{name}") for name in cls._fields))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Decisions]) -> Decisions:
+        """Those of several batches, in order."""
+        return cls(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+    def part(self, chosen: Array) -> Decisions:
+        """Those of some images."""
+        return Decisions(*(values[chosen] for values in self))
 
     @property
     def largest_probability(self) -> Float[ndarray, "images depths"]:
@@ -45,6 +61,29 @@ class DoubtMethod:
     about: str
     features: Callable[[Decisions], Array]
     """``images``: the doubt itself; or ``images, features`` from which a logistic regression predicts wrong ones."""
+
+
+def fit_doubt(
+    method: DoubtMethod, decisions: Decisions, wrong: Bool[ndarray, " images"]
+) -> Callable[[Decisions], Float[ndarray, " images"]]:
+    """The doubt of a method in decisions; one that has features learns from these decisions, which are wrong or not."""
+
+    def direct(given: Decisions) -> Float[ndarray, " images"]:
+        return np.asarray(method.features(given), dtype=np.float64)
+
+    features = method.features(decisions)
+    if features.ndim == 1:
+        return direct
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=10_000)).fit(features, wrong)
+
+    def probability(given: Decisions) -> Float[ndarray, " images"]:
+        return np.asarray(regression.predict_proba(method.features(given))[:, 1], dtype=np.float64)
+
+    return probability
 
 
 def one_minus_largest(decisions: Decisions) -> Float[ndarray, " images"]:

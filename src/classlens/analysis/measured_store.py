@@ -255,6 +255,20 @@ class StoredBatch:
         group = self.store.group(CLEAN)
         return group is not None and name in group
 
+    @property
+    def indices(self) -> Int[ndarray, " images"]:
+        """Positions of these images in the store."""
+        return np.asarray(self._slice.start + self._chosen)
+
+    def last_block(self, name: str, site: str) -> Array:
+        """A fact of a site after the last block, ``[image, token]``; no other site and block is read."""
+        group = self.store.group(CLEAN)
+        assert group is not None, "every store has the condition clean"
+        position = [str(label) for label in group["site"].values].index(site)
+        values = np.asarray(group[name].isel(image=self._slice, site=position, block=-1).values)
+        check_values(self.store.url, name, values, self.store.num_classes)
+        return np.asarray(values[self._chosen])
+
     def names(self) -> Array:
         """Names of these images."""
         group = self.store.group(CLEAN)

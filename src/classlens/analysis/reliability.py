@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from classlens.analysis.doubt import DOUBT_METHODS, Decisions
+from classlens.analysis.doubt import DOUBT_METHODS, Decisions, fit_doubt
 from classlens.analysis.image_table import CONTENT, image_rows
 from classlens.analysis.measured_store import MeasuredStore, Requirement
 from classlens.core.arguments import AnyPath
@@ -21,7 +21,6 @@ from classlens.core.path_arguments import checked_with_home
 from classlens.core.stats import Statistics, interval, resample
 from classlens.errors import ClasslensError, require_extra
 from classlens.renderers import Shown
-from classlens.tasks.tokens.schema import TRAJECTORY
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +57,7 @@ class _Measured(NamedTuple):
     images: pd.DataFrame
 
     def part(self, chosen: Array) -> _Measured:
-        return _Measured(Decisions(*(values[chosen] for values in self.decisions)), self.images.iloc[chosen])
+        return _Measured(self.decisions.part(chosen), self.images.iloc[chosen])
 
     @property
     def wrong(self) -> Bool[ndarray, " images"]:
@@ -134,8 +133,8 @@ def _read(store: MeasuredStore) -> _Measured:
     rows, parts = [], []
     for batch in store.batches():
         rows.append(image_rows(batch))
-        parts.append([batch.values(f"{TRAJECTORY}_{name}") for name in Decisions._fields])
-    decisions = Decisions(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        parts.append(Decisions.of(batch))
+    decisions = Decisions.joined(parts)
     images = pd.concat(rows, ignore_index=True)
     if images["correct"].isna().all():
         raise ClasslensError(
@@ -178,19 +177,9 @@ def _require_both(store: MeasuredStore, wrong: Bool[ndarray, " images"]) -> None
 
 def _doubt(train: _Measured, test: _Measured) -> dict[str, Float[ndarray, " images"]]:
     """Each score of doubt of the test images."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    doubt = {}
-    for name, method in DOUBT_METHODS.items():
-        features = method.features(test.decisions)
-        if features.ndim == 2:
-            regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=10_000))
-            regression.fit(method.features(train.decisions), train.wrong)
-            features = regression.predict_proba(features)[:, 1]
-        doubt[name] = np.asarray(features, dtype=np.float64)
-    return doubt
+    return {
+        name: fit_doubt(method, train.decisions, train.wrong)(test.decisions) for name, method in DOUBT_METHODS.items()
+    }
 
 
 def _scores(

@@ -136,6 +136,13 @@ class Dataset:
         """An upright RGB image; raises ClasslensError for an unreadable file."""
         return self.source.picture(self._position(index))
 
+    def file(self, index: int) -> Path | None:
+        """Absolute path of the file of an image; None for an image that is not a file of its own."""
+        position = self._position(index)
+        photos = getattr(self.source, "photos", self.source)  # sources with masks hold that of their photos
+        files = getattr(photos, "files", photos)
+        return Path(os.path.abspath(files.root / files.paths[position])) if isinstance(files, ImageFiles) else None
+
     def mask(self, index: int) -> Bool[np.ndarray, "height width"] | None:
         """True where the image shows its own class; None without a mask."""
         return self.source.masks(self._position(index))[0]

@@ -13,6 +13,8 @@ PAGES: Registry[Page] = Registry(
     "page",
     {
         "start": "classlens.explore.pages.start:PAGE",
+        "gallery": "classlens.explore.pages.gallery:PAGE",
+        "thumbs": "classlens.explore.pages.thumbs:PAGE",
         "photo": "classlens.explore.pages.photo:PAGE",
         "edits": "classlens.explore.pages.edits:PAGE",
         "atlas": "classlens.explore.pages.atlas:PAGE",
