@@ -190,8 +190,7 @@ def _plain(value: Any) -> Any:
 @cache
 def _take(hint: Any) -> Take:
     """The function by which an annotation takes a value."""
-    hint = _aliased(hint)
-    origin, inner = get_origin(hint), get_args(hint)
+    hint, origin, inner = _read(hint)
     if hint is Any:
         return lambda value, _: value
     if origin is Annotated:
@@ -363,14 +362,14 @@ def words(hint: Any, sizes: Mapping[str, int] | None = None) -> str:
     return " or ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
 
 
-def _aliased(hint: Any) -> Any:
-    """The annotation behind an alias of Python 3.12's kind, as ``NDArray`` of NumPy 2.5 is; others as they are."""
-    return getattr(get_origin(hint) or hint, "__value__", hint)
+def _read(hint: Any) -> tuple[Any, Any, tuple[Any, ...]]:
+    """An annotation, its origin and arguments; ``NDArray`` of NumPy 2.5 is an alias, as Python 3.12 has them."""
+    hint = getattr(get_origin(hint) or hint, "__value__", hint)
+    return hint, get_origin(hint), get_args(hint)
 
 
 def _words(hint: Any, sizes: Mapping[str, int]) -> tuple[str, ...]:
-    hint = _aliased(hint)
-    origin, inner = get_origin(hint), get_args(hint)
+    hint, origin, inner = _read(hint)
     if origin is Annotated:
         return (next(extra.words for extra in inner[1:] if isinstance(extra, Takes)),)
     if origin is Literal:

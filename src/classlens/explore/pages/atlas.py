@@ -53,11 +53,13 @@ def open_atlas(store: Explored, classes: Sequence[int] | None = None) -> StoreAt
     return StoreAtlas(store, tables, PageRecords(tables, choose_pages(tables.tables, classes=classes)))
 
 
-def atlas_text(explorer: Explorer, opened: StoreAtlas, path: str) -> str:
-    """The text of a page."""
+def atlas_text(explorer: Explorer, opened: StoreAtlas, path: str, images: Sequence[int] | None = None) -> str:
+    """The text of a page; ``images`` are those that have pages of their own, None for all."""
     record, store = opened.record(path), opened.store
     crops = _crops(opened, record)
-    facts = {**atlas_facts(opened.atlas, crops=crops is not None), "photos": f"{'../' * path.count('/')}../photos/"}
+    photos = {"root": f"{'../' * path.count('/')}../photos/", "images": None if images is None else list(images)}
+    shown = photos if store.lens is not None else None
+    facts = {**atlas_facts(opened.atlas, crops=crops is not None), "photos": shown}
     return atlas_page(
         record,
         facts,
@@ -91,12 +93,12 @@ def _routes(explorer: Explorer) -> Sequence[BaseRoute]:
 
 
 def _export(explorer: Explorer, choice: Choice) -> Iterator[tuple[str, str | bytes]]:
-    for number in choice.images:
+    for number, images in choice.images.items():
         store = explorer.store(number)
         if store.has_atlas:
             opened = open_atlas(store, choice.classes)
             for path in opened.records:
-                yield f"s{number}/atlas/{path}", atlas_text(explorer, opened, path)
+                yield f"s{number}/atlas/{path}", atlas_text(explorer, opened, path, images)
 
 
 def _paths() -> dict[str, Any]:

@@ -20,11 +20,11 @@ from classlens.tasks.tokens.conditions.registry import CLEAN
 from classlens.text import visible
 
 
-def start_page(explorer: Explorer) -> str:
-    """The page that lists the stores."""
+def start_page(explorer: Explorer, choice: Choice | None = None) -> str:
+    """The page that lists the stores; ``choice`` is that of a static site."""
     lens = explorer.lens
     record = {
-        "stores": [_card(store) for store in explorer.stores],
+        "stores": [_card(store, choice) for store in explorer.stores],
         "model": None if lens is None else {"name": lens.view.name, "classes": len(lens.classes)},
     }
     return assembled(
@@ -42,12 +42,13 @@ def start_page(explorer: Explorer) -> str:
     )
 
 
-def _card(store: Explored) -> dict[str, Any]:
+def _card(store: Explored, choice: Choice | None) -> dict[str, Any]:
     measured, attrs = store.measured, store.measured.attrs
     group = measured.group(CLEAN)
     assert group is not None, "every store has the condition clean"
     correct = np.asarray(group["correct"].values)[measured.measured_images]
     labeled = int((correct >= 0).sum())
+    images = measured.measured_images.tolist() if choice is None else choice.images[store.number]
     return {
         "address": f"s{store.number}/index.html",
         "title": store.title,
@@ -59,7 +60,7 @@ def _card(store: Explored) -> dict[str, Any]:
         "labeled": labeled,
         "correct": int((correct == 1).sum()),
         "atlas": f"s{store.number}/atlas/index.html" if store.has_atlas else None,
-        "first_photos": [f"s{store.number}/thumbs/{index}.jpg" for index in measured.measured_images[:4].tolist()],
+        "first_photos": [f"s{store.number}/thumbs/{index}.jpg" for index in images[:4]],
         "notes": [note for note in (store.without_photos, store.without_lens) if note],
     }
 
@@ -72,7 +73,7 @@ def _routes(explorer: Explorer) -> Sequence[BaseRoute]:
 
 
 def _export(explorer: Explorer, choice: Choice) -> Iterator[tuple[str, str | bytes]]:
-    yield "index.html", start_page(explorer)
+    yield "index.html", start_page(explorer, choice)
 
 
 PAGE = Page("Start", _routes, {"/index.html": openapi.get("The start page.", content="text/html")}, _export)

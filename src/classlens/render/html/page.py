@@ -42,7 +42,8 @@ def assembled(*packages: str, title: str, version: str, data: str, site: bool = 
     the page forbids every request, and every style and script but these, so that a hostile name that became markup
     would still do nothing. A page of a ``site`` may ask the server that it comes from.
     """
-    values = {"version": html_text(version), "title": html_text(title), "data": data}
+    closing = "" if site else " The page is complete in itself: it loads nothing."
+    values = {"version": html_text(version), "title": html_text(title), "data": data, "closing": closing}
     return _filled(_code(packages, site).template, {**_code(packages, site)._asdict(), **values})
 
 

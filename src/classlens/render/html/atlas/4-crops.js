@@ -11,7 +11,8 @@ function crops(rows, lines) {
     const place = `token in row ${row.row}, column ${row.column} of ${row.image}`;
     const picture = source ? make("img", { src: source, alt: capital(place), title: capital(place) }) : make("span", {}, "photo missing");
     // A site has a page for each photo.
-    const crop = shell.photos ? make("a", { class: "crop", href: `${shell.photos}${row.image_index}.html` }, picture) : make("div", { class: "crop" }, picture);
+    const hasPage = shell.photos && (shell.photos.images?.includes(row.image_index) ?? true);
+    const crop = hasPage ? make("a", { class: "crop", href: `${shell.photos.root}${row.image_index}.html` }, picture) : make("div", { class: "crop" }, picture);
     return make("figure", {}, crop,
       make("figcaption", {}, ...lines(row).map((line) => make("span", {}, line)), make("span", { class: "file", title: row.image }, nameText(row.image))));
   }));
