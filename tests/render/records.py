@@ -70,6 +70,7 @@ def make_record(sizes: Sizes) -> Record:
         "class_names": {str(index): sizes.classes[index] for index in sorted(used)},
         "sites": list(SITES),
         "top_k": min(5, len(sizes.classes)),
+        "edits": [],
         "images": images,
     }
 

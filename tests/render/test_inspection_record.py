@@ -27,7 +27,7 @@ def assert_form(record: dict[str, Any], *, in_file: bool = False) -> None:
     The file has no attention, which is packed for the page alone.
     """
     assert json.loads(json.dumps(record, allow_nan=False)) == record
-    assert list(record) == ["classlens", "model", "class_names", "sites", "top_k", "images"]
+    assert list(record) == ["classlens", "model", "class_names", "sites", "top_k", "edits", "images"]
     assert record["classlens"] == classlens.__version__
     model = record["model"]
     wanted = {"name", "blocks", "heads", "num_classes", "problem_type", "pooling", "prefix", "queries", "query", "grid"}

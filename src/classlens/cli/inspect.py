@@ -85,8 +85,8 @@ def inspect(
         from classlens.render.inspection_record import inspection
 
         with _editing(lens, planned, edit_means, edit_source):
-            record = inspection(lens, traces(), targets[0], rival, more=targets[1:], version=__version__)
-        record["edits"] = [edit.text for edit in planned]
+            names = [edit.text for edit in planned]
+            record = inspection(lens, traces(), targets[0], rival, more=targets[1:], edits=names, version=__version__)
         progress("writing the report", steps - 1, steps)
         Inspection(record, pictures).write(out)
     if as_json:

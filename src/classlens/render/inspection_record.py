@@ -34,6 +34,7 @@ def inspection(
     against: Target | None = None,
     *,
     more: Sequence[Target] = (),
+    edits: Sequence[str] = (),
     version: str,
 ) -> Record:
     """Everything that `classlens inspect` shows, as plain numbers and names.
@@ -42,8 +43,9 @@ def inspection(
 
     ``traces`` may be a generator: only one trace is held at a time. ``target`` is one class for all images, a tensor of
     one for each image of all traces, or ``"predicted"``; the images of each trace are added once more for each class of
-    ``more``. ``against``, given like ``target``, is a class that it is compared with. Each image holds the maps of its
-    likeliest classes: five, or fewer for a large model, and these two.
+    ``more``. ``against``, given like ``target``, is a class that it is compared with. ``edits`` names the edits that
+    the model runs with. Each image holds the maps of its likeliest classes: five, or fewer for a large model, and these
+    two.
     """
     view, top = lens.view, min(_TOP, len(lens.classes))
     images: list[Record] = []
@@ -83,6 +85,7 @@ def inspection(
         "class_names": {str(index): lens.classes.names[index] for index in sorted(classes)},
         "sites": list(_sites(view)),
         "top_k": top,
+        "edits": list(edits),
         "images": images,
     }
 

@@ -21,8 +21,8 @@ function setUpHeader() {
     `self-check: residual sums ${offBy(model.checks.law1)}, logits ${offBy(model.checks.law2)}`,
   ];
   byId("model-facts").replaceChildren(...facts.map((fact) => make("span", {}, fact)));
-  byId("model-edits").hidden = !record.edits?.length;
-  if (record.edits?.length) {
+  byId("model-edits").hidden = !record.edits.length;
+  if (record.edits.length) {
     byId("model-edits").replaceChildren(make("strong", {}, "The model runs with edits: "), ...record.edits.flatMap((text, i) =>
       [i ? ", " : "", make("code", {}, text)]), ". Everything on this page is of the edited pass; values at dropped tokens mean nothing.");
   }

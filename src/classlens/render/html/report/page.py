@@ -70,8 +70,8 @@ def report_page(
 
 def _data(record: Mapping[str, Any], pictures: Sequence[Image.Image]) -> Iterable[str]:
     """Shared data first, then one element for each image, which the page parses when the image is chosen."""
-    shared = {key: record[key] for key in ("classlens", "model", "class_names", "sites", "top_k", "left_out")}
-    shared["edits"] = list(record.get("edits", ()))
+    keys = ("classlens", "model", "class_names", "sites", "top_k", "edits", "left_out")
+    shared = {key: record[key] for key in keys}
     shared["images"] = [{"name": image["label"]} for image in record["images"]]
     shared["pictures"] = [data_uri(picture) for picture in pictures]
     yield json_element("record", shared, subject="the record")
