@@ -284,6 +284,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
             {"spec": "a", "split": None, "names": ["a"], "labels": [0], "classes": data.classes, "source": data.source},
         ),
         "Dataset.picture": (data.picture, {"index": 0}),
+        "Dataset.file": (data.file, {"index": 0}),
         "Dataset.mask": (data.mask, {"index": 0}),
         "Dataset.ignored": (data.ignored, {"index": 0}),
         "Dataset.content": (data.content, {"indices": [0]}),

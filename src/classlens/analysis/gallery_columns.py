@@ -76,7 +76,7 @@ def _trajectory(values: Callable[[Trajectories], Array]) -> OfBatch:
 
 def _changes(trajectories: Trajectories) -> Array:
     top1 = trajectories.top[..., 0]
-    return np.nan_to_num(change_share(top1) * (top1.shape[1] - 1))
+    return np.asarray(np.nan_to_num(change_share(top1) * (top1.shape[1] - 1)))
 
 
 def _change_of_mind(trajectories: Trajectories) -> Array:

@@ -178,6 +178,19 @@ def test_filters_join_and_the_address_restores_them(show: Callable[..., Shown]) 
     assert again.hash() == address
 
 
+def test_bars_hold_their_lower_border(show: Callable[..., Shown]) -> None:
+    shown = show(GallerySizes(images=300), "#question=late")
+    values = numbers(shown.record)["commitment"]
+    edges = shown.record["columns"]["commitment"]["edges"]
+    for bar, low in enumerate(edges[:-1]):
+        shown.page.locator(f"[data-bar='{bar}']").click()
+        assert shown.count() == (values == low).sum()
+    shown.page.locator("[data-bar='-1']").click()
+    assert shown.count() == values.isna().sum() > 0
+    shown.page.locator("#clear-range").click()
+    assert shown.count() == 300
+
+
 def test_the_way_back_leads_to_the_choice_before(show: Callable[..., Shown]) -> None:
     shown = show()
     page = shown.page
