@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -317,7 +318,7 @@ def test_many_threads() -> None:
     def submit(seed: int) -> None:
         for step in range(50):
             key = (seed * 7 + step * 3) % 20
-            job = jobs.submit(key, "running", lambda: work(key))
+            job = jobs.submit(key, "running", partial(work, key))
             jobs.ahead(job)
             assert asyncio.run(job.wait(SOON))
             assert job.state == "done"

@@ -19,6 +19,7 @@ from tests.explore.asking import HOST, Answer, ask, shown
 from tests.explore.conftest import MARKUP
 
 TOKEN = "a-secret-Token_0"
+BYTES = ("content-type", "application/octet-stream")
 SITE = f"http://{HOST}"
 
 
@@ -71,7 +72,7 @@ REQUESTS: list[tuple[int, str, dict[str, Any]]] = [
     (405, "/api/photos", {"method": "PUT"}),
     (405, "/api/photos", {}),
     (405, "/", {"method": "TRACE"}),
-    (413, "/api/photos", {"method": "POST", "headers": [("content-type", "application/octet-stream"), ("content-length", "9" * 30)]}),
+    (413, "/api/photos", {"method": "POST", "headers": [BYTES, ("content-length", "9" * 30)]}),
     (414, "/" + "a" * 5000, {}),
     (414, "/index.html?" + "a=b&" * 2000, {}),
     (414, f"/s{'9' * 5000}/photos/0.html", {}),
@@ -246,7 +247,10 @@ def test_without_the_token_nothing_is_told(address: str, cookie: str | None, gua
 
 
 @pytest.mark.parametrize(
-    "path", ["//evil.example/", "/\\evil.example", "///evil.example", "/%5Cevil.example", "/%2F%2Fevil.example", "/a%0d%0aset-cookie:x=1", "/%09/evil.example", "//evil.example%2F.."]
+    "path", [
+        "//evil.example/", "/\\evil.example", "///evil.example", "/%5Cevil.example", "/%2F%2Fevil.example",
+        "/a%0d%0aset-cookie:x=1", "/%09/evil.example", "//evil.example%2F..",
+    ]
 )  # fmt: skip
 def test_redirect_stays_here(path: str, guarded: Starlette) -> None:
     answer = ask(guarded, f"{path}?token={TOKEN}")
@@ -288,7 +292,8 @@ def test_no_path_leads_to_a_file(prefix: str, app: Starlette, measured_folder: P
         "../secret.html", "..%2fsecret.html", "%2e%2e/secret.html", "%252e%252e%252fsecret.html", "..%5csecret.html",
         "..\\..\\secret.html", "....//secret.html", "%c0%ae%c0%ae/secret.html", "secret.html%00.html", "%00", "%ff%fe",
         "../" * 12 + "etc/passwd", f"{measured_folder}/secret.html", f"file://{measured_folder}/secret.html", "",
-        "zarr.json", "~/", "%0d%0aset-cookie:a=b", "con", "..;/secret.html", "%E2%80%AE.html", "<script>alert(1)</script>.html",
+        "zarr.json", "~/", "%0d%0aset-cookie:a=b", "con", "..;/secret.html", "%E2%80%AE.html",
+        "<script>alert(1)</script>.html",
     ]  # fmt: skip
     for climb in climbs:
         if prefix + climb == "/":

@@ -161,7 +161,7 @@ def test_nothing_is_written(empty_app: Starlette) -> None:
         if not watching:
             return
         if event == "open":
-            path, mode, flags = arguments
+            path, _, flags = arguments
             if isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
                 written.append(path)
         elif event in ("os.mkdir", "os.rename", "tempfile.mkstemp", "subprocess.Popen"):

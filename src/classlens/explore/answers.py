@@ -75,7 +75,7 @@ async def received(request: Request, limit: int, subject: str, seconds: float = 
         return await asyncio.wait_for(_streamed(request, limit, subject), seconds)
     except ClientDisconnect:
         raise ClasslensError(f"{subject} broke off: send it again") from None
-    except (TimeoutError, asyncio.TimeoutError):
+    except TimeoutError:
         raise TooSlow(f"{subject} did not arrive within {seconds:g} s: send it again") from None
 
 
