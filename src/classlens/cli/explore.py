@@ -99,7 +99,7 @@ def _explorer(
         try:
             lens = load(name, **options)
         except ClasslensError as error:
-            if model is not None or any(value is not None for value in options.values()):
+            if model is not None or not measured or any(value is not None for value in options.values()):
                 raise
             say(f"The model of the store is not at hand ({error}): pages show what was measured.", stderr=True)
             lens = None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
-from typing import Any
+from typing import Any, NoReturn
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -32,48 +33,69 @@ def data(value: Any, status: int = 200, headers: dict[str, str] | None = None) -
     return Response(text, status, headers, "application/json")
 
 
+def content_type(request: Request) -> str:
+    """The type of a body, without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 async def json_text(request: Request, limit: int = _LARGEST_BODY) -> bytes:
     """The body of a request that says it is JSON; raises ClasslensError for another type."""
-    text = await received(request, limit, "the request")
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+    if content_type(request) != "application/json":
         raise ClasslensError("the request is not of type application/json: send JSON")
-    return text
+    return await received(request, limit, "the request")
 
 
 async def body(request: Request, limit: int = _LARGEST_BODY) -> Any:
     """The JSON of a request; raises ClasslensError for another content."""
     text = await json_text(request, limit)
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError):
         raise ClasslensError("the request is not JSON: send a JSON object") from None
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number of JSON")
 
 
 class TooLarge(ClasslensError):
     """A request of more bytes than are taken."""
 
 
-async def received(request: Request, limit: int, subject: str) -> bytes:
-    """The body of a request; raises TooLarge as soon as it exceeds the limit."""
-    too_large = TooLarge(f"{subject} is larger than {limit / 2**20:.3g} MB: send a smaller one")
+class TooSlow(ClasslensError):
+    """A request whose bytes do not arrive."""
+
+
+async def received(request: Request, limit: int, subject: str, seconds: float = 60) -> bytes:
+    """The body of a request; raises TooLarge as soon as it exceeds the limit, and TooSlow after some seconds."""
     length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > limit:
-        raise too_large
-    chunks, size = [], 0
+    if length.isdecimal() and (len(length) > 12 or int(length) > limit):
+        raise _too_large(subject, limit)
     try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit:
-                raise too_large
-            chunks.append(chunk)
+        return await asyncio.wait_for(_streamed(request, limit, subject), seconds)
     except ClientDisconnect:
         raise ClasslensError(f"{subject} broke off: send it again") from None
+    except TimeoutError:
+        raise TooSlow(f"{subject} did not arrive within {seconds:g} s: send it again") from None
+
+
+async def _streamed(request: Request, limit: int, subject: str) -> bytes:
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(subject, limit)
+        chunks.append(chunk)
     return b"".join(chunks)
+
+
+def _too_large(subject: str, limit: int) -> TooLarge:
+    return TooLarge(f"{subject} is larger than {limit / 2**20:.3g} MB: send a smaller one")
 
 
 def status_of(error: Exception) -> int:
     """The status that tells a program the kind of an error."""
-    kinds = {NotFound: 404, Busy: 503, TooLarge: 413}
+    kinds = {NotFound: 404, TooSlow: 408, TooLarge: 413, Busy: 503}
     return next((status for kind, status in kinds.items() if isinstance(error, kind)), 400)
 
 
@@ -86,15 +108,20 @@ def error_answer(request: Request, error: Exception) -> Response:
             404: "there is no page at this address: go to the start page",
             405: "this address takes no such request",
         }
-        return _sentence(request, sentence.get(error.status_code, error.detail), error.status_code)
+        answer = _sentence(request, sentence.get(error.status_code, error.detail), error.status_code)
+        answer.headers.update(error.headers or {})
+        return answer
     _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return _sentence(request, f"this is a mistake of classlens ({type(error).__name__}): its log says more", 500)
 
 
 def _sentence(request: Request, sentence: str, status: int) -> Response:
-    headers = {"retry-after": "2"} if status == 503 else {}
+    # The rest of a body that is not read would be taken for the next request.
+    headers = {408: {"connection": "close"}, 413: {"connection": "close"}, 503: {"retry-after": "2"}}.get(status, {})
     if not request.url.path.startswith("/api/") and request.url.path.endswith((".html", "/")):
         from classlens.explore.message import message_page
 
-        return page(message_page(request.app.state.explorer, request.url.path, sentence), status)
+        answer = page(message_page(request.app.state.explorer, request.url.path, sentence), status)
+        answer.headers.update(headers)
+        return answer
     return data({"error": sentence}, status, headers)

@@ -29,22 +29,24 @@ def create_app(explorer: Explorer, access: Access) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
-        explorer.jobs.close()
+        explorer.jobs.close(0)
 
     async def describe(request: Request) -> Response:
         return answers.data(openapi(explorer))
 
-    handlers: dict[Any, Any] = dict.fromkeys((ClasslensError, HTTPException, Exception), answers.error_answer)
+    handlers: dict[Any, Any] = dict.fromkeys((ClasslensError, HTTPException), answers.error_answer)
     app = Starlette(
         routes=[
             Route("/api/openapi.json", describe),
             *(route for page in PAGES.values() for route in page.routes(explorer)),
         ],
-        middleware=[Middleware(Guard, access)],
+        middleware=[Middleware(Guard, access, answers.error_answer)],
         exception_handlers=handlers,
         lifespan=lifespan,
     )
     app.state.explorer = explorer
+    # A slash at the end is another address, not a redirect to a name that the request gave.
+    app.router.redirect_slashes = False
     return app
 
 

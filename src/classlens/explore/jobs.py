@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Hashable
+from concurrent.futures import Future
 from contextlib import suppress
-from threading import Lock
+from queue import SimpleQueue
+from threading import Lock, Thread
 from typing import Any, Literal
 
 from classlens.errors import ClasslensError, cause
@@ -16,6 +17,8 @@ from classlens.errors import ClasslensError, cause
 _log = logging.getLogger(__name__)
 
 State = Literal["queued", "running", "done", "failed"]
+_LOOK = 0.5
+"""Seconds after which a request that waits looks whether its reader is still there."""
 
 
 class Busy(ClasslensError):
@@ -31,14 +34,17 @@ class Job:
     def __init__(self, number: int, text: str, work: Callable[[], Any]) -> None:
         self.number = number
         self.text = text
-        self._work = work
+        self._work: Callable[[], Any] | None = work
         self.future: Future[Any] = Future()
         self.waiting = 0
 
     @property
     def state(self) -> State:
+        # In the order in which a job goes through them backward, since it may go on between two of the questions.
+        if self.future.running():
+            return "running"
         if not self.future.done():
-            return "running" if self.future.running() else "queued"
+            return "queued"
         return "failed" if self.future.cancelled() or self.future.exception() is not None else "done"
 
     @property
@@ -56,13 +62,15 @@ class Job:
         return "the work was dropped" if self.future.cancelled() else str(self.future.exception())
 
     def run(self) -> None:
-        if not self.future.set_running_or_notify_cancel():
+        # The photos that work holds are gone with it.
+        work, self._work = self._work, None
+        if work is None or not self.future.set_running_or_notify_cancel():
             return
         try:
-            self.future.set_result(self._work())
+            self.future.set_result(work())
         except ClasslensError as error:
             self.future.set_exception(error)
-        except Exception as error:
+        except BaseException as error:  # also SystemExit: a job without an end would hold its place forever
             _log.exception("%s failed", self.text)
             name = type(error).__name__
             self.future.set_exception(
@@ -71,23 +79,39 @@ class Job:
 
     async def wait(self, seconds: float | None = None) -> bool:
         """Wait until the job has ended, so many seconds at most; whether it has."""
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+        def tell(future: Future[Any]) -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(ended.set)
+
         self.waiting += 1
         try:
-            with suppress(TimeoutError, asyncio.TimeoutError, ClasslensError):
-                await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self.future)), seconds)
+            self.future.add_done_callback(tell)
+            with suppress(TimeoutError, asyncio.TimeoutError):
+                await asyncio.wait_for(ended.wait(), seconds)
         finally:
             self.waiting -= 1
         return self.future.done()
 
-    async def answer(self) -> Any:
-        """The result, once it is there. A queued job is dropped with the last request that waits for it."""
+    async def answer(self, gone: Callable[[], Awaitable[bool]] | None = None) -> Any:
+        """The result, once it is there. A queued job is dropped with the last request that waits for it.
+
+        ``gone`` says whether the reader has left, such as ``request.is_disconnected``.
+        """
         try:
-            await self.wait()
+            while not await self.wait(None if gone is None else _LOOK):
+                if gone is not None and await gone():
+                    self._drop()
+                    raise Busy("the reader of this answer has left: ask again")
         except asyncio.CancelledError:
-            if not self.waiting:
-                self.future.cancel()
+            self._drop()
             raise
         return self.result
+
+    def _drop(self) -> None:
+        if not self.waiting:
+            self.future.cancel()
 
 
 class Jobs:
@@ -103,7 +127,10 @@ class Jobs:
         self._jobs: OrderedDict[Hashable, Job] = OrderedDict()
         self._number = 0
         self._lock = Lock()
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="classlens-model")
+        self._closed = False
+        self._turns: SimpleQueue[Job | None] = SimpleQueue()
+        # A daemon, unlike the threads of an executor: the end of the program does not wait for a model.
+        self._worker = Thread(target=self._work, name="classlens-model", daemon=True)
 
     def submit(self, key: Hashable, text: str, work: Callable[[], Any]) -> Job:
         """The job of a key; a new one where there is none, or the last one failed.
@@ -115,14 +142,19 @@ class Jobs:
             if job is not None and job.state != "failed":
                 self._jobs.move_to_end(key)
                 return job
+            if self._closed:
+                raise Busy("the server is about to stop: start it again")
             if len(self._pending()) >= self._queue:
                 raise Busy(f"{self._queue} requests wait for the model: try again in a moment")
             self._number += 1
             job = self._jobs[key] = Job(self._number, text, work)
+            self._jobs.move_to_end(key)
             ended = [key for key, job in self._jobs.items() if job.future.done()]
             for old in ended[: max(0, len(ended) - self._kept)]:
                 del self._jobs[old]
-            self._worker.submit(job.run)
+            if self._worker.ident is None:
+                self._worker.start()
+            self._turns.put(job)
             return job
 
     def find(self, number: int) -> Job | None:
@@ -135,12 +167,21 @@ class Jobs:
         with self._lock:
             return sum(other.number < job.number for other in self._pending())
 
-    def close(self) -> None:
-        """Drop what is queued, and wait for what runs."""
+    def close(self, seconds: float | None = None) -> bool:
+        """Drop what is queued, and wait for what runs, so many seconds at most; whether nothing runs any more."""
         with self._lock:
+            self._closed = True
             for job in self._jobs.values():
                 job.future.cancel()
-        self._worker.shutdown()
+        self._turns.put(None)
+        if self._worker.ident is not None:
+            self._worker.join(seconds)
+        return not self._worker.is_alive()
+
+    def _work(self) -> None:
+        while (job := self._turns.get()) is not None:
+            job.run()
+            del job  # its result is not held while the next one is waited for
 
     def _pending(self) -> list[Job]:
         return [job for job in self._jobs.values() if not job.future.done()]

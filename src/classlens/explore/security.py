@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-COOKIE = "classlens_token"
+_LONGEST = 4_000
+"""Bytes of the longest address that is read; Python refuses to read whole numbers of more digits than 4,300."""
 
 _HEADERS = {
     "x-content-type-options": "nosniff",
@@ -20,9 +21,10 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
-    # Pages carry a stricter policy of their own; this one holds for everything else that a browser might show.
-    "content-security-policy": "frame-ancestors 'none'",
 }
+# Pages carry a stricter policy of their own, which tells their scripts by digest.
+_POLICY_OF_PAGES = "frame-ancestors 'none'"
+_POLICY = "default-src 'none'; frame-ancestors 'none'; sandbox"
 
 
 @dataclass(frozen=True)
@@ -40,29 +42,46 @@ class Access:
 
 
 class Guard:
-    """ASGI middleware that refuses requests of other sites, of unknown names and without the token."""
+    """ASGI middleware that refuses requests of other sites, of unknown names and without the token.
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
-        self.app, self.access = app, access
+    ``failed`` makes the answer to a request that ended in an exception, so that it has the headers of all others.
+    """
+
+    def __init__(self, app: ASGIApp, access: Access, failed: Callable[[Request, Exception], Response]) -> None:
+        self.app, self.access, self.failed = app, access, failed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
+            else:
+                await send({"type": "websocket.close", "code": 1008})
             return
+        started = False
 
         async def send_with_headers(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
                 headers.setdefault("cache-control", "no-store")
+                shows = headers.get("content-type", "").startswith("text/html")
+                headers.setdefault("content-security-policy", _POLICY_OF_PAGES if shows else _POLICY)
             await send(message)
 
         refusal = self._refusal(scope)
-        await (self.app if refusal is None else refusal)(scope, receive, send_with_headers)
+        try:
+            await (self.app if refusal is None else refusal)(scope, receive, send_with_headers)
+        except Exception as error:
+            if started:
+                raise
+            await self.failed(Request(scope), error)(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope) -> Response | None:
+        if len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"]) > _LONGEST:
+            return _refused(414, f"the address is longer than {_LONGEST:,} bytes: use a shorter one")
         headers: dict[str, list[str]] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
@@ -79,28 +98,33 @@ class Guard:
         origins = headers.get("origin", [])
         if any(origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}") for origin in origins):
             return False
-        site = headers.get("sec-fetch-site", ["none"])[0]
-        opens = scope["method"] == "GET" and headers.get("sec-fetch-mode", [""])[0] == "navigate"
-        return site in ("none", "same-origin") or opens
+        if scope["method"] == "GET" and headers.get("sec-fetch-mode") == ["navigate"]:
+            return True
+        return all(site in ("none", "same-origin") for site in headers.get("sec-fetch-site", []))
 
     @staticmethod
     def _without_token(scope: Scope, headers: dict[str, list[str]], token: str) -> Response | None:
         """None for a request with the token in its cookie. One with the token in its address gets the cookie."""
-        try:
-            morsel = SimpleCookie("; ".join(headers.get("cookie", []))).get(COOKIE)
-        except CookieError:
-            morsel = None
-        if morsel is not None and _equal(morsel.value, token):
+        # All servers of a machine share its cookies, whatever their ports.
+        name = f"classlens_token_{scope['server'][1]}"
+        if any(_equal(value, token) for value in _cookies(headers.get("cookie", []), name)):
             return None
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        if not any(name == "token" and _equal(value, token) for name, value in query):
+        if not any(key == "token" and _equal(value, token) for key, value in query):
             return _refused(401, "the address lacks the token: use the one that classlens printed")
-        rest = urlencode([(name, value) for name, value in query if name != "token"])
+        rest = urlencode([(key, value) for key, value in query if key != "token"])
         # A path of two slashes would lead to another host.
         path = "/" + scope["path"].lstrip("/\\")
         answer = RedirectResponse(path + (f"?{rest}" if rest else ""), 303)
-        answer.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+        # Lax: a link from elsewhere opens a page, as without a token; all else from there is refused before.
+        answer.set_cookie(name, token, httponly=True, samesite="lax")
         return answer
+
+
+def _cookies(headers: list[str], name: str) -> list[str]:
+    """Values of the cookies of a name; a cookie of another server that is no good does not hide them."""
+    pairs = (pair.partition("=") for header in headers for pair in header.split(";"))
+    return [value.strip() for key, _, value in pairs if key.strip() == name]
 
 
 def _equal(one: str, other: str) -> bool:

@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -88,10 +88,10 @@ def open_picture(path: str | os.PathLike[str]) -> Picture:
         return Picture(name, _open_upright(path, label))
 
 
-def open_bytes(data: bytes, name: str) -> Picture:
-    """``open_picture`` for the content of a file."""
+def open_bytes(data: bytes, name: str, formats: Sequence[str] | None = None) -> Picture:
+    """``open_picture`` for the content of a file; ``formats``: those of Pillow's that are read, all when left out."""
     with _reporting_failures(_label(name)):
-        return Picture(name, _open_upright(data, _label(name)))
+        return Picture(name, _open_upright(data, _label(name), formats))
 
 
 def read_pictures(images: object, *, smallest: tuple[int, int] = (1, 1)) -> list[Picture]:
@@ -218,15 +218,17 @@ def _reporting_failures(label: str) -> Iterator[None]:
         ) from None
 
 
-def _open_upright(file: bytes | str | os.PathLike[str], label: str) -> Image.Image:
+def _open_upright(
+    file: bytes | str | os.PathLike[str], label: str, formats: Sequence[str] | None = None
+) -> Image.Image:
     """A file, or its content, as an upright RGB image; text beside the picture is left out where it is too long."""
     try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=formats) as image:
             return _upright_rgb(image, label)
     except ValueError as error:
         if not is_too_much_text(error):
             raise
-    with Image.open(io.BytesIO(without_text(file))) as image:
+    with Image.open(io.BytesIO(without_text(file)), formats=formats) as image:
         return _upright_rgb(image, label)
 
 

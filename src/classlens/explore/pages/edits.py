@@ -77,7 +77,7 @@ def _routes(explorer: Explorer) -> Sequence[BaseRoute]:
             f"running {photo.lens.view.name} with edits",
             lambda: edited_pass(explorer, photo, traces.of(photo), plan),
         )
-        return answers.data(await job.answer())
+        return answers.data(await job.answer(request.is_disconnected))
 
     return [
         Route("/api/s{store:int}/photos/{index:int}/edit", edit, methods=["POST"]),

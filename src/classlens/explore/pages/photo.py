@@ -140,14 +140,14 @@ def _routes(explorer: Explorer) -> Sequence[BaseRoute]:
         target, against = (class_of(photo.lens, request.query_params.get(name)) for name in ("class", "against"))
         key = ("maps", *photo.key, target, against)
         job = explorer.jobs.submit(key, "computing maps", lambda: method_maps(photo.trace(), target, against))
-        return answers.data(await job.answer())
+        return answers.data(await job.answer(request.is_disconnected))
 
     async def save(request: Request) -> Response:
         photo = photo_of(explorer, request)
         job = explorer.jobs.submit(
             ("report", *photo.key), "writing the report", lambda: photo_page(explorer, photo, alone=True)
         )
-        answer = answers.page(await job.answer())
+        answer = answers.page(await job.answer(request.is_disconnected))
         answer.headers["content-disposition"] = 'attachment; filename="report.html"'
         return answer
 

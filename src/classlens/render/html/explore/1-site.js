@@ -12,7 +12,10 @@ async function api(path, { method = "GET", body, type = "application/json", sign
     throw new Error("The server does not answer: start classlens explore again, and reload the page.");
   }
   const answer = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(sentence(answer.error ?? `the server answered with status ${response.status}`));
+  if (!response.ok) {
+    const error = new Error(sentence(answer.error ?? `the server answered with status ${response.status}`));
+    throw Object.assign(error, { status: response.status });
+  }
   return answer;
 }
 const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;
@@ -29,6 +32,7 @@ async function openPhoto(file) {
     return;
   }
   showError("");
+  byId("site-state").textContent = `Opening ${file.name || "the photo"} …`;
   document.documentElement.dataset.busy = "true";
   try {
     const name = encodeURIComponent(file.name || "photo");
@@ -37,8 +41,17 @@ async function openPhoto(file) {
   } catch (error) {
     showError(error.message);
   } finally {
+    byId("site-state").textContent = "";
     delete document.documentElement.dataset.busy;
   }
+}
+
+/** Open the photo that a reader chooses; the same file may be chosen again. */
+function opensPhotos(input) {
+  input.addEventListener("change", async () => {
+    await openPhoto(input.files[0]);
+    input.value = "";
+  });
 }
 
 function setUpSite() {
@@ -48,7 +61,7 @@ function setUpSite() {
     make("a", { href: site.root + address, "aria-current": current(address) }, label)));
   if (!site.takes_photos) return;
   byId("site-photo").hidden = false;
-  byId("site-file").addEventListener("change", (event) => openPhoto(event.target.files[0]));
+  opensPhotos(byId("site-file"));
   const holdsFiles = (event) => event.dataTransfer?.types?.includes("Files");
   document.addEventListener("dragover", (event) => {
     if (!holdsFiles(event)) return;

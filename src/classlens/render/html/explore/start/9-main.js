@@ -1,7 +1,7 @@
 const start = read("start-record");
 const { model } = start;
 
-byId("start-title").textContent = start.stores.length ? "Photos, classes and heads" : `Photos, read by ${model.name}`;
+byId("start-title").textContent = start.stores.length ? "Photos, classes and heads" : `Photos, read by ${model?.name ?? "no model"}`;
 byId("model-facts").textContent = model ? `Live model: ${model.name}, ${counted(model.classes, "class")}`
   : "No model is loaded: pages show what was measured.";
 
@@ -23,5 +23,5 @@ function card(store) {
 
 byId("stores").append(...start.stores.map(card));
 byId("drop").hidden = !site.takes_photos;
-byId("drop-file").addEventListener("change", (event) => openPhoto(event.target.files[0]));
+opensPhotos(byId("drop-file"));
 document.documentElement.dataset.ready = "true";
