@@ -40,6 +40,8 @@ ALSO = {
     "tokens": ["mask"],
     "size": ["pixels"],
     "spec": ["data"],
+    "first": ["store"],
+    "second": ["store"],
     "train": ["data", "store"],
     "test": ["data", "store"],
     "points": ["point"],

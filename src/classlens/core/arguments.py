@@ -181,8 +181,7 @@ def _array(value: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     """An array of xarray or pandas as one of NumPy; an array or tensor without axes as its number."""
-    value = _array(value)
-    if isinstance(value, np.generic) or (isinstance(value, Tensor | np.ndarray) and value.ndim == 0):
+    if isinstance(value := _array(value), np.generic) or (isinstance(value, Tensor | np.ndarray) and value.ndim == 0):
         return value.item()
     return value
 
