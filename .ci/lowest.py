@@ -34,12 +34,13 @@ for name, number in (pin.split("==") for pin in sys.argv[1:]):
 def pins(extras: list[str]) -> list[str]:
     """``name==lowest`` for every dependency to pin, from the ``>=`` that each must declare."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    dependencies = project["dependencies"] + project["optional-dependencies"]["analysis"]
+    optional = project["optional-dependencies"]
+    dependencies = project["dependencies"] + optional["analysis"] + optional["explore"]
     if extras:
         timm = [dependency for dependency in dependencies if dependency.startswith("timm>=")]
-        libraries = [dependency for extra in extras for dependency in project["optional-dependencies"][extra]]
+        libraries = [dependency for extra in extras for dependency in optional[extra]]
         dependencies = [*timm, *libraries, *(f"{name}>=0" for name in SHARED)]
-    lowest = dict(dependency.split(">=") for dependency in dependencies)
+    lowest = dict(dependency.split(">=") for dependency in dependencies if not dependency.startswith("classlens["))
     return [f"{name}=={version(name) if name in SHARED else number}" for name, number in lowest.items()]
 
 
