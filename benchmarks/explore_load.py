@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from PIL import Image
 import classlens
 
 MODEL = "builtin:cifar10"
-MIX = {
+MIX: dict[str, tuple[int, Callable[[random.Random, int], str]]] = {
     "start": (4, lambda rng, images: "/index.html"),
     "gallery": (3, lambda rng, images: "/s0/index.html"),
     "thumbnail": (12, lambda rng, images: f"/s0/thumbs/{rng.randrange(images)}.jpg"),

@@ -82,7 +82,8 @@ def test_places_in_the_queue() -> None:
 
 
 def test_one_key_is_one_job_while_it_waits_runs_and_is_kept() -> None:
-    jobs, gate, calls = Jobs(), Gate("result"), []
+    jobs, gate = Jobs(), Gate("result")
+    calls: list[object] = []
     first = jobs.submit("key", "running", gate)
     assert gate.begun.wait(SOON)
     waits = jobs.submit("later", "running", lambda: calls.append(1))

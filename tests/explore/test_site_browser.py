@@ -181,7 +181,7 @@ def test_work_that_fails_says_why(browser: Browser, server: str, explorer: Explo
         page.goto(f"{server}photos/{identifier}.html")
         page.wait_for_selector("html[data-ready=waiting]")
         explorer.uploads._photos.clear()
-        explorer.jobs._jobs[("photo", identifier, None, None)]._work = lambda: 1 / 0  # type: ignore[assignment]
+        explorer.jobs._jobs[("photo", identifier, None, None)]._work = lambda: 1 / 0
         gate.set()
         page.wait_for_selector(READY)
         assert page.inner_text("#message-title") == "This did not work"
@@ -255,6 +255,7 @@ def test_accessibility(scheme: Any, browser: Browser, server: str, explorer: Exp
         check("index.html")
         check("nothing.html")
         check("s0/photos/0.html")
+        check("s0/index.html")
         check("s0/atlas/index.html")
         head, unit = "heads/2.1.html", page.evaluate("[...document.links].map((a) => a.getAttribute('href'))")
         for path in ("classes/3.html", "blocks/2.html", head, next((a for a in unit if a.startswith("units/")), head)):

@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Route
 from classlens.analysis.atlas.atlas import Atlas
 from classlens.errors import ClasslensError
 from classlens.explore import answers, openapi
+from classlens.explore.byte_cache import ByteCache
 from classlens.explore.explorer import Explored, Explorer, NotFound
 from classlens.explore.message import waiting_page
 from classlens.explore.page import Choice, Page
@@ -24,6 +25,8 @@ from classlens.render.atlas_record.tokens import token_place
 from classlens.render.html.atlas import atlas_facts, atlas_page
 
 _PATIENCE = 0.7
+_CACHE_BYTES = 64 * 2**20
+"""Texts of pages: a page of a head opens up to nine photos, and cuts and writes their crops."""
 
 
 class StoreAtlas(NamedTuple):
@@ -80,6 +83,8 @@ def _crops(opened: StoreAtlas, record: PageRecord) -> Crops | None:
 
 
 def _routes(explorer: Explorer) -> Sequence[BaseRoute]:
+    texts = ByteCache(_CACHE_BYTES)
+
     async def show(request: Request) -> Response:
         store = explorer.store(request.path_params["store"])
         path = request.path_params["path"]
@@ -87,7 +92,12 @@ def _routes(explorer: Explorer) -> Sequence[BaseRoute]:
         if not await job.wait(_PATIENCE):
             address = f"s{store.number}/atlas/{path}"
             return answers.page(waiting_page(explorer, address, job, store, "Classes and heads"), 202)
-        return answers.page(await run_in_threadpool(atlas_text, explorer, job.result, path))
+        text = texts.get((store.number, path))
+        if text is None:
+            shown = await run_in_threadpool(atlas_text, explorer, job.result, path)
+            text = shown.encode(errors="xmlcharrefreplace")
+            texts.put((store.number, path), text)
+        return answers.page(text.decode())
 
     return [Route("/s{store:int}/atlas/{path:path}", show)]
 
