@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -88,7 +88,7 @@ def open_picture(path: str | os.PathLike[str]) -> Picture:
         return Picture(name, _open_upright(path, label))
 
 
-def open_bytes(data: bytes, name: str, formats: Sequence[str] | None = None) -> Picture:
+def open_bytes(data: bytes, name: str, formats: tuple[str, ...] | None = None) -> Picture:
     """``open_picture`` for the content of a file; ``formats``: those of Pillow's that are read, all when left out."""
     with _reporting_failures(_label(name)):
         return Picture(name, _open_upright(data, _label(name), formats))
@@ -219,7 +219,7 @@ def _reporting_failures(label: str) -> Iterator[None]:
 
 
 def _open_upright(
-    file: bytes | str | os.PathLike[str], label: str, formats: Sequence[str] | None = None
+    file: bytes | str | os.PathLike[str], label: str, formats: tuple[str, ...] | None = None
 ) -> Image.Image:
     """A file, or its content, as an upright RGB image; text beside the picture is left out where it is too long."""
     try:

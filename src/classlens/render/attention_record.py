@@ -44,7 +44,7 @@ def _record(values: Float[ndarray, "block head query token"], queries: ndarray, 
         "largest": values.max(axis=-1).tolist(),
         "entropy": entropy(values).tolist(),
         "distance": distance(on_image, queries, tokens.grid, len(tokens.prefix)).tolist(),
-        "deflate": base64.b64encode(zlib.compress(_levels(values).tobytes(), 9)).decode("ascii"),
+        "deflate": base64.b64encode(zlib.compress(_levels(values).tobytes())).decode("ascii"),
     }
 
 

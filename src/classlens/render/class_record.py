@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from classlens.core.arrays import Array
+from classlens.core.depth_facts import top_classes
 from classlens.core.scores import Share
+from classlens.core.steps import compute_dtype
 from classlens.explain.attribution import Attribution, attribute_each, odds_weights
-from classlens.explain.class_logits import token_logits
+from classlens.explain.class_logits import check_finite, token_logits
 from classlens.explain.registry import DEFAULT_METHODS, METHODS, is_defined
 from classlens.forward.isolation import isolated
 from classlens.forward.recording import Recording
@@ -24,12 +26,25 @@ from classlens.models.view import ModelView, Site
 Record = dict[str, Any]
 
 
+class SiteFacts(NamedTuple):
+    """Classes of tokens at a site, ``[image, …, block, token]``.
+
+    ``standing``: ranks of each candidate class, or its logits where outputs have no ranks; its second axis is that of
+    the candidates. ``top``, ``top_logit``: the classes with the largest logits, on the last axis.
+    """
+
+    standing: Tensor
+    top: Int[Tensor, "image block token place"]
+    top_logit: Float[Tensor, "image block token place"]
+
+
 @isolated
-def class_records(trace: Trace, candidates: Int[Tensor, "image place"], sites: tuple[Site, ...]) -> list[list[Record]]:
+def class_records(
+    trace: Trace, candidates: Int[Tensor, "image place"], facts: Mapping[Site, SiteFacts]
+) -> list[list[Record]]:
     """The record of each candidate class of each image of a trace, by image and place; one pass for all classes."""
     recording, classes = trace.recording, candidates.unbind(dim=1)
     value = "rank" if recording.view.exclusive else "logit"
-    standing = {site: _standing(recording, candidates, site) for site in sites}
     attributions, maps = _attributed(trace, classes)
     records: list[list[Record]] = []
     for number in range(len(trace)):
@@ -37,12 +52,12 @@ def class_records(trace: Trace, candidates: Int[Tensor, "image place"], sites: t
         for place, target in enumerate(classes):
             index = int(target[number])
             parts = attributions and _parts(attributions[place], recording, number, index)
-            values = {site: standing[site][number, place].numpy() for site in sites}
+            values = {site: of_site.standing[number, place].numpy() for site, of_site in facts.items()}
             explanations = {name: _map(trace, name, by_place[place], target, number) for name, by_place in maps.items()}
             records[-1].append(
                 {
                     "target": {"index": index, "name": trace.classes.names[index]},
-                    "tokens": {site: {value: _plain(values[site])} for site in sites},
+                    "tokens": {site: {value: _plain(values[site])} for site in facts},
                     "blocks": _evolution(values["resid_post"], recording.tokens.kinds),
                     "explanations": explanations,
                     "attribution": parts,
@@ -52,17 +67,26 @@ def class_records(trace: Trace, candidates: Int[Tensor, "image place"], sites: t
     return records
 
 
-def _standing(recording: Recording, candidates: Int[Tensor, "image place"], site: Site) -> Tensor:
-    """Ranks of each candidate, or its logits where outputs have no ranks: ``[image, place, block, token]``."""
-    view = recording.view
-    shape = (*candidates.shape, len(site_blocks(view, site)), recording.tokens.count)
-    result = torch.empty(shape, dtype=torch.int64 if view.exclusive else torch.float64)
+@isolated
+def site_facts(trace: Trace, candidates: Int[Tensor, "image place"], site: Site, top: int) -> SiteFacts:
+    """Candidates and largest classes of every token at a site, from one projection; logits have to be finite."""
+    recording, view = trace.recording, trace.recording.view
+    blocks, tokens_count = len(site_blocks(view, site)), recording.tokens.count
+    kind = torch.int64 if view.exclusive else torch.float64
+    standing = torch.empty(*candidates.shape, blocks, tokens_count, dtype=kind)
+    best = torch.empty(len(recording), blocks, tokens_count, top, dtype=torch.int64)
+    best_logit = torch.empty(best.shape, dtype=compute_dtype(view.dtype))
     for images, block, tokens, logits in token_logits(recording, site):
         for place, index in enumerate(candidates[images].to(logits.device).unbind(dim=1)):
             class_logits = logits.gather(2, index[:, None, None].expand(-1, logits.shape[1], 1))
-            values = (logits > class_logits).sum(dim=2) if view.exclusive else class_logits[..., 0]
-            result[images, place, block, tokens] = values.to(result)
-    return result
+            # A sum over floats is vectorized, and exact up to 2**24 classes.
+            values = (logits > class_logits).sum(dim=2, dtype=torch.float32) if view.exclusive else class_logits[..., 0]
+            standing[images, place, block, tokens] = values.to(standing)
+        classes = top_classes(logits, top)
+        best[images, block, tokens] = classes.cpu()
+        best_logit[images, block, tokens] = logits.gather(-1, classes).to(best_logit)
+    check_finite(best_logit)
+    return SiteFacts(standing, best, best_logit)
 
 
 def _attributed(trace: Trace, classes: Sequence[Tensor]) -> tuple[list[Attribution] | None, dict[str, list[Tensor]]]:

@@ -16,7 +16,7 @@ from classlens.lens.target import Target, class_indices, is_predicted
 from classlens.lens.trace import Trace
 from classlens.models.view import ModelView, Site, Tokens
 from classlens.render.attention_record import attention_records
-from classlens.render.class_record import class_records, rounded, shown_methods, significant
+from classlens.render.class_record import class_records, rounded, shown_methods, significant, site_facts
 from classlens.render.image_names import labels_of, unique_name
 from classlens.render.trajectory_record import decisions
 
@@ -101,10 +101,10 @@ def _sites(view: ModelView) -> tuple[Site, ...]:
 
 def _images(trace: Trace, target: Target, against: Target | None, top: int) -> Iterator[Record]:
     sites = _sites(trace.recording.view)
-    tops = {site: trace.top(site, top) for site in sites}
     predictions = _predictions(trace, top)
     candidates = _candidates(trace, target, against)
-    records = class_records(trace, candidates, sites)
+    facts = {site: site_facts(trace, candidates, site, top) for site in sites}
+    records = class_records(trace, candidates, facts)
     decided = decisions(trace, candidates, top)
     for records_of_image, decision in zip(records, decided, strict=True):
         for place, record in enumerate(records_of_image):
@@ -118,8 +118,8 @@ def _images(trace: Trace, target: Target, against: Target | None, top: int) -> I
         rival = None if against is None else int(candidates[number, 1])
         rival = None if rival == image["target"]["index"] else rival  # as a prediction may be
         for site in sites:
-            chosen = tops[site].isel(image=number)
-            image["tokens"][site] |= {"top": chosen.values.tolist(), "top_logit": rounded(chosen.logit.values, 3)}
+            best, logit = facts[site].top[number], facts[site].top_logit[number]
+            image["tokens"][site] |= {"top": best.tolist(), "top_logit": rounded(logit.numpy(), 3)}
         yield {
             "name": trace.names[number],
             **image,

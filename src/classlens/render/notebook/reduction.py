@@ -51,7 +51,7 @@ def _pooled_attention(image: Record, queries: list[int]) -> Record | None:
     levels = np.frombuffer(zlib.decompress(base64.b64decode(packed["deflate"])), np.uint8).reshape(packed["shape"])
     levels = np.ascontiguousarray(levels[:, :, kept])
     facts = {name: np.asarray(packed[name])[:, :, kept].tolist() for name in ("largest", "entropy", "distance")}
-    deflate = base64.b64encode(zlib.compress(levels.tobytes(), 9)).decode("ascii")
+    deflate = base64.b64encode(zlib.compress(levels.tobytes())).decode("ascii")
     shape = list(levels.shape)
     return {**image, "attention": {**packed, **facts, "queries": queries, "shape": shape, "deflate": deflate}}
 

@@ -14,7 +14,8 @@ function methodMap(method) {
     context.fillStyle = divergingCss(value, largest);
     context.fillRect(x, y, 1, 1);
   }));
-  caption.append(make("span", { class: "hint" }, method.about));
+  // Formulas stand between backticks.
+  caption.append(make("span", { class: "hint" }, ...method.about.split("`").map((text, i) => (i % 2 ? make("code", {}, text) : text))));
   return make("figure", { class: "method-map gray", "data-method": method.name },
     make("div", { class: "picture" }, make("img", { src: record.pictures[0], alt: "" }), canvas), caption);
 }
