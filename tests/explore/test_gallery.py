@@ -93,7 +93,6 @@ def test_the_gallery_holds_every_measured_photo(client: TestClient) -> None:
     assert record["total"] == IMAGES
     assert record["photos"]
     assert not record["opens"]  # no live model was loaded
-    assert client.get("/s0/").text == answer.text
     assert client.get("/s2/index.html").status_code == 404
 
 

@@ -51,7 +51,7 @@ def _routes(explorer: Explorer) -> Sequence[BaseRoute]:
             texts[store.number] = job.result
         return answers.page(texts[store.number])
 
-    return [Route("/s{store:int}/index.html", show), Route("/s{store:int}/", show)]
+    return [Route("/s{store:int}/index.html", show)]
 
 
 def _export(explorer: Explorer, choice: Choice) -> Iterator[tuple[str, str | bytes]]:

@@ -43,7 +43,9 @@ def assembled(*packages: str, title: str, version: str, data: str, site: bool = 
     would still do nothing. A page of a ``site`` may ask the server that it comes from.
     """
     closing = "" if site else " The page is complete in itself: it loads nothing."
-    values = {"version": html_text(version), "title": html_text(title), "data": data, "closing": closing}
+    # A browser asks a server for an icon, unless the page has one.
+    icon = '<link rel="icon" href="data:,">\n' if site else ""
+    values = {"version": html_text(version), "title": html_text(title), "data": data, "closing": closing, "icon": icon}
     return _filled(_code(packages, site).template, {**_code(packages, site)._asdict(), **values})
 
 
