@@ -104,6 +104,8 @@ def test_a_model_with_another_transform_is_told(measured_folder: Path, explored:
     other = classlens.load("builtin:cifar10", mean=0.3)
     note = Explored(0, explored[0].measured, explored[0].dataset, other).notes[0]
     assert "another transform" in note
+    other = classlens.load("builtin:cifar10", dtype="float64")
+    assert "add --dtype float32" in Explored(0, explored[0].measured, None, other).without_lens
 
 
 def test_a_number_written_otherwise_has_no_page(app: Starlette) -> None:

@@ -103,10 +103,7 @@ def _explorer(
             lens = None
         explored = open_stores(measured, lens, lambda store: reopen(store.attrs, data))
     if model is not None and explored and all(store.lens is None for store in explored):
-        raise ClasslensError(
-            f"model {name!r} has other weights than store {explored[0].measured.url!r}, which was measured with "
-            f"{explored[0].measured.attrs['model']!r}: give the model and checkpoint of the store"
-        )
+        raise ClasslensError(f"store {explored[0].measured.url!r} cannot be shown with it: {explored[0].without_lens}")
     for store in explored:
         for note in store.notes:
             say(f"{store.title}: {note}", stderr=True)

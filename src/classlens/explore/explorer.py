@@ -59,8 +59,7 @@ class Explored:
         self.without_photos = without_photos
         same = lens is not None and weights_digest(lens.view) == measured.attrs["weights"]
         self.lens = lens if same else None
-        given = "no model was loaded" if lens is None else f"the loaded model {lens.view.name!r} has other weights"
-        self.without_lens = "" if same else f"{given}: start with --model {measured.attrs['model']} and its weights"
+        self.without_lens = "" if same else _without_lens(lens, measured.attrs)
         self._lock = RLock()
 
     @cached_property
@@ -153,12 +152,24 @@ class Explored:
         return group[name].values
 
 
+def _without_lens(lens: Lens | None, attrs: Mapping[str, Any]) -> str:
+    """Why the loaded model is not that of a store with these attributes, and what to do."""
+    if lens is None:
+        return f"no model was loaded: start with --model {attrs['model']} and its weights"
+    name, dtype, measured = lens.view.name, str(lens.view.dtype).removeprefix("torch."), attrs.get("dtype")
+    if name == attrs["model"] and measured not in (None, dtype):
+        return (
+            f"the loaded model {name!r} is in {dtype}, and the store was measured in {measured}: add --dtype {measured}"
+        )
+    return f"the loaded model {name!r} has other weights: start with --model {attrs['model']} and its weights"
+
+
 @dataclass(eq=False)
 class Explorer:
     """Everything that the pages of a server show.
 
-    ``model`` and ``load_options``: arguments of ``classlens.load``. ``means`` and ``means_file``: means of a data set for
-    edits, and their file.
+    ``model`` and ``load_options``: arguments of ``classlens.load``. ``means`` and ``means_file``: means of a data set
+    for edits, and their file.
     """
 
     stores: Sequence[Explored]
