@@ -81,8 +81,6 @@ def _explorer(
     live: bool,
 ) -> Explorer:
     """The stores with their photos, and the live model."""
-    import shlex
-
     from classlens.analysis.measured_store import MeasuredStore
     from classlens.data.reopen import reopen
     from classlens.explore.explorer import Explorer, open_stores
@@ -105,15 +103,10 @@ def _explorer(
             lens = None
         explored = open_stores(measured, lens, lambda store: reopen(store.attrs, data))
     if model is not None and explored and all(store.lens is None for store in explored):
-        raise ClasslensError(
-            f"model {name!r} has other weights than store {explored[0].measured.url!r}, which was measured with "
-            f"{explored[0].measured.attrs['model']!r}: give the model and checkpoint of the store"
-        )
+        raise ClasslensError(f"store {explored[0].measured.url!r} cannot be shown with it: {explored[0].without_lens}")
     for store in explored:
-        for note in (store.without_photos, store.without_lens):
-            if note:
-                say(f"{store.title}: {note}", stderr=True)
-    words = ["--model", name, *(["--checkpoint", str(weights.checkpoint)] if weights.checkpoint else [])]
+        for note in store.notes:
+            say(f"{store.title}: {note}", stderr=True)
     means = None
     if means_file is not None:
         means = load_means(means_file)
@@ -125,7 +118,6 @@ def _explorer(
         lens,
         __version__,
         live,
-        [shlex.quote(word) for word in words],
         model=name,
         load_options=options,
         means=means,

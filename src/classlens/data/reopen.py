@@ -22,8 +22,11 @@ def reopen(attrs: Mapping[str, Any], data: str | None = None) -> Dataset:
     try:
         return open_dataset(spec, split=split)
     except ClasslensError as error:
-        with suppress(ClasslensError):  # a table whose classes stand in a column of another name; its photos suffice
-            return open_dataset(spec, split=split, label_column="none")
+        # The photos suffice: classes may stand in a column of another name, and another place may have no splits.
+        for other in (split, None) if data is not None and split is not None else (split,):
+            for column in (None, "none"):
+                with suppress(ClasslensError):
+                    return open_dataset(spec, split=other, label_column=column)
         if data is not None:
             raise
         raise ClasslensError(

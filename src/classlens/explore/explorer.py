@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import PurePosixPath
 from threading import RLock
 from typing import Any
 
@@ -14,13 +15,14 @@ from PIL import Image
 from classlens.analysis.atlas.atlas import Atlas, atlas
 from classlens.analysis.measured_store import MeasuredStore
 from classlens.core.arrays import Array
-from classlens.data.dataset import Dataset, ImageFiles
+from classlens.data.dataset import Dataset
 from classlens.errors import ClasslensError
 from classlens.explore.jobs import Jobs
 from classlens.explore.uploads import Uploads
 from classlens.forward.means import Means
 from classlens.lens.lens import Lens
 from classlens.models.digest import weights_digest
+from classlens.store.provenance import transform_digest, transform_pixels
 from classlens.tasks.tokens.attribution.schema import ATTRIBUTION
 from classlens.tasks.tokens.conditions.registry import CLEAN
 
@@ -35,21 +37,29 @@ class Explored:
     Attributes:
         number: position among the stores, from 0.
         measured: the store.
+        title: name of the store on pages.
         dataset: the photos; None where they cannot be opened, as ``without_photos`` says.
         lens: the live model; None where it is another one, as ``without_lens`` says.
     """
 
     def __init__(
-        self, number: int, measured: MeasuredStore, dataset: Dataset | None, lens: Lens | None, without_photos: str = ""
+        self,
+        number: int,
+        measured: MeasuredStore,
+        dataset: Dataset | None,
+        lens: Lens | None,
+        without_photos: str = "",
+        *,
+        title: str | None = None,
     ) -> None:
         self.number = number
         self.measured = measured
+        self.title = title or measured.stem
         self.dataset = dataset
         self.without_photos = without_photos
         same = lens is not None and weights_digest(lens.view) == measured.attrs["weights"]
         self.lens = lens if same else None
-        given = "no model was loaded" if lens is None else f"the loaded model {lens.view.name!r} has other weights"
-        self.without_lens = "" if same else f"{given}: start with --model {measured.attrs['model']} and its weights"
+        self.without_lens = "" if same else _without_lens(lens, measured.attrs)
         self._lock = RLock()
 
     @cached_property
@@ -62,10 +72,26 @@ class Explored:
         """Positions of the measured images."""
         return frozenset(self.measured.measured_images.tolist())
 
+    @property
+    def opens(self) -> bool:
+        """Whether photos have pages of their own: they take the photos and the live model."""
+        return self.lens is not None and self.dataset is not None
+
     @cached_property
-    def title(self) -> str:
-        """Name of the store on pages."""
-        return self.measured.stem
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what pages of the store lack, and on numbers that differ."""
+        return tuple(note for note in (self.without_photos, self.without_lens, self._other_transform()) if note)
+
+    def _other_transform(self) -> str:
+        measured = self.measured.attrs.get("transform")
+        if self.lens is None or measured is None:
+            return ""
+        if transform_digest(transform_pixels(self.lens.preprocessing)) == measured:
+            return ""
+        return (
+            "the loaded model reads photos by another transform than that of the store, so pages of photos differ from "
+            "what was measured: start with the --transform, --mean … of the measurement"
+        )
 
     def name(self, index: int) -> str:
         """Name of a measured image; raises NotFound for another position."""
@@ -90,10 +116,8 @@ class Explored:
     def file(self, index: int) -> str:
         """The file of a measured photo; its name where photos of the data set are no files."""
         name = self.name(index)
-        if self.dataset is None or name not in self._photos or not isinstance(self.dataset.source, ImageFiles):
-            return name
-        position = int(self.dataset.positions[self._photos[name]])
-        return str(self.dataset.source.root / self.dataset.source.paths[position])
+        file = None if self.dataset is None or name not in self._photos else self.dataset.file(self._photos[name])
+        return name if file is None else str(file)
 
     @property
     def has_atlas(self) -> bool:
@@ -128,19 +152,30 @@ class Explored:
         return group[name].values
 
 
+def _without_lens(lens: Lens | None, attrs: Mapping[str, Any]) -> str:
+    """Why the loaded model is not that of a store with these attributes, and what to do."""
+    if lens is None:
+        return f"no model was loaded: start with --model {attrs['model']} and its weights"
+    name, dtype, measured = lens.view.name, str(lens.view.dtype).removeprefix("torch."), attrs.get("dtype")
+    if name == attrs["model"] and measured not in (None, dtype):
+        return (
+            f"the loaded model {name!r} is in {dtype}, and the store was measured in {measured}: add --dtype {measured}"
+        )
+    return f"the loaded model {name!r} has other weights: start with --model {attrs['model']} and its weights"
+
+
 @dataclass(eq=False)
 class Explorer:
     """Everything that the pages of a server show.
 
-    ``model_words``: words of a command line that load the model, such as ``--model builtin:photos``. ``model`` and
-    ``load_options``: arguments of ``classlens.load``. ``means``: means of a data set for edits, and their file.
+    ``model`` and ``load_options``: arguments of ``classlens.load``. ``means`` and ``means_file``: means of a data set
+    for edits, and their file.
     """
 
     stores: Sequence[Explored]
     lens: Lens | None
     version: str
     live: bool = True
-    model_words: Sequence[str] = ()
     model: str = ""
     load_options: Mapping[str, Any] = field(default_factory=dict)
     means: Means | None = None
@@ -162,9 +197,23 @@ def open_stores(
 ) -> list[Explored]:
     """Stores with their photos, which ``photos`` opens; a store whose photos are gone is shown without."""
     explored = []
-    for number, measured in enumerate(stores):
+    for number, (measured, title) in enumerate(zip(stores, _titles(stores), strict=True)):
+        dataset, reason = None, ""
         try:
-            explored.append(Explored(number, measured, photos(measured), lens))
+            dataset = photos(measured)
         except ClasslensError as error:
-            explored.append(Explored(number, measured, None, lens, str(error)))
+            reason = str(error)
+        explored.append(Explored(number, measured, dataset, lens, reason, title=title))
     return explored
+
+
+def _titles(stores: Sequence[MeasuredStore]) -> list[str]:
+    """Names of stores: the ends of their addresses, long enough to tell them apart."""
+    paths = [PurePosixPath(store.url.rstrip("/")) for store in stores]
+    tails = [[*path.parts[:-1], path.stem] for path in paths]
+    titles = []
+    for tail in tails:
+        lengths = range(1, len(tail) + 1)
+        alone = (size for size in lengths if sum(other[-size:] == tail[-size:] for other in tails) == 1)
+        titles.append("/".join(tail[-next(alone, 1) :]))
+    return titles

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from classlens.data.open_dataset import open_dataset
@@ -13,6 +13,7 @@ from classlens.explore.explorer import Explored, Explorer
 from classlens.explore.page import Choice
 from classlens.explore.registry import PAGES
 from classlens.models.classes import Classes
+from classlens.render.atlas_record.choice import classes_with_images
 from classlens.render.folders.result_folder import FolderKind, check_replaceable, replacing
 
 SITE = FolderKind(
@@ -47,7 +48,7 @@ def export_site(
     if not explorer.stores:
         raise ClasslensError("no store was given, so there is no page to write: give a store of `classlens measure`")
     choice = Choice(
-        {store.number: _images(store, images) for store in explorer.stores}, _classes(explorer.stores[0], classes)
+        {store.number: _images(store, images) for store in explorer.stores}, _classes(explorer.stores, classes)
     )
     if images is not None and not any(choice.images.values()):
         raise ClasslensError(f"--export-images {images!r} names no image of the stores: give positions of theirs")
@@ -81,8 +82,7 @@ def _images(store: Explored, text: str | None) -> Sequence[int]:
             )
         return sorted(store.images)
     if text.startswith("list:"):
-        names = {PurePosixPath(name).name for name in open_dataset(text, label_column=None).names}
-        return [index for index in sorted(store.images) if PurePosixPath(store.names[index]).name in names]
+        return sorted(_listed(store, open_dataset(text, label_column=None).names))
     chosen: set[int] = set()
     for part in text.split(","):
         span = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
@@ -98,8 +98,48 @@ def _images(store: Explored, text: str | None) -> Sequence[int]:
     return sorted(chosen & store.images)
 
 
-def _classes(store: Explored, text: str | None) -> Sequence[int] | None:
+def _listed(store: Explored, files: Sequence[str]) -> set[int]:
+    """Images of a list: of those that share a file's name, the ones that share most of its folders."""
+    by_name: dict[str, list[int]] = {}
+    for index in store.images:
+        by_name.setdefault(PurePosixPath(store.names[index]).name, []).append(index)
+    chosen: set[int] = set()
+    for file in files:
+        path = PurePosixPath(file)
+        alike = by_name.get(path.name, ())
+        shared = {index: _common_end(path.parts, PurePosixPath(store.names[index]).parts) for index in alike}
+        chosen |= {index for index, length in shared.items() if length == max(shared.values())}
+    return chosen
+
+
+def _common_end(one: Sequence[str], other: Sequence[str]) -> int:
+    """Number of last parts that two paths share."""
+    pairs = zip(reversed(one), reversed(other), strict=False)
+    return next((length for length, (part, same) in enumerate(pairs) if part != same), min(len(one), len(other)))
+
+
+def _classes(stores: Sequence[Explored], text: str | None) -> Mapping[int, Sequence[int]] | None:
+    """The chosen classes in each store that has images of them; stores may have other classes."""
     if text is None:
         return None
-    names = Classes(tuple(store.measured.class_names()))
-    return [names.index(part.strip()) for part in text.split(",") if part.strip()]
+    with_atlas = [store for store in stores if store.has_atlas]
+    if not with_atlas:
+        raise ClasslensError(
+            "--export-classes chooses pages of classes, but the stores have no contributions: measure them with "
+            "--attribution --units 64, or leave it out"
+        )
+    chosen: dict[int, list[int]] = {store.number: [] for store in stores}
+    for part in filter(None, map(str.strip, text.split(","))):
+        indices: dict[int, int] = {}
+        for store in with_atlas:
+            try:
+                indices[store.number] = Classes(tuple(store.measured.class_names())).index(part)
+            except ClasslensError:
+                if store is with_atlas[-1] and not indices:
+                    raise
+        shown = [n for n, index in indices.items() if index in classes_with_images(stores[n].atlas.tables)]
+        if not shown:
+            raise ClasslensError(f"--export-classes {text!r}: no photo is of class {part!r}: give classes of photos")
+        for number in shown:
+            chosen[number].append(indices[number])
+    return chosen

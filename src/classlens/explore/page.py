@@ -13,10 +13,10 @@ from classlens.explore.explorer import Explorer
 
 @dataclass(frozen=True)
 class Choice:
-    """What a static site holds: images of each store by its number, and classes of atlas pages; None for all."""
+    """What a static site holds: images, and classes with atlas pages, of each store by its number; None for all."""
 
     images: Mapping[int, Sequence[int]]
-    classes: Sequence[int] | None = None
+    classes: Mapping[int, Sequence[int]] | None = None
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from classlens.errors import ClasslensError
 from classlens.explain.registry import METHODS, is_defined
 from classlens.lens.trace import Trace
@@ -17,11 +15,13 @@ def method_maps(trace: Trace, target: int | None = None, against: int | None = N
 
     ``method_maps(lens.trace("cat.png"), 3)["methods"][0]["values"]``
 
-    ``target`` is the prediction by default. With ``against``, each map is that of the target less that of the other
-    class; a method that does not depend on the class is left as it is.
+    ``target`` is the prediction by default. ``against``: another class; methods that depend on the class say why it is
+    the target rather than this one, as ``Trace.map`` does. Raises ClasslensError where both are the same class.
     """
     view = trace.recording.view
     category = int(trace.predictions.values[0]) if target is None else target
+    if category == against:
+        raise ClasslensError(f"class {category} is compared with itself: give another one")
     rows = []
     for name, method in METHODS.items():
         row: dict[str, Any] = {
@@ -35,12 +35,8 @@ def method_maps(trace: Trace, target: int | None = None, against: int | None = N
             rows.append({**row, "reason": f"not defined for {view.name}"})
             continue
         try:
-            values = trace.map(category, method=name).values[0]
-            if against is not None:
-                other = trace.map(against, method=name).values[0]
-                same = np.array_equal(values, other)
-                values = values if same else values - other
-            rows.append({**row, "values": significant(values)})
+            options = {} if against is None or "against" not in method.options else {"against": against}
+            rows.append({**row, "values": significant(trace.map(category, method=name, **options).values[0])})
         except ClasslensError as error:
             rows.append({**row, "reason": str(error)})
     return {"target": category, "against": against, "methods": rows}

@@ -40,7 +40,7 @@ class StoreAtlas(NamedTuple):
         """The page at an address; also that of a unit that no class page names."""
         if path in self.records:
             return self.records[path]
-        unit = re.fullmatch(r"units/(\d{1,6})\.(\d{1,9})\.html", path)
+        unit = re.fullmatch(r"units/(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,8})\.html", path)
         if unit is None:
             raise NotFound(f"the atlas of {self.store.title!r} has no page {path!r}: choose one on its first page")
         block, number = int(unit[1]), int(unit[2])
@@ -61,7 +61,7 @@ def atlas_text(explorer: Explorer, opened: StoreAtlas, path: str, images: Sequen
     record, store = opened.record(path), opened.store
     crops = _crops(opened, record)
     photos = {"root": f"{'../' * path.count('/')}../photos/", "images": None if images is None else list(images)}
-    shown = photos if store.lens is not None else None
+    shown = photos if store.opens else None
     facts = {**atlas_facts(opened.atlas, crops=crops is not None), "photos": shown}
     return atlas_page(
         record,
@@ -87,7 +87,7 @@ def _routes(explorer: Explorer) -> Sequence[BaseRoute]:
 
     async def show(request: Request) -> Response:
         store = explorer.store(request.path_params["store"])
-        path = request.path_params["path"]
+        path = request.path_params["path"] or "index.html"
         job = explorer.jobs.submit(("atlas", store.number), "reading the store", lambda: open_atlas(store))
         if not await job.wait(_PATIENCE):
             address = f"s{store.number}/atlas/{path}"
@@ -106,7 +106,7 @@ def _export(explorer: Explorer, choice: Choice) -> Iterator[tuple[str, str | byt
     for number, images in choice.images.items():
         store = explorer.store(number)
         if store.has_atlas:
-            opened = open_atlas(store, choice.classes)
+            opened = open_atlas(store, None if choice.classes is None else choice.classes[number])
             for path in opened.records:
                 yield f"s{number}/atlas/{path}", atlas_text(explorer, opened, path, images)
 

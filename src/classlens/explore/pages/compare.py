@@ -41,7 +41,7 @@ def comparison_text(
 def _links(store: Explored, images: Sequence[int] | None) -> SideLinks:
     return SideLinks(
         folder=f"../s{store.number}/",
-        photos=[] if store.lens is None else images,
+        photos=images if store.opens else [],
         thumbs=[] if store.dataset is None else images,
         heads=store.has_atlas,
     )

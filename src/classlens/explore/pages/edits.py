@@ -62,6 +62,8 @@ def _source(explorer: Explorer, photo: Photo, source: int | str) -> tuple[str, I
         if upload is None:
             raise NotFound(f"the dropped photo {source!r} is no longer kept: open it again")
         return upload.name, upload.picture()
+    if not explorer.stores:
+        raise NotFound(f"there is no photo {source}, since no store was given: open a photo as the source")
     store = photo.store or explorer.store(0)
     return store.file(source), store.picture(source)
 

@@ -29,8 +29,8 @@ def gallery_text(explorer: Explorer, store: Explored, images: Sequence[int] | No
         dataset=store.dataset,
         total=store.measured.total_images,
         chosen=images,
-        opens=store.lens is not None,
-        notes=[note for note in (store.without_photos, store.without_lens) if note],
+        opens=store.opens,
+        notes=store.notes,
     )
     site = site_element(explorer, f"s{store.number}/index.html", store=store)
     return gallery_page(record, site, version=explorer.version)

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 from classlens.errors import ClasslensError
 from classlens.explore import answers, openapi
 from classlens.explore.explorer import Explored, Explorer, NotFound
-from classlens.explore.message import waiting_page
+from classlens.explore.message import message_page, waiting_page
 from classlens.explore.page import Choice, Page
 from classlens.explore.site import site_element
 from classlens.lens.lens import Lens
@@ -98,8 +98,6 @@ def photo_page(
         "name": photo.name,
         "api": photo.api,
         "classes": list(photo.lens.classes.names),
-        "model_words": list(explorer.model_words),
-        "store_index": None if photo.store is None else photo.key[1],
     }
     data = [
         site_element(explorer, photo.path, store=photo.store),
@@ -122,11 +120,16 @@ def _edit_setting(explorer: Explorer, photo: Photo) -> dict[str, Any]:
 
 
 def _routes(explorer: Explorer) -> Sequence[BaseRoute]:
-    async def show(request: Request) -> Response:
+    def question(request: Request) -> tuple[Photo, int | None, int | None]:
+        """The photo, the class of interest and the one that it is compared with."""
         photo = photo_of(explorer, request)
         target, against = (class_of(photo.lens, request.query_params.get(name)) for name in ("class", "against"))
         if target is not None and target == against:
             raise ClasslensError(f"class {target} is compared with itself: give another one")
+        return photo, target, against
+
+    async def show(request: Request) -> Response:
+        photo, target, against = question(request)
         key = ("photo", *photo.key, target, against)
         job = explorer.jobs.submit(
             key, f"running {photo.lens.view.name}", lambda: photo_page(explorer, photo, target, against)
@@ -136,16 +139,17 @@ def _routes(explorer: Explorer) -> Sequence[BaseRoute]:
         return answers.page(waiting_page(explorer, photo.path, job, photo.store, photo.name), 202)
 
     async def maps(request: Request) -> Response:
-        photo = photo_of(explorer, request)
-        target, against = (class_of(photo.lens, request.query_params.get(name)) for name in ("class", "against"))
+        photo, target, against = question(request)
         key = ("maps", *photo.key, target, against)
         job = explorer.jobs.submit(key, "computing maps", lambda: method_maps(photo.trace(), target, against))
         return answers.data(await job.answer(request.is_disconnected))
 
     async def save(request: Request) -> Response:
-        photo = photo_of(explorer, request)
+        photo, target, against = question(request)
         job = explorer.jobs.submit(
-            ("report", *photo.key), "writing the report", lambda: photo_page(explorer, photo, alone=True)
+            ("report", *photo.key, target, against),
+            "writing the report",
+            lambda: photo_page(explorer, photo, target, against, alone=True),
         )
         answer = answers.page(await job.answer(request.is_disconnected))
         answer.headers["content-disposition"] = 'attachment; filename="report.html"'
@@ -161,10 +165,14 @@ def _routes(explorer: Explorer) -> Sequence[BaseRoute]:
 
 def _export(explorer: Explorer, choice: Choice) -> Iterator[tuple[str, str | bytes]]:
     for number, indices in choice.images.items():
-        if explorer.store(number).lens is not None:
-            for index in indices:
-                photo = stored_photo(explorer, number, index)
-                yield photo.path, photo_page(explorer, photo)
+        store = explorer.store(number)
+        for index in indices if store.opens else ():
+            photo = stored_photo(explorer, number, index)
+            try:
+                text = photo_page(explorer, photo)
+            except NotFound as error:  # a photo that has changed: links lead to the reason
+                text = message_page(explorer, photo.path, str(error))
+            yield photo.path, text
 
 
 def _paths() -> dict[str, Any]:
@@ -177,7 +185,9 @@ def _paths() -> dict[str, Any]:
     for path, parameters in photos.items():
         paths[f"/{path}.html"] = openapi.get("The page of a photo.", *parameters, *query, content="text/html")
         paths[f"/api/{path}/maps"] = openapi.get("Maps of all methods.", *parameters, *query)
-        paths[f"/api/{path}/report.html"] = openapi.get("The report as one file.", *parameters, content="text/html")
+        paths[f"/api/{path}/report.html"] = openapi.get(
+            "The report as one file.", *parameters, *query, content="text/html"
+        )
     return paths
 
 

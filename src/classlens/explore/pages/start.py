@@ -24,7 +24,7 @@ def start_page(explorer: Explorer, choice: Choice | None = None) -> str:
     """The page that lists the stores; ``choice`` is that of a static site."""
     lens = explorer.lens
     record = {
-        "stores": [_card(store, choice) for store in explorer.stores],
+        "stores": [_card(explorer, store, choice) for store in explorer.stores],
         "model": None if lens is None else {"name": lens.view.name, "classes": len(lens.classes)},
     }
     return assembled(
@@ -42,7 +42,7 @@ def start_page(explorer: Explorer, choice: Choice | None = None) -> str:
     )
 
 
-def _card(store: Explored, choice: Choice | None) -> dict[str, Any]:
+def _card(explorer: Explorer, store: Explored, choice: Choice | None) -> dict[str, Any]:
     measured, attrs = store.measured, store.measured.attrs
     group = measured.group(CLEAN)
     assert group is not None, "every store has the condition clean"
@@ -60,8 +60,13 @@ def _card(store: Explored, choice: Choice | None) -> dict[str, Any]:
         "labeled": labeled,
         "correct": int((correct == 1).sum()),
         "atlas": f"s{store.number}/atlas/index.html" if store.has_atlas else None,
-        "first_photos": [f"s{store.number}/thumbs/{index}.jpg" for index in images[:4]],
-        "notes": [note for note in (store.without_photos, store.without_lens) if note],
+        "compared": [
+            [other.title, f"compare/{store.number}-{other.number}.html"]
+            for other in explorer.stores
+            if other.number > store.number
+        ],
+        "first_photos": [f"s{store.number}/thumbs/{index}.jpg" for index in images[:4] if store.dataset is not None],
+        "notes": list(store.notes),
     }
 
 

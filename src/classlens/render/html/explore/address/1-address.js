@@ -11,7 +11,7 @@ function addressedState() {
   const readers = {
     category: (text) => [Number(text)].find(holds),
     rival: (text) => [Number(text)].find(holds),
-    method: (text) => (text in imageAt(0).classes[0].explanations ? text : undefined),
+    method: (text) => (Object.hasOwn(imageAt(0).classes[0].explanations, text) ? text : undefined),
     block: (text) => whole(text, model.blocks),
     site: (text) => (record.sites.includes(text) ? text : undefined),
     coloring: (text) => (["identifiability", "top1", "norm", "none"].includes(text) ? text : undefined),
@@ -23,6 +23,7 @@ function addressedState() {
   };
   for (const key of ADDRESSED) changes[key] = (key in values ? readers[key](values[key]) : undefined) ?? defaults[key];
   if (changes.rival === changes.category) changes.rival = null;
+  if (changes.mapBlock === null) changes.mapHead = null;
   return changes;
 }
 
@@ -38,7 +39,7 @@ function setUpClasses() {
     return;
   }
   byId("class-names").append(...photo.classes.map((name) => make("option", { value: name })));
-  byId("save-report").setAttribute("href", `${site.root}${photo.api}/report.html`);
+  byId("save-report").setAttribute("href", `${site.root}${photo.api}/report.html${location.search}`);
   byId("class-form").addEventListener("submit", (event) => {
     event.preventDefault();
     const query = new URLSearchParams();
@@ -51,7 +52,9 @@ function setUpClasses() {
       }
       query.set(name, text);
     }
-    location.href = `${location.pathname}?${query}`;
+    // Edits stay; the class of interest is that of the query.
+    const { category: _, rival: __, ...kept } = readHash();
+    location.href = `${location.pathname}?${query}#${new URLSearchParams(kept)}`;
   });
 }
 

@@ -28,15 +28,18 @@ async function drawMethods() {
   if (asked === question) return;
   asked = question;
   byId("methods-state").textContent = "Computing the maps …";
+  byId("method-maps").classList.add("stale");
   try {
     const { methods } = await api(`${photo.api}/maps?${question}`);
     if (asked !== question) return;
     byId("method-maps").replaceChildren(...methods.map(methodMap));
+    byId("method-maps").classList.remove("stale");
     byId("methods-state").textContent = "";
     divergingLegend(byId("methods-legend"), 1, "against the class", "for the class", { text: () => "largest" });
   } catch (error) {
     if (asked !== question) return;
     asked = null;
+    byId("method-maps").replaceChildren();
     byId("methods-state").textContent = error.message;
   }
 }

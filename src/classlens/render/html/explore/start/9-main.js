@@ -10,6 +10,7 @@ function card(store) {
   const accuracy = store.labeled ? `${percent(store.correct / store.labeled)} of ${store.labeled.toLocaleString("en")} with a label` : "no labels";
   const links = [make("a", { href: store.address }, "Photos")];
   if (store.atlas) links.push(make("a", { href: store.atlas }, "Classes and heads"));
+  for (const [title, address] of store.compared) links.push(make("a", { href: address }, `Compare with ${title}`));
   const photos = make("div", { class: "first-photos", "aria-hidden": "true" }, ...store.first_photos.map((source) => {
     const image = make("img", { src: source, alt: "" });
     image.addEventListener("error", () => image.remove());
