@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 from numpy import ndarray
 
-from classlens.analysis.atlas.stored import AtlasStore
+from classlens.analysis.atlas.stored import AtlasStore, NothingAttributed
 from classlens.analysis.cross_fitting import cross_fitted_doubt
 from classlens.analysis.experiment import mean_of
 from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
@@ -19,7 +19,7 @@ from classlens.analysis.outliers import token_kinds
 from classlens.analysis.trajectories import Trajectories
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics, ratio
-from classlens.core.trajectories import change_share, commitment, two_class_measures
+from classlens.core.trajectories import commitment, two_class_measures
 from classlens.registry import Registry
 from classlens.tasks.tokens.attribution.schema import ATTRIBUTION, OF
 from classlens.tasks.tokens.conditions.registry import CLEAN
@@ -76,7 +76,7 @@ def _trajectory(values: Callable[[Trajectories], Array]) -> OfBatch:
 
 def _changes(trajectories: Trajectories) -> Array:
     top1 = trajectories.top[..., 0]
-    return np.asarray(np.nan_to_num(change_share(top1) * (top1.shape[1] - 1)))
+    return np.asarray((top1[:, 1:] != top1[:, :-1]).sum(axis=1))
 
 
 def _change_of_mind(trajectories: Trajectories) -> Array:
@@ -111,9 +111,12 @@ def outlier_tokens(batch: StoredBatch) -> Float[ndarray, " images"]:
     return np.asarray(token_kinds(batch)["outlier"].sum(axis=-1).max(axis=1).astype(np.float64))
 
 
-def attention_lead(store: MeasuredStore, images: pd.DataFrame, _: Statistics) -> Float[ndarray, " images"]:
-    """Logit of the prediction above the mean class that heads add, minus that which MLPs add."""
-    contributions = AtlasStore(store.url)
+def attention_lead(store: MeasuredStore, images: pd.DataFrame, _: Statistics) -> Float[ndarray, " images"] | str:
+    """Logit of the prediction above the mean class that heads add, minus that which MLPs add; or why there is none."""
+    try:
+        contributions = AtlasStore(store.url)
+    except NothingAttributed as error:
+        return str(error)
     values = np.full(store.total_images, np.nan)
     prediction, mean = OF.index("prediction"), OF.index("mean")
     for batch in contributions.batches():
