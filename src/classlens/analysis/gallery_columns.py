@@ -45,13 +45,8 @@ class ImageColumn:
     of_images: OfImages | None = None
 
 
-def _needs(requirement: Requirement, *, classes: int = 1) -> Callable[[MeasuredStore], str | None]:
-    def lacks(store: MeasuredStore) -> str | None:
-        if store.num_classes < classes:
-            return f"the model has fewer than {classes} classes"
-        return store.lacks(requirement)
-
-    return lacks
+def _needs(requirement: Requirement) -> Callable[[MeasuredStore], str | None]:
+    return lambda store: store.lacks(requirement)
 
 
 def _lacks_attribution(store: MeasuredStore) -> str | None:
@@ -59,7 +54,6 @@ def _lacks_attribution(store: MeasuredStore) -> str | None:
 
 
 _DECISION = _needs(Requirement(trajectory=True))
-_TWO_CLASSES = _needs(Requirement(trajectory=True), classes=2)
 _LAST_BLOCK = _needs(Requirement(sites=("resid_post",)))
 _NORMS = _needs(Requirement(norms=True))
 
@@ -140,7 +134,7 @@ COLUMNS: Registry[ImageColumn] = Registry(
         "margin": ImageColumn(
             label="Margin",
             about="largest logit minus the second, at the output",
-            lacks=_TWO_CLASSES,
+            lacks=_DECISION,
             of_batch=_trajectory(lambda given: given.top_logit[:, -1, 0] - given.top_logit[:, -1, 1]),
         ),
         "entropy": ImageColumn(
@@ -154,7 +148,7 @@ COLUMNS: Registry[ImageColumn] = Registry(
             about="probability of being wrong, by a regression on the decisions after every block that was fitted on "
             "other images",
             kind="share",
-            lacks=_TWO_CLASSES,
+            lacks=_DECISION,
             of_images=cross_fitted_doubt,
         ),
         "commitment": ImageColumn(
@@ -174,7 +168,7 @@ COLUMNS: Registry[ImageColumn] = Registry(
         "change_of_mind": ImageColumn(
             label="Change of mind",
             about="how far the runner-up of the output was ahead of the prediction, at most, in logits",
-            lacks=_TWO_CLASSES,
+            lacks=_DECISION,
             of_batch=_trajectory(_change_of_mind),
         ),
         "on_top": ImageColumn(
