@@ -159,6 +159,20 @@ def test_attention_lead_is_heads_minus_mlps(tmp_path: Path) -> None:
         assert value == pytest.approx(wanted, rel=1e-6, abs=1e-6, nan_ok=True)
 
 
+def test_a_store_without_an_attributed_image_has_a_gallery(tmp_path: Path) -> None:
+    spec = AtlasSpec(clean=StoreSpec(conditions=("clean",)), measured={"attribution": [2] * 12})
+    write_atlas_store(tmp_path / "a.zarr", spec)
+    table = gallery_table(MeasuredStore(tmp_path / "a.zarr"))
+    assert len(table.images) == 12
+    assert "--attribution" in table.missing["attention_lead"]
+
+
+def test_changes_are_whole_numbers(tmp_path: Path) -> None:
+    table, _ = table_of(tmp_path, StoreSpec(images=60, blocks=50, grid=(1, 1), conditions=("clean",)))
+    assert (table.images["changes"] % 1 == 0).all()
+    assert table.images["changes"].nunique() > 5
+
+
 def drawn(images: int, seed: int) -> Decisions:
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(images, 5, 7)).cumsum(axis=1)

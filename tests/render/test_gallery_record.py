@@ -59,6 +59,12 @@ def test_constant_and_unknown_columns_have_edges() -> None:
     assert set(columns["doubt"]["values"]) == {None}
 
 
+def test_values_that_differ_in_their_last_digit_share_a_bar() -> None:
+    table = make_gallery(GallerySizes(images=190))
+    table.images["margin"] = [1.234] * 189 + [1.235]
+    assert gallery_record(table, ATTRS, store="a.zarr")["columns"]["margin"]["edges"] == [1.234, 2.234]
+
+
 def test_chosen_photos_alone() -> None:
     table = make_gallery(GallerySizes(images=30))
     indices = table.images["index"].tolist()

@@ -19,7 +19,7 @@ def cross_fitted_doubt(
     """The trajectory's doubt of each image of a store, or why there is none; see ``cross_fitted``."""
     correct = images["correct"].to_numpy(dtype=np.float64)
     if np.isnan(correct).all():
-        return "the images have no labels, or the outputs are no classes: measure labeled data with a classifier"
+        return "the images have no labels: measure a data set that has them"
     try:
         require_extra("probes", "sklearn")
     except ClasslensError as error:

@@ -21,7 +21,7 @@ class GalleryTable:
     Attributes:
         images: one row per image with a measurement, in the order of the store: ``index`` in the store, ``image`` (its
             name), ``label`` and ``prediction`` (indices of classes; -1 for none), ``correct`` (1, 0, or NaN without a
-            label), ``confusion`` (place of a wrong prediction's pair of label and prediction, the most frequent pair
+            label), ``confusion`` (rank of a wrong prediction's pair of label and prediction, the most frequent pair
             being 0; NaN for others), and those of ``COLUMNS`` that the store has.
         missing: why a column is not there, by its name.
         class_names: names of all classes.
@@ -80,11 +80,11 @@ def _batch_rows(batch: StoredBatch, columns: Mapping[str, ImageColumn]) -> pd.Da
 
 
 def _confusion(images: pd.DataFrame) -> Array:
-    """The place of the pair of each wrong prediction, by frequency; ties go by label, then prediction."""
+    """The rank of the pair of each wrong prediction, by frequency; ties go by label, then prediction."""
     wrong = images[images["correct"] == 0]
     counts = wrong.groupby(["label", "prediction"]).size().rename("count").reset_index()
     counts = counts.sort_values(["count", "label", "prediction"], ascending=[False, True, True])
-    place = {pair: float(i) for i, pair in enumerate(zip(counts["label"], counts["prediction"], strict=True))}
+    rank = {pair: float(i) for i, pair in enumerate(zip(counts["label"], counts["prediction"], strict=True))}
     values = np.full(len(images), np.nan)
-    values[wrong.index] = [place[pair] for pair in zip(wrong["label"], wrong["prediction"], strict=True)]
+    values[wrong.index] = [rank[pair] for pair in zip(wrong["label"], wrong["prediction"], strict=True)]
     return values

@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 from numpy import ndarray
 
-from classlens.analysis.atlas.stored import AtlasStore
+from classlens.analysis.atlas.stored import AtlasStore, NothingAttributed
 from classlens.analysis.cross_fitting import cross_fitted_doubt
 from classlens.analysis.experiment import mean_of
 from classlens.analysis.measured_store import MeasuredStore, Requirement, StoredBatch
@@ -19,7 +19,7 @@ from classlens.analysis.outliers import token_kinds
 from classlens.analysis.trajectories import Trajectories
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics, ratio
-from classlens.core.trajectories import change_share, commitment, two_class_measures
+from classlens.core.trajectories import commitment, two_class_measures
 from classlens.registry import Registry
 from classlens.tasks.tokens.attribution.schema import ATTRIBUTION, OF
 from classlens.tasks.tokens.conditions.registry import CLEAN
@@ -45,13 +45,8 @@ class ImageColumn:
     of_images: OfImages | None = None
 
 
-def _needs(requirement: Requirement, *, classes: int = 1) -> Callable[[MeasuredStore], str | None]:
-    def lacks(store: MeasuredStore) -> str | None:
-        if store.num_classes < classes:
-            return f"the model has fewer than {classes} classes"
-        return store.lacks(requirement)
-
-    return lacks
+def _needs(requirement: Requirement) -> Callable[[MeasuredStore], str | None]:
+    return lambda store: store.lacks(requirement)
 
 
 def _lacks_attribution(store: MeasuredStore) -> str | None:
@@ -59,7 +54,6 @@ def _lacks_attribution(store: MeasuredStore) -> str | None:
 
 
 _DECISION = _needs(Requirement(trajectory=True))
-_TWO_CLASSES = _needs(Requirement(trajectory=True), classes=2)
 _LAST_BLOCK = _needs(Requirement(sites=("resid_post",)))
 _NORMS = _needs(Requirement(norms=True))
 
@@ -76,7 +70,7 @@ def _trajectory(values: Callable[[Trajectories], Array]) -> OfBatch:
 
 def _changes(trajectories: Trajectories) -> Array:
     top1 = trajectories.top[..., 0]
-    return np.asarray(np.nan_to_num(change_share(top1) * (top1.shape[1] - 1)))
+    return np.asarray((top1[:, 1:] != top1[:, :-1]).sum(axis=1))
 
 
 def _change_of_mind(trajectories: Trajectories) -> Array:
@@ -111,9 +105,12 @@ def outlier_tokens(batch: StoredBatch) -> Float[ndarray, " images"]:
     return np.asarray(token_kinds(batch)["outlier"].sum(axis=-1).max(axis=1).astype(np.float64))
 
 
-def attention_lead(store: MeasuredStore, images: pd.DataFrame, _: Statistics) -> Float[ndarray, " images"]:
-    """Logit of the prediction above the mean class that heads add, minus that which MLPs add."""
-    contributions = AtlasStore(store.url)
+def attention_lead(store: MeasuredStore, images: pd.DataFrame, _: Statistics) -> Float[ndarray, " images"] | str:
+    """Logit of the prediction above the mean class that heads add, minus that which MLPs add; or why there is none."""
+    try:
+        contributions = AtlasStore(store.url)
+    except NothingAttributed as error:
+        return str(error)
     values = np.full(store.total_images, np.nan)
     prediction, mean = OF.index("prediction"), OF.index("mean")
     for batch in contributions.batches():
@@ -137,7 +134,7 @@ COLUMNS: Registry[ImageColumn] = Registry(
         "margin": ImageColumn(
             label="Margin",
             about="largest logit minus the second, at the output",
-            lacks=_TWO_CLASSES,
+            lacks=_DECISION,
             of_batch=_trajectory(lambda given: given.top_logit[:, -1, 0] - given.top_logit[:, -1, 1]),
         ),
         "entropy": ImageColumn(
@@ -151,7 +148,7 @@ COLUMNS: Registry[ImageColumn] = Registry(
             about="probability of being wrong, by a regression on the decisions after every block that was fitted on "
             "other images",
             kind="share",
-            lacks=_TWO_CLASSES,
+            lacks=_DECISION,
             of_images=cross_fitted_doubt,
         ),
         "commitment": ImageColumn(
@@ -171,7 +168,7 @@ COLUMNS: Registry[ImageColumn] = Registry(
         "change_of_mind": ImageColumn(
             label="Change of mind",
             about="how far the runner-up of the output was ahead of the prediction, at most, in logits",
-            lacks=_TWO_CLASSES,
+            lacks=_DECISION,
             of_batch=_trajectory(_change_of_mind),
         ),
         "on_top": ImageColumn(

@@ -84,8 +84,8 @@ def reliability(
         A ``ReliabilityResult``.
 
     Raises:
-        ClasslensError: a store has no trajectories or labels, or outputs that are no classes; both stores are of other
-            models, or share images; the images of ``train`` or ``test`` hold no wrong or no right prediction.
+        ClasslensError: a store has no trajectories or labels; both stores are of other models, or share images; the
+            images of ``train`` or ``test`` hold no wrong or no right prediction.
 
     Examples:
         >>> import classlens
@@ -138,8 +138,8 @@ def _read(store: MeasuredStore) -> _Measured:
     images = pd.concat(rows, ignore_index=True)
     if images["correct"].isna().all():
         raise ClasslensError(
-            f"store {store.url!r} is of a model whose outputs are no classes, or of images without labels: no "
-            "prediction is right or wrong; give a store of a classifier and labeled images"
+            f"store {store.url!r} has no measured image with a label: no prediction is right or wrong; give a store of "
+            "labeled images"
         )
     return _Measured(decisions, images)
 

@@ -49,7 +49,7 @@ class Inspection(Shown):
         return len(self.pictures)
 
     def __repr__(self) -> str:
-        return f"Inspection({len(self)} images of {self.record['model']['name']!r})"
+        return f"Inspection({len(self)} image{'' if len(self) == 1 else 's'} of {self.record['model']['name']!r})"
 
     @checked_with_home
     def write(self, folder: AnyPath) -> Path:
@@ -103,7 +103,7 @@ class InspectingLens:
             >>> lens = classlens.load("builtin:cifar10")
             >>> inspection = lens.inspect(torch.zeros(1, 3, 32, 32), against="cat")
             >>> inspection
-            Inspection(1 images of 'builtin:cifar10')
+            Inspection(1 image of 'builtin:cifar10')
             >>> [guess["name"] for guess in inspection.record["images"][0]["predictions"]][:2]
             ['airplane', 'bird']
             >>> inspection.write("report")  # doctest: +SKIP

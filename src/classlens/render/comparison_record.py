@@ -35,7 +35,7 @@ def comparison_record(comparison: Comparison) -> Record:
 
     ``comparison_record(classlens.compare("before.zarr", "after.zarr"))``
 
-    Images are those whose prediction flipped, up to ``MOST_FLIPS`` of them, with classes as places in ``class_names``.
+    Images are those whose prediction flipped, up to ``MOST_FLIPS`` of them, with classes as indices of ``class_names``.
     """
     attrs = comparison.attrs
     flipped = comparison.images[comparison.images["kind"] != SAME].head(MOST_FLIPS)
@@ -43,7 +43,7 @@ def comparison_record(comparison: Comparison) -> Record:
     class_names = sorted(
         {str(name) for column in texts for name in column if name} | {*comparison.classes["class_name"]}
     )
-    place = {name: index for index, name in enumerate(class_names)} | {"": None}
+    index_of = {name: index for index, name in enumerate(class_names)} | {"": None}
     most = dict(list(comparison.head_classes.groupby(["block", "head"], sort=False)))
     return {
         **{key: attrs[key] for key in ("first", "second", "images", "matched_by", "labeled_images", "other_labels")},
@@ -61,7 +61,7 @@ def comparison_record(comparison: Comparison) -> Record:
         ],
         "classes": rows_of(comparison.classes),
         "flips": [
-            {**row, **{key: place[row[key]] for key in ("label", "first", "second")}}
+            {**row, **{key: index_of[row[key]] for key in ("label", "first", "second")}}
             for row in rows_of(comparison.flips)
         ],
         "trajectory": rows_of(comparison.trajectory),
@@ -74,7 +74,7 @@ def comparison_record(comparison: Comparison) -> Record:
             {
                 **{key: row[key] for key in ("image", "index_first", "index_second", "kind")},
                 "image_second": None if row["image"] == row["image_second"] else row["image_second"],
-                **{key: place[row[key]] for key in ("label", "prediction_first", "prediction_second")},
+                **{key: index_of[row[key]] for key in ("label", "prediction_first", "prediction_second")},
                 **{
                     f"{name}_{side}": row[f"{name}_{side}"]
                     for name in ("confidence", "commitment")

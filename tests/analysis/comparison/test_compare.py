@@ -19,8 +19,10 @@ from classlens.analysis.comparison import heads as comparison_heads
 from classlens.analysis.comparison.compare import Comparison, compare
 from classlens.analysis.comparison.tables import TABLES
 from classlens.core.stats import Statistics
+from tests.analysis.atlas.stores import AtlasSpec, write_atlas_store
 from tests.analysis.comparison import literal
 from tests.analysis.comparison.pairs import FIRST, PHOTOS, SECOND, SideSpec, drawn_labels, write_side
+from tests.analysis.stores import StoreSpec
 
 FAST = Statistics(resamples=40)
 
@@ -295,3 +297,13 @@ def test_tables_have_their_columns(case: Case) -> None:
     for name, table in case.comparison.tables.items():
         assert list(table.columns) == list(TABLES[name].columns)
     assert repr(case.comparison).startswith(f"Comparison({len(case.pairs)} images by 'synthetic' and 'tuned': ")
+
+
+def test_a_store_without_an_attributed_image_has_no_heads(tmp_path: Path) -> None:
+    for name, status in (("a", 1), ("b", 2)):
+        spec = AtlasSpec(clean=StoreSpec(conditions=("clean",)), measured={"attribution": [status] * 12})
+        write_atlas_store(tmp_path / f"{name}.zarr", spec)
+    comparison = compare(tmp_path / "a.zarr", tmp_path / "b.zarr", statistics=FAST)
+    assert comparison.heads.empty
+    assert "no image with an attribution" in comparison.attrs["missing"]["heads"]
+    assert len(comparison.images) == 12

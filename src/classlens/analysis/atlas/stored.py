@@ -71,6 +71,10 @@ _MAX_VALUES = 2**20
 """Values of one variable that are read at once."""
 
 
+class NothingAttributed(ClasslensError):
+    """A store whose images have no attribution yet, as at the start of a run that adds it."""
+
+
 class AtlasStore:
     """One store with attribution.
 
@@ -102,7 +106,7 @@ class AtlasStore:
         self.images = np.flatnonzero((status == MEASURED).all(axis=0))
         self.skipped = int((status == SKIPPED).any(axis=0).sum())
         if not len(self.images):
-            raise ClasslensError(
+            raise NothingAttributed(
                 f"store {self.url!r} has no image with an attribution yet: let `classlens measure --attribution` go on"
             )
         self.label, self.prediction, self.target = (self._classes(name) for name in (LABEL, PREDICTION, "target"))

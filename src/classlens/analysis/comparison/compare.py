@@ -58,7 +58,8 @@ class Comparison:
 
     def __repr__(self) -> str:
         names = " and ".join(repr(self.attrs[side]["name"]) for side in ("first", "second"))
-        text = f"{self.attrs['images']:,} images by {names}"
+        images = self.attrs["images"]
+        text = f"{images:,} image{'' if images == 1 else 's'} by {names}"
         accuracy = self.summary[self.summary["measure"] == "accuracy"]
         if len(accuracy):
             first, second = (100 * float(accuracy[side].iloc[0]) for side in ("first", "second"))

@@ -1,4 +1,4 @@
-"""What a comparison needs of every image of a store, read once."""
+"""The facts of every image of a store that a comparison needs, read once."""
 
 from __future__ import annotations
 

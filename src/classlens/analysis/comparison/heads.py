@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from classlens.analysis.atlas.stored import LABEL, MEAN, AtlasStore
+from classlens.analysis.atlas.stored import LABEL, MEAN, AtlasStore, NothingAttributed
 from classlens.analysis.atlas.tables import interval_columns
 from classlens.analysis.atlas.writers import Parts
 from classlens.analysis.comparison.pairing import Pairing
@@ -122,7 +122,10 @@ def _attributed(first: MeasuredStore, second: MeasuredStore) -> tuple[tuple[Atla
     lacking = next((store for store in (first, second) if not store.has(ATTRIBUTION)), None)
     if lacking is not None:
         return None, f"store {lacking.url!r} has no attribution: measure it with --attribution"
-    stores = AtlasStore(first.url), AtlasStore(second.url)
+    try:
+        stores = AtlasStore(first.url), AtlasStore(second.url)
+    except NothingAttributed as error:
+        return None, str(error)
     shapes = [(store.blocks, store.group(ATTRIBUTION).sizes["head"]) for store in stores]
     if shapes[0] != shapes[1]:
         words = " and ".join(f"{blocks} blocks of {heads} heads" for blocks, heads in shapes)

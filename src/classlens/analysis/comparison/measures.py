@@ -23,7 +23,8 @@ MEASURES: Mapping[str, str] = {
     "entropy": "mean entropy of the output, in nats",
     "margin": "mean of the largest logit minus the second",
     "commitment": "mean depth from which on the prediction stays, as a share of all blocks",
-    "tokens_on_top": "mean share of the image tokens with the class of interest on top after the last block",
+    "tokens_on_top": "mean share of the image tokens with the class of interest, the same in both, on top after the "
+    "last block",
 }
 """The rows of ``summary``, with their meaning."""
 

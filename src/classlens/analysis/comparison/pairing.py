@@ -54,14 +54,14 @@ class Pairing:
 def pair(first: MeasuredStore, second: MeasuredStore, by: By | None) -> Pairing:
     """Match images and classes; raises ClasslensError where there are none in common."""
     names = [_numbered(store.class_names()) for store in (first, second)]
-    place = {name: index for index, name in enumerate(names[0])}
-    common = sum(name in place for name in names[1])
+    index_of = {name: index for index, name in enumerate(names[0])}
+    common = sum(name in index_of for name in names[1])
     if not common:
         raise ClasslensError(
             f"stores {first.url!r} and {second.url!r} have no class name in common, such as {names[0][0][0]!r} and "
             f"{names[1][0][0]!r}: give stores whose models share classes by name"
         )
-    of_second = np.array([place.setdefault(name, len(place)) for name in names[1]] + [-1])
+    of_second = np.array([index_of.setdefault(name, len(index_of)) for name in names[1]] + [-1])
     sides = [read_facts(store) for store in (first, second)]
     has_content = all(facts.content is not None for facts in sides)
     if by == "content" and not has_content:
@@ -79,7 +79,7 @@ def pair(first: MeasuredStore, second: MeasuredStore, by: By | None) -> Pairing:
         right, **{name: of_second[getattr(right, name)] for name in ("label", "prediction", "target", "top")}
     )
     label = np.where(left.label == right.label, left.label, -1)
-    class_names = np.array([name for name, _ in place], dtype=object)
+    class_names = np.array([name for name, _ in index_of], dtype=object)
     return Pairing(left, right, class_names, label, common, only, by)
 
 
@@ -113,6 +113,6 @@ def _keys(facts: Facts, by: By) -> list[tuple[Any, int]]:
 
 def _matched(first: list[tuple[Any, int]], second: list[tuple[Any, int]]) -> Int[ndarray, "pair 2"]:
     """Rows of both with the same key, in the order of the first."""
-    place = {key: row for row, key in enumerate(second)}
-    pairs = [(row, place[key]) for row, key in enumerate(first) if key in place]
+    row_of = {key: row for row, key in enumerate(second)}
+    pairs = [(row, row_of[key]) for row, key in enumerate(first) if key in row_of]
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)

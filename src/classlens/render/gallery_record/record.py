@@ -106,10 +106,9 @@ def _edges(known: Array, kind: str) -> list[float | int]:
         low, high = float(np.floor(low)), float(np.ceil(high)) + 1
         step = max(1, int(np.ceil((high - low) / _BINS)))
         return [int(edge) for edge in np.arange(low, high + step, step)]
-    if high <= low:
-        return [_rounded(low) or 0, _rounded(low + 1) or 1]
-    edges = [_rounded(edge) for edge in np.linspace(low, high, _BINS + 1)]
-    return sorted({edge for edge in edges if edge is not None})
+    edges = sorted({_rounded(edge) or 0 for edge in np.linspace(low, high, _BINS + 1)})
+    # Values that differ by less than the digits shown share a bar.
+    return edges if len(edges) > 1 else [edges[0], edges[0] + 1]
 
 
 def _question(name: str, question: Question, missing: Mapping[str, str]) -> dict[str, Any]:

@@ -27,9 +27,9 @@ function barRange(name, bar) {
 }
 /** Both ranges, and all between them. */
 function joinedRange(first, second) {
-  const [from, to] = [first[0], second[0]].includes(null) ? [null, first] : [Math.min(first[0], second[0]), first];
-  const high = [to[1], second[1]].includes(null) ? null : Math.max(to[1], second[1]);
-  return from === null && high === null ? null : [from, high];
+  const low = [first[0], second[0]].includes(null) ? null : Math.min(first[0], second[0]);
+  const high = [first[1], second[1]].includes(null) ? null : Math.max(first[1], second[1]);
+  return low === null && high === null ? null : [low, high];
 }
 /** Whether the range takes photos of a bar. */
 function barChosen(name, bar) {
