@@ -112,7 +112,6 @@ def test_a_number_written_otherwise_has_no_page(app: Starlette) -> None:
     while ask(app, "/s0/atlas/units/04.0.html").status == 202:
         pass
     assert ask(app, "/s0/atlas/units/04.0.html").status == 404
-    assert ask(app, "/s0/atlas/").body == ask(app, "/s0/atlas/index.html").body
 
 
 def test_a_saved_report_is_that_of_the_class(app: Starlette) -> None:

@@ -87,7 +87,7 @@ def _routes(explorer: Explorer) -> Sequence[BaseRoute]:
 
     async def show(request: Request) -> Response:
         store = explorer.store(request.path_params["store"])
-        path = request.path_params["path"] or "index.html"
+        path = request.path_params["path"]
         job = explorer.jobs.submit(("atlas", store.number), "reading the store", lambda: open_atlas(store))
         if not await job.wait(_PATIENCE):
             address = f"s{store.number}/atlas/{path}"
