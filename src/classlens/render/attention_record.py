@@ -20,10 +20,10 @@ _WEIGHTS = 6_000_000
 """Largest number of weights of an image; about 3 MB of a page."""
 
 
-def attention_records(trace: Trace) -> list[dict[str, Any] | None]:
+def attention_records(trace: Trace, compression: int = 6) -> list[dict[str, Any] | None]:
     """One record for each image: weights of every head and query, or where these are too many, of the pooled queries.
 
-    None where the pooled ones are too many as well.
+    None where the pooled ones are too many as well. ``compression``: 1, the fastest, to 9, the smallest.
     """
     tokens, view = trace.recording.tokens, trace.recording.view
     rows = {"all": tokens.count, "pooled": len(pooled_queries(view, tokens.count))}
@@ -32,10 +32,12 @@ def attention_records(trace: Trace) -> list[dict[str, Any] | None]:
     if queries is None:
         return [None] * len(trace)
     weights = trace.attention(queries=queries)
-    return [_record(image, weights["query"].values, tokens) for image in weights.values.astype(np.float64)]
+    return [_record(image, weights["query"].values, tokens, compression) for image in weights.values.astype(np.float64)]
 
 
-def _record(values: Float[ndarray, "block head query token"], queries: ndarray, tokens: Tokens) -> dict[str, Any]:
+def _record(
+    values: Float[ndarray, "block head query token"], queries: ndarray, tokens: Tokens, compression: int
+) -> dict[str, Any]:
     on_image = values[..., tokens.image]
     return {
         "queries": queries.tolist(),
@@ -44,7 +46,7 @@ def _record(values: Float[ndarray, "block head query token"], queries: ndarray, 
         "largest": values.max(axis=-1).tolist(),
         "entropy": entropy(values).tolist(),
         "distance": distance(on_image, queries, tokens.grid, len(tokens.prefix)).tolist(),
-        "deflate": base64.b64encode(zlib.compress(_levels(values).tobytes())).decode("ascii"),
+        "deflate": base64.b64encode(zlib.compress(_levels(values).tobytes(), compression)).decode("ascii"),
     }
 
 

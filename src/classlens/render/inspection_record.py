@@ -36,6 +36,7 @@ def inspection(
     more: Sequence[Target] = (),
     edits: Sequence[str] = (),
     version: str,
+    compression: int = 6,
 ) -> Record:
     """Everything that `classlens inspect` shows, as plain numbers and names.
 
@@ -45,7 +46,7 @@ def inspection(
     one for each image of all traces, or ``"predicted"``; the images of each trace are added once more for each class of
     ``more``. ``against``, given like ``target``, is a class that it is compared with. ``edits`` names the edits that
     the model runs with. Each image holds the maps of its likeliest classes: five, or fewer for a large model, and these
-    two.
+    two. ``compression`` is that of attention weights: 1, the fastest, to 9, the smallest.
     """
     view, top = lens.view, min(_TOP, len(lens.classes))
     images: list[Record] = []
@@ -56,7 +57,9 @@ def inspection(
         tokens, traced = trace.recording.tokens, traced + len(trace)
         part = slice(traced - len(trace), traced)
         rival = _of_part(against, part)
-        for image in chain.from_iterable(_images(trace, _of_part(each, part), rival, top) for each in (target, *more)):
+        for image in chain.from_iterable(
+            _images(trace, _of_part(each, part), rival, top, compression) for each in (target, *more)
+        ):
             image["name"] = unique_name(image["name"], names)
             names.add(image["name"])
             images.append(image)
@@ -99,7 +102,7 @@ def _sites(view: ModelView) -> tuple[Site, ...]:
     return tuple(site for site in SITES if view.has_mid or site != "resid_mid")
 
 
-def _images(trace: Trace, target: Target, against: Target | None, top: int) -> Iterator[Record]:
+def _images(trace: Trace, target: Target, against: Target | None, top: int, compression: int) -> Iterator[Record]:
     sites = _sites(trace.recording.view)
     predictions = _predictions(trace, top)
     candidates = _candidates(trace, target, against)
@@ -109,7 +112,7 @@ def _images(trace: Trace, target: Target, against: Target | None, top: int) -> I
     for records_of_image, decision in zip(records, decided, strict=True):
         for place, record in enumerate(records_of_image):
             record["margin"] = decision.margins and decision.margins[place]
-    attention = attention_records(trace)
+    attention = attention_records(trace, compression)
     norms = {site: trace.norms(site) for site in sites}
     for number in range(len(trace)):
         image, *others = records[number]

@@ -46,7 +46,7 @@ def large() -> str:
     record = make_record(LARGE)
     weights = random.dirichlet(np.full(197, 0.1), (12, 12, 197))
     tokens = classlens.load("builtin:photos").view.tokens((224, 224))
-    record["images"][0]["attention"] = _record(weights, np.arange(197), tokens)
+    record["images"][0]["attention"] = _record(weights, np.arange(197), tokens, 6)
     picture = Image.fromarray(random.integers(0, 256, (224, 224, 3), np.uint8))
     return Inspection(record, [picture])._repr_html_()
 

@@ -88,9 +88,10 @@ def photo_page(
 ) -> str:
     """The page of a photo for a class, the prediction by default; ``alone``: the report that opens without a server."""
     trace = photo.trace()
-    record = inspection(
-        photo.lens, [trace], "predicted" if target is None else target, against, version=explorer.version
-    )
+    # A reader waits for a page of the server; other pages are files.
+    compression = 6 if alone or not explorer.live else 1
+    wanted = "predicted" if target is None else target
+    record = inspection(photo.lens, [trace], wanted, against, version=explorer.version, compression=compression)
     pictures = [trace.picture(0)]
     if alone:
         return report_page(record, pictures)
