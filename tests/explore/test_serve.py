@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import re
 import signal
 import socket
@@ -33,6 +34,14 @@ serve(explorer, port=0)
 """
 
 
+def first_line(pipe: int) -> str:
+    """A line byte by byte: a buffer would keep from ``communicate`` what it read beyond."""
+    line = b""
+    while not line.endswith(b"\n") and (byte := os.read(pipe, 1)):
+        line += byte
+    return line.decode()
+
+
 @contextmanager
 def started(*command: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server, and the address that it prints."""
@@ -41,7 +50,7 @@ def started(*command: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     )
     assert process.stdout is not None
     try:
-        line = process.stdout.readline()
+        line = first_line(process.stdout.fileno())
         assert line.startswith("Explore: http://"), (line, process.communicate(timeout=60))
         yield process, line.split()[1]
     finally:
