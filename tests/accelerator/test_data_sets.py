@@ -59,7 +59,7 @@ def masks(data: str) -> Path:
 
 
 def both(root: Path, run: Callable[[str, Path], Any]) -> tuple[Any, Any]:
-    """What a run gives on the CPU and on the device."""
+    """Results of a run on the CPU and on the device."""
     results = []
     for name, device in (("cpu", "cpu"), ("device", DEVICE)):
         (root / name).mkdir()

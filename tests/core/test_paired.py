@@ -31,7 +31,7 @@ def test_the_interval_of_a_paired_difference_by_hand() -> None:
 
 
 def test_the_interval_covers_the_difference() -> None:
-    """Of 2,000 samples of 60 pairs, 95 % have the true difference in their interval, within four standard errors."""
+    """95 % of 2,000 samples of 60 pairs have the true difference in their interval, within four standard errors."""
     rng = np.random.default_rng(0)
     cells = rng.multinomial(60, [0.15, 0.05, 0.8], 2000)
     low, high = paired_share_interval(cells[:, 0], cells[:, 1], np.full(2000, 60))

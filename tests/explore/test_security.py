@@ -30,7 +30,7 @@ def guarded(explorer: Explorer) -> Starlette:
 
 
 def check_headers(answer: Answer) -> None:
-    """What OWASP's list of HTTP headers asks of every answer, and no permission for another site."""
+    """Headers that OWASP asks of every answer, and no permission for another site."""
     assert answer.header("x-content-type-options") == "nosniff"
     assert answer.header("x-frame-options") == "DENY"
     assert answer.header("referrer-policy") == "no-referrer"

@@ -21,7 +21,7 @@ def compare(
     out: Annotated[Path, typer.Option(help="Folder for the page and tables.")] = Path("classlens-comparison"),
     by: Annotated[
         Literal["content", "name"] | None,
-        typer.Option(help="What matches images; the content of their files where both stores have it."),
+        typer.Option(help="Key that matches images; content of their files where both stores have it."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed of the bootstrap.")] = 0,
     resamples: options.Resamples = 2_000,

@@ -8,6 +8,9 @@ from classlens.explore.site import site_element
 from classlens.render.html.page import assembled, json_element
 from classlens.text import visible
 
+PATIENCE = 0.7
+"""Seconds until a reader sees that a job is at work."""
+
 
 def message_page(explorer: Explorer, path: str, sentence: str) -> str:
     """A page with an error."""

@@ -13,7 +13,7 @@ from classlens.explore.explorer import Explorer
 
 @dataclass(frozen=True)
 class Choice:
-    """What a static site holds: images, and classes with atlas pages, of each store by its number; None for all."""
+    """Contents of a static site: images, and classes with atlas pages, of each store by its number; None for all."""
 
     images: Mapping[int, Sequence[int]]
     classes: Mapping[int, Sequence[int]] | None = None
@@ -24,13 +24,11 @@ class Page:
     """A kind of page.
 
     Attributes:
-        label: its name in the navigation.
         routes: its addresses and their handlers.
         paths: the same as OpenAPI describes them.
         export: files of a static site, as relative path and content; None for what a server alone can do.
     """
 
-    label: str
     routes: Callable[[Explorer], Sequence[BaseRoute]]
     paths: Mapping[str, Any] = field(default_factory=dict)
     export: Callable[[Explorer, Choice], Iterator[tuple[str, str | bytes]]] | None = None

@@ -35,7 +35,6 @@ def site_record(explorer: Explorer, path: str, *, store: Explored | None = None)
         "root": "../" * path.count("/"),
         "path": path,
         "store": None if store is None else store.number,
-        "title": None if shown is None else shown.title,
         "live": explorer.live,
         "takes_photos": explorer.live and explorer.lens is not None,
         "largest_photo": LARGEST,

@@ -167,7 +167,7 @@ def _parts(attribution: Attribution, recording: Recording, number: int, index: i
     heads = by_token.sum(dim=-1)
     if recording.edited:
         heads = heads + attribution.replaced[number]
-    # What an edit put in the place of the whole output of attention comes from no head.
+    # A whole output of attention that an edit put in comes from no head.
     put_in = {"edit": attribution.edit[number].tolist()} if {"attn_out", "attn_raw"} & recording.edited_points() else {}
     return {
         "logit": float(recording.logits[number, index]),

@@ -16,7 +16,7 @@ from classlens.errors import ClasslensError
 from classlens.explore import answers, openapi
 from classlens.explore.byte_cache import ByteCache
 from classlens.explore.explorer import Explored, Explorer, NotFound
-from classlens.explore.message import waiting_page
+from classlens.explore.message import PATIENCE, waiting_page
 from classlens.explore.page import Choice, Page
 from classlens.explore.site import site_element
 from classlens.render.atlas_crops import Crops, cut_crops
@@ -24,7 +24,6 @@ from classlens.render.atlas_record import PageRecord, PageRecords, choose_pages
 from classlens.render.atlas_record.tokens import token_place
 from classlens.render.html.atlas import atlas_facts, atlas_page
 
-_PATIENCE = 0.7
 _CACHE_BYTES = 64 * 2**20
 """Texts of pages: a page of a head opens up to nine photos, and cuts and writes their crops."""
 
@@ -89,7 +88,7 @@ def _routes(explorer: Explorer) -> Sequence[BaseRoute]:
         store = explorer.store(request.path_params["store"])
         path = request.path_params["path"]
         job = explorer.jobs.submit(("atlas", store.number), "reading the store", lambda: open_atlas(store))
-        if not await job.wait(_PATIENCE):
+        if not await job.wait(PATIENCE):
             address = f"s{store.number}/atlas/{path}"
             return answers.page(waiting_page(explorer, address, job, store, "Classes and heads"), 202)
         text = texts.get((store.number, path))
@@ -121,4 +120,4 @@ def _paths() -> dict[str, Any]:
     }
 
 
-PAGE = Page("Classes and heads", _routes, _paths(), _export)
+PAGE = Page(_routes, _paths(), _export)

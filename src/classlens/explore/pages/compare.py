@@ -14,14 +14,11 @@ from classlens.analysis.comparison.compare import comparison_of
 from classlens.errors import ClasslensError
 from classlens.explore import answers, openapi
 from classlens.explore.explorer import Explored, Explorer, NotFound
-from classlens.explore.message import message_page, waiting_page
+from classlens.explore.message import PATIENCE, message_page, waiting_page
 from classlens.explore.page import Choice, Page
 from classlens.explore.site import site_element
 from classlens.render.comparison_record import Record, comparison_record
 from classlens.render.html.explore.compare import SideLinks, compare_page
-
-_PATIENCE = 0.7
-"""Seconds until a reader sees that the stores are compared."""
 
 
 def compared(explorer: Explorer, first: int, second: int) -> Record:
@@ -56,7 +53,7 @@ def _routes(explorer: Explorer) -> Sequence[BaseRoute]:
         job = explorer.jobs.submit(
             ("compare", first, second), "comparing the stores", lambda: compared(explorer, first, second)
         )
-        if not await job.wait(_PATIENCE):
+        if not await job.wait(PATIENCE):
             address = f"compare/{first}-{second}.html"
             return answers.page(waiting_page(explorer, address, job, None, " and ".join(titles)), 202)
         return answers.page(await run_in_threadpool(comparison_text, explorer, job.result, first, second))
@@ -86,4 +83,4 @@ def _paths() -> dict[str, Any]:
     return {"/compare/{first}-{second}.html": page}
 
 
-PAGE = Page("Compare", _routes, _paths(), _export)
+PAGE = Page(_routes, _paths(), _export)

@@ -111,4 +111,4 @@ def _paths() -> dict[str, Any]:
     }
 
 
-PAGE = Page("Edits", _routes, _paths())
+PAGE = Page(_routes, _paths())

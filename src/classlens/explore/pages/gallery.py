@@ -11,13 +11,11 @@ from starlette.routing import BaseRoute, Route
 from classlens.analysis.gallery import gallery_table
 from classlens.explore import answers, openapi
 from classlens.explore.explorer import Explored, Explorer
-from classlens.explore.message import waiting_page
+from classlens.explore.message import PATIENCE, waiting_page
 from classlens.explore.page import Choice, Page
 from classlens.explore.site import site_element
 from classlens.render.gallery_record import gallery_record
 from classlens.render.html.explore.gallery import gallery_page
-
-_PATIENCE = 0.7
 
 
 def gallery_text(explorer: Explorer, store: Explored, images: Sequence[int] | None = None) -> str:
@@ -45,7 +43,7 @@ def _routes(explorer: Explorer) -> Sequence[BaseRoute]:
         if store.number not in texts:
             key = ("gallery", store.number)
             job = explorer.jobs.submit(key, "reading the store", lambda: gallery_text(explorer, store))
-            if not await job.wait(_PATIENCE):
+            if not await job.wait(PATIENCE):
                 address = f"s{store.number}/index.html"
                 return answers.page(waiting_page(explorer, address, job, store, "Photos"), 202)
             texts[store.number] = job.result
@@ -60,7 +58,6 @@ def _export(explorer: Explorer, choice: Choice) -> Iterator[tuple[str, str | byt
 
 
 PAGE = Page(
-    "Photos",
     _routes,
     {"/s{store}/index.html": openapi.get("Photos of a store.", openapi.whole_number("store"), content="text/html")},
     _export,

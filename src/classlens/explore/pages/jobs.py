@@ -26,7 +26,6 @@ def _routes(explorer: Explorer) -> Sequence[BaseRoute]:
 
 
 PAGE = Page(
-    "Work",
     _routes,
     {"/api/jobs/{number}": openapi.get("State of a job.", openapi.whole_number("number"))},
 )

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 from classlens.errors import ClasslensError
 from classlens.explore import answers, openapi
 from classlens.explore.explorer import Explored, Explorer, NotFound
-from classlens.explore.message import message_page, waiting_page
+from classlens.explore.message import PATIENCE, message_page, waiting_page
 from classlens.explore.page import Choice, Page
 from classlens.explore.site import site_element
 from classlens.lens.lens import Lens
@@ -27,8 +27,6 @@ from classlens.text import visible
 
 _SITE = "classlens.render.html.explore"
 _AFTER = (f"{_SITE}.edits", f"{_SITE}.methods", f"{_SITE}.address")
-_PATIENCE = 0.7
-"""Seconds until a reader sees that the model is at work."""
 
 
 class Photo(NamedTuple):
@@ -109,7 +107,7 @@ def photo_page(
 
 
 def _edit_setting(explorer: Explorer, photo: Photo) -> dict[str, Any]:
-    """What the page can change of the pass."""
+    """Changes of the pass that the page offers."""
     store = photo.store or (explorer.stores[0] if explorer.stores else None)
     has_photos = store is not None and store.dataset is not None
     return {
@@ -135,7 +133,7 @@ def _routes(explorer: Explorer) -> Sequence[BaseRoute]:
         job = explorer.jobs.submit(
             key, f"running {photo.lens.view.name}", lambda: photo_page(explorer, photo, target, against)
         )
-        if await job.wait(_PATIENCE):
+        if await job.wait(PATIENCE):
             return answers.page(job.result)
         return answers.page(waiting_page(explorer, photo.path, job, photo.store, photo.name), 202)
 
@@ -192,4 +190,4 @@ def _paths() -> dict[str, Any]:
     return paths
 
 
-PAGE = Page("Photo", _routes, _paths(), _export)
+PAGE = Page(_routes, _paths(), _export)

@@ -81,4 +81,4 @@ def _export(explorer: Explorer, choice: Choice) -> Iterator[tuple[str, str | byt
     yield "index.html", start_page(explorer, choice)
 
 
-PAGE = Page("Start", _routes, {"/index.html": openapi.get("The start page.", content="text/html")}, _export)
+PAGE = Page(_routes, {"/index.html": openapi.get("The start page.", content="text/html")}, _export)

@@ -106,7 +106,6 @@ def _export(explorer: Explorer, choice: Choice) -> Iterator[tuple[str, str | byt
 
 
 PAGE = Page(
-    "Thumbnails",
     _routes,
     {
         "/s{store}/thumbs/{index}.jpg": openapi.get(

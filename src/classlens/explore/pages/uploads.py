@@ -49,7 +49,6 @@ def _routes(explorer: Explorer) -> Sequence[BaseRoute]:
 
 
 PAGE = Page(
-    "Drop a photo",
     _routes,
     {
         "/api/photos": openapi.post(

@@ -70,6 +70,7 @@ def _code(packages: tuple[str, ...], site: bool) -> _Code:
     addresses = "img-src 'self' data: blob:; connect-src 'self'" if site else "img-src data:"
     policy = html_text(f"default-src 'none'; {addresses}; {sources}; base-uri 'none'; form-action 'none'")
     (template,) = (text for folder in folders for text in _texts(folder, "template.html"))
+    template = template.replace("{{head}}", folders[0].joinpath("head.html").read_text(encoding="utf-8"))
     bar, sections = ("\n".join(text for folder in folders for text in _texts(folder, name)) for name in _PARTS)
     return _Code(template, policy, style, script, bar, sections)
 

@@ -162,7 +162,7 @@ def _chart(view: ModelView, image: str, target: str, ranks: Sequence[int], share
 
 
 def _key(*entries: tuple[str, str, str]) -> Markup:
-    """What marks of a chart mean: ``(mark, color, words)``."""
+    """Meaning of the marks of a chart: ``(mark, color, words)``."""
     rows = [
         block(element("span", mark, style=f"color:{color};", aria_hidden="true"), f" {words}", style="font-size:12px;")
         for mark, color, words in entries
