@@ -18,6 +18,7 @@ from classlens.forward.token_subsets import TokenSubsets
 from classlens.lens.lens import Lens
 from classlens.lens.trace import Trace
 from classlens.tasks.evaluation.cascade import Cascade
+from classlens.tasks.evaluation.pixel_maps import upsample
 
 
 @runtime_checkable
@@ -126,6 +127,10 @@ class ImageBatch:
         if importance.text not in self._maps:
             self._maps[importance.text] = importance.maps(self)
         return self._maps[importance.text]
+
+    def pixel_maps(self, importance: Importance) -> Float[Tensor, "image height width"]:
+        """The importance maps at the resolution of the pixels."""
+        return upsample(self.maps(importance), self.grid, self.size)
 
     @cached_property
     def correct_unchanged(self) -> Array:

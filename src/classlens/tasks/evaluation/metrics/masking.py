@@ -10,7 +10,6 @@ import torch
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
@@ -21,8 +20,6 @@ from classlens.tasks.evaluation.metric import CurvePoint, Metric, MetricAxes, Sc
 
 # Masked shares of the pixels, in tenths.
 _TENTHS = range(10)
-# Bits kept when a map is rounded.
-_BITS = 20
 
 
 class Masking(Metric):
@@ -60,7 +57,7 @@ class Masking(Metric):
 
     def measure(self, batch: ImageBatch, importance: Importance) -> dict[str, Array]:
         pixels = batch.pixels
-        values = upsample(batch.maps(importance), batch.grid, batch.size).flatten(1)
+        values = batch.pixel_maps(importance).flatten(1)
         most_first = values.argsort(dim=1, descending=True, stable=True)
         paint = self.paint(batch).flatten(2)
         image = torch.arange(len(batch))
@@ -86,21 +83,6 @@ class Masking(Metric):
 
     def points(self, data: xr.Dataset, statistics: Statistics) -> Iterator[CurvePoint]:
         yield from accuracies(data, data["masked"].values, statistics)
-
-
-def upsample(
-    importance: Float[Tensor, "image token"], grid: tuple[int, int], size: tuple[int, int]
-) -> Float[Tensor, "image height width"]:
-    """Maps at the resolution of the pixels, bilinear between the centers of tokens, in float64.
-
-    Values are rounded to about six digits of the largest value of their map. Pixels beyond the outermost centers, for
-    example, have equal values but for rounding, which differs between machines and would decide their order.
-    """
-    maps = importance.double().view(len(importance), 1, *grid)
-    upsampled = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)[:, 0]
-    # A power of two, so that sums of rounded values are exact.
-    unit = torch.exp2(torch.frexp(maps.abs().amax(dim=(1, 2, 3))).exponent.double() - _BITS)[:, None, None]
-    return (upsampled / unit).round() * unit
 
 
 METRIC = Masking()

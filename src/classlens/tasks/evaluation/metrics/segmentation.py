@@ -15,7 +15,6 @@ from classlens.store.schema import Variable
 from classlens.tasks.evaluation.curves import Floats, mean, scores
 from classlens.tasks.evaluation.image_batch import ImageBatch, Importance
 from classlens.tasks.evaluation.metric import Metric, MetricAxes, Score
-from classlens.tasks.evaluation.metrics.masking import upsample
 
 _PARTS = ("background", "class")
 _COUNT, _SCORE = np.dtype("int32"), np.dtype("float32")
@@ -51,7 +50,7 @@ class Segmentation(Metric):
         return {"part": np.array(_PARTS)}
 
     def measure(self, batch: ImageBatch, importance: Importance) -> dict[str, Array]:
-        maps = upsample(batch.maps(importance), batch.grid, batch.size).flatten(1).numpy()
+        maps = batch.pixel_maps(importance).flatten(1).numpy()
         arrays: dict[str, Array] = {
             "hits": np.full(len(batch), -1, np.int32),
             "pixels": np.full(len(batch), -1, np.int32),
