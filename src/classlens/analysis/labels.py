@@ -42,8 +42,12 @@ def method_label(text: str) -> Label:
     """
     name, options = split_method(text)
     condition = CONDITIONS[str(options.pop("condition"))] if "condition" in options else None
-    title = METHODS[name].label if condition is None else f"rank by {condition.label}"
-    color = METHODS[name].color if condition is None else condition.color
+    if condition is not None:
+        title, color = f"rank by {condition.label}", condition.color
+    elif name in METHODS:
+        title, color = METHODS[name].label, METHODS[name].color
+    else:  # maps of another tool
+        title, color = name, None
     return Label(method_title(title, options), None if options else color)
 
 

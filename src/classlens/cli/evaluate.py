@@ -28,7 +28,8 @@ def evaluate(
     methods: Annotated[
         str,
         typer.Option(
-            help="Methods, separated by commas, with options as class_gradient:loss=logit, or all: {methods}."
+            help="Methods, separated by commas, with options as class_gradient:loss=logit, or all: {methods}. Also "
+            "file.py:function for maps of another tool."
         ),
     ] = "all",
     metrics: Annotated[
@@ -41,6 +42,7 @@ def evaluate(
     ranks: Annotated[
         Path | None, typer.Option(help="Store of probe or measure, for methods stored_rank:condition=NAME.")
     ] = None,
+    maps: options.Maps = None,
     split: options.Split = None,
     label_column: options.LabelColumn = None,
     masks: options.Masks = None,
@@ -61,6 +63,7 @@ def evaluate(
     from classlens.render.folders.result_folder import EVALUATION, check_replaceable
     from classlens.render.terminal.progress import watched
     from classlens.tasks.evaluation.evaluate import evaluate as evaluate_methods
+    from classlens.tasks.evaluation.map_importance import parse_maps
 
     results = out / "results"
     check_replaceable(results, EVALUATION)
@@ -76,6 +79,7 @@ def evaluate(
             steps="all" if steps == "all" else int(steps),
             permutations=permutations,
             ranks=ranks,
+            maps=parse_maps(maps or []),
             split=split,
             label_column=label_column,
             masks=masks,

@@ -11,7 +11,16 @@ import typer
 from classlens import __version__
 from classlens.cli import options as given
 from classlens.cli.app import app, listed, reporting
-from classlens.cli.images import Classes, Images, SkipBad, image_files, skipped_lines, targets_of, traces_of
+from classlens.cli.images import (
+    Classes,
+    Images,
+    SkipBad,
+    image_files,
+    relative_paths,
+    skipped_lines,
+    targets_of,
+    traces_of,
+)
 from classlens.cli.options import ModelOptions, expand_options
 from classlens.errors import ClasslensError
 from classlens.text import say
@@ -31,7 +40,7 @@ def explain(
         str | None,
         typer.Option(
             help="Methods, separated by commas: {methods}; or all. Options follow the name: class_gradient:loss=logit. "
-            "Left out: log_odds, or the nearest that the head allows."
+            "file.py:function for maps of another tool. Left out: log_odds, or the nearest that the head allows."
         ),
     ] = None,
     against: Annotated[str | None, typer.Option(help="Another class: explain the class rather than this one.")] = None,
@@ -42,6 +51,7 @@ def explain(
         str | None,
         typer.Option(help="Token whose attention is explained, cls or ROW,COLUMN, for methods with queries."),
     ] = None,
+    maps: given.Maps = None,
     contour: Annotated[
         bool, typer.Option("--contour", help="Draw contours at a quarter, half and three quarters of the maximum.")
     ] = False,
@@ -51,11 +61,19 @@ def explain(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("classlens-explain"),
 ) -> None:
     """Show which parts of a photo speak for a class: overlays and numbers of one or several methods."""
-    from classlens.explain.registry import DEFAULT_METHODS, METHODS, default_method, is_defined, parse_method
+    from classlens.explain.registry import (
+        DEFAULT_METHODS,
+        METHODS,
+        default_method,
+        find_method,
+        is_defined,
+        parse_method,
+    )
     from classlens.lens.load import load
     from classlens.render.folders.explanation import Animation, explanation_json, write_explanations
     from classlens.render.folders.result_folder import EXPLANATION, check_replaceable, replacing
     from classlens.render.terminal.progress import progress_bar
+    from classlens.tasks.evaluation.map_importance import given_maps, parse_maps
 
     check_replaceable(out, EXPLANATION)
     methods = tuple(METHODS) if method == "all" else DEFAULT_METHODS[:1] if method is None else listed(method)
@@ -66,7 +84,7 @@ def explain(
     given_options = {"against": against, "loss": loss, "query": query_token}
     options: dict[str, Any] = {key: value for key, value in given_options.items() if value is not None}
     for option in options:
-        if not any(option in METHODS[name].options for name in names):
+        if not any(option in find_method(name).options for name in names):
             fitting = ", ".join(name for name, record in METHODS.items() if option in record.options)
             raise ClasslensError(
                 f"--{option} goes with {fitting}, not with {', '.join(methods)}: choose one of those with --method, or "
@@ -83,6 +101,8 @@ def explain(
             raise ClasslensError(f"--format {format_} goes with --animate: give both, or leave it out")
         animation = None
     files = image_files(images)
+    folders = parse_maps(maps or [])
+    number = {file: index for index, file in enumerate(files)}
     skipped: dict[str, str] | None = {} if skip_bad else None
     if against is not None:
         _say_without_rival(dict.fromkeys(names))
@@ -96,15 +116,23 @@ def explain(
         targets = targets_of(lens, class_)
         if against is not None:
             options["against"] = lens.classes.index(against)
+        stored = given_maps(folders, relative_paths(images, files), lens.view.channels, skip_bad=skip_bad)
         records: list[dict[str, Any]] = []
         progress("explaining", 0, len(files))
         # The classes of one image follow each other.
-        for batch, trace in traces_of(lens, files, _BATCH if len(targets) == 1 else 1, skipped):
+        step = 1 if stored or len(targets) > 1 else _BATCH
+        for batch, trace in traces_of(lens, files, step, skipped):
+            image = number[batch[0]]
+            without = next((each.without[image] for each in stored if image in each.without), None)
+            if without is not None and skipped is not None:
+                skipped[batch[0]] = without
+                continue
+            functions = [each.function(image, lens.view.channels) for each in stored]
             for target in targets:
                 records += write_explanations(
                     trace,
                     target,
-                    methods,
+                    [*methods, *functions],
                     folder,
                     photos=batch,
                     first=len(records) + 1,
@@ -120,20 +148,21 @@ def explain(
             version=__version__,
         )
         (folder / "explain.json").write_text(text, encoding="utf-8")
-    for number, record in enumerate(records, start=1):
-        say(f"{record['name']}: {record['target']}: {out / f'{number:02d}-methods.png'}")
+    for position, record in enumerate(records, start=1):
+        say(f"{record['name']}: {record['target']}: {out / f'{position:02d}-methods.png'}")
     for line in skipped_lines(skipped):
         say(line)
 
 
 def _say_without_rival(names: Iterable[str]) -> None:
     """Notes before the run which methods do not compare two classes."""
-    from classlens.explain.registry import METHODS
+    from classlens.explain.registry import find_method, short_name
 
     for name in names:
-        if "against" not in METHODS[name].options:
-            reason = "explains the class alone" if METHODS[name].of_class else "is the same for every class"
-            typer.echo(f"Note: method {name!r} {reason}; --against does not change it.", err=True)
+        method = find_method(name)
+        if "against" not in method.options:
+            reason = "explains the class alone" if method.of_class else "is the same for every class"
+            typer.echo(f"Note: method {short_name(name)!r} {reason}; --against does not change it.", err=True)
 
 
 def _query(text: str) -> str | int | tuple[int, int]:

@@ -41,6 +41,13 @@ def image_files(images: Sequence[str]) -> list[str]:
     return files
 
 
+def relative_paths(images: Sequence[str], files: Sequence[str]) -> list[str]:
+    """Path of each file within the folder that was given, or the name of a file that was given itself."""
+    folders = [os.path.join(image, "") for image in images if os.path.isdir(image)]
+    within = [next((file[len(folder) :] for folder in folders if file.startswith(folder)), None) for file in files]
+    return [Path(path or os.path.basename(file)).as_posix() for path, file in zip(within, files, strict=True)]
+
+
 def targets_of(lens: Lens, classes: Sequence[str] | None) -> list[int | str]:
     """The classes of interest, each once."""
     targets = classes or ["predicted"]

@@ -142,6 +142,13 @@ MaskValues = Annotated[
     str | None,
     typer.Option(help='Meaning of the values of masks: "object=1,3 ignore=255", or in colors as "object=#ff0000".'),
 ]
+Maps = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Folder of .npy maps of another tool, named as the images; as NAME=FOLDER, NAME:sign=absolute=FOLDER or "
+        "FOLDER. May be given several times."
+    ),
+]
 Shuffle = Annotated[bool, typer.Option("--shuffle", help="Draw images with --seed; else the first in order of names.")]
 TunedLensFile = Annotated[Path | None, typer.Option(help="File of `classlens tune`, for the condition tuned_lens.")]
 Ram = Annotated[str, typer.Option(help="RAM beside the model, such as 8GB.")]

@@ -7,6 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+MapFunction = Callable[..., Any]
+"""``function(model, pixels, target)`` returns maps ``[image, row, column]`` of pixels, for a class each."""
+MethodLike = str | MapFunction
+"""A method by its name, a function of yours, or one in a file: ``file.py:function``."""
+
 
 @dataclass(frozen=True)
 class Method:

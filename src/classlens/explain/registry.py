@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from classlens.errors import ClasslensError
 from classlens.registry import Registry
 
 if TYPE_CHECKING:
-    from classlens.explain.method import Method
+    from classlens.explain.method import Method, MethodLike
     from classlens.models.view import ModelView
 
 METHODS: Registry[Method] = Registry(
@@ -31,6 +32,7 @@ METHODS: Registry[Method] = Registry(
 """Every explanation method, in the order of tables and figures."""
 DEFAULT_METHODS = ("log_odds", "logit_attribution", "class_gradient")
 """The most faithful method first (see the documentation), then those that other heads allow."""
+_FILE = re.compile(r"(?P<path>.+\.py:)(?P<name>\w+)")
 
 
 def default_method(view: ModelView) -> str:
@@ -64,7 +66,10 @@ def parse_method(text: str) -> tuple[str, dict[str, int | float | str]]:
 
 def split_method(text: str) -> tuple[str, dict[str, int | float | str]]:
     """``parse_method`` without a check of the name and its options."""
-    name, *parts = text.split(":")
+    file = _FILE.match(text)
+    start = file.end() if file else 0
+    first, *parts = text[start:].split(":")
+    name = text[:start] + first
     options: dict[str, int | float | str] = {}
     for part in parts:
         option, equals, value = part.partition("=")
@@ -84,11 +89,36 @@ def _number(text: str) -> int | float | str:
     return text
 
 
-def method_of(name: str, options: Collection[str]) -> Method:
+def find_method(method: MethodLike) -> Method:
+    """The method of a name, of a function, or of one in a file, ``file.py:function``.
+
+    Raises ClasslensError for an unknown name, a file without such a function, and a function named as a method is.
+    """
+    if isinstance(method, str) and _FILE.fullmatch(method) is None:
+        return METHODS[method]
+    from classlens.explain.custom import file_method, function_method
+
+    record = file_method(method) if isinstance(method, str) else function_method(method)
+    if record.label in METHODS:
+        raise ClasslensError(
+            f"method {record.label!r} is one of classlens, and a function of yours has its name: rename the function"
+        )
+    return record
+
+
+def short_name(method: MethodLike) -> str:
+    """A method, with its options, as results name it: by the function alone where it has a file."""
+    if not isinstance(method, str):
+        return find_method(method).label
+    file = _FILE.match(method)
+    return method[file.start("name") :] if file else method
+
+
+def method_of(name: MethodLike, options: Collection[str]) -> Method:
     """The method of a name; raises ClasslensError for an unknown name or an option that the method does not have."""
-    method = METHODS[name]
+    method = find_method(name)
     for option in options:
         if option not in method.options:
             known = f"its options are {', '.join(method.options)}" if method.options else "it has no options"
-            raise ClasslensError(f"method {name!r} has no option {option!r}: {known}")
+            raise ClasslensError(f"method {short_name(name)!r} has no option {option!r}: {known}")
     return method

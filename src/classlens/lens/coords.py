@@ -10,7 +10,8 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from classlens.explain.registry import METHODS
+from classlens.explain.method import MethodLike
+from classlens.explain.registry import find_method, short_name
 from classlens.models.classes import Classes
 from classlens.models.label_groups import LabelGroups
 from classlens.models.view import ModelView, Tokens
@@ -92,7 +93,7 @@ def target_coords(classes: Classes | LabelGroups, target: NDArray[Any], name: st
     return {name: ("image", target), f"{name}_name": ("image", names)}
 
 
-def method_attrs(method: str, options: Mapping[str, Any]) -> dict[str, str]:
+def method_attrs(method: MethodLike, options: Mapping[str, Any]) -> dict[str, str]:
     """A method and its options as attributes of a result."""
-    resolved = METHODS[method].resolve(options)
-    return {"method": method, **{key: str(value) for key, value in resolved.items() if value is not None}}
+    resolved = find_method(method).resolve(options)
+    return {"method": short_name(method), **{key: str(value) for key, value in resolved.items() if value is not None}}

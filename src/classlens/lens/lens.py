@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from classlens.core.arguments import AnyPath, AtLeast1, checked
 from classlens.errors import ClasslensError, cause
 from classlens.explain.batching import slices
-from classlens.explain.method import Method
+from classlens.explain.method import Method, MethodLike
 from classlens.explain.queries import token_position
 from classlens.explain.registry import default_method, method_of
 from classlens.forward.active_edits import active_edits
@@ -170,7 +170,7 @@ class Lens(InspectingLens):
         images: Images,
         target: Target = "predicted",
         *,
-        method: str | None = None,
+        method: MethodLike | None = None,
         batch_size: AtLeast1 = 32,
         **options: Any,
     ) -> xr.DataArray:

@@ -17,6 +17,7 @@ from classlens.core.attention import Loss
 from classlens.core.scores import identifiability
 from classlens.explain.all_classes import explain_classes, explain_every_class
 from classlens.explain.batching import slices
+from classlens.explain.method import MethodLike
 from classlens.explain.queries import Query
 from classlens.explain.registry import default_method, method_of
 from classlens.forward.isolation import isolated_methods
@@ -224,13 +225,17 @@ class Trace(Shown, AttributionTrace):
         order = {"place": np.arange(k), "logit": (dims, logit.numpy()), "class_name": (dims, names)}
         return array(index, dims, self._state_coords(blocks) | order, name="top")
 
-    def explain(self, target: Target = "predicted", *, method: str | None = None, **options: Any) -> xr.DataArray:
+    def explain(
+        self, target: Target = "predicted", *, method: MethodLike | None = None, **options: Any
+    ) -> xr.DataArray:
         """How much each image token speaks for a class.
 
         Args:
             target: class of interest, see ``Trace``.
             method: name of a method in ``classlens.METHODS``; when left out ``log_odds``, the most faithful, or
-                the nearest that the head allows.
+                the nearest that the head allows. Or a map of another tool: a function of model, pixels and target that
+                returns ``[image, row, column]`` at any resolution, also ``"file.py:function"``; the value of a token is
+                the mean over its cell. Its option is ``sign``: ``"signed"``, ``"absolute"`` or ``"positive"``.
             options: of the method, named by ``classlens.METHODS[method].options``. ``against``: another class; why the
                 target rather than this one. ``query``: the token whose attention is explained, ``"cls"`` or ``(row,
                 column)``; the tokens that the head pools when left out.
@@ -240,7 +245,8 @@ class Trace(Shown, AttributionTrace):
             where the method has them. Its sum over blocks and heads is the map of the image.
 
         Raises:
-            ClasslensError: an unknown method, class or token, or an option that the method does not have.
+            ClasslensError: an unknown method, class or token, an option that the method does not have, or a function
+                that raises, returns something else, or leaves hooks or other weights on the model.
 
         Examples:
             >>> import classlens, torch
@@ -309,7 +315,7 @@ class Trace(Shown, AttributionTrace):
             values = explain_classes(self.recording, classes, loss=loss, query=query)
             yield array(values, dims, coords | class_coords(self.classes, classes), name="importance", **attrs)
 
-    def map(self, target: Target = "predicted", *, method: str | None = None, **options: Any) -> xr.DataArray:
+    def map(self, target: Target = "predicted", *, method: MethodLike | None = None, **options: Any) -> xr.DataArray:
         """``explain`` summed over blocks and heads, on the grid of image tokens.
 
         Arguments and errors are those of ``explain``.

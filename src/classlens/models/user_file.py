@@ -1,4 +1,4 @@
-"""Models and transforms from a user's Python file: functions that return a description, a module, or pixels."""
+"""Functions of a user's Python file: they return a description of a model, a module, pixels, or maps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def create(name: str, request: ModelRequest) -> LibraryModel:
         raise ClasslensError(
             f"model {name!r} takes no checkpoint, num_classes or options: load its weights in the function itself"
         )
-    make = _function("model", name)
+    make = function_of("model", name)
     model: object = _run("model", name, make)
     if isinstance(model, nn.Module | ModelView):
         return from_user(model)
@@ -46,7 +46,7 @@ class FileTransform:
 
     @cached_property
     def function(self) -> Callable[..., Any]:
-        function = _function("transform", self.name)
+        function = function_of("transform", self.name)
         if isinstance(function, type) or not _takes_nothing(function):
             return function
         transform: object = _run("transform", self.name, function)
@@ -78,7 +78,7 @@ def _takes_nothing(function: Callable[..., Any]) -> bool:
     return True
 
 
-def _function(kind: str, name: str) -> Callable[..., Any]:
+def function_of(kind: str, name: str) -> Callable[..., Any]:
     """The function that ``file.py:function`` names, after running the file."""
     path, _, function = name.rpartition(":")
     if not path.endswith(".py"):

@@ -63,6 +63,10 @@ class GivenImportance:
     drawn: bool = False
     live: bool = True
     complete: bool = False
+    digest: str | None = None
+
+    def native_maps(self, batch: ImageBatch) -> None:
+        return None
 
     def maps(self, batch: ImageBatch) -> Tensor:
         return self.values

@@ -12,8 +12,10 @@ from typing import Any, Literal
 from PIL import Image
 
 from classlens.analysis.labels import method_title
-from classlens.explain.method import Method
-from classlens.explain.registry import METHODS, parse_method
+from classlens.errors import ClasslensError
+from classlens.explain.custom import MapMethod
+from classlens.explain.method import Method, MethodLike
+from classlens.explain.registry import find_method, parse_method, short_name
 from classlens.lens.lens import Lens
 from classlens.lens.target import Target, class_indices
 from classlens.lens.trace import Trace
@@ -35,7 +37,7 @@ _FRAME, _LAST_FRAME = 400, 1600
 def write_explanations(
     trace: Trace,
     target: Target,
-    methods: Sequence[str],
+    methods: Sequence[MethodLike],
     folder: Path,
     *,
     photos: Sequence[ImageLike] | None = None,
@@ -53,10 +55,11 @@ def write_explanations(
     for methods that have a map for each block. ``contour`` adds lines of equal value to all of them. ``photos`` are the
     images that the trace was computed from. Maps are laid over them instead of the model's input, unless the transform
     leaves open which part of the photo the input is. ``options`` go to the methods that take them; options of one
-    method follow its name, such as ``class_gradient:loss=logit``.
+    method follow its name, such as ``class_gradient:loss=logit``. Maps of other tools have the name of their function.
     """
-    requests = [_parse(text, options) for text in dict.fromkeys(methods)]
-    explanations = [trace.explain(target, method=request.name, **request.options) for request in requests]
+    requests = [_parse(method, options) for method in dict.fromkeys(methods)]
+    _check_names(requests)
+    explanations = [trace.explain(target, method=request.given, **request.options) for request in requests]
     rows, columns = trace.recording.tokens.grid
     title_rivals = _rivals(trace, options)
     rivals = [_rivals(trace, request.options) for request in requests]
@@ -69,8 +72,9 @@ def write_explanations(
         record: dict[str, Any] = {"name": name, **canvas_record, "options": {}, "maps": {}}
         title_rival = None if title_rivals is None else title_rivals[image]
         for request, explanation, by_image in zip(requests, explanations, rivals, strict=True):
-            values, signed = explanation[image], request.method.is_signed(request.options)
+            values = explanation[image]
             grid = values.sum([dim for dim in values.dims if dim != "token"]).values.reshape(rows, columns)
+            signed = request.is_signed(grid)
             record["target"] = str(explanation.target_name.values[image])
             record["target_index"] = int(explanation.target.values[image])
             rival = None if by_image is None else by_image[image]
@@ -107,12 +111,17 @@ class _Request:
     """A method by its text, with all its options."""
 
     text: str
-    name: str
+    given: MethodLike
     options: dict[str, Any]
 
     @property
     def method(self) -> Method:
-        return METHODS[self.name]
+        return find_method(self.given)
+
+    def is_signed(self, grid: Floats) -> bool:
+        """Whether a map is drawn in two colors; one of another tool says by its values whether it is signed."""
+        signed = self.method.is_signed(self.options)
+        return signed and not (isinstance(self.method, MapMethod) and bool((grid >= 0).all()))
 
     @property
     def file_stem(self) -> str:
@@ -120,10 +129,17 @@ class _Request:
         return re.sub(r"[^\w=.-]+", "_", self.text.replace(":", "-"))
 
 
-def _parse(text: str, options: Mapping[str, Any]) -> _Request:
-    name, own_options = parse_method(text)
-    shared = {key: value for key, value in options.items() if key in METHODS[name].options}
-    return _Request(text, name, shared | own_options)
+def _parse(method: MethodLike, options: Mapping[str, Any]) -> _Request:
+    given, own_options = parse_method(method) if isinstance(method, str) else (method, {})
+    shared = {key: value for key, value in options.items() if key in find_method(given).options}
+    return _Request(short_name(method), given, shared | own_options)
+
+
+def _check_names(requests: Sequence[_Request]) -> None:
+    texts = [request.text for request in requests]
+    for text in texts:
+        if texts.count(text) > 1:
+            raise ClasslensError(f"two methods are named {text!r}, as pictures name them: rename one")
 
 
 def _all_options(request: _Request, rival: str | None) -> dict[str, Any]:

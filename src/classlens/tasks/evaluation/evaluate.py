@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from torch import Tensor
 
 from classlens.core.arguments import AnyPath, AtLeast0, AtLeast1, Seed, Takes
 from classlens.core.arrays import Array
@@ -20,6 +22,7 @@ from classlens.engine.progress import MeasureResult, Report, no_report
 from classlens.engine.ray import Cluster
 from classlens.engine.session import Engine, RunOptions, Selection, Session
 from classlens.errors import ClasslensError, require_extra
+from classlens.explain.method import MethodLike
 from classlens.forward.isolation import isolated
 from classlens.lens.coords import image_names
 from classlens.lens.lens import Lens
@@ -28,6 +31,8 @@ from classlens.store.open_store import group_names
 from classlens.store.store import Store, find_in_folder
 from classlens.tasks.evaluation.image_batch import EvaluationSettings
 from classlens.tasks.evaluation.importance import StoredImportance, parse_methods
+from classlens.tasks.evaluation.map_files import MapArray
+from classlens.tasks.evaluation.map_importance import MapImportance, given_maps
 from classlens.tasks.evaluation.mosaics import QUARTERS
 from classlens.tasks.evaluation.plan import most_passes, plan_tasks, select_importances, select_metrics
 from classlens.tasks.evaluation.registry import METRICS
@@ -77,11 +82,12 @@ def evaluate(
     data: str | Dataset,
     out: AnyPath,
     *,
-    methods: str | Collection[str] = "all",
+    methods: MethodLike | Collection[MethodLike] = "all",
     metrics: str | Collection[str] = "all",
     steps: Steps = 25,
     permutations: AtLeast1 = 10,
     ranks: AnyPath | None = None,
+    maps: Mapping[str, AnyPath | Tensor] | None = None,
     split: str | None = None,
     label_column: str | None = None,
     masks: AnyPath | None = None,
@@ -110,7 +116,8 @@ def evaluate(
             labels, the explained class is the one that the model predicts; mosaics need labels.
         out: output folder: new, empty, or of an earlier evaluation.
         methods: explanation methods, with options as ``class_gradient:loss=logit``; ``"all"`` takes every method that
-            the model allows.
+            the model allows. Maps of other tools: functions, also ``"file.py:function:sign=absolute"``, that take
+            model, pixels and target (see ``Trace.explain``). Results name them by the function alone.
         metrics: names of metrics; ``"all"`` takes every metric that model and data allow.
         steps: numbers of tokens kept in token removal, at least 2, evenly spread from all tokens to one; ``"all"`` for
             every number, as published.
@@ -118,6 +125,9 @@ def evaluate(
         ranks: a store of ``classlens.probe`` or ``classlens.measure`` with the same images, for the method
             ``stored_rank:condition=probe``, which evaluates ranks as importance. With ``methods="all"``, the ranks of
             every probe and tuned lens are evaluated.
+        maps: maps that another tool stored, by a name of yours, which may end in ``:sign=absolute``: a folder of
+            ``.npy`` files with the relative paths of the images, or an array ``[image, row, column]`` in their order.
+            A map covers the model's input, at any resolution. With ``methods=[]`` they are measured alone.
         split: split of the data, such as ``"validation"``.
         label_column: column of a table that has the classes, or ``"none"`` (see ``open_dataset``).
         masks: folder of masks that show where the class is, with the paths of the images (see ``open_dataset``).
@@ -161,7 +171,14 @@ def evaluate(
     )
     settings = EvaluationSettings(steps, permutations, seed)
     statistics = statistics or Statistics()
-    importances = parse_methods(methods)
+    alone = maps and not isinstance(methods, str) and not callable(methods) and not len(methods)
+    importances = () if alone else parse_methods(methods)
+    by_name = all(isinstance(each, StoredImportance) or isinstance(each.name, str) for each in importances)
+    if engine != "local" and not by_name:
+        raise ClasslensError(
+            "a function in Python was given to run on a cluster: give it as file.py:function, which each worker reads"
+        )
+    stored = [MapImportance(text, MapArray(text, np.empty(0)), "", {}) for text in maps or {}]
     if methods == "all" and ranks is not None:
         importances += parse_methods(stored_methods(ranks))
     url, begun = find_in_folder(Path(out), STORE)
@@ -174,13 +191,18 @@ def evaluate(
         limit=limit,
         shuffle=shuffle,
     )
-    passes = partial(most_passes, METRICS.select(metrics), importances, settings)
+    passes = partial(most_passes, METRICS.select(metrics), [*importances, *stored], settings)
     session = Session.start(
         model, data, selection, run, options, None if begun is None else begun.attributes, passes=passes
     )
     chosen, missing = select_metrics(metrics, session)
     allowed, refused = select_importances(importances, session, ranks, all_methods=methods == "all")
     missing |= refused
+    allowed += given_maps(maps or {}, session.dataset.names, session.lens.view.channels, skip_bad=skip_bad)
+    texts = [importance.text for importance in allowed]
+    for text in maps or {}:
+        if texts.count(text) > 1:
+            raise ClasslensError(f"maps {text!r} have the name of a method of this run: give them another name")
     tasks = plan_tasks(chosen, allowed, settings, session, missing, all_metrics=metrics == "all")
     if any(task.mask_grid for task, _ in tasks):
         session.require_masks()
@@ -196,8 +218,13 @@ def evaluate(
             jobs.append(job)
         quarters = sum(len(images) for task, images in tasks if task.mosaics)
         total = sum(len(images) for _, images in tasks)
-        note = f"{quarters} of all {total} as quarters of mosaics" if quarters else ""
-        result = session.fill(jobs, store, renew, note)
+        notes = [f"{quarters} of all {total} as quarters of mosaics"] if quarters else []
+        notes += [
+            f"{len(importance.without)} without a map of {importance.text}"
+            for importance in allowed
+            if isinstance(importance, MapImportance) and importance.without
+        ]
+        result = session.fill(jobs, store, renew, "; ".join(notes))
     return EvaluateResult(*tables(url, statistics), missing, result, statistics)
 
 
@@ -214,15 +241,17 @@ def _check_mosaics(store: Store, task: EvaluationTask) -> None:
 
 
 def _add_groups(store: Store, task: EvaluationTask, lens: Lens, names: Array) -> None:
-    """Create the groups of a task; raises ClasslensError for a group of other ranks."""
+    """Create the groups of a task; raises ClasslensError for a group of other ranks or maps."""
     for group, (_, importance) in task.pairs.items():
         schema = task.schema(group, lens, names)
-        digest = None
-        if isinstance(importance, StoredImportance) and importance.values is not None:
-            digest = hashlib.sha256(importance.values.tobytes()).hexdigest()
-            schema = replace(schema, attrs={**schema.attrs, "ranks": digest})
+        key = "ranks" if isinstance(importance, StoredImportance) else "maps"
+        if importance.digest is not None:
+            schema = replace(schema, attrs={**schema.attrs, key: importance.digest})
+        if isinstance(importance, MapImportance) and importance.without:
+            schema = replace(schema, attrs={**schema.attrs, "without_map": list(importance.without)})
         store.add_group(group, schema)
-        if store.group_attributes(group).get("ranks") != digest:
+        if store.group_attributes(group).get(key) != importance.digest:
+            same = "the same --ranks" if key == "ranks" else "the same function or files"
             raise ClasslensError(
-                f"store {store.url!r} holds {group!r} of other ranks: give the same --ranks to resume, or another --out"
+                f"store {store.url!r} holds {group!r} of other {key}: give {same} to resume, or another --out"
             )

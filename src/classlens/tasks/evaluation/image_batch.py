@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, Protocol, runtime_checkable
@@ -12,13 +12,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from classlens.core.arrays import Array
+from classlens.core.pixel_maps import resize, upsample
 from classlens.errors import ClasslensError
 from classlens.forward.run import run
 from classlens.forward.token_subsets import TokenSubsets
 from classlens.lens.lens import Lens
 from classlens.lens.trace import Trace
 from classlens.tasks.evaluation.cascade import Cascade
-from classlens.tasks.evaluation.pixel_maps import upsample
 
 
 @runtime_checkable
@@ -45,8 +45,17 @@ class Importance(Protocol):
         """Whether its values are terms of a sum that equals the class logit."""
         ...
 
+    @property
+    def digest(self) -> str | None:
+        """Digest of what makes its maps, where that is not classlens itself."""
+        ...
+
     def maps(self, batch: ImageBatch) -> Float[Tensor, "image token"]:
         """The maps of a batch for the classes of its images."""
+        ...
+
+    def native_maps(self, batch: ImageBatch) -> Sequence[Float[Tensor, "row column"]] | None:
+        """The same maps at a resolution of their own; None for maps of tokens."""
         ...
 
     def explain(self, trace: Trace, target: Int[Tensor, " image"]) -> Float[Tensor, "image token"]:
@@ -93,6 +102,7 @@ class ImageBatch:
     cascade: Callable[[], Cascade]
     shortens: bool | None = None
     _maps: dict[str, Float[Tensor, "image token"]] = field(default_factory=dict)
+    _native: dict[str, Sequence[Float[Tensor, "row column"]] | None] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -129,8 +139,17 @@ class ImageBatch:
         return self._maps[importance.text]
 
     def pixel_maps(self, importance: Importance) -> Float[Tensor, "image height width"]:
-        """The importance maps at the resolution of the pixels."""
-        return upsample(self.maps(importance), self.grid, self.size)
+        """The importance maps at the resolution of the pixels, from their own resolution."""
+        native = self.native_maps(importance)
+        if native is None:
+            return upsample(self.maps(importance), self.grid, self.size)
+        return torch.cat([resize(values[None], self.size) for values in native])
+
+    def native_maps(self, importance: Importance) -> Sequence[Float[Tensor, "row column"]] | None:
+        """The importance maps at a resolution of their own, computed once; None for maps of tokens."""
+        if importance.text not in self._native:
+            self._native[importance.text] = importance.native_maps(self)
+        return self._native[importance.text]
 
     @cached_property
     def correct_unchanged(self) -> Array:

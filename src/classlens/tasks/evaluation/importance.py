@@ -1,8 +1,9 @@
-"""Importance of image tokens: the maps that metrics evaluate, from methods or from a store of ranks."""
+"""Importance of image tokens: the maps that metrics evaluate, from methods or functions, or from a store of ranks."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +12,11 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
+from classlens.core.pixel_maps import cell_means
 from classlens.errors import ClasslensError, unknown
-from classlens.explain.method import Method
-from classlens.explain.registry import METHODS, method_of, split_method
+from classlens.explain.custom import SIGNS, MapMethod
+from classlens.explain.method import Method, MethodLike
+from classlens.explain.registry import METHODS, find_method, method_of, short_name, split_method
 from classlens.lens.trace import Trace
 from classlens.tasks.evaluation.image_batch import ImageBatch
 from classlens.tasks.evaluation.stored_ranks import STORED_RANK, check_stored_options
@@ -28,17 +31,17 @@ _FIXED_OPTIONS = {
 
 @dataclass(frozen=True)
 class MethodImportance:
-    """The maps of an explanation method, summed over blocks and heads."""
+    """The maps of an explanation method, summed over blocks and heads, or of a function of another tool."""
 
     text: str
-    name: str
+    name: MethodLike
     options: Mapping[str, int | float | str]
 
     live = True
 
     @property
     def method(self) -> Method:
-        return METHODS[self.name]
+        return find_method(self.name)
 
     @property
     def drawn(self) -> bool:
@@ -48,8 +51,21 @@ class MethodImportance:
     def complete(self) -> bool:
         return self.method.complete
 
+    @property
+    def digest(self) -> str | None:
+        return self.method.digest if isinstance(self.method, MapMethod) else None
+
     def maps(self, batch: ImageBatch) -> Float[Tensor, "image token"]:
-        return self.explain(batch.trace, batch.target)
+        native = batch.native_maps(self)
+        if native is None:
+            return self.explain(batch.trace, batch.target)
+        return cell_means(torch.stack(list(native)), batch.grid)
+
+    def native_maps(self, batch: ImageBatch) -> Sequence[Float[Tensor, "row column"]] | None:
+        method = self.method
+        if not isinstance(method, MapMethod):
+            return None
+        return list(method.native(batch.trace.recording, batch.target, **self.options))
 
     def explain(self, trace: Trace, target: Int[Tensor, " image"]) -> Float[Tensor, "image token"]:
         """Raises ClasslensError for values that are not finite, which have no order."""
@@ -73,6 +89,13 @@ class StoredImportance:
 
     drawn, live, complete = False, False, False
 
+    @property
+    def digest(self) -> str | None:
+        return None if self.values is None else hashlib.sha256(self.values.tobytes()).hexdigest()
+
+    def native_maps(self, batch: ImageBatch) -> None:
+        return None
+
     def maps(self, batch: ImageBatch) -> Float[Tensor, "image token"]:
         assert self.values is not None, "the store is opened before the run"
         return torch.from_numpy(self.values[batch.first : batch.first + len(batch)])
@@ -81,27 +104,40 @@ class StoredImportance:
         raise AssertionError("a store holds maps of its images only")
 
 
-def parse_methods(methods: str | Collection[str]) -> tuple[MethodImportance | StoredImportance, ...]:
-    """Importances from texts such as ``name:option=value:option=value``; ``"all"`` for every explanation method.
+def parse_methods(
+    methods: MethodLike | Collection[MethodLike],
+) -> tuple[MethodImportance | StoredImportance, ...]:
+    """Importances from texts as ``name:option=value``, from functions, and from ``file.py:function:sign=absolute``.
 
-    Raises ClasslensError for an unknown method or option.
+    ``"all"`` stands for every explanation method. Raises ClasslensError for an unknown method or option, and for two
+    methods of one name.
     """
-    texts = [methods] if isinstance(methods, str) else list(methods)
-    if texts == ["all"]:
-        texts = list(METHODS)
-    if not texts:
+    given = [methods] if isinstance(methods, str) or callable(methods) else list(methods)
+    if given == ["all"]:
+        given = list(METHODS)
+    if not given:
         raise ClasslensError(f"no methods were given: give some of {', '.join(METHODS)}, or all")
     # Duplicates are measured once.
-    return tuple(_parse(text) for text in dict.fromkeys(texts))
+    importances = tuple(_parse(method) for method in dict.fromkeys(given))
+    texts = [importance.text for importance in importances]
+    for text in texts:
+        if texts.count(text) > 1:
+            raise ClasslensError(f"two methods are named {text!r}, as results name them: rename one of the functions")
+    return importances
 
 
-def _parse(text: str) -> MethodImportance | StoredImportance:
-    name, options = split_method(text)
+def _parse(given: MethodLike) -> MethodImportance | StoredImportance:
+    if not isinstance(given, str):
+        return MethodImportance(short_name(given), given, {})
+    name, options = split_method(given)
     if name == STORED_RANK:
-        return StoredImportance(text, check_stored_options(text, options))
-    if name not in METHODS:
+        return StoredImportance(given, check_stored_options(given, options))
+    text = short_name(given)
+    if text == given and name not in METHODS:
         raise unknown("method", name, [*METHODS, STORED_RANK])
-    method_of(name, options)
+    method = method_of(name, options)
+    if isinstance(method, MapMethod) and options.get("sign", "signed") not in SIGNS:
+        raise unknown("sign", options["sign"], SIGNS)
     for option, reason in _FIXED_OPTIONS.items():
         if option in options:
             raise ClasslensError(f"method {text!r} cannot be measured with {option}: {reason}; leave it out")

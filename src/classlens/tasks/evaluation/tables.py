@@ -47,9 +47,11 @@ def tables(store: str, statistics: Statistics) -> tuple[pd.DataFrame, pd.DataFra
         name, method = split_group(group)
         data, metric = open_group(store, group), METRICS[name]
         require_group(store, group, data, metric)
-        # A mosaic with an unreadable quarter has no labels.
-        void = data["label"].values < 0 if data.attrs["mosaics"] else False
-        data = data.isel(image=(data["measured"].values == MEASURED) & ~np.asarray(void)).load()
+        measured = data["measured"].values == MEASURED
+        if data.attrs["mosaics"]:  # one with an unreadable quarter has no labels
+            measured &= data["label"].values >= 0
+        measured[np.array(data.attrs.get("without_map", []), dtype=int)] = False
+        data = data.isel(image=measured).load()
         if not data.sizes["image"]:
             continue
         keys = {"model": data.attrs["model"], "method": method, "metric": name}

@@ -13,11 +13,11 @@ import xarray as xr
 from torch import Tensor
 from torchvision import transforms
 
+from classlens.core.pixel_maps import upsample
 from classlens.core.stats import Statistics
 from classlens.lens.lens import Lens
 from classlens.models.transforms import Preprocessing
 from classlens.tasks.evaluation.metrics.masking import Masking
-from classlens.tasks.evaluation.pixel_maps import upsample
 from classlens.tasks.evaluation.registry import METRICS
 from tests import zoo
 from tests.tasks.evaluation.batches import batch_of, lens_of, method_of

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, jaccard_score
 
+from classlens.core.pixel_maps import upsample
 from classlens.core.stats import Statistics
 from classlens.tasks.evaluation.metrics.segmentation import Segmentation, average_precision
-from classlens.tasks.evaluation.pixel_maps import upsample
 from tests import zoo
 from tests.tasks.evaluation.batches import GivenImportance, batch_of, lens_of, method_of
 
