@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from classlens.forward.means import Means
     from classlens.lens.describe_heads import describe_heads
     from classlens.lens.directions import Directions, direction_classes, read_directions
+    from classlens.lens.explainer import Explainer, explain_func
     from classlens.lens.head_maps import head_map
     from classlens.lens.inspection import Inspection
     from classlens.lens.lens import Lens
@@ -77,6 +78,7 @@ __all__ = [
     "Edit",
     "EditStep",
     "EvaluateResult",
+    "Explainer",
     "Inspection",
     "KeepTokens",
     "Lens",
@@ -108,6 +110,7 @@ __all__ = [
     "describe_heads",
     "direction_classes",
     "evaluate",
+    "explain_func",
     "figures",
     "head_map",
     "load",
@@ -127,6 +130,7 @@ __all__ = [
 _MODULES = {
     "lens.describe_heads": "describe_heads",
     "lens.directions": "Directions direction_classes read_directions",
+    "lens.explainer": "Explainer explain_func",
     "lens.head_maps": "head_map",
     "lens.inspection": "Inspection",
     "lens.lens": "Lens",

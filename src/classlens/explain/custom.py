@@ -43,7 +43,7 @@ class MapMethod(Method):
     """Digest of the code that makes the maps."""
 
     def is_signed(self, options: Mapping[str, Any]) -> bool:
-        return options.get("sign", "signed") == "signed"
+        return bool(options.get("sign", "signed") == "signed")
 
 
 def function_method(function: MapFunction) -> MapMethod:

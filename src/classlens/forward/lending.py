@@ -82,7 +82,7 @@ class _Snapshot:
             if forward is None:
                 del kind.forward
             else:
-                kind.forward = forward  # type: ignore[method-assign]
+                kind.forward = forward
             yield f"another forward of every {kind.__name__}"
 
     def _restore_tensors(self) -> Iterator[str]:

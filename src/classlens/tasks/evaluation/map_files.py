@@ -93,11 +93,11 @@ class MapFolder:
 
 def _plane(values: object, name: str, channels: int) -> Float[Tensor, "row column"]:
     """One map; values for each channel of the pixels are summed."""
-    numbers = isinstance(values, np.ndarray) and values.dtype.kind in "biuf"
-    if numbers and values.ndim == 3 and len(values) in (1, channels):
-        values = values.sum(axis=0, dtype=np.float64)
     if not isinstance(values, np.ndarray):
         raise ClasslensError(f"{name} holds several arrays: write one with numpy.save")
+    numbers = values.dtype.kind in "biuf"
+    if numbers and values.ndim == 3 and len(values) in (1, channels):
+        values = values.sum(axis=0, dtype=np.float64)
     if not numbers or values.ndim != 2 or not values.size:
         raise ClasslensError(
             f"{name} is an array of {values.dtype} {list(values.shape)}: expected numbers [row, column], or "
