@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def integrated_gradients(model: nn.Module, pixels: Tensor, target: Tensor) -> Tensor:
-    """From an image of the mean color of the model's normalization, in 50 steps; signed, [image, channel, row, column]."""
+    """From an image of the normalization's mean color, in 50 steps; signed, [image, channel, row, column]."""
     tool = IntegratedGradients(logits_of(model))
     maps: Tensor = tool.attribute(pixels, target=target, n_steps=50, internal_batch_size=64)
     return maps

@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from types import ModuleType
 
+import lxt
 from torch import Tensor, nn
 from torchvision.models import vision_transformer
 from zennit.composites import LayerMapComposite
@@ -21,10 +21,8 @@ try:
     import lxt.efficient
 except ModuleNotFoundError:
     # lxt 2.1 imports language models that transformers 5 no longer has: import its part for torchvision alone.
-    places = find_spec("lxt")
-    assert places is not None and places.submodule_search_locations, "pip install lxt zennit"
     models = ModuleType("lxt.efficient.models")
-    models.__path__ = [f"{place}/efficient/models" for place in places.submodule_search_locations]
+    models.__path__ = [f"{folder}/efficient/models" for folder in lxt.__path__]
     models.get_default_map = None  # type: ignore[attr-defined]
     sys.modules[models.__name__] = models
 from lxt.efficient import monkey_patch, monkey_patch_zennit
