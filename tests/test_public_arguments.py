@@ -212,6 +212,12 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
             {"target": 3, "method": "class_gradient", "against": 5, "query": (0, 1)},
         ),
         "Trace.map": (trace.map, {"target": 3, "method": "grad_cam", "block": 3}),
+        "Explainer": (classlens.Explainer, {"model": lens, "method": "chefer"}),
+        "Explainer.attribute": (classlens.Explainer(lens).attribute, {"inputs": pixels, "target": 1}),
+        "explain_func": (
+            classlens.explain_func,
+            {"model": lens, "inputs": pixels.numpy(), "targets": [1] * len(pixels), "method": "chefer"},
+        ),
         "Trace.explain_every_class": (trace.explain_every_class, {"loss": "logit", "query": None}),
         "Trace.explain_classes": (lambda **given: list(trace.explain_classes(**given)), {"step": 3, "loss": "logit"}),
         "Trace.attention": (trace.attention, {"blocks": [5, 0], "heads": "all", "queries": "pooled"}),
@@ -368,7 +374,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Call]:
         "evaluate": (
             to_new(classlens.evaluate),
             {"model": lens, "data": data, "methods": "random", "metrics": "removal", "steps": 2, "permutations": 1}
-            | {"ranks": None, "per_class": 1, "statistics": None, **selection, **no_masks, **run},
+            | {"ranks": None, "maps": None, "per_class": 1, "statistics": None, **selection, **no_masks, **run},
         ),
         "probe": (
             to_new(classlens.probe),

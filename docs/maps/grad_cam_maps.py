@@ -17,7 +17,8 @@ def gradcam(model: Any, pixels: Tensor, target: Tensor) -> NDArray[np.float32]:
     grid, prefix = model.patch_embed.grid_size, model.num_prefix_tokens
 
     def reshape(tokens: Tensor) -> Tensor:
-        return tokens[:, prefix:].unflatten(1, grid).permute(0, 3, 1, 2)
+        on_grid: Tensor = tokens[:, prefix:].unflatten(1, grid)
+        return on_grid.permute(0, 3, 1, 2)
 
     with GradCAM(model, [model.blocks[-1].norm1], reshape) as tool:
         maps: NDArray[np.float32] = tool(pixels, outputs)

@@ -22,7 +22,8 @@ def _maps(tool: Any, model: Any, pixels: Tensor, target: Tensor) -> Tensor:
     grid, prefix = model.patch_embed.grid_size, model.num_prefix_tokens
 
     def reshape(tokens: Tensor) -> Tensor:
-        return tokens[:, prefix:].unflatten(1, grid).permute(0, 3, 1, 2)
+        on_grid: Tensor = tokens[:, prefix:].unflatten(1, grid)
+        return on_grid.permute(0, 3, 1, 2)
 
     with tool(model, model.blocks[-1].norm1, reshape_transform=reshape) as cam:
         maps: Tensor = cam(target.tolist(), model(pixels), normalized=False)[0]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import Module
 
@@ -58,6 +59,10 @@ class Explainer:
         self.method: MethodLike = default_method(self.lens.view) if method is None else method
         method_of(self.method, self._options)
 
+    @overload
+    def attribute(self, inputs: Tensor, target: Target | None = None) -> Tensor: ...
+    @overload
+    def attribute(self, inputs: tuple[Tensor, ...], target: Target | None = None) -> tuple[Tensor, ...]: ...
     def attribute(
         self, inputs: Tensor | tuple[Tensor, ...], target: Target | None = None
     ) -> Tensor | tuple[Tensor, ...]:
@@ -95,7 +100,12 @@ class Explainer:
 @isolated
 @checked_with_home
 def explain_func(
-    model: ModelLike | Lens, inputs: Tensor, targets: Target, *, method: MethodLike | None = None, **options: Any
+    model: ModelLike | Lens,
+    inputs: Tensor | NDArray[Any],
+    targets: Target,
+    *,
+    method: MethodLike | None = None,
+    **options: Any,
 ) -> Array:
     """Maps as Quantus asks for them: ``metric(…, explain_func=classlens.explain_func, explain_func_kwargs={…})``.
 
@@ -123,7 +133,7 @@ def explain_func(
     if isinstance(model, Lens):
         options.pop("device", None)  # of the lens: Quantus adds its own
     explainer = Explainer(model, method, **options)
-    maps = pixel_maps(explainer.lens, inputs.float(), targets, explainer.method, explainer._options)
+    maps = pixel_maps(explainer.lens, torch.as_tensor(inputs).float(), targets, explainer.method, explainer._options)
     values: Float[ndarray, "image channel height width"] = maps[:, None].numpy().astype(np.float32)
     return values
 

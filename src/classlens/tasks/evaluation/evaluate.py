@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from classlens.core.arguments import AnyPath, AtLeast0, AtLeast1, Seed, Takes
@@ -87,7 +88,7 @@ def evaluate(
     steps: Steps = 25,
     permutations: AtLeast1 = 10,
     ranks: AnyPath | None = None,
-    maps: Mapping[str, AnyPath | Tensor] | None = None,
+    maps: Mapping[str, AnyPath | Tensor | NDArray[Any]] | None = None,
     split: str | None = None,
     label_column: str | None = None,
     masks: AnyPath | None = None,

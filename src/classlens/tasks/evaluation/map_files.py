@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,7 +84,7 @@ class MapFolder:
                 "such images out by --skip-bad (skip_bad=True)"
             )
         try:
-            values: object = np.load(file, allow_pickle=False)
+            values: Any = np.load(file, allow_pickle=False)
         except Exception as error:
             raise ClasslensError(
                 f"map {str(file)!r} cannot be read ({cause(error)}): write it with numpy.save"
@@ -91,7 +92,7 @@ class MapFolder:
         return _plane(values, f"map {str(file)!r}", channels)
 
 
-def _plane(values: object, name: str, channels: int) -> Float[Tensor, "row column"]:
+def _plane(values: Any, name: str, channels: int) -> Float[Tensor, "row column"]:
     """One map; values for each channel of the pixels are summed."""
     if not isinstance(values, np.ndarray):
         raise ClasslensError(f"{name} holds several arrays: write one with numpy.save")
