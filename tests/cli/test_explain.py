@@ -226,3 +226,29 @@ def test_inspect_takes_them_as_well(photos: list[Path], tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "out" / "inspect.json").read_text())["images"]
     ranks = classlens.load("builtin:cifar10").trace(photos[1]).rank("resid_post", "ship")
     assert rows[3]["tokens"]["resid_post"]["rank"] == ranks.values[0].tolist()
+
+
+def test_maps_of_other_tools(photos: list[Path], tmp_path: Path) -> None:
+    maps, tool, out = tmp_path / "maps", tmp_path / "tool.py", tmp_path / "out"
+    maps.mkdir()
+    values = np.arange(16.0).reshape(4, 4) - 8
+    np.save(maps / f"{photos[0].stem}.npy", values)
+    tool.write_text("def ramp(model, pixels, target):\n    return pixels.new_ones(len(pixels), 8, 8).cumsum(dim=2)\n")
+    given = ("--method", f"{tool}:ramp,{tool}:ramp:sign=positive", "--maps", f"lrp:sign=absolute={maps}", "--out", out)
+    folder = photos[0].parent
+    refusal = run(folder, *given)
+    assert refusal.exit_code == 2
+    assert f"map '{maps / photos[1].stem}.npy' does not exist" in refusal.stderr
+    assert not out.exists()
+    result = run(folder, *given, "--skip-bad")
+    assert result.exit_code == 0, result.output
+    assert f"Skipped {photos[1]}: map" in result.stdout
+    names = {"01-lrp.png", "01-methods.png", "01-ramp.png", "01-ramp-sign=positive.png", "explain.json"}
+    assert {path.name for path in out.iterdir()} == names
+    (record,) = json.loads((out / "explain.json").read_text())["images"]
+    assert record["maps"]["ramp"] == [[float(column) for column in range(1, 9)]] * 8
+    assert np.array(record["maps"]["lrp"]).shape == (8, 8)
+    assert record["maps"]["lrp"][0][0] == 8  # the corner, beyond the outermost center
+    wrong = run(folder, "--method", f"{tool}:slope", "--out", tmp_path / "other")
+    assert wrong.exit_code == 2
+    assert "has no function 'slope'" in wrong.stderr

@@ -46,7 +46,8 @@ def test_maps_are_those_of_the_trace() -> None:
     assert (given.shape, given.dtype) == (pixels.shape, pixels.dtype)
     torch.testing.assert_close(given, expected[:, None].expand(pixels.shape), rtol=0, atol=1e-6)
     maps = classlens.explain_func(lens, pixels.numpy(), target.numpy(), method="class_gradient", loss="logit")
-    assert (maps.shape, maps.dtype) == ((len(pixels), 1, *SIZE), np.float32)
+    assert maps.shape == (len(pixels), 1, *SIZE)
+    assert maps.dtype == np.float32
     np.testing.assert_allclose(maps[:, 0], expected, rtol=0, atol=1e-6 * float(expected.abs().max()))
 
     def first_channel(model: object, pixels: Tensor, target: Tensor) -> Tensor:
