@@ -139,8 +139,8 @@ def test_a_metric(example: Callable[[str], Any], registries: dict[str, Registry[
     names = example("metric")
     curves = names["result"].curves.query("method == 'random'")
     assert list(curves["x"].round(2)) == [round(0.1 * tenth, 2) for tenth in range(11)]
-    assert "insertion, AUC" in (folder / "faithfulness/results/summary.md").read_text(encoding="utf-8")
-    check_known(registries["metrics"], "metrics", "insertion")
+    assert "AOPC, logits" in (folder / "faithfulness/results/summary.md").read_text(encoding="utf-8")
+    check_known(registries["metrics"], "metrics", "aopc")
 
 
 def test_a_layout(example: Callable[[str], Any], registries: dict[str, Registry[Any]]) -> None:

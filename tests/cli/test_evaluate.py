@@ -37,7 +37,8 @@ def test_a_folder_of_results(data: str, tmp_path: Path) -> None:
         "segmentation: not measured: the data has no masks that show where the class is: give them (--masks)" in lines
     )
     assert lines[-2:] == [f"Summary: {out}/results/summary.md", f"Curves: {out}/results/curves.png"]
-    names = ["curves.csv", "curves.png", "curves.svg", "curves_randomization.png", "curves_randomization.svg"]
+    figures = [f"curves{of}.{ending}" for of in ("", "_insertion", "_randomization") for ending in ("png", "svg")]
+    names = ["curves.csv", *figures]
     assert sorted(path.name for path in (out / "results").iterdir()) == [
         *names,
         "evaluation.json",

@@ -33,7 +33,10 @@ def evaluate(
         ),
     ] = "all",
     metrics: Annotated[
-        str, typer.Option(help="Metrics, separated by commas, or all that model and data allow: {metrics}.")
+        str,
+        typer.Option(
+            help="Metrics, separated by commas, or all that model and data allow, but for _black and _blur: {metrics}."
+        ),
     ] = "all",
     steps: Annotated[
         str, typer.Option(help="Numbers of tokens kept in token removal, at least 2, or all, as published.")
@@ -54,7 +57,7 @@ def evaluate(
     resamples: options.Resamples = 2_000,
     confidence: options.Confidence = 0.95,
 ) -> None:
-    """Evaluate how faithful explanations are: token removal, pixel masking, segmentation, pointing, sanity checks.
+    """Evaluate how faithful explanations are: removal, masking, insertion, deletion, ROAD, pointing, sanity checks.
 
     Run again to resume after a stop, or to add methods and metrics.
     """

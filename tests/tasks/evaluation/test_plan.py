@@ -18,6 +18,7 @@ from classlens.tasks.evaluation.evaluate import STORE
 from classlens.tasks.evaluation.image_batch import EvaluationSettings
 from classlens.tasks.evaluation.importance import parse_methods
 from classlens.tasks.evaluation.plan import most_passes
+from classlens.tasks.evaluation.registry import METRICS
 from tests.data.pictures import folder, imagenet_s
 from tests.refusals import refused
 from tests.tasks.evaluation.runs import SETTINGS, tiny_lens
@@ -50,6 +51,8 @@ def test_all_metrics_of_data_with_masks_and_a_model_without_a_twin(tmp_path: Pat
     result = evaluate(lens, spec, tmp_path / "run", methods=methods, steps=2, permutations=1, workers=0)
     assert set(result.missing) == {"randomization", "pointing"}
     assert "no random twin" in result.missing["randomization"]
+    by_name = {f"{name}_{fill}" for name in ("masking", "insertion", "deletion") for fill in ("black", "blur")}
+    assert set(result.scores["metric"]) == set(METRICS) - set(result.missing) - by_name
     assert "four classes" in result.missing["pointing"]
     store = open_group(tmp_path / "run" / STORE, "segmentation.class_gradient").load()
     # Rows 38 and 39 of 40 are of unknown class: floor((row + 0.5) · 40 / 24) is 39 for row 23, and 37 for row 22.

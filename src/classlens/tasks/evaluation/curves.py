@@ -1,4 +1,4 @@
-"""Accuracy along a removal, and the area below it, with intervals over images."""
+"""Accuracy or probability along a removal, and the area below it, with intervals over images."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ Area = Callable[[Float[ndarray, "draw point"]], Float[ndarray, " draw"]]
 DIRECTIONS = ("negative", "positive")
 """The least important tokens or pixels go first, or the most important ones."""
 ACCURACY_AXES = CurveAxes("share removed or masked", "top-1 accuracy")
+PROBABILITY_AXES = CurveAxes("share of the pixels changed", "probability of the class")
 
 
 def trapezoid(x: Floats) -> Area:
@@ -33,38 +34,40 @@ def trapezoid(x: Floats) -> Area:
     return lambda curves: curves @ weights / span
 
 
-def directions(data: xr.Dataset) -> Iterator[tuple[str, Float[ndarray, "image point"]]]:
-    """The share of correct predictions of each image, by direction; random orders count for both directions."""
-    correct, orders = data["correct"].values.astype(np.float64), list(data["order"].values)
+def directions(data: xr.Dataset, variable: str = "correct") -> Iterator[tuple[str, Float[ndarray, "image point"]]]:
+    """Values of each image, such as whether it is predicted correctly, by direction; random orders count for both."""
+    of_orders, orders = data[variable].values.astype(np.float64), list(data["order"].values)
     for direction in DIRECTIONS:
         numbers = [number for number, order in enumerate(orders) if order == direction or order not in DIRECTIONS]
-        yield direction, correct[:, numbers].mean(axis=1)
+        yield direction, of_orders[:, numbers].mean(axis=1)
 
 
-def areas(data: xr.Dataset, measures: Mapping[str, Area], statistics: Statistics) -> Iterator[Score]:
-    """Areas below the accuracy in both directions: ``auc`` becomes ``negative_auc`` and ``positive_auc``."""
-    for direction, values in directions(data):
+def areas(
+    data: xr.Dataset, measures: Mapping[str, Area], statistics: Statistics, variable: str = "correct"
+) -> Iterator[Score]:
+    """Areas below the mean over images in both directions: ``auc`` becomes ``negative_auc`` and ``positive_auc``."""
+    for direction, values in directions(data, variable):
         better = "higher" if direction == "negative" else "lower"
         names = [f"{direction}_{name}" for name in measures]
         areas_of = partial(_areas, values, tuple(measures.values()))
         yield from scores(names, areas_of, len(values), statistics, better=better)
 
 
-def accuracies(data: xr.Dataset, x: Floats, statistics: Statistics) -> Iterator[CurvePoint]:
-    """The accuracy of the images at each ``x``, in both directions."""
-    for direction, values in directions(data):
-        for point in zip(x, *bootstrap(partial(_accuracy, values), len(values), statistics), strict=True):
+def mean_points(data: xr.Dataset, x: Floats, statistics: Statistics, variable: str = "correct") -> Iterator[CurvePoint]:
+    """The mean over images at each ``x``, such as the accuracy, in both directions."""
+    for direction, values in directions(data, variable):
+        for point in zip(x, *bootstrap(partial(_mean, values), len(values), statistics), strict=True):
             yield CurvePoint(direction, *map(float, point))
 
 
-def _accuracy(values: Floats, drawn: Floats) -> Floats:
-    accuracy: Floats = drawn @ values / drawn.sum(axis=1, keepdims=True)
-    return accuracy
+def _mean(values: Floats, drawn: Floats) -> Floats:
+    mean_curves: Floats = drawn @ values / drawn.sum(axis=1, keepdims=True)
+    return mean_curves
 
 
 def _areas(values: Floats, measures: tuple[Area, ...], drawn: Floats) -> Floats:
-    accuracy = _accuracy(values, drawn)
-    return np.stack([area(accuracy) for area in measures], axis=1)
+    mean_curves = _mean(values, drawn)
+    return np.stack([area(mean_curves) for area in measures], axis=1)
 
 
 def scores(

@@ -35,8 +35,7 @@ from classlens.tasks.evaluation.importance import StoredImportance, parse_method
 from classlens.tasks.evaluation.map_files import MapArray
 from classlens.tasks.evaluation.map_importance import MapImportance, given_maps
 from classlens.tasks.evaluation.mosaics import QUARTERS
-from classlens.tasks.evaluation.plan import most_passes, plan_tasks, select_importances, select_metrics
-from classlens.tasks.evaluation.registry import METRICS
+from classlens.tasks.evaluation.plan import chosen_metrics, most_passes, plan_tasks, select_importances, select_metrics
 from classlens.tasks.evaluation.stored_ranks import stored_methods
 from classlens.tasks.evaluation.tables import tables
 from classlens.tasks.evaluation.task import EvaluationTask
@@ -119,7 +118,8 @@ def evaluate(
         methods: explanation methods, with options as ``class_gradient:loss=logit``; ``"all"`` takes every method that
             the model allows. Maps of other tools: functions, also ``"file.py:function:sign=absolute"``, that take
             model, pixels and target (see ``Trace.explain``). Results name them by the function alone.
-        metrics: names of metrics; ``"all"`` takes every metric that model and data allow.
+        metrics: names of metrics; ``"all"`` takes every metric that model and data allow, and leaves out those that
+            repeat another with black or blurred pixels.
         steps: numbers of tokens kept in token removal, at least 2, evenly spread from all tokens to one; ``"all"`` for
             every number, as published.
         permutations: number of random orders in token removal, at least 1.
@@ -192,7 +192,7 @@ def evaluate(
         limit=limit,
         shuffle=shuffle,
     )
-    passes = partial(most_passes, METRICS.select(metrics), [*importances, *stored], settings)
+    passes = partial(most_passes, chosen_metrics(metrics), [*importances, *stored], settings)
     session = Session.start(
         model, data, selection, run, options, None if begun is None else begun.attributes, passes=passes
     )

@@ -151,6 +151,10 @@ class ImageBatch:
             self._native[importance.text] = importance.native_maps(self)
         return self._native[importance.text]
 
+    def pixel_order(self, importance: Importance) -> Int[Tensor, "image pixel"]:
+        """Pixels from the most to the least important, equal ones in the order of the rows."""
+        return self.pixel_maps(importance).flatten(1).argsort(dim=1, descending=True, stable=True)
+
     @cached_property
     def correct_unchanged(self) -> Array:
         """int8 ``[image]``: 1 where the unchanged image is predicted correctly."""
@@ -160,6 +164,18 @@ class ImageBatch:
         """int8 ``[row]``: 1 where the class of the row's image has the largest logit."""
         hits: Array = (logits.argmax(dim=1).cpu() == self.target[image]).to(torch.int8).numpy()
         return hits
+
+    @cached_property
+    def probability_unchanged(self) -> Array:
+        """float64 ``[image]``: the probability of the class of the unchanged image."""
+        return self.probability(self.trace.recording.logits)
+
+    def probability(self, logits: Float[Tensor, "image category"]) -> Array:
+        """float64 ``[image]``: the probability of the class of each image."""
+        probabilities = self.lens.view.probabilities(logits.double())
+        assert probabilities is not None, "a run over a data set refuses outputs that have none"
+        of_class: Array = probabilities.cpu().gather(1, self.target[:, None])[:, 0].numpy()
+        return of_class
 
     def run(self, pixels: Float[Tensor, "row channel height width"]) -> Float[Tensor, "row category"]:
         """The model's logits for changed pixels."""

@@ -74,7 +74,8 @@ class Metric(ABC):
     are the arrays of its values by name; the first dim of each is ``image``. ``measures`` and ``curves`` label the rows
     of its two tables by their names there, and ``curve_axes`` the axes of its curves.
     ``images`` says whether it is measured on single images or on mosaics of four. ``needs_masks`` and
-    ``needs_random_twin`` say what data and model must have. ``rounding_error`` marks a metric whose scores are rounding
+    ``needs_random_twin`` say what data and model must have. ``by_name_only`` leaves it out of ``"all"``, as variants of
+    a metric that differ in their fill alone. ``rounding_error`` marks a metric whose scores are rounding
     errors, shown as powers of ten.
     """
 
@@ -87,6 +88,7 @@ class Metric(ABC):
     images: ClassVar[Literal["single", "mosaic"]] = "single"
     needs_masks: ClassVar[bool] = False
     needs_random_twin: ClassVar[bool] = False
+    by_name_only: ClassVar[bool] = False
     rounding_error: ClassVar[bool] = False
 
     def applies_to(self, importance: Importance) -> bool:

@@ -23,6 +23,15 @@ from classlens.tasks.evaluation.stored_ranks import STORED_RANK, stored_importan
 from classlens.tasks.evaluation.task import EvaluationTask, group_name, twin_of
 
 
+def chosen_metrics(names: str | Collection[str]) -> tuple[str, ...]:
+    """Chosen names in the order of the registry; ``"all"`` leaves out metrics that are measured by name only.
+
+    Raises ClasslensError for an unknown name, and where no name is given.
+    """
+    chosen = METRICS.select(names)
+    return tuple(name for name in chosen if names != "all" or not METRICS[name].by_name_only)
+
+
 def most_passes(
     metrics: Collection[str],
     importances: Sequence[Importance],
@@ -46,7 +55,7 @@ def select_metrics(names: str | Collection[str], session: Session) -> tuple[tupl
 
     Raises ClasslensError for an unknown name, and for a metric given by name that cannot be measured.
     """
-    chosen = METRICS.select(names)
+    chosen = chosen_metrics(names)
     missing = {name: reason for name in chosen if (reason := _unmet_need(METRICS[name], session))}
     for name, reason in missing.items():
         if names != "all":

@@ -2,51 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from fractions import Fraction
-
 import numpy as np
 import pytest
-import scipy.ndimage
 import torch
 import xarray as xr
 from torch import Tensor
-from torchvision import transforms
 
 from classlens.core.pixel_maps import upsample
 from classlens.core.stats import Statistics
 from classlens.lens.lens import Lens
 from classlens.models.transforms import Preprocessing
+from classlens.tasks.evaluation.fills import FILLS
 from classlens.tasks.evaluation.metrics.masking import Masking
 from classlens.tasks.evaluation.registry import METRICS
 from tests import zoo
 from tests.tasks.evaluation.batches import batch_of, lens_of, method_of
+from tests.tasks.evaluation.literal_pixels import bilinear, ranked, rounded
 
 NAME = "cls_not_square"
-
-
-def bilinear(grid: list[list[float]], height: int, width: int) -> list[Fraction]:
-    """Interpolation between the centers of tokens, constant beyond the outer ones, pixel by pixel, without rounding."""
-    rows, columns = len(grid), len(grid[0])
-    exact = [[Fraction(value) for value in row] for row in grid]
-    half = Fraction(1, 2)
-    pixels = []
-    for y in range(height):
-        for x in range(width):
-            v = min(max((y + half) * rows / height - half, Fraction(0)), Fraction(rows - 1))
-            u = min(max((x + half) * columns / width - half, Fraction(0)), Fraction(columns - 1))
-            i, j = min(int(v), rows - 2), min(int(u), columns - 2)
-            a, b = v - i, u - j
-            top = (1 - b) * exact[i][j] + b * exact[i][j + 1]
-            bottom = (1 - b) * exact[i + 1][j] + b * exact[i + 1][j + 1]
-            pixels.append((1 - a) * top + a * bottom)
-    return pixels
-
-
-def rounded(values: list[Fraction], largest: float) -> list[Fraction]:
-    """Multiples of 2^-20 of the next power of two above the largest value."""
-    unit = Fraction(2) ** (math.frexp(largest)[1] - 20)
-    return [round(value / unit) * unit for value in values]
 
 
 def test_maps_are_interpolated_bilinearly() -> None:
@@ -85,9 +58,8 @@ def test_against_masking_pixels_one_by_one(normalized: bool) -> None:
     assert correct.shape == (2, 2, 10)
     maps = importance.explain(lens.trace(pixels), target)
     for image in range(2):
-        exact = rounded(bilinear(maps[image].view(3, 2).tolist(), 24, 16), float(maps[image].abs().max()))
-        ranked = [pixel for _, pixel in sorted((-value, pixel) for pixel, value in enumerate(exact))]
-        for direction, order in enumerate((ranked[::-1], ranked)):
+        order_of_pixels = ranked(maps[image].view(3, 2).tolist(), 24, 16)
+        for direction, order in enumerate((order_of_pixels[::-1], order_of_pixels)):
             for tenth in range(10):
                 masked = pixels[image].clone()
                 for channel in range(3):
@@ -96,31 +68,6 @@ def test_against_masking_pixels_one_by_one(normalized: bool) -> None:
                         masked[channel, pixel // 16, pixel % 16] = mean
                 assert correct[image, direction, tenth] == is_correct(lens, masked, int(target[image]))
     assert set(correct.flatten().tolist()) == {0, 1}
-
-
-@pytest.mark.parametrize("normalized", [True, False])
-def test_black_is_black_in_the_picture(normalized: bool) -> None:
-    """The picture of a painted image is black, and its pixels are those of a black picture."""
-    lens, pixels = lens_of(), zoo.pixels(NAME, 2)
-    if normalized:
-        mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
-        normalize = transforms.Normalize(mean, std)
-        lens.preprocessing = Preprocessing(normalize, mean, std)
-        expected = normalize(torch.zeros(3, 24, 16, dtype=pixels.dtype))
-    else:
-        lens.preprocessing = Preprocessing(None)
-        expected = torch.zeros(3, 24, 16, dtype=pixels.dtype)
-    painted = METRICS["masking_black"].paint(batch_of(lens, pixels, zoo.targets(2)))  # type: ignore[attr-defined]
-    torch.testing.assert_close(painted, expected.expand(2, -1, -1, -1), rtol=0, atol=1e-12)
-
-
-def test_blur_is_a_gaussian_filter() -> None:
-    """By scipy, away from the border, which is padded in another way."""
-    pixels = zoo.pixels(NAME, 2)
-    painted = METRICS["masking_blur"].paint(batch_of(lens_of(), pixels, zoo.targets(2)))  # type: ignore[attr-defined]
-    # 24 × 16 pixels: a deviation of 24 / 32, cut off at two pixels.
-    expected = scipy.ndimage.gaussian_filter(pixels.numpy(), 0.75, axes=(2, 3), radius=2, mode="mirror")
-    np.testing.assert_allclose(painted.numpy(), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["masking_black", "masking_blur"])
@@ -139,7 +86,7 @@ def test_all_pixels_masked_but_a_tenth(name: str) -> None:
     metric.measure(batch, importance)
     values = upsample(batch.maps(importance), batch.grid, batch.size).flatten(1)[0]
     kept = values.argsort(descending=True, stable=True)[: 24 * 16 - 24 * 16 * 9 // 10]
-    expected = metric.paint(batch).flatten(2).clone()  # type: ignore[attr-defined]
+    expected = FILLS[metric.fill](batch).flatten(2).clone()  # type: ignore[attr-defined]
     expected[..., kept] = pixels.flatten(2)[..., kept]
     assert torch.equal(shown[8].flatten(2), expected)
 

@@ -17,7 +17,7 @@ from classlens.core.arrays import Array
 from classlens.core.stats import Statistics
 from classlens.models.view import Tokens
 from classlens.store.schema import Variable
-from classlens.tasks.evaluation.curves import ACCURACY_AXES, DIRECTIONS, Area, Floats, accuracies, areas, trapezoid
+from classlens.tasks.evaluation.curves import ACCURACY_AXES, DIRECTIONS, Area, Floats, areas, mean_points, trapezoid
 from classlens.tasks.evaluation.image_batch import ImageBatch, Importance
 from classlens.tasks.evaluation.metric import CurvePoint, Metric, MetricAxes, Score
 
@@ -90,7 +90,7 @@ class Removal(Metric):
         yield from areas(data, measures, statistics)
 
     def points(self, data: xr.Dataset, statistics: Statistics) -> Iterator[CurvePoint]:
-        yield from accuracies(data, _share_removed(data), statistics)
+        yield from mean_points(data, _share_removed(data), statistics)
 
 
 def _share_removed(data: xr.Dataset) -> Floats:
