@@ -35,7 +35,7 @@ def test_a_map_of_the_truth_is_better_than_others(name: str) -> None:
         contrast = patches[torch.arange(6), :, token].std(dim=(1, 2, 3))
         return torch.stack([20 * (contrast - 0.6), *[torch.zeros(6)] * 10], dim=1)
 
-    batch.run = run  # type: ignore[method-assign, assignment]
+    batch.run = run  # type: ignore[method-assign]
     batch.__dict__["probability_unchanged"] = batch.probability(run(pixels))
     truth = torch.eye(6, dtype=torch.float64)[token]
     drawn = torch.rand(6, 6, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
