@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from classlens import __version__
 from classlens.core.home import expanded
 from classlens.errors import ClasslensError
+from classlens.extras import require_extras_of
 from classlens.text import say
 
 # Placeholders of help texts and the registries that fill them when the help is shown.
@@ -61,11 +62,12 @@ _P = ParamSpec("_P")
 
 
 def reporting(command: Callable[_P, None]) -> Callable[_P, None]:
-    """Print one line and exit with 2 for an unusable input, with 130 for an interrupt."""
+    """Print one line and exit with 2 for an unusable input or a missing extra, with 130 for an interrupt."""
 
     @wraps(command)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
         try:
+            require_extras_of(command.__name__.replace("_", "-"))
             command(*map(expanded, args), **expanded(kwargs))
         except ClasslensError as error:
             say(f"Error: {error}", style="red", stderr=True)
