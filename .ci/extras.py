@@ -1,8 +1,8 @@
 """Install the wheel with each extra into an environment of its own, and run commands: ``python .ci/extras.py FOLDER``.
 
-FOLDER holds the wheel (``.ci/wheel.py``). An environment holds what the wheel's metadata asks for and nothing else: links
-to the packages of the environment that runs this script, so that nothing is downloaded and torch is there once. pip
-installs the wheel without an index, and fails where the metadata does not name all that it needs.
+FOLDER holds the wheel (``.ci/wheel.py``). An environment holds what the metadata of the wheel asks for, and nothing else:
+links to packages of the environment that runs this script, so that nothing is downloaded and torch is there once. pip
+installs the wheel without an index.
 """
 
 from __future__ import annotations
