@@ -1,7 +1,7 @@
 """Install the wheel with each extra into an environment of its own, and run commands: ``python .ci/extras.py FOLDER``.
 
-FOLDER holds the wheel (``.ci/wheel.py``). An environment holds what the metadata of the wheel asks for, and nothing else:
-links to packages of the environment that runs this script, so that nothing is downloaded and torch is there once. pip
+FOLDER holds the wheel (``.ci/wheel.py``). An environment holds what the metadata of the wheel asks for and no more,
+as links to packages of the environment that runs this script: nothing is downloaded, and torch is there once. pip
 installs the wheel without an index.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import venv
 import zipfile
@@ -22,7 +21,6 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-OUTER = Path(sysconfig.get_path("purelib"))
 MODEL = ("--model", "builtin:cifar10")
 DATA = ("--data", "folder:photos")
 # By extras: commands that run, and commands that name the extra which is missing.
@@ -94,11 +92,11 @@ def closure(wheel: Path, extras: str) -> set[str]:
 def link(names: set[str], folder: Path) -> None:
     """Links in ``folder`` to the top folders and files of distributions, their metadata included."""
     for name in names:
-        files = distribution(name).files or []
-        for top in {file.parts[0] for file in files} - {"..", "__pycache__"}:
+        package = distribution(name)
+        for top in {file.parts[0] for file in package.files or []} - {"..", "__pycache__"}:
             target = folder / top
             if not target.exists():
-                target.symlink_to(OUTER / top)
+                target.symlink_to(str(package.locate_file(top)))
 
 
 def make(folder: Path, wheel: Path, extras: str) -> Path:

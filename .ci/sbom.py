@@ -1,6 +1,6 @@
 """Software bill of materials of the wheel in FOLDER, as CycloneDX JSON beside it: ``python .ci/sbom.py FOLDER``.
 
-It lists classlens and what its metadata asks for without extras, in the versions of the environment that runs this script.
+It lists classlens and what its metadata asks for without extras, in the versions of the environment that runs this.
 """
 
 from __future__ import annotations
