@@ -13,7 +13,7 @@ EXTRAS = tests/models/test_transformers.py tests/models/test_transformers_models
 # (which is the same version there), of stopping and resuming, or of the repository itself.
 SAME = core/test_attention.py core/test_memories.py core/test_probes.py core/test_scores.py core/test_space.py \
 	core/test_steps.py explain forward tasks/evaluation/test_cascade.py tasks/probes/test_training.py \
-	tasks/tokens/test_resume.py tasks/tuned_lens test_conftest.py test_imports.py
+	tasks/tokens/test_resume.py tasks/tuned_lens test_conftest.py test_imports.py test_release.py
 LOWEST = JAXTYPING_DISABLE=1 $(VENV)-lowest$(1)/bin/python -m pytest -p no:cacheprovider $(PARALLEL) \
 	-m "not slow and not browser"
 
