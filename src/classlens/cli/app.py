@@ -13,7 +13,6 @@ from typing import Annotated, Any, ParamSpec
 import typer
 from typer.core import TyperGroup
 
-from classlens import __version__
 from classlens.core.home import expanded
 from classlens.errors import ClasslensError
 from classlens.extras import require_extras_of
@@ -143,6 +142,8 @@ _notes = _Notes()
 
 def _version(wanted: bool) -> bool:
     if wanted:
+        from classlens import __version__
+
         print(f"classlens {__version__}")
         raise typer.Exit
     return wanted
