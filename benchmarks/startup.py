@@ -2,7 +2,8 @@
 
     python benchmarks/startup.py --repeats 5
 
-Prints JSON: medians of wall and CPU seconds of each process, of a Python that does nothing as well. ``libraries`` imports torch, torchvision, timm, xarray and matplotlib, without which there is no report; ``ratio`` is CPU time in
+Prints JSON: medians of wall and CPU seconds of each process, of a Python that does nothing as well. ``libraries``
+imports torch, torchvision, timm, xarray and matplotlib, without which there is no report; ``ratio`` is CPU time in
 relation to it. Tasks take turns, so that other work on the machine meets all of them.
 """
 

@@ -186,9 +186,12 @@ for _name, _row in _RENDERERS.items():
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        return version("classlens")
+        try:
+            return version("classlens")
+        except PackageNotFoundError:  # a source tree that is not installed
+            return "0+unknown"
     if name in _HOMES:
         from importlib import import_module
 
