@@ -13,7 +13,7 @@ EXTRAS = tests/models/test_transformers.py tests/models/test_transformers_models
 # (which is the same version there), of stopping and resuming, or of the repository itself.
 SAME = core/test_attention.py core/test_memories.py core/test_probes.py core/test_scores.py core/test_space.py \
 	core/test_steps.py explain forward tasks/evaluation/test_cascade.py tasks/probes/test_training.py \
-	tasks/tokens/test_resume.py tasks/tuned_lens test_conftest.py test_imports.py
+	tasks/tokens/test_resume.py tasks/tuned_lens test_conftest.py test_imports.py test_release.py
 LOWEST = JAXTYPING_DISABLE=1 $(VENV)-lowest$(1)/bin/python -m pytest -p no:cacheprovider $(PARALLEL) \
 	-m "not slow and not browser"
 
@@ -31,7 +31,7 @@ env = $(firstword $(wildcard $(foreach extra,$(2),$(call stamp,$(extra)))) $(cal
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-slow test-lowest mutants lint format types models-table docs example wheel bench dev python clean
+.PHONY: help demo test test-slow test-lowest mutants lint format types models-table docs example wheel extras sbom bench dev python clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -91,6 +91,13 @@ docs: $(call env,dev,) ## build the documentation into site/
 
 wheel: $(call env,dev,) ## build wheel and sdist into dist/ and check their contents
 	@$(BIN)/python .ci/wheel.py dist
+
+extras: $(call env,dev,) ## install the wheel of dist/ with each extra, and run a command of each
+	@$(BIN)/python .ci/extras.py dist
+
+sbom: $(call env,dev,) ## list what the wheel of dist/ is made with, as CycloneDX JSON
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[release]'
+	@$(BIN)/python .ci/sbom.py dist
 
 bench: $(call env,full,dev) ## run the benchmarks, one after another
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done

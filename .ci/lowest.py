@@ -35,7 +35,9 @@ def pins(extras: list[str]) -> list[str]:
     """``name==lowest`` for every dependency to pin, from the ``>=`` that each must declare."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     optional = project["optional-dependencies"]
-    dependencies = project["dependencies"] + optional["analysis"] + optional["explore"]
+    dependencies = project["dependencies"] + [
+        each for extra in ("store", "analysis", "probes", "explore") for each in optional[extra]
+    ]
     if extras:
         timm = [dependency for dependency in dependencies if dependency.startswith("timm>=")]
         libraries = [dependency for extra in extras for dependency in optional[extra]]

@@ -168,9 +168,27 @@ def commands() -> str:
     )
 
 
+def extras() -> str:
+    """The commands that need each extra, and the line that installs it."""
+    from classlens.extras import COMMANDS, LIBRARIES
+
+    rows = {extra: [command for command in COMMANDS if COMMANDS[command] == extra] for extra in COMMANDS.values()}
+    return table(
+        rows,
+        {
+            "commands": lambda _, names: codes(names),
+            "libraries": lambda extras, _: ", ".join(
+                dict.fromkeys(name for extra in extras.split(",") for name in LIBRARIES[extra])
+            ),
+            "install": lambda extras, _: f"`pip install 'classlens[{extras}]'`",
+        },
+    )
+
+
 def filled(name: str) -> str:
     """The table of a marker; raises KeyError for an unknown one."""
-    return commands() if name == "commands" else table(registry(name), REGISTRIES[name][1])
+    functions = {"commands": commands, "extras": extras}
+    return functions[name]() if name in functions else table(registry(name), REGISTRIES[name][1])
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

@@ -134,9 +134,12 @@ def test_links_outside_the_site_lead_to_files(page: str) -> None:
         assert target.startswith("https://") or (ROOT / target).exists(), target
 
 
-def test_the_citation_names_this_version() -> None:
+def test_the_citation_names_the_version_of_the_changelog() -> None:
     text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
-    assert re.search(r"^version: (.*)$", text, flags=re.MULTILINE)[1] == classlens.__version__
+    (cited,) = re.findall(r"^version: (.*)$", text, flags=re.MULTILINE)
+    version, date = re.search(r"^## \[(\d.*)\] - (.*)$", TEXTS["CHANGELOG.md"], flags=re.MULTILINE).groups()
+    assert cited == version
+    assert re.fullmatch(r"unreleased|\d{4}-\d\d-\d\d", date)
 
 
 def test_the_worked_example_of_an_own_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from classlens.errors import ClasslensError
+from classlens.extras import raise_missing_extra
 from classlens.forward.edits.registry import EDITS
 from classlens.renderers import RENDERERS
 
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from classlens.tasks.tokens.measure import measure
     from classlens.tasks.tuned_lens.tune import TuneResult, tune
 
-__version__ = "0.1.0"
+    __version__: str
 
 __all__ = [
     "EXPERIMENTS",
@@ -188,10 +189,21 @@ for _name, _row in _RENDERERS.items():
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("classlens")
+        except PackageNotFoundError:  # a source tree that is not installed
+            return "0+unknown"
     if name in _HOMES:
         from importlib import import_module
 
-        return getattr(import_module(_HOMES[name]), name)
+        try:
+            return getattr(import_module(_HOMES[name]), name)
+        except ImportError as error:
+            raise_missing_extra(f"classlens.{name}", error)
+            raise
     if name in EDITS:
         return EDITS[name]
     raise AttributeError(f"module 'classlens' has no attribute {name!r}")

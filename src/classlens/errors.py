@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from importlib import import_module
 
 
 class ClasslensError(ValueError):
@@ -29,17 +28,6 @@ def unknown(kind: str, name: object, known: Iterable[str], *, give: str = "one o
     """The error for a name that is not among the known ones: ``unknown("loss", "logits", LOSSES)``."""
     names = list(known)
     return ClasslensError(f"{kind} {name!r} is not known{suggestion(str(name), names)}; give {give} {', '.join(names)}")
-
-
-def require_extra(extra: str, *libraries: str) -> None:
-    """Raises ClasslensError where one of the libraries of an extra cannot be imported."""
-    for name in libraries:
-        try:
-            import_module(name)
-        except ImportError as error:
-            raise ClasslensError(
-                f"{extra} needs {name}, which cannot be imported ({cause(error)}): pip install 'classlens[{extra}]'"
-            ) from None
 
 
 def cause(error: BaseException) -> str:

@@ -209,4 +209,4 @@ def test_refusals(stores: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     refused(lambda: Statistics(confidence=1.0), "confidence 1.0")
     refused(lambda: Statistics(seed=-3), "seed -3")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    refused(lambda: analyze(stores), "analysis needs pyarrow", "pip install 'classlens[analysis]'")
+    refused(lambda: analyze(stores), "analyze needs pyarrow", "pip install 'classlens[analysis]'")

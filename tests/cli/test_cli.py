@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 import classlens
@@ -543,7 +544,20 @@ try:
 except SystemExit as stop:
     assert stop.code == 0, stop.code
 assert not {{"torch", "timm", "matplotlib", "numpy"}} & set(sys.modules)
+used = {{name.rpartition(".")[2] for name in sys.modules if name.startswith("classlens.cli.")}}
+assert used - {{"app", "options", "images"}} <= {used!r}, used
 """
+
+
+COMMAND_FILES = {path.stem for path in Path(classlens.__file__).with_name("cli").glob("[a-z]*.py")} - {
+    "app",
+    "options",
+    "images",
+}
+
+
+def test_every_file_of_a_command_is_listed() -> None:
+    assert {name.replace("_", "-") for name in COMMAND_FILES} == set(get_command(app).commands)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -555,7 +569,8 @@ assert not {{"torch", "timm", "matplotlib", "numpy"}} & set(sys.modules)
     ],
 )
 def test_help_and_version_come_at_once(args: list[str], parts: list[str]) -> None:
-    done = process("-c", HELP.format(args=args), COLUMNS="120")
+    used = COMMAND_FILES if args == ["--help"] else {args[0]} - {"--version"}
+    done = process("-c", HELP.format(args=args, used=used), COLUMNS="120")
     assert done.returncode == 0, done.stderr
     assert done.stderr == b""
     for part in parts:

@@ -17,7 +17,8 @@ from classlens.analysis.registry import EXPERIMENTS
 from classlens.core.arguments import AnyPath
 from classlens.core.path_arguments import checked_with_home
 from classlens.core.stats import Statistics
-from classlens.errors import ClasslensError, require_extra
+from classlens.errors import ClasslensError
+from classlens.extras import require_extras_of
 from classlens.tasks.tokens.conditions.registry import CONDITIONS
 
 
@@ -113,7 +114,7 @@ def analyze(
     """
     chosen = [_experiment(name) for name in EXPERIMENTS.select(experiments)]
     statistics = statistics or Statistics()
-    require_libraries()
+    require_extras_of("analyze")
     opened = open_measured_stores([stores] if isinstance(stores, str | os.PathLike) else stores)
     missing: list[Missing] = []
     tables: dict[str, list[pd.DataFrame]] = {experiment.name: [] for experiment in chosen}
@@ -200,8 +201,3 @@ def _facts(store: MeasuredStore) -> dict[str, Any]:
         **{key: store.attrs.get(key) for key in copied},
         "versions": store.attrs.get("versions"),
     }
-
-
-def require_libraries() -> None:
-    """Raises ClasslensError where the libraries of the extra ``analysis`` are not installed."""
-    require_extra("analysis", "scipy", "pyarrow")

@@ -10,7 +10,8 @@ from numpy import ndarray
 from classlens.analysis.doubt import DOUBT_METHODS, Decisions, fit_doubt
 from classlens.analysis.measured_store import MeasuredStore
 from classlens.core.stats import Statistics
-from classlens.errors import ClasslensError, require_extra
+from classlens.errors import ClasslensError
+from classlens.extras import require_extras
 
 
 def cross_fitted_doubt(
@@ -21,7 +22,7 @@ def cross_fitted_doubt(
     if np.isnan(correct).all():
         return "the images have no labels: measure a data set that has them"
     try:
-        require_extra("probes", "sklearn")
+        require_extras("probes", "the score of doubt")
     except ClasslensError as error:
         return str(error)
     decisions = Decisions.joined([Decisions.of(batch) for batch in store.batches()])

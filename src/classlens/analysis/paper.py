@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classlens.analysis.analyze import AnalyzeResult, analyze, require_libraries
+from classlens.analysis.analyze import AnalyzeResult, analyze
 from classlens.analysis.published import PROBE_METHOD, REMOVAL, REMOVAL_METHODS, REMOVAL_MODELS
 from classlens.core.stats import Statistics
 from classlens.data.class_mapping import map_classes
@@ -18,6 +18,7 @@ from classlens.data.dataset import Dataset
 from classlens.data.open_dataset import open_dataset
 from classlens.engine.progress import MeasureResult, Progress
 from classlens.errors import ClasslensError
+from classlens.extras import require_extras_of
 from classlens.lens.lens import Lens
 from classlens.lens.load import load
 from classlens.models.paper import MODELS
@@ -100,7 +101,7 @@ def reproduce(
         raise ClasslensError(f"no {'data' if names else 'models'} were given: give one or more")
     if ranks and not removal:
         raise ClasslensError("ranks were given without token removal, which they are for: add --removal")
-    require_libraries()
+    require_extras_of("paper")
     if masks and len(masks) != len(data):
         raise ClasslensError(
             f"{len(masks)} folders of masks were given for {len(data)} data sets: give one for each, or 'none'"

@@ -19,7 +19,8 @@ from classlens.core.arrays import Array
 from classlens.core.error_detection import LOWER_IS_BETTER, MEASURES, detection, risk_coverage
 from classlens.core.path_arguments import checked_with_home
 from classlens.core.stats import Statistics, interval, resample
-from classlens.errors import ClasslensError, require_extra
+from classlens.errors import ClasslensError
+from classlens.extras import require_extras_of
 from classlens.renderers import Shown
 
 
@@ -92,8 +93,7 @@ def reliability(
         >>> result = classlens.reliability("imagenet.zarr", "places.zarr")  # doctest: +SKIP
         >>> result.images.head(20)  # the most doubtful predictions  # doctest: +SKIP
     """
-    require_extra("analysis", "scipy")
-    require_extra("probes", "sklearn")
+    require_extras_of("reliability")
     statistics = statistics or Statistics()
     fitted = MeasuredStore(train)
     train_set = _read(fitted)

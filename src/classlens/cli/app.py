@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, ItemsView, ValuesView
 from functools import wraps
 from importlib import import_module
 from typing import Annotated, Any, ParamSpec
@@ -13,9 +13,9 @@ from typing import Annotated, Any, ParamSpec
 import typer
 from typer.core import TyperGroup
 
-from classlens import __version__
 from classlens.core.home import expanded
 from classlens.errors import ClasslensError
+from classlens.extras import require_extras_of
 from classlens.text import say
 
 # Placeholders of help texts and the registries that fill them when the help is shown.
@@ -39,8 +39,60 @@ def _fill(text: str) -> str:
     return text
 
 
+# In the order in which `--help` shows them. The module of a command, of the same name, is imported when it is used.
+_NAMES = (
+    "inspect",
+    "explain",
+    "sweep",
+    "check",
+    "models",
+    "memories",
+    "measure",
+    "evaluate",
+    "ablate",
+    "probe",
+    "tune",
+    "means",
+    "analyze",
+    "atlas",
+    "compare",
+    "explore",
+    "check-store",
+    "figures",
+    "reliability",
+    "paper",
+)
+
+
+class _Modules(dict[str, Any]):
+    """Commands by name, each from its module."""
+
+    def __getitem__(self, name: str) -> Any:
+        if super().__getitem__(name) is None:
+            function = name.replace("-", "_")
+            import_module(f"classlens.cli.{function}")
+            alone = typer.Typer(add_completion=False)
+            alone.registered_commands = [
+                info for info in app.registered_commands if getattr(info.callback, "__name__", "") == function
+            ]
+            self[name] = typer.main.get_command(alone)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self else default  # noqa: SIM401
+
+    def items(self) -> Any:
+        return ItemsView(self)
+
+    def values(self) -> Any:
+        return ValuesView(self)
+
+
 class _Commands(TyperGroup):
     """Commands whose help texts name what the registries hold."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{**settings, "commands": _Modules.fromkeys(_NAMES)})
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         command = super().get_command(ctx, cmd_name)
@@ -61,11 +113,12 @@ _P = ParamSpec("_P")
 
 
 def reporting(command: Callable[_P, None]) -> Callable[_P, None]:
-    """Print one line and exit with 2 for an unusable input, with 130 for an interrupt."""
+    """Print one line and exit with 2 for an unusable input or a missing extra, with 130 for an interrupt."""
 
     @wraps(command)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
         try:
+            require_extras_of(command.__name__.replace("_", "-"))
             command(*map(expanded, args), **expanded(kwargs))
         except ClasslensError as error:
             say(f"Error: {error}", style="red", stderr=True)
@@ -89,6 +142,8 @@ _notes = _Notes()
 
 def _version(wanted: bool) -> bool:
     if wanted:
+        from classlens import __version__
+
         print(f"classlens {__version__}")
         raise typer.Exit
     return wanted

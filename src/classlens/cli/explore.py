@@ -10,7 +10,7 @@ import typer
 from classlens import __version__
 from classlens.cli.app import app, reporting
 from classlens.cli.options import ModelOptions, expand_options
-from classlens.errors import ClasslensError, require_extra
+from classlens.errors import ClasslensError
 from classlens.text import say
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ def explore(
     ] = None,
 ) -> None:
     """Browse stores and photos, change the model with a click, and open photos of yours."""
-    require_extra("explore", "starlette", "uvicorn", "pandas", "scipy")
     if export is None and (export_images is not None or export_classes is not None):
         name = "--export-images" if export_images is not None else "--export-classes"
         raise ClasslensError(f"{name} was given without --export: it chooses pages of a static site; add --export DIR")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from typing import Any
 
 from classlens.core.arguments import AtLeast1, NonNegative, checked
@@ -51,6 +53,16 @@ def stream(job: Job, partitions: Sequence[Partition], cluster: Cluster) -> Gener
         yield from results
 
 
+def _missing() -> ClasslensError:
+    return ClasslensError("the engine ray needs Ray, which is not installed: pip install 'classlens[ray]'")
+
+
+def require_ray() -> None:
+    """Raises ClasslensError where Ray is not installed, without importing it: ``connected`` prepares its import."""
+    if "ray" not in sys.modules and find_spec("ray") is None:
+        raise _missing()
+
+
 @contextmanager
 def connected(cluster: Cluster) -> Iterator[Any]:
     """The library ``ray``, connected to the cluster; disconnected at the end unless it was connected before."""
@@ -61,7 +73,7 @@ def connected(cluster: Cluster) -> Iterator[Any]:
     try:
         import ray
     except ImportError:
-        raise ClasslensError("the engine ray needs Ray, which is not installed: pip install 'classlens[ray]'") from None
+        raise _missing() from None
     starts = not ray.is_initialized()
     if starts:
         options: dict[str, Any] = {"address": cluster.address}

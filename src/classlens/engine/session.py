@@ -116,6 +116,8 @@ class Session:
             raise ClasslensError(
                 "a loaded model was given to run on a cluster: give the model's name, which each worker loads"
             )
+        if options.engine == "ray":
+            ray.require_ray()
         self.source, self.dataset, self.options, self._labeled = source, dataset, options, labeled
         if active_edits(self.lens.view.module).edits:
             raise ClasslensError(

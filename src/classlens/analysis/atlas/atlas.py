@@ -25,7 +25,8 @@ from classlens.analysis.atlas.units import unit_table, unit_token_table, unit_va
 from classlens.analysis.atlas.writers import Writers
 from classlens.core.arguments import AnyPath, Share
 from classlens.core.path_arguments import checked_with_home
-from classlens.errors import ClasslensError, cause, require_extra, unknown
+from classlens.errors import ClasslensError, cause, unknown
+from classlens.extras import require_extras_of
 from classlens.renderers import Shown
 from classlens.store.atomic import atomic_write
 from classlens.tasks.tokens.attribution.schema import ATTRIBUTION, HEAD_TOKENS, SIDES, UNIT_TOKENS, UNITS
@@ -103,7 +104,7 @@ class Atlas(Shown):
             >>> import classlens
             >>> classlens.atlas("photos.zarr").write("tables")  # doctest: +SKIP
         """
-        require_extra("analysis", "pyarrow")
+        require_extras_of("atlas")
         folder = Path(folder)
         paths = {name: folder / f"{name}.parquet" for name in self.tables}
         if folder.exists() and (not folder.is_dir() or {*folder.iterdir()} - {*paths.values()}):
@@ -147,7 +148,7 @@ def atlas(store: AnyPath, *, confidence: Share = 0.95, report: Callable[[int, in
         >>> atlas["writers"].query("category == 3 and group == 'all'").nlargest(5, "contribution")  # doctest: +SKIP
         >>> atlas.write("tables")  # doctest: +SKIP
     """
-    require_extra("analysis", "scipy")
+    require_extras_of("atlas")
     return atlas_of(AtlasStore(store), confidence, report)
 
 

@@ -18,7 +18,7 @@ from classlens.analysis.measured_store import MeasuredStore
 from classlens.core.arguments import AnyPath
 from classlens.core.path_arguments import checked_with_home
 from classlens.core.stats import Statistics
-from classlens.errors import require_extra
+from classlens.extras import require_extras_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -99,7 +99,7 @@ def compare(
         >>> comparison.classes.head()  # the classes that lost most  # doctest: +SKIP
         >>> comparison.images.query("kind == 'broken'")  # doctest: +SKIP
     """
-    require_extra("analysis", "scipy")
+    require_extras_of("compare")
     return comparison_of(MeasuredStore(first), MeasuredStore(second), by=by, statistics=statistics)
 
 

@@ -38,7 +38,9 @@ def save(figure: Figure, path: Path) -> None:
         with warnings.catch_warnings():
             # Characters that the font lacks are drawn as boxes; the page and the record show them in full.
             warnings.filterwarnings("ignore", message="Glyph .* missing from")
-            figure.savefig(temporary, dpi=_DPI, format=path.suffix[1:], bbox_inches="tight", pad_inches=0.08)
+            # The default compression takes 2.6 times as long for files that are 7 % smaller.
+            options = {"pil_kwargs": {"compress_level": 4}} if path.suffix == ".png" else {}
+            figure.savefig(temporary, dpi=_DPI, format=path.suffix[1:], bbox_inches="tight", pad_inches=0.08, **options)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

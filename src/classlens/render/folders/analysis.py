@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from classlens.analysis.analyze import AnalyzeResult, require_libraries
+from classlens.analysis.analyze import AnalyzeResult
 from classlens.analysis.experiment import Experiment
 from classlens.errors import ClasslensError, cause
+from classlens.extras import require_extras_of
 from classlens.models.files import require_file
 from classlens.render.folders.result_folder import ANALYSIS, replacing
 from classlens.render.markdown.analysis import summary
@@ -58,7 +59,7 @@ def table_path(folder: Path, experiment: Experiment) -> Path | None:
 
 def read_table(path: Path, experiment: Experiment) -> pd.DataFrame:
     """A table that `classlens analyze` wrote; raises ClasslensError for any other file."""
-    require_libraries()
+    require_extras_of("figures")
     require_file(path, "table", largest=_LARGEST)
     try:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)

@@ -20,7 +20,8 @@ from classlens.engine.model_source import Model
 from classlens.engine.progress import MeasureResult, Report, no_report
 from classlens.engine.ray import Cluster
 from classlens.engine.session import Engine, RunOptions, Selection, Session
-from classlens.errors import ClasslensError, require_extra
+from classlens.errors import ClasslensError
+from classlens.extras import require_extras_of
 from classlens.forward.isolation import isolated
 from classlens.forward.means import Means, require_means_of
 from classlens.lens.coords import image_names
@@ -117,7 +118,7 @@ def ablate(
         ... )  # doctest: +SKIP
         >>> result.held_out[result.held_out["class"] == "all"]  # doctest: +SKIP
     """
-    require_extra("analysis", "pandas", "scipy")
+    require_extras_of("ablate")
     run = RunOptions(
         seed=seed,
         batch_size=batch_size,

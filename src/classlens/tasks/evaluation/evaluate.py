@@ -22,8 +22,9 @@ from classlens.engine.model_source import Model
 from classlens.engine.progress import MeasureResult, Report, no_report
 from classlens.engine.ray import Cluster
 from classlens.engine.session import Engine, RunOptions, Selection, Session
-from classlens.errors import ClasslensError, require_extra
+from classlens.errors import ClasslensError
 from classlens.explain.method import MethodLike
+from classlens.extras import require_extras_of
 from classlens.forward.isolation import isolated
 from classlens.lens.coords import image_names
 from classlens.lens.lens import Lens
@@ -160,7 +161,7 @@ def evaluate(
         ... )  # doctest: +SKIP
         >>> result.scores[result.scores.measure == "negative_auc_reference"]  # doctest: +SKIP
     """
-    require_extra("analysis", "pandas", "scipy")
+    require_extras_of("evaluate")
     run = RunOptions(
         seed=seed,
         batch_size=batch_size,

@@ -16,7 +16,8 @@ from classlens.engine.progress import MeasureResult, Report, Tracker, no_report
 from classlens.engine.ram import parse_ram
 from classlens.engine.ray import Cluster
 from classlens.engine.session import Engine, RunOptions, Selection, Session
-from classlens.errors import ClasslensError, require_extra
+from classlens.errors import ClasslensError
+from classlens.extras import require_extras
 from classlens.forward.isolation import isolated
 from classlens.lens.tuned_lens import TunedLens
 from classlens.store.lock import only_writer
@@ -145,7 +146,7 @@ def probe(
         >>> classlens.open_store(result.run.store)["probe"]["rank"].sel(site="resid_post")  # doctest: +SKIP
     """
     if kind == "logistic":
-        require_extra("probes", "sklearn")
+        require_extras("probes", "kind 'logistic'")
     penalty = _check_alpha(alpha, kind)
     available = parse_ram(ram)
     run = RunOptions(
