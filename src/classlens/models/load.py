@@ -16,6 +16,7 @@ from classlens.errors import ClasslensError
 from classlens.models.adapter import LibraryModel, ModelRequest, adapter_of_module, adapter_of_name, from_user
 from classlens.models.classes import Classes, ClassNames, make_classes, ordered_names, read_class_names
 from classlens.models.layer_weights import check_floating, evaluated_weights, merge_first, merged_copy
+from classlens.models.lora import is_adapter, read_lora
 from classlens.models.recipe import Adjustment
 from classlens.models.transforms import Preprocessing, Transform, make_preprocessing, paper_transform
 from classlens.models.user_file import FileTransform
@@ -69,7 +70,8 @@ def load_model(
     if img_size is not None:
         options["img_size"] = img_size
     weights = None if checkpoint is None else os.fspath(checkpoint)
-    request = ModelRequest(weights, num_classes, pretrained, options, class_names)
+    lora = None if weights is None or not is_adapter(Path(weights)) else read_lora(Path(weights))
+    request = ModelRequest(weights if lora is None else None, num_classes, pretrained, options, class_names, lora)
     if merge_adapters:
         if not isinstance(model, nn.Module):
             raise ClasslensError(
@@ -87,7 +89,13 @@ def load_model(
     else:
         name = model
         request = request if head is None else replace(request, num_classes=0)
-        library_model = adapter_of_name(name).create(name, request)
+        library = adapter_of_name(name)
+        if lora is not None and not (library.takes_lora and pretrained):
+            raise ClasslensError(
+                f"adapter {weights!r} does not go with model {name!r}: give the model of timm, torchvision or "
+                "transformers that it was trained on, with its weights"
+            )
+        library_model = library.create(name, request)
     if head is not None:
         if num_classes is not None or library_model.view is not None:
             raise ClasslensError(
