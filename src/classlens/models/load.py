@@ -14,6 +14,7 @@ from torch import nn
 from classlens.core.arguments import AnyPath, AtLeast1, Takes
 from classlens.errors import ClasslensError
 from classlens.models.adapter import LibraryModel, ModelRequest, adapter_of_module, adapter_of_name, from_user
+from classlens.models.binary import as_two_classes, two_names
 from classlens.models.classes import Classes, ClassNames, make_classes, ordered_names, read_class_names
 from classlens.models.layer_weights import check_floating, evaluated_weights, merge_first, merged_copy
 from classlens.models.lora import is_adapter, read_lora
@@ -121,8 +122,13 @@ def load_model(
         problem_type = "multi_label_classification" if multi_label else "single_label_classification"
     if problem_type != view.problem_type:
         view = replace(view, problem_type=problem_type)
-    paper = library_model.paper_transform or paper_transform(view.input_size)
     names = library_model.class_names if class_names is None else class_names
+    named_by = given.name if isinstance(given, Path) else None if names is None else "you" if given else "the model"
+    notes = library_model.notes
+    if view.multi_label and view.num_classes == 1:
+        view, names = as_two_classes(view), two_names(names)
+        notes += (f"one binary logit z: classes {names[0]!r} and {names[-1]!r} with the logits 0 and z",)
+    paper = library_model.paper_transform or paper_transform(view.input_size)
     if isinstance(transform, str) and transform != "paper":
         transform = FileTransform(transform)
     preprocessing = make_preprocessing(library_model.transform, transform, paper=paper)
@@ -133,9 +139,9 @@ def load_model(
         view,
         preprocessing,
         make_classes(view.num_classes, names),
-        library_model.notes,
+        notes,
         library_model.options,
-        given.name if isinstance(given, Path) else None if names is None else "the model" if given is None else "you",
+        named_by,
     )
 
 
