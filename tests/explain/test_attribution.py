@@ -129,12 +129,12 @@ def test_log_odds_weights_are_their_slopes() -> None:
 
 
 def test_the_log_odds_of_a_label_are_its_logit() -> None:
-    """A sigmoid is a softmax over the logit and 0, so log odds are those of a model with a second row of zeros."""
+    """A sigmoid is a softmax over the logit and 0, so log odds are those of a model with a row of zeros."""
     model, two = zoo.build("cls"), zoo.build("cls")
     model.head, two.head = torch.nn.Linear(24, 1).double(), torch.nn.Linear(24, 2).double()
     with torch.no_grad():
         for given, padded in zip(model.head.parameters(), two.head.parameters(), strict=True):
-            padded.zero_()[0] = given[0]
+            padded.zero_()[1] = given[0]
     trace = classlens.load(model, multi_label=True).trace(zoo.pixels("cls"))
-    expected = classlens.load(two).trace(zoo.pixels("cls")).explain(0, method="log_odds")
-    np.testing.assert_allclose(trace.explain(0).values, expected.values, atol=1e-12)
+    expected = classlens.load(two).trace(zoo.pixels("cls")).explain(1, method="log_odds")
+    np.testing.assert_allclose(trace.explain(1).values, expected.values, atol=1e-12)

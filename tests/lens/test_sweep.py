@@ -181,10 +181,10 @@ def test_outputs_that_are_no_classes() -> None:
     clean, corrupt = pair("cls", 2)
     refused(lambda: number().sweep(clean, corrupt, target=0), "metric 'log_odds' has no meaning", "give one of logit")
     refused(lambda: labels().sweep(clean, corrupt, metric="rank", target=0), "labels with a sigmoid each")
-    for lens in (labels(), binary()):
-        odds = lens.sweep(clean, corrupt, target=0, blocks=1)
-        logit = lens.sweep(clean, corrupt, target=0, blocks=1, metric="logit")
-        probability = lens.sweep(clean, corrupt, target=0, blocks=1, metric="probability")
+    for lens, target in ((labels(), 0), (binary(), 1)):
+        odds = lens.sweep(clean, corrupt, target=target, blocks=1)
+        logit = lens.sweep(clean, corrupt, target=target, blocks=1, metric="logit")
+        probability = lens.sweep(clean, corrupt, target=target, blocks=1, metric="probability")
         np.testing.assert_allclose(odds.patched, logit.patched, rtol=0, atol=1e-12)
         np.testing.assert_allclose(probability.patched, 1 / (1 + np.exp(-logit.patched)), rtol=0, atol=1e-12)
     assert number().sweep(clean, corrupt, target=0, metric="logit").effect.shape == (2, 3, 3)

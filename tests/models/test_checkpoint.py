@@ -171,7 +171,7 @@ def test_a_zip_archive_of_something_else(tmp_path: Path) -> None:
 
 def test_no_file(tmp_path: Path) -> None:
     assert "is not a file" in refusal(tmp_path / "missing.pth")
-    assert "is not a file" in refusal(tmp_path)
+    assert "is a folder with no weights" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(

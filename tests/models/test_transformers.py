@@ -204,6 +204,65 @@ def test_transformers_is_as_talkative_as_before(folder: Path, capfd: pytest.Capt
     assert [line for line in "".join(capfd.readouterr()).splitlines() if "2×2 tokens" not in line] == []
 
 
+# Weights of their own
+
+
+OLD = {
+    "vit.layers": "vit.encoder.layer",
+    "attention.q_proj": "attention.attention.query",
+    "attention.k_proj": "attention.attention.key",
+    "attention.v_proj": "attention.attention.value",
+    "attention.o_proj": "attention.output.dense",
+    "mlp.fc1": "intermediate.dense",
+    "mlp.fc2": "output.dense",
+}
+
+
+def of_older_release(name: str) -> str:
+    for new, old in OLD.items():
+        name = name.replace(new, old)
+    return name
+
+
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("prefix", ["", "model.", "module.", "net.backbone."])
+def test_a_checkpoint_of_a_training_framework(prefix: str, older: bool, tmp_path: Path) -> None:
+    """On the config of the base, which has no head; the number of classes is that of the file."""
+    source, other = build(), build(names=["a", "b"])
+    transformers.ViTModel(other.config).save_pretrained(tmp_path / "base")
+    state = {prefix + (of_older_release(name) if older else name): value for name, value in source.state_dict().items()}
+    torch.save({"state_dict": state, "hyper_parameters": {"lr": 0.1}}, tmp_path / "last.ckpt")
+    lens = classlens.load(tmp_path / "base", checkpoint=tmp_path / "last.ckpt")
+    pixels = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(tensor(lens.trace(pixels).model_logits), source(pixels).logits)
+
+
+def test_a_checkpoint_that_does_not_fit(folder: Path, tmp_path: Path) -> None:
+    state = build().state_dict()
+    del state["vit.layers.1.mlp.fc2.weight"]
+    torch.save(state, tmp_path / "last.ckpt")
+    refused(lambda: classlens.load(folder, checkpoint=tmp_path / "last.ckpt"), "lack 1 tensors", "mlp.fc2.weight")
+
+
+def test_shards(folder: Path, tmp_path: Path) -> None:
+    """As a folder of transformers, and as weights beside another config."""
+    source = build()
+    source.save_pretrained(tmp_path / "shards", max_shard_size="10KB")
+    index = tmp_path / "shards" / "model.safetensors.index.json"
+    pixels = torch.randn(2, 3, 16, 16)
+    for lens in (classlens.load(tmp_path / "shards"), classlens.load(folder, checkpoint=tmp_path / "shards")):
+        with torch.no_grad():
+            assert torch.equal(tensor(lens.trace(pixels).model_logits), source(pixels).logits)
+    content = json.loads(index.read_text(encoding="utf-8"))
+    file = content["weight_map"]["classifier.weight"]
+    (index.parent / file).rename(tmp_path / file)
+    refused(lambda: classlens.load(tmp_path / "shards"), f"{file!r} is missing")
+    content["weight_map"]["classifier.weight"] = f"../{file}"
+    index.write_text(json.dumps(content), encoding="utf-8")
+    refused(lambda: classlens.load(tmp_path / "shards"), f"'../{file}'", "in its own folder")
+
+
 # A checkpoint is not trusted
 
 
@@ -336,7 +395,6 @@ def test_no_weights_and_half_of_them(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        ({"checkpoint": "model.pth"}, "checkpoint"),
         ({"img_size": 32}, "img_size"),
         ({"trust_remote_code": True}, "trust_remote_code"),
         ({"num_classes": 3}, "num_classes is 3"),

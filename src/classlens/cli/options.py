@@ -20,7 +20,10 @@ Out = Annotated[Path, typer.Option(help="Output folder.")]
 class WeightOptions:
     """Sources of the weights and classes of a model."""
 
-    checkpoint: Annotated[Path | None, typer.Option(help="Weights file: safetensors or state dict.")] = None
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Weights: a file, an index of shards, a folder, or an adapter of peft."),
+    ] = None
     num_classes: Annotated[int | None, typer.Option(min=1, help="Number of classes, where no file tells it.")] = None
     img_size: Annotated[
         str | None, typer.Option(help="Input size: one number, or HEIGHT,WIDTH; the checkpoint's when left out.")
@@ -32,7 +35,7 @@ class WeightOptions:
     ] = None
     multi_label: Annotated[
         bool,
-        typer.Option("--multi-label", help="Outputs are labels with a sigmoid each; one output is a binary logit."),
+        typer.Option("--multi-label", help="Outputs are labels with a sigmoid each; one output is two classes."),
     ] = False
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps.")] = None
 

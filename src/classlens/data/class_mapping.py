@@ -10,6 +10,7 @@ import numpy as np
 from classlens.core.arrays import Array
 from classlens.data.dataset import ClassName, Dataset
 from classlens.errors import ClasslensError
+from classlens.models.binary import NAMES
 from classlens.models.class_spelling import PLACEHOLDER, index_of_spelling, indices_by_wnid
 from classlens.models.classes import Classes
 
@@ -72,7 +73,8 @@ def _by_index(names: Sequence[ClassName], dataset: Dataset, classes: Classes, us
     if all(name.name.strip().isdecimal() and int(name.name) < len(classes) for name in names):
         # Some of the numbers are names of classes: neither reading holds for all.
         return None if any(classes.of_name(name.name) for name in names) else [int(name.name) for name in names]
-    if len(dataset.classes) != len(classes) or not all(PLACEHOLDER.fullmatch(text) for text in classes.names):
+    nameless = classes.names == NAMES or all(PLACEHOLDER.fullmatch(text) for text in classes.names)
+    if len(dataset.classes) != len(classes) or not nameless:
         return None
     logger.warning(
         "The model's classes have no names: they are taken in the order of data %r, from %s to %s. Name them "

@@ -41,6 +41,8 @@ from classlens.store.store import Store, create_store, find_store, partition_ran
 
 Engine = Literal["local", "ray"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
+Outputs = Literal["classes", "labels", "any"]
+"""Classes that exclude each other; these or labels with a sigmoid each; or any numbers."""
 
 
 @checked
@@ -106,11 +108,13 @@ class Session:
         begun: Mapping[str, Any] | None = None,
         *,
         labeled: bool = True,
+        outputs: Outputs = "classes",
         passes: Passes = one_pass,
     ) -> None:
         """``begun``: settings of the resumed run, whose batch size ``"auto"`` keeps; ``labeled``: labels matter.
 
-        ``passes``: forward passes per image between two points where the run can be saved.
+        ``outputs``: those that the run is defined for. ``passes``: forward passes per image between
+        two points where the run can be saved.
         """
         if options.engine != "local" and not source.by_name:
             raise ClasslensError(
@@ -124,9 +128,11 @@ class Session:
                 f"model {self.lens.view.name!r} runs with edits, which a run over a data set does not record: start it "
                 "outside of lens.edit"
             )
-        self.lens.view.require_exclusive(
-            "a run over a data set", "use lens.trace, or inspect and explain, for its images"
-        )
+        if outputs == "classes" or (outputs == "labels" and not self.lens.view.multi_label):
+            self.lens.view.require_exclusive(
+                "this run over a data set",
+                "use lens.trace, inspect or explain for its images, or evaluate or means for a data set",
+            )
         self.labels: Array = (
             map_classes(dataset, self.lens.classes, model_name=self.lens.view.name)
             if labeled
@@ -149,11 +155,12 @@ class Session:
         load_options: Mapping[str, Any],
         begun: Mapping[str, Any] | None = None,
         *,
+        outputs: Outputs = "classes",
         passes: Passes = one_pass,
     ) -> Session:
         """Open the data and load the model."""
         dataset = selection.open(data, options.seed)
-        return cls(ModelSource(model, load_options), dataset, options, begun, passes=passes)
+        return cls(ModelSource(model, load_options), dataset, options, begun, outputs=outputs, passes=passes)
 
     @property
     def lens(self) -> Lens:

@@ -35,7 +35,8 @@ def site_blocks(view: ModelView, site: str) -> NDArray[np.integer]:
 
 def check_sites(view: ModelView, sites: Site | Collection[Site]) -> tuple[Site, ...]:
     """Each site once; raises ClasslensError for sites that do not exist or do not fit one array, and without ranks."""
-    view.require_exclusive("a rank", "use trace.logits; the logit of a label is above 0 where the model assigns it")
+    if not view.multi_label:
+        view.require_exclusive("a rank", "use trace.logits")
     distinct: tuple[Site, ...] = (sites,) if isinstance(sites, str) else tuple(dict.fromkeys(sites))
     for site in distinct:
         site_blocks(view, site)

@@ -45,12 +45,13 @@ def load(
 
     Args:
         model: ``"builtin:cifar10"``; a timm model name such as ``"vit_base_patch32_224.augreg_in21k_ft_in1k"``;
-            ``"torchvision:vit_b_16"``; ``"owner/name"`` of the Hugging Face hub or a folder written by transformers;
+            ``"torchvision:vit_b_16"``; ``"owner/name"`` of the Hugging Face hub or a folder of transformers or peft;
             ``"open_clip:ViT-B-32/laion2b_s34b_b79k"`` with ``class_names`` as prompts; a module of one of these
             libraries; or a ``ModelView`` that describes your own model (also ``"file.py:function"``, a function that
             returns one). Pretrained weights come from the source that the library uses.
-        checkpoint: weights for a timm model name: safetensors or a torch state dict (only tensors are unpickled), also
-            within wrappers such as ``state_dict``, ``module.`` or ``model.backbone.``.
+        checkpoint: weights for a model name: safetensors or a torch state dict (only tensors are unpickled), within
+            wrappers such as ``state_dict``, ``module.`` or ``model.backbone.``; an index of shards; a folder with
+            either; or a folder of peft with a low-rank adapter, which is merged into the model's own weights.
         num_classes: rows of the head; taken from the checkpoint when left out.
         img_size: input size in pixels, a number or height and width; taken from the checkpoint when left out. Position
             embeddings of another size are resampled, which is said.
@@ -69,8 +70,9 @@ def load(
         dtype: precision of the model, such as ``"bfloat16"``; unchanged when left out. Projection is in float32 at
             least.
         pretrained: False creates a timm model with random weights.
-        multi_label: True for outputs that are labels with a sigmoid each, a single binary logit among them; False for
-            classes that exclude each other. When left out, what the model's config says (transformers), else classes;
+        multi_label: True for outputs that are labels with a sigmoid each; a single binary logit ``z`` is then two
+            classes, negative and positive, with the logits 0 and ``z``. False for classes that exclude each other. When
+            left out, what the model's config says (transformers), else classes;
             one output is then a number in its own unit.
         merge_adapters: use a copy of a module in which the low-rank adapters of peft or loralib are merged into the
             weights that they adapt.

@@ -35,7 +35,8 @@ def random_twin(model: str | Path | nn.Module | ModelView, lens: Lens, options: 
             "the condition random_init"
         )
     twin_options = {**lens.told_options, **{key: value for key, value in options.items() if key not in _TRAINED}}
-    rows = lens.view.num_classes
+    # One binary logit is read as two classes.
+    rows = 1 if options.get("multi_label") and lens.view.exclusive else lens.view.num_classes
     if options.get("head") is None and adapter_of_name(name).takes_num_classes:
         twin_options["num_classes"] = rows
     with torch.random.fork_rng(devices=[]):

@@ -151,8 +151,9 @@ class Trace(Shown, AttributionTrace):
             target: class of interest, see ``Trace``.
 
         Returns:
-            ``rank`` (classes with a strictly larger logit, 0 is best), ``logit`` and ``top1`` (index of the class with
-            the largest logit), dims ``image, site, block, token``.
+            ``rank`` (classes with a strictly larger logit, 0 is best; among labels with a sigmoid each, the number of
+            labels that are likelier), ``logit`` and ``top1`` (index of the class with the largest logit), dims ``image,
+            site, block, token``.
 
         Raises:
             ClasslensError: a site or class that the model does not have, or logits that are not finite.
@@ -191,11 +192,16 @@ class Trace(Shown, AttributionTrace):
     def identifiability(self, site: Site = "resid_post", target: Target = "predicted") -> xr.DataArray:
         """Class identifiability ``1 - rank / num_classes``; 1 where the class of interest is on top.
 
-        Arguments, dims and errors are those of ``rank``. Source: Vilas, Schaumlöffel and Roig, NeurIPS 2023.
+        Labels with a sigmoid each do not compete: there it is 1 where the token's logit is above 0, a probability above
+        0.5, and 0 elsewhere, so that its mean is a share of tokens. Arguments, dims and errors are those of ``rank``.
+        Source: Vilas, Schaumlöffel and Roig, NeurIPS 2023.
         """
-        rank = self.rank(site, target)
-        values = identifiability(torch.from_numpy(rank.values), len(self.classes))
-        return array(values, ("image", "block", "token"), rank.coords, name="identifiability")
+        facts = self.facts(site, target).isel(site=0, drop=True)
+        if self.recording.view.multi_label:
+            values = torch.from_numpy(facts["logit"].values > 0).float()
+        else:
+            values = identifiability(torch.from_numpy(facts["rank"].values), len(self.classes))
+        return array(values, ("image", "block", "token"), facts["rank"].coords, name="identifiability")
 
     def top(self, site: Site = "resid_post", k: int = 5) -> xr.DataArray:
         """The k classes with the largest logits of each token.

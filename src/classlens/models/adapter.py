@@ -11,6 +11,7 @@ from typing import Any, Literal
 from torch import nn
 
 from classlens.errors import ClasslensError, suggestion
+from classlens.models.lora import Lora
 from classlens.models.registry import ADAPTERS
 from classlens.models.transforms import Transform
 from classlens.models.view import ModelView, ProblemType
@@ -43,11 +44,18 @@ class ModelRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
     class_names: Sequence[str] | None = None
     """Part of the model itself where classes are prompts; elsewhere names for the rows of the head."""
+    lora: Lora | None = None
+    """An adapter to merge into the model."""
 
     @property
     def is_default(self) -> bool:
         """Whether the model is wanted as it comes."""
-        return self.checkpoint is None and self.num_classes is None and not self.options
+        return self.checkpoint is None and self.lora is None and self.num_classes is None and not self.options
+
+    @property
+    def rows(self) -> int | None:
+        """Rows of the head, where the user or an adapter with a head of its own tells."""
+        return self.lora.num_classes if self.lora is not None and self.num_classes is None else self.num_classes
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,8 @@ class Adapter:
     """Whether classes are prompts, which ``templates`` complete."""
     takes_num_classes: bool = False
     """Whether ``create`` makes a head of any number of classes, as a random twin needs it."""
+    takes_lora: bool = False
+    """Whether ``create`` merges adapters of peft."""
 
 
 def list_models() -> Iterator[ModelEntry]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from classlens.errors import ClasslensError
 from classlens.models.file_kinds import is_safetensors, whole_pickle, why_not_weights
+from classlens.models.weight_files import INDEX, read_shards, weight_file
 
 State = dict[str, Tensor]
 Tree = Mapping[Any, Any]
@@ -24,14 +25,19 @@ Tree = Mapping[Any, Any]
 
 
 def read_tree(path: str | Path) -> Tree:
-    """All that a safetensors or torch file holds.
+    """All that a safetensors or torch file, the shards of an index, or the one of these in a folder holds.
 
     Only tensors and plain Python values are loaded (``weights_only=True``); raises ClasslensError for a pickle that
     holds more, and for another kind of file.
     """
-    file = Path(path)
+    file = weight_file(Path(path))
+    if file.name.endswith(INDEX) and file.is_file():
+        return read_shards(file, read_tree)
     if not file.is_file():
-        raise ClasslensError(f"checkpoint {str(path)!r} is not a file: give the path of a .safetensors or .pth file")
+        raise ClasslensError(
+            f"checkpoint {str(path)!r} is not a file: give the path of a .safetensors or .pth file, of an index of "
+            "shards, or of a folder with weights"
+        )
     reason = why_not_weights(file)
     if reason is not None:
         raise ClasslensError(f"checkpoint {str(path)!r} {reason}")

@@ -14,6 +14,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from classlens.errors import ClasslensError
+from classlens.models.torch_layers import taken_part
 
 # Forward pre-hooks of torch that compute a weight; parametrizations compute it whenever it is read.
 _COMPUTING_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)
@@ -36,9 +37,23 @@ def merge_first(module: nn.Module) -> str | None:
 
 def merged_copy(module: nn.Module) -> nn.Module:
     """A copy in which adapters are added to the weights that they adapt, with plain layers in their place."""
+    if any(getattr(layer, "disable_adapters", False) for _, _, layer in adapter_layers(module)):
+        raise ClasslensError(
+            f"the adapters of model {type(module).__name__!r} are disabled, so there is nothing to merge: enable them, "
+            "or take them off with model = model.unload()"
+        )
     merged: Any = deepcopy(module)
-    if callable(getattr(merged, "merge_and_unload", None)):
-        merged = merged.merge_and_unload()
+    for path, part in list(merged.named_modules()):  # also a PeftModel within DataParallel or a module of one's own
+        if callable(getattr(part, "merge_and_unload", None)):
+            plain = part.merge_and_unload()
+            if not path:
+                merged = plain
+            else:
+                merged.set_submodule(path, plain)
+            break
+    for parent in merged.modules():
+        for name, layer in parent.named_children():
+            setattr(parent, name, taken_part(layer))
     for parent, name, layer in list(adapter_layers(merged)):
         if callable(getattr(layer, "get_base_layer", None)):  # peft
             layer.merge()

@@ -14,8 +14,10 @@ from torch import nn
 from classlens.core.arguments import AnyPath, AtLeast1, Takes
 from classlens.errors import ClasslensError
 from classlens.models.adapter import LibraryModel, ModelRequest, adapter_of_module, adapter_of_name, from_user
+from classlens.models.binary import as_two_classes, two_names
 from classlens.models.classes import Classes, ClassNames, make_classes, ordered_names, read_class_names
 from classlens.models.layer_weights import check_floating, evaluated_weights, merge_first, merged_copy
+from classlens.models.lora import is_adapter, read_lora
 from classlens.models.recipe import Adjustment
 from classlens.models.transforms import Preprocessing, Transform, make_preprocessing, paper_transform
 from classlens.models.user_file import FileTransform
@@ -69,7 +71,8 @@ def load_model(
     if img_size is not None:
         options["img_size"] = img_size
     weights = None if checkpoint is None else os.fspath(checkpoint)
-    request = ModelRequest(weights, num_classes, pretrained, options, class_names)
+    lora = None if weights is None or not is_adapter(Path(weights)) else read_lora(Path(weights))
+    request = ModelRequest(weights if lora is None else None, num_classes, pretrained, options, class_names, lora)
     if merge_adapters:
         if not isinstance(model, nn.Module):
             raise ClasslensError(
@@ -87,7 +90,13 @@ def load_model(
     else:
         name = model
         request = request if head is None else replace(request, num_classes=0)
-        library_model = adapter_of_name(name).create(name, request)
+        library = adapter_of_name(name)
+        if lora is not None and not (library.takes_lora and pretrained):
+            raise ClasslensError(
+                f"adapter {weights!r} does not go with model {name!r}: give the model of timm, torchvision or "
+                "transformers that it was trained on, with its weights"
+            )
+        library_model = library.create(name, request)
     if head is not None:
         if num_classes is not None or library_model.view is not None:
             raise ClasslensError(
@@ -113,8 +122,13 @@ def load_model(
         problem_type = "multi_label_classification" if multi_label else "single_label_classification"
     if problem_type != view.problem_type:
         view = replace(view, problem_type=problem_type)
-    paper = library_model.paper_transform or paper_transform(view.input_size)
     names = library_model.class_names if class_names is None else class_names
+    named_by = given.name if isinstance(given, Path) else None if names is None else "you" if given else "the model"
+    notes = library_model.notes
+    if view.multi_label and view.num_classes == 1:
+        view, names = as_two_classes(view), two_names(names)
+        notes += (f"one binary logit z: classes {names[0]!r} and {names[-1]!r} with the logits 0 and z",)
+    paper = library_model.paper_transform or paper_transform(view.input_size)
     if isinstance(transform, str) and transform != "paper":
         transform = FileTransform(transform)
     preprocessing = make_preprocessing(library_model.transform, transform, paper=paper)
@@ -125,9 +139,9 @@ def load_model(
         view,
         preprocessing,
         make_classes(view.num_classes, names),
-        library_model.notes,
+        notes,
         library_model.options,
-        given.name if isinstance(given, Path) else None if names is None else "the model" if given is None else "you",
+        named_by,
     )
 
 

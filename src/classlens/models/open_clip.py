@@ -21,7 +21,7 @@ from classlens.models.adapter import Adapter, LibraryModel, ModelRequest
 from classlens.models.hub import asked_once
 from classlens.models.open_clip_names import PREFIX, list_models
 from classlens.models.open_clip_text import Tokenizer, ZeroShotClassifier, embedded
-from classlens.models.open_clip_weights import fetch, resampled, size_option
+from classlens.models.open_clip_weights import fetch, resampled, single_file, size_option
 from classlens.models.prompts import TEMPLATES, Template, class_texts, read_list, template_function
 from classlens.models.torch_layers import Refuse, Taps, multihead_attention, norm_maps, stepwise_attention
 from classlens.models.transforms import Transform
@@ -300,12 +300,15 @@ def _build(
     options: Mapping[str, Any],
 ) -> nn.Module:
     path = None if weights is None else str(weights)
-    if path is not None and not os.path.isfile(path):
+    if path is not None and not os.path.exists(path):
         read_state(path)  # raises the error for a missing file
     # With pretrained=False too, a text tower of transformers would fetch its own weights.
     text = {} if request.pretrained else {"pretrained_hf": False}
     try:
-        model: nn.Module = library.create_model(architecture, pretrained=path, **{**text, **options})
+        with single_file(path) as file:
+            model: nn.Module = library.create_model(architecture, pretrained=file, **{**text, **options})
+    except ClasslensError:
+        raise
     except TypeError as error:
         raise ClasslensError(
             f"model {name!r} does not take these options ({cause(error)}): see OpenCLIP's documentation"

@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+from safetensors.torch import save_file
 
 from classlens.errors import ClasslensError
 from classlens.models.hub import asked_once
+from classlens.models.weight_files import INDEX, weight_file
 from classlens.models.weight_search import read_state, resampling
+
+
+@contextmanager
+def single_file(path: str | None) -> Iterator[str | None]:
+    """The one file of weights that OpenCLIP takes; shards are joined in a temporary one."""
+    file = None if path is None else weight_file(Path(path))
+    if file is None or not file.name.endswith(INDEX):
+        yield path if file is None else str(file)
+        return
+    state = {name: value.detach().clone().contiguous() for name, value in read_state(file).items()}
+    with TemporaryDirectory() as folder:
+        joined = Path(folder) / "model.safetensors"
+        save_file(state, joined)
+        yield str(joined)
 
 
 def size_option(library: Any, architecture: str, path: str | Path | None) -> dict[str, int]:

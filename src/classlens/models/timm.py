@@ -47,11 +47,12 @@ def create(name: str, request: ModelRequest, clean: Callable[[State], State] | N
     ``clean`` removes from a checkpoint's state dict parts that do not belong to the model.
     """
     if request.checkpoint is None:
-        module = _build(name, request, request.num_classes)
-        model = replace(from_module(module), notes=_resampled(request, module))
+        module = _build(name, request, request.rows)
+        notes = () if request.lora is None else request.lora.merge(module, name)
+        model = replace(from_module(module), notes=(*_resampled(request, module), *notes))
     else:
         model = _from_checkpoint(name, request, request.checkpoint, clean)
-    if request.checkpoint is not None or _is_foreign(name):
+    if request.checkpoint is not None or request.lora is not None or _is_foreign(name):
         model = replace(model, class_names=_recorded_names(model.module))  # not ImageNet's by their number alone
     # The reference keeps timm's transform for the MIIL models.
     return replace(model, paper_transform=model.transform) if "_miil" in name else model
@@ -254,4 +255,5 @@ ADAPTER = Adapter(
     from_module=from_module,
     list_models=list_models,
     takes_num_classes=True,
+    takes_lora=True,
 )

@@ -32,11 +32,22 @@ def norm_maps(
     refuse(f"normalizes with {type(module).__name__}, where classlens supports {names}")
 
 
+def taken_part(module: nn.Module) -> nn.Module:
+    """The module that a ``ModulesToSaveWrapper`` of peft calls; any other module as it is."""
+    wrapper: Any = module
+    if not isinstance(getattr(wrapper, "modules_to_save", None), nn.ModuleDict):
+        return module
+    active = [] if wrapper.disable_adapters else wrapper.active_adapters
+    part: nn.Module = wrapper.modules_to_save[active[0]] if active else wrapper.original_module
+    return part
+
+
 def only_linear(module: nn.Module) -> nn.Module:
     """The linear layer of a head of dropout and one linear layer; any other head as it is.
 
     Dropout does nothing in evaluation mode.
     """
+    module = taken_part(module)
     if not isinstance(module, nn.Sequential):
         return module
     layers = [part for part in module.modules() if not isinstance(part, nn.Sequential | nn.Dropout | nn.Identity)]

@@ -59,14 +59,19 @@ def create(name: str, request: ModelRequest) -> LibraryModel:
         notes = found.notes + note
         apply_state(module, state, request.checkpoint, _convert)
     elif request.pretrained:
-        module = _build(name, architecture, {**_pretrained_options(name, weights, options), **options})
+        whole = {} if request.lora is None else request.lora.whole
+        pretrained = _pretrained_options(name, weights, options if request.lora is None else {})
+        module = _build(name, architecture, {**pretrained, **options})
         state, notes = _resampled(_fetch(name, weights), module)
-        module.load_state_dict(state)
+        module.load_state_dict({key: value for key, value in state.items() if key not in whole}, strict=not whole)
     else:
         module = _build(name, architecture, options)
+    if request.lora is not None:
+        notes += request.lora.merge(module, name)
     categories = weights.meta["categories"]
     # Nothing in a file says what its classes are.
-    names = categories if request.checkpoint is None and module.num_classes == len(categories) else None
+    foreign = request.checkpoint is not None or request.lora is not None
+    names = None if foreign or module.num_classes != len(categories) else categories
     return LibraryModel(module, names, _transform(module, architecture, weights), options=told, notes=notes)
 
 
@@ -102,8 +107,8 @@ def _pretrained_options(name: str, weights: WeightsEnum, options: Mapping[str, A
 def _named_options(name: str, request: ModelRequest) -> dict[str, Any]:
     """The user's options under torchvision's names."""
     options = dict(request.options)
-    if request.num_classes is not None:
-        options["num_classes"] = request.num_classes
+    if request.rows is not None:
+        options["num_classes"] = request.rows
     if (size := options.pop("img_size", None)) is not None:
         height, width = (size, size) if isinstance(size, int) else size
         if height != width:
@@ -263,4 +268,5 @@ ADAPTER = Adapter(
     describe=describe,
     list_models=list_models,
     takes_num_classes=True,
+    takes_lora=True,
 )

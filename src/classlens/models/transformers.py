@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import pickle
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
 
@@ -17,58 +18,111 @@ from torch import Tensor, nn
 
 from classlens.errors import ClasslensError, cause
 from classlens.models.adapter import Adapter, LibraryModel, ModelRequest
+from classlens.models.checkpoint import State
 from classlens.models.classes import ordered_names
 from classlens.models.hub import asked_once
+from classlens.models.lora import is_adapter, read_lora
 from classlens.models.recipe import Recipe, pillow_mode
+from classlens.models.trainer_folder import CONFIG, is_model_folder, model_folder
 from classlens.models.transformers_models import SPECS, SUPPORTED, describe, find_part, find_spec, refuse_model
 from classlens.models.transformers_names import list_models
+from classlens.models.transformers_weights import converted, current_names, load_weights, not_fetched
 from classlens.models.transforms import Transform
 from classlens.models.view import ProblemType
+from classlens.models.weight_search import plain_heads, read_weights
 
-# Weights that do not contribute to the logits; a checkpoint may lack them.
-_UNUSED = ("mask_token", "vision_model.head.")
 _OPTIONS = ("cache_dir", "revision", "subfolder")
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def resolves(name: str) -> bool:
-    """``hf:owner/name``, ``owner/name``, or a folder of ``save_pretrained``."""
-    if name.startswith("hf:") or (os.path.isdir(name) and os.path.isfile(os.path.join(name, "config.json"))):
+    """``hf:owner/name``, ``owner/name``, or a folder of ``save_pretrained`` or of the Trainer."""
+    if name.startswith("hf:") or is_model_folder(Path(name)):
         return True
     return "/" in name and ":" not in name and not os.path.isfile(name)
 
 
 def create(name: str, request: ModelRequest) -> LibraryModel:
-    """A model of the hub or a folder, with its own image processor; ``pretrained=False`` needs its config alone."""
-    library, source = _import_library(name), name.removeprefix("hf:")
+    """A model of the hub or a folder, with its own image processor; ``pretrained=False`` needs its config alone.
+
+    A folder may be that of an adapter, whose base is then the model, or of a run with checkpoints.
+    """
+    source = name.removeprefix("hf:")
+    if not os.path.isdir(source):
+        return _create(name, source, request)
+    taken, notes = model_folder(Path(source))
+    if is_adapter(taken) and not (taken / CONFIG).is_file():
+        return _on_its_base(name, taken, notes, request)
+    if notes:
+        source = str(taken)
+    model = _create(name, source, request)
+    transform = model.transform or (_transform(_import_library(name), str(taken.parent), {}) if notes else None)
+    return replace(model, transform=transform, notes=(*notes, *model.notes))
+
+
+def _on_its_base(name: str, folder: Path, notes: tuple[str, ...], request: ModelRequest) -> LibraryModel:
+    """The model of an adapter in a folder."""
+    lora = read_lora(folder)
+    base = str(lora.base or "").removeprefix("hf:")
+    if not base or not resolves(base) or is_adapter(Path(base)) or request.lora is not None:
+        raise ClasslensError(
+            f"model {name!r} is an adapter of {base or 'a base without a name'}: give the base as the model and the "
+            "folder as checkpoint= (--checkpoint)"
+        )
+    model = _create(base, base, replace(request, lora=lora))
+    transform = _transform(_import_library(name), str(folder), {}) or model.transform
+    return replace(model, transform=transform, notes=(*notes, *model.notes))
+
+
+def _create(name: str, source: str, request: ModelRequest) -> LibraryModel:
+    library = _import_library(name)
     is_folder = os.path.isdir(source)
     if not is_folder and not _HUB_NAME.fullmatch(source):
         raise ClasslensError(f"model {name!r} is neither a folder on this machine nor a hub name: give owner/name")
     options = dict(request.options)
     size = options.pop("img_size", None)
-    unknown = [key for key in options if key not in _OPTIONS]
-    if request.checkpoint is not None or unknown:
+    unknown = next((key for key in options if key not in _OPTIONS), None)
+    if unknown is not None:
         raise ClasslensError(
-            f"{unknown[0] if unknown else 'checkpoint'} does not go with model {name!r} of transformers, which takes "
-            f"{', '.join(_OPTIONS)}: give a folder that save_pretrained wrote"
+            f"{unknown} does not go with model {name!r} of transformers, which takes {', '.join(_OPTIONS)}: give a "
+            "folder that save_pretrained wrote"
         )
+    notes: tuple[str, ...] = ()
     with _quiet(library, bars=not is_folder), nullcontext(cause) if is_folder else asked_once() as why:
         config = _config(library, name, source, options, why)
-        model_class = getattr(library, _architecture(library, name, config))
+        has_head = request.checkpoint is not None or (request.lora is not None and request.lora.num_classes is not None)
+        model_class = getattr(library, _architecture(library, name, config, needs_head=not has_head))
         _check_size(name, size, getattr(config, "vision_config", config).image_size)
-        if request.num_classes not in (None, config.num_labels):
-            if request.pretrained:
+        state = None
+        if request.checkpoint is not None:
+            with torch.device("meta"):
+                expected = model_class(config).state_dict()
+            found = read_weights(request.checkpoint, expected, partial(converted, model_class, config))
+            state, notes = plain_heads(found.state, expected), found.notes
+            config.num_labels = request.num_classes or _rows(state, model_class) or config.num_labels
+        elif request.rows not in (None, config.num_labels):
+            if request.pretrained and request.lora is None:
                 raise ClasslensError(
                     f"num_classes is {request.num_classes}, but the head of model {name!r} has {config.num_labels} "
                     "classes: leave it out, or give a checkpoint that was fine-tuned for yours"
                 )
-            config.num_labels = request.num_classes
-        if request.pretrained:
-            module = _load_pretrained(model_class, name, source, config, options, why)
+            config.num_labels = request.rows
+        if request.pretrained or state is not None:
+            whole = frozenset() if request.lora is None else frozenset(request.lora.whole)
+            module = load_weights(model_class, name, source, config, options, why, state, whole)
         else:
             module = model_class(config).eval()
+        if request.lora is not None:
+            names = current_names(model_class, config, request.lora)
+            notes = request.lora.renamed(names).merge(module, name)
         transform = _transform(library, source, options)
-    return LibraryModel(module, _class_names(module), transform, problem_type=_problem_type(module))
+    return LibraryModel(module, _class_names(module), transform, problem_type=_problem_type(module), notes=notes)
+
+
+def _rows(state: State, model_class: Any) -> int | None:
+    """Rows of the head in a state dict."""
+    head = state.get(f"{SPECS[model_class.__name__].heads[0]}.weight")
+    return None if head is None else len(head)
 
 
 def from_module(module: nn.Module) -> LibraryModel:
@@ -117,16 +171,16 @@ def _config(
         return library.AutoConfig.from_pretrained(source, **settings, **options)
     except Exception as error:  # a broken file or network may raise anything
         if isinstance(error, OSError) and not os.path.isdir(source):
-            raise _not_fetched(name, source, why(error)) from None
-        if os.path.isfile(os.path.join(source, options.get("subfolder", ""), "config.json")):
+            raise not_fetched(name, source, why(error)) from None
+        if (Path(source) / options.get("subfolder", "") / CONFIG).is_file():
             reason = f"has a config.json that transformers does not accept ({cause(error)})"
         else:
             reason = "has no config.json"
         raise ClasslensError(f"model {name!r} {reason}; {SUPPORTED}") from None
 
 
-def _architecture(library: Any, name: str, config: Any) -> str:
-    """The name of a model class in ``SPECS``; raises ClasslensError for another one."""
+def _architecture(library: Any, name: str, config: Any, *, needs_head: bool) -> str:
+    """The name of a model class in ``SPECS``; raises ClasslensError for another one, or without a needed head."""
     if config.model_type == "timm_wrapper":
         raise ClasslensError(
             f"model {name!r} is a timm model: give it as 'hf-hub:owner/name', or a folder as 'local-dir:folder'"
@@ -137,6 +191,8 @@ def _architecture(library: Any, name: str, config: Any) -> str:
     architecture = next(iter(config.architectures or supported), None)
     if supported and architecture in supported:
         return str(architecture)
+    if supported and not needs_head:
+        return supported[0]
     if supported:
         refuse_model(name, f"holds a {architecture}, not a {supported[0]} with its classification head")
     refuse_model(name, f"is a {architecture or config.model_type}")
@@ -150,62 +206,6 @@ def _check_size(name: str, size: Any, own: Any) -> None:
             f"img_size of model {name!r} is {wanted[0]}×{wanted[1]}, but its config.json and position embeddings are "
             f"for {found[0]}×{found[1]}: leave it out"
         )
-
-
-def _load_pretrained(
-    model_class: Any,
-    name: str,
-    source: str,
-    config: Any,
-    options: Mapping[str, Any],
-    why: Callable[[BaseException], str],
-) -> nn.Module:
-    try:
-        module, report = model_class.from_pretrained(
-            source,
-            config=config,
-            attn_implementation="sdpa",
-            dtype=torch.float32,
-            weights_only=True,
-            ignore_mismatched_sizes=True,  # reported by transformers, and refused below
-            output_loading_info=True,
-            **options,
-        )
-    except Exception as error:  # a broken file or network may raise anything
-        if isinstance(error, OSError) and not os.path.isdir(source):
-            raise _not_fetched(name, source, why(error)) from None
-        if isinstance(error, pickle.UnpicklingError):
-            raise ClasslensError(
-                f"the weights of model {name!r} are pickled Python objects, which could run code when loaded: if you "
-                "trust them, convert them once with save_pretrained and give that folder"
-            ) from None
-        raise ClasslensError(
-            f"the weights of model {name!r} cannot be read ({cause(error)}): expected whole model.safetensors or "
-            "pytorch_model.bin files; check that they are complete"
-        ) from None
-    missing = [key for key in report["missing_keys"] if not any(unused in key for unused in _UNUSED)]
-    if report["mismatched_keys"]:
-        key, shape, expected = min(report["mismatched_keys"])
-        raise ClasslensError(
-            f"the weights of model {name!r} do not fit its config.json: {key!r} has shape {list(shape)} where the "
-            f"model has {list(expected)}; give the config.json that belongs to them"
-        )
-    if missing:
-        first = next(key for key in module.state_dict() if key in missing)
-        raise ClasslensError(
-            f"the weights of model {name!r} lack {len(missing)} tensors of {model_class.__name__}, first {first!r}, "
-            "which would be random: give a checkpoint that was trained with its classification head"
-        )
-    pretrained: nn.Module = module
-    return pretrained
-
-
-def _not_fetched(name: str, source: str, why: str) -> ClasslensError:
-    return ClasslensError(
-        f"model {name!r} is not on this machine and could not be fetched ({why}): fetch config.json, "
-        f"preprocessor_config.json and model.safetensors of https://huggingface.co/{source} and give their folder as "
-        "the model (--model FOLDER), or connect to the network once"
-    )
 
 
 def _class_names(module: Any) -> Sequence[str] | None:
@@ -285,11 +285,12 @@ ADAPTER = Adapter(
     label="transformers",
     about="Vision Transformer classifiers of Hugging Face transformers, from the hub or from a folder",
     names=("owner/name", "hf:owner/name", "FOLDER"),
-    weights="the hub's cache, or the folder",
+    weights="the hub's cache, the folder, or `checkpoint=`",
     packages=("transformers",),
     resolves=resolves,
     create=create,
     describe=describe,
     from_module=from_module,
     list_models=list_models,
+    takes_lora=True,
 )

@@ -209,8 +209,8 @@ def _require_linear(root: nn.Module, paths: tuple[str, ...], refuse: Refuse) -> 
 def _describe_block(
     layer: nn.Module, spec: LayerSpec, heads: int, taps: dict[Any, nn.Module], refuse: Refuse
 ) -> BlockView:
-    paths = (spec.query, spec.key, spec.value, spec.attn, spec.mlp)
-    query, key, value, attn, mlp = (_require_linear(layer, path, refuse) for path in paths)
+    query, key, value = (_require_part(layer, path, refuse) for path in (spec.query, spec.key, spec.value))
+    attn, mlp = (_require_linear(layer, path, refuse) for path in (spec.attn, spec.mlp))
     core: Any = next(module for module in layer.modules() if value in module.children())
     for part in (layer, core):
         if not type(part).__module__.startswith("transformers.models."):

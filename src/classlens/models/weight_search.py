@@ -13,6 +13,7 @@ from torch import Tensor
 
 from classlens.errors import ClasslensError
 from classlens.models.checkpoint import State, Tree, read_tree
+from classlens.models.weight_files import weight_file
 
 # Modules that torch puts around others, at any depth of a model.
 _AROUND = frozenset(["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"])
@@ -57,7 +58,7 @@ def read_weights(
     out.
 
     Args:
-        path: the file.
+        path: the file, an index of shards, or a folder with either.
         expected: the names of the model's own state dict; values are not read.
         convert: from the names of other projects to those of the model.
         own_head: whether the head is the model's own; otherwise other weights beside the model's do not matter.
@@ -70,7 +71,10 @@ def read_weights(
             not account for.
     """
     parts, around = _parts(path)
-    places = _fitting(parts, expected)
+    counts = _counts(parts, expected)
+    places = [place for place, count in counts.items() if 2 * count > len(expected)]
+    if not places and convert is not None:
+        places = [place for place in counts if _fits(_below(parts[place.keys], place.prefix), expected, convert)]
     if not places:
         return FoundState(_largest(parts, expected, convert))
     place = _one_of(places, parts, path)
@@ -156,8 +160,8 @@ def _mappings(tree: Tree, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ..
             yield from _mappings(value, (*keys, key))
 
 
-def _fitting(parts: Mapping[tuple[str, ...], State], expected: Mapping[str, Tensor]) -> list[Place]:
-    """The places below which most names of the model are found, in the order of the file."""
+def _counts(parts: Mapping[tuple[str, ...], State], expected: Mapping[str, Tensor]) -> Counter[Place]:
+    """The number of the model's names below each place, in the order of the file."""
     counts: Counter[Place] = Counter()
     for keys, part in parts.items():
         for name in part:
@@ -168,7 +172,12 @@ def _fitting(parts: Mapping[tuple[str, ...], State], expected: Mapping[str, Tens
                 start = name.find(".", start) + 1
                 if not start:
                     break
-    return [place for place, count in counts.items() if 2 * count > len(expected)]
+    return counts
+
+
+def _fits(state: State, expected: Mapping[str, Tensor], convert: Callable[[State], State]) -> bool:
+    """Whether most names of the model are found after a conversion."""
+    return 2 * len(state) > len(expected) and 2 * _count(convert(state), expected) > len(expected)
 
 
 def _one_of(places: list[Place], parts: Mapping[tuple[str, ...], State], path: str | Path) -> Place:
@@ -218,10 +227,13 @@ def _below(part: State, prefix: str) -> State:
 
 
 def _notes(path: str | Path, place: Place, places: list[Place], around: list[str], strays: State) -> tuple[str, ...]:
-    name = Path(path).name
+    file = weight_file(Path(path))
+    name = file.name
     others = [repr(str(other)) for other in places if other != place]
     taken = f", not {', '.join(others)}" if others else ""
-    notes = [f"{name}: the weights are those under {str(place)!r}{taken}"] if str(place) or others else []
+    notes = [] if file == Path(path) else [f"{Path(path).name}: the weights are those of {name}"]
+    if str(place) or others:
+        notes.append(f"{name}: the weights are those under {str(place)!r}{taken}")
     if around:
         notes.append(f"{name}: {', '.join(f'{segment}.' for segment in around)} taken off the names")
     if strays and place.prefix:

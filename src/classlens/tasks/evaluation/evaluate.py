@@ -194,9 +194,8 @@ def evaluate(
         shuffle=shuffle,
     )
     passes = partial(most_passes, chosen_metrics(metrics), [*importances, *stored], settings)
-    session = Session.start(
-        model, data, selection, run, options, None if begun is None else begun.attributes, passes=passes
-    )
+    attributes = None if begun is None else begun.attributes
+    session = Session.start(model, data, selection, run, options, attributes, outputs="labels", passes=passes)
     chosen, missing = select_metrics(metrics, session)
     allowed, refused = select_importances(importances, session, ranks, all_methods=methods == "all")
     missing |= refused

@@ -161,9 +161,13 @@ class ImageBatch:
         return self.correct(self.trace.recording.logits, torch.arange(len(self)))
 
     def correct(self, logits: Float[Tensor, "row category"], image: Int[Tensor, " row"]) -> Array:
-        """int8 ``[row]``: 1 where the class of the row's image has the largest logit."""
-        hits: Array = (logits.argmax(dim=1).cpu() == self.target[image]).to(torch.int8).numpy()
-        return hits
+        """int8 ``[row]``: 1 where the class of the row's image has the largest logit, or its label one above 0."""
+        target = self.target[image]
+        hits = logits.argmax(dim=1).cpu() == target
+        if self.lens.view.multi_label:
+            hits = logits.cpu().gather(1, target[:, None])[:, 0] > 0
+        result: Array = hits.to(torch.int8).numpy()
+        return result
 
     @cached_property
     def probability_unchanged(self) -> Array:

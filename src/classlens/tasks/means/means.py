@@ -123,7 +123,7 @@ def means(
     )
     selection = Selection(split=split, label_column=label_column, per_class=per_class, limit=limit, shuffle=shuffle)
     dataset = selection.open(data, seed)
-    session = Session(ModelSource(model, options), dataset, run, labeled=by_class)
+    session = Session(ModelSource(model, options), dataset, run, labeled=by_class, outputs="any")
     if by_class:
         session.require_labels("means by class need")
     settings = {"by_class": by_class, **session.training_settings()}
