@@ -80,7 +80,8 @@ def shown(output: Any, stem: str, files: dict[str, bytes]) -> str:
         name = f"{stem}.png"
         files[name] = b64decode(data["image/png"])
         return f'<p><img alt="Output of the code above" loading="lazy" src="{name.rpartition("/")[2]}"></p>'
-    return text_html(data["text/plain"])
+    drawn = data["text/plain"].startswith(("<Axes", "<matplotlib", "Text("))  # the picture follows
+    return "" if drawn else text_html(data["text/plain"])
 
 
 def text_html(text: str) -> str:
