@@ -108,5 +108,5 @@ python: ## print the Python that environments are made with
 	@echo $(PYTHON)
 
 clean: ## remove files that other targets wrote; environments stay
-	rm -rf build dist site demo-report mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site .docs_cache demo-report mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests training benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
