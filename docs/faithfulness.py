@@ -1,10 +1,10 @@
-"""Numbers of the page on faithfulness: ``python docs/faithfulness.py search|report DATA [WORK]``.
+"""Numbers of the page on faithfulness: ``python docs/faithfulness.py search|report|others DATA [WORK]``.
 
 ``search cifar10:FOLDER`` compares candidates for a better map by token removal on 1,000 test images of CIFAR-10 with
 ``builtin:cifar10``; the best one is the method ``log_odds``. ``report PHOTOS`` measures all methods on test photos with
 ``builtin:photos`` and with the model from which it was distilled, and writes summaries and figures to
-``docs/evaluate``. ``PHOTOS`` is the folder that ``docs/example.py`` takes. ``WORK`` keeps the stores, so that a stopped
-run continues.
+``docs/evaluate``. ``others PHOTOS`` measures maps of other tools beside them. ``PHOTOS`` is the folder that
+``docs/example.py`` takes. ``WORK`` keeps the stores, so that a stopped run continues.
 """
 
 from __future__ import annotations
@@ -183,9 +183,28 @@ PARTS = (
     Part("masking", ("masking", "masking_black", "masking_blur"), {SMALL: 500, LARGE: 500}, RIVALS),
     Part("randomization", ("randomization",), {SMALL: 200, LARGE: 200}),
 )
+# Maps of captum, pytorch-grad-cam and torchcam, beside the methods that compete and the ones of the same name.
+TOOLS = (
+    *("captum_maps.py:integrated_gradients", "captum_maps.py:integrated_gradients:sign=absolute"),
+    *("captum_maps.py:saliency", "grad_cam_maps.py:gradcam", "torchcam_maps.py:layer_cam"),
+)
+OTHERS = (
+    Part(
+        "others",
+        ("removal", "insertion", "deletion", "average_drop", "road"),
+        {SMALL: 150, LARGE: 40},
+        ("log_odds", "chefer", "class_gradient", "grad_cam", "random", *(f"{HERE / 'maps' / tool}" for tool in TOOLS)),
+    ),
+)
 
 
-def report(photos: str, work: Path, models: Sequence[str] = (SMALL, LARGE)) -> None:
+def report(
+    photos: str,
+    work: Path,
+    models: Sequence[str] = (SMALL, LARGE),
+    parts: Sequence[Part] = PARTS,
+    suffix: str = "",
+) -> None:
     dataset = open_photos(Path(photos))
     masked = dataset.subset(np.flatnonzero([has_mask(Path(photos), name) for name in dataset.names]))
     out = HERE / "evaluate"
@@ -207,7 +226,7 @@ def report(photos: str, work: Path, models: Sequence[str] = (SMALL, LARGE)) -> N
                 report=print_progress,
                 **model_options(model, Path(photos)),
             )
-            for part in PARTS
+            for part in parts
             if model in part.photos
         ]
         # A table without rows would turn the columns of the others into objects.
@@ -215,10 +234,10 @@ def report(photos: str, work: Path, models: Sequence[str] = (SMALL, LARGE)) -> N
             name: pd.concat([table for result in results if not (table := getattr(result, name)).empty])
             for name in ("scores", "curves")
         }
-        folder = work / stem / "results"
+        folder = work / stem / f"results{suffix}"
         write_evaluation(replace(results[0], **tables), folder, version=classlens.__version__)
-        (out / f"{stem}.md").write_text((folder / "summary.md").read_text(encoding="utf-8"), encoding="utf-8")
-        copy_figures(folder, out, f"{stem}_")
+        (out / f"{stem}{suffix}.md").write_text((folder / "summary.md").read_text(encoding="utf-8"), encoding="utf-8")
+        copy_figures(folder, out, f"{stem}{suffix}_")
 
 
 def copy_figures(folder: Path, out: Path, prefix: str = "") -> None:
@@ -231,10 +250,16 @@ def print_progress(progress: classlens.Progress) -> None:
     print(f"{progress.doing}: {progress.done} of {progress.images} images", file=sys.stderr, flush=True)
 
 
+RUNS: Mapping[str, Callable[[str, Path], None]] = {
+    "search": search,
+    "report": report,
+    "others": partial(report, parts=OTHERS, suffix="_others"),
+}
+
 if __name__ == "__main__":
-    if len(sys.argv) < 3 or sys.argv[1] not in ("search", "report"):
-        raise SystemExit("give search or report, and the data, such as cifar10:/data/cifar-10 or photos")
-    run = search if sys.argv[1] == "search" else report
+    if len(sys.argv) < 3 or sys.argv[1] not in RUNS:
+        raise SystemExit(f"give {', '.join(RUNS)}, and the data, such as cifar10:/data/cifar-10 or photos")
+    run = RUNS[sys.argv[1]]
     if len(sys.argv) > 3:
         run(sys.argv[2], Path(sys.argv[3]))
     else:
