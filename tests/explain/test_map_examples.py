@@ -156,6 +156,7 @@ def test_lxt_with_zennit(tmp_path: Path) -> None:
     assert set(result.scores["method"]) == {"lrp"}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
 def test_on_the_command_line(tmp_path: Path) -> None:
     for name in ("captum", "pytorch_grad_cam", "torchcam"):
