@@ -81,7 +81,7 @@ def test_what_is_not_defined_is_refused(lens: Any, tmp_path: Path) -> None:
     for seed, name in enumerate(("data", "other")):
         (tmp_path / name).mkdir()
         picture(seed).save(tmp_path / name / "photo.png")
-    runs = [classlens.measure, classlens.tune, partial(classlens.probe, test=other)]
+    runs: list[Any] = [classlens.measure, classlens.tune, partial(classlens.probe, test=other)]
     for run in (*runs, *([classlens.evaluate] if lens is number else [])):
         out = tmp_path / "out.safetensors"
         refused(partial(run, model, data, out=out), says, "compares classes that exclude each other")

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
 from torch import Tensor, nn
+from torchvision.models import VisionTransformer
 
 import classlens
 from tests import zoo
@@ -215,7 +216,7 @@ def test_a_run_with_adapters(base: Path, tmp_path: Path, caplog: pytest.LogCaptu
 
 def test_a_timm_model(tmp_path: Path) -> None:
     options = {key: value for key, value in tiny_timm.SMALL.items() if key != "num_classes"}
-    save_for_hf(trained(), tmp_path / "base", model_args={**options, "img_size": 32})
+    save_for_hf(trained(), str(tmp_path / "base"), model_args={**options, "img_size": 32})
     import timm
 
     name = f"local-dir:{tmp_path / 'base'}"
@@ -230,9 +231,7 @@ def test_a_torchvision_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     from classlens.models import torchvision as library
 
     def make(_: str, __: str, options: dict[str, Any]) -> Any:
-        return tiny_torchvision.VisionTransformer(
-            **{**tiny_torchvision.SMALL, "num_classes": options["num_classes"]}
-        ).eval()
+        return VisionTransformer(**{**tiny_torchvision.SMALL, "num_classes": options["num_classes"]}).eval()
 
     source = tiny_torchvision.build("plain").float()
     monkeypatch.setattr(library, "_build", make)

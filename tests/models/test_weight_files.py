@@ -25,7 +25,8 @@ INDEX = "model.safetensors.index.json"
 def shard(state: State, folder: Path, ending: str = "safetensors", count: int = 3) -> Path:
     """Shards as transformers and accelerate write them, with an index."""
     stem = "model" if ending == "safetensors" else "pytorch_model"
-    names, weight_map = list(state), {}
+    names = list(state)
+    weight_map: dict[str, str] = {}
     for number in range(count):
         file = f"{stem}-{number + 1:05}-of-{count:05}.{ending}"
         part = {name: state[name].clone().contiguous() for name in names[number::count]}
