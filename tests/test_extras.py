@@ -34,7 +34,7 @@ def declared(extra: str) -> set[str]:
     """Names by which the libraries of an extra are imported, those of the extras in it included."""
     names: set[str] = set()
     for requirement in PROJECT["optional-dependencies"][extra]:
-        name, others = re.match(r"([\w-]+)(?:\[([\w,-]+)\])?", requirement).groups()  # type: ignore[union-attr]
+        name, others = re.match(r"([\w-]+)(?:\[([\w,-]+)\])?", requirement).groups()
         names |= {each for other in others.split(",") for each in declared(other)} if name == "classlens" else {name}
     return {IMPORTED_AS.get(name, name) for name in names}
 
@@ -44,7 +44,7 @@ def test_the_table_agrees_with_the_package() -> None:
         extra: declared(extra) for extra in LIBRARIES
     }
     assert set(COMMANDS) <= set(GROUP.commands)
-    core = {re.match(r"[\w-]+", requirement)[0] for requirement in PROJECT["dependencies"]}  # type: ignore[index]
+    core = {re.match(r"[\w-]+", requirement)[0] for requirement in PROJECT["dependencies"]}
     assert not core & {"pandas", "zarr", "numcodecs", "scikit-learn", "scipy", "pyarrow", "fsspec", "filelock", "ray"}
     tools = {"pytest", "ruff", "mkdocs", "hypothesis", "scikit-image"}
     assert declared("explore") < declared("all")
