@@ -43,7 +43,7 @@ def cells(markdown: str) -> Iterator[tuple[str, str]]:
 
 def notebook(markdown: str) -> Any:
     """The notebook of a page, not yet executed."""
-    make = {"code": nbformat.v4.new_code_cell, "markdown": nbformat.v4.new_markdown_cell}
+    make: dict[str, Any] = {"code": nbformat.v4.new_code_cell, "markdown": nbformat.v4.new_markdown_cell}
     listed = [make[kind](text, id=f"cell-{number}") for number, (kind, text) in enumerate(cells(markdown))]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     return nbformat.v4.new_notebook(cells=listed, metadata={"kernelspec": kernel})

@@ -24,7 +24,7 @@ from classlens.cli import app
 
 OUT = Path(__file__).with_name("gallery")
 SIZE = (480, 300)
-PHOTOS = {"chelsea": data.chelsea, "rocket": data.rocket, "coffee": data.coffee}
+PHOTOS: dict[str, Any] = {"chelsea": data.chelsea, "rocket": data.rocket, "coffee": data.coffee}
 
 
 def run(*words: str | Path) -> None:
