@@ -183,18 +183,15 @@ PARTS = (
     Part("masking", ("masking", "masking_black", "masking_blur"), {SMALL: 500, LARGE: 500}, RIVALS),
     Part("randomization", ("randomization",), {SMALL: 200, LARGE: 200}),
 )
-# Maps of captum, pytorch-grad-cam and torchcam, beside the methods that compete and the ones of the same name.
+# Maps of captum, pytorch-grad-cam and torchcam, beside methods of classlens.
 TOOLS = (
-    *("captum_maps.py:integrated_gradients", "captum_maps.py:integrated_gradients:sign=absolute"),
-    *("captum_maps.py:saliency", "grad_cam_maps.py:gradcam", "torchcam_maps.py:layer_cam"),
+    *("captum_maps.py:integrated_gradients", "captum_maps.py:saliency"),
+    *("grad_cam_maps.py:gradcam", "torchcam_maps.py:layer_cam"),
 )
+BESIDE = ("log_odds", "chefer", "class_gradient", "grad_cam", "random", *(f"{HERE / 'maps' / tool}" for tool in TOOLS))
 OTHERS = (
-    Part(
-        "others",
-        ("removal", "insertion", "deletion", "average_drop", "road"),
-        {SMALL: 150, LARGE: 40},
-        ("log_odds", "chefer", "class_gradient", "grad_cam", "random", *(f"{HERE / 'maps' / tool}" for tool in TOOLS)),
-    ),
+    Part("others", ("removal", "insertion", "deletion"), {SMALL: 64}, BESIDE),
+    Part("others", ("removal",), {LARGE: 32}, BESIDE),
 )
 
 
