@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from classlens import __version__
 from classlens.cli import options
 from classlens.cli.app import app, reporting
 from classlens.cli.options import ModelOptions, RunOptions, expand_options, split_names
@@ -45,6 +44,7 @@ def ablate(
 
     Run again to resume after a stop.
     """
+    from classlens import __version__
     from classlens.core.stats import Statistics
     from classlens.render.folders.ablation import write_ablation
     from classlens.render.folders.result_folder import ABLATION, check_replaceable

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from classlens import __version__
 from classlens.cli import options as given
 from classlens.cli.app import app, listed, reporting
 from classlens.errors import ClasslensError
@@ -33,6 +32,7 @@ def analyze(
 
     Experiments: {experiments}.
     """
+    from classlens import __version__
     from classlens.analysis.analyze import analyze as run
     from classlens.core.stats import Statistics
     from classlens.render.folders.analysis import write_analysis

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from classlens import __version__
 from classlens.cli import options
 from classlens.cli.app import app, listed, reporting
 from classlens.errors import ClasslensError
@@ -46,6 +45,7 @@ def atlas(
     confidence: options.Confidence = 0.95,
 ) -> None:
     """Write an atlas: what each head and hidden unit writes to each class, as pages that open from disk."""
+    from classlens import __version__
     from classlens.analysis.atlas.atlas import atlas as tables_of
     from classlens.render.atlas_record import choose_pages
     from classlens.render.folders.atlas import write_atlas

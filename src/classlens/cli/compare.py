@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from classlens import __version__
 from classlens.cli import options
 from classlens.cli.app import app, reporting
 from classlens.text import say
@@ -30,6 +29,7 @@ def compare(
     """Compare two models, or one before and after fine-tuning: accuracy, flipped images, heads that changed."""
     from rich.console import Console
 
+    from classlens import __version__
     from classlens.analysis.comparison.compare import compare as run
     from classlens.core.stats import Statistics
     from classlens.render.folders.comparison import write_comparison

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from classlens import __version__
 from classlens.cli import options
 from classlens.cli.app import app, reporting
 from classlens.cli.options import ModelOptions, RunOptions, expand_options, split_names
@@ -61,6 +60,7 @@ def evaluate(
 
     Run again to resume after a stop, or to add methods and metrics.
     """
+    from classlens import __version__
     from classlens.core.stats import Statistics
     from classlens.render.folders.evaluation import write_evaluation
     from classlens.render.folders.result_folder import EVALUATION, check_replaceable

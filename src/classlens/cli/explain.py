@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from classlens import __version__
 from classlens.cli import options as given
 from classlens.cli.app import app, listed, reporting
 from classlens.cli.images import (
@@ -61,6 +60,7 @@ def explain(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("classlens-explain"),
 ) -> None:
     """Show which parts of a photo speak for a class: overlays and numbers of one or several methods."""
+    from classlens import __version__
     from classlens.explain.registry import (
         DEFAULT_METHODS,
         METHODS,

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from classlens import __version__
 from classlens.cli.app import app, reporting
 from classlens.cli.options import ModelOptions, expand_options
 from classlens.errors import ClasslensError
@@ -80,6 +79,7 @@ def _explorer(
     live: bool,
 ) -> Explorer:
     """The stores with their photos, and the live model."""
+    from classlens import __version__
     from classlens.analysis.measured_store import MeasuredStore
     from classlens.data.reopen import reopen
     from classlens.explore.explorer import Explorer, open_stores

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from classlens import __version__
 from classlens.cli.app import app, reporting
 from classlens.cli.images import Classes, Images, SkipBad, image_files, skipped_lines, targets_of, traces_of
 from classlens.cli.options import ModelOptions, expand_options
@@ -54,6 +53,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Show how a model builds the class of a photo: an interactive page, figures and numbers."""
+    from classlens import __version__
     from classlens.lens.load import load
     from classlens.render.folders.result_folder import INSPECTION, check_replaceable
     from classlens.render.terminal.progress import progress_bar

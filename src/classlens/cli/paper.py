@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from classlens import __version__
 from classlens.cli import options as given
 from classlens.cli.app import app, listed, reporting
 from classlens.errors import ClasslensError
@@ -57,6 +56,7 @@ def paper(
 
     Run again to continue after a stop. A model that cannot be measured is listed on the page, and the exit code is 2.
     """
+    from classlens import __version__
     from classlens.analysis.paper import reproduce
     from classlens.core.stats import Statistics
     from classlens.render.folders.analysis import write_analysis

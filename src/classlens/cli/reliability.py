@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from classlens import __version__
 from classlens.cli import options
 from classlens.cli.app import app, reporting
 from classlens.cli.options import ModelOptions, expand_options
@@ -44,6 +43,7 @@ def reliability(
 
     --reports loads the model and the images that the test store names; model options are those of `measure`.
     """
+    from classlens import __version__
     from classlens.analysis.reliability import reliability as run
     from classlens.core.stats import Statistics
     from classlens.render.folders.reliability import write_reliability
@@ -67,6 +67,7 @@ def _inspected(
     result: ReliabilityResult, reports: int, weights: ModelOptions, progress: Any
 ) -> tuple[dict[str, Any], list[Image]]:
     """The inspection record and the pictures of the most doubtful images, in their order."""
+    from classlens import __version__
     from classlens.data.open_dataset import open_dataset
     from classlens.lens.load import load
     from classlens.models.digest import weights_digest

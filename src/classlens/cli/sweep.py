@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from classlens import __version__
 from classlens.cli import options as given
 from classlens.cli.app import app, listed, reporting
 from classlens.cli.images import image_files
@@ -86,6 +85,7 @@ def sweep(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Show which parts of a model change its decision when they come from another image."""
+    from classlens import __version__
     from classlens.core.sweep_metrics import SWEEP_METRICS
     from classlens.forward.sweep_parts import SWEEP_PARTS
     from classlens.lens.load import load
