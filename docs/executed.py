@@ -1,8 +1,8 @@
 """Tutorials run when the site is built, and are shown with their outputs.
 
-A tutorial is a page in ``docs/tutorials``. Its blocks of Python are the cells of a notebook, which runs from top to
-bottom in an empty folder; an exception stops the build. Pictures and reports become files of the site, and so does the
-notebook itself. Executed notebooks are kept in ``.docs_cache`` until the page or classlens changes.
+A tutorial is a page in ``docs/tutorials``, a notebook in jupytext's Markdown. Its blocks of Python are cells that run
+from top to bottom in an empty folder; an exception stops the build. Pictures and reports become files of the site, and
+so does the notebook itself. Executed notebooks are kept in ``.docs_cache`` until the page or classlens changes.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 import tempfile
 from base64 import b64decode
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
+import jupytext
 import nbformat
 from mkdocs.structure.files import File, Files
 from nbclient import NotebookClient
@@ -34,19 +34,13 @@ PAGES: dict[str, list[str]] = {}
 """HTML of the outputs of each cell, by page."""
 
 
-def cells(markdown: str) -> Iterator[tuple[str, str]]:
-    """``("markdown" or "code", text)`` of a page, in its order."""
-    for number, text in enumerate(CELL.split(markdown)):
-        if text.strip():
-            yield "code" if number % 2 else "markdown", text.strip()
-
-
 def notebook(markdown: str) -> Any:
     """The notebook of a page, not yet executed."""
-    make: dict[str, Any] = {"code": nbformat.v4.new_code_cell, "markdown": nbformat.v4.new_markdown_cell}
-    listed = [make[kind](text, id=f"cell-{number}") for number, (kind, text) in enumerate(cells(markdown))]
+    cells = jupytext.reads(markdown, fmt="md").cells
+    for number, cell in enumerate(cells):
+        cell["id"] = f"cell-{number}"  # the same at every build
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    return nbformat.v4.new_notebook(cells=listed, metadata={"kernelspec": kernel})
+    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
 
 
 def executed(markdown: str) -> Any:

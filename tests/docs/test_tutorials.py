@@ -59,12 +59,12 @@ def test_every_tutorial_is_in_the_index_and_checks_something() -> None:
 
 
 def test_a_page_becomes_a_notebook(executed: dict[str, Any]) -> None:
-    page = "# Title\n\n```python\nx = 1\n```\n\nText.\n\n```bash\nls\n```\n\n```python\nx\n```\n"
+    page = "# Title\n\n```python\nx = 1\n```\n\nText.\n\n```text\nls\n```\n\n```python\nx\n```\n"
     cells = [(cell.cell_type, cell.source) for cell in executed["notebook"](page).cells]
     assert cells == [
         ("markdown", "# Title"),
         ("code", "x = 1"),
-        ("markdown", "Text.\n\n```bash\nls\n```"),
+        ("markdown", "Text.\n\n```text\nls\n```"),
         ("code", "x"),
     ]
 
