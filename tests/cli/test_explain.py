@@ -243,12 +243,12 @@ def test_maps_of_other_tools(photos: list[Path], tmp_path: Path) -> None:
     result = run(folder, *given, "--skip-bad")
     assert result.exit_code == 0, result.output
     assert f"Skipped {photos[1]}: map" in result.stdout
-    names = {"01-lrp.png", "01-methods.png", "01-ramp.png", "01-ramp-sign=positive.png", "explain.json"}
+    names = {"01-lrp-sign=absolute.png", "01-methods.png", "01-ramp.png", "01-ramp-sign=positive.png", "explain.json"}
     assert {path.name for path in out.iterdir()} == names
     (record,) = json.loads((out / "explain.json").read_text())["images"]
     assert record["maps"]["ramp"] == [[float(column) for column in range(1, 9)]] * 8
-    assert np.array(record["maps"]["lrp"]).shape == (8, 8)
-    assert record["maps"]["lrp"][0][0] == 8  # the corner, beyond the outermost center
+    assert np.array(record["maps"]["lrp:sign=absolute"]).shape == (8, 8)
+    assert record["maps"]["lrp:sign=absolute"][0][0] == 8  # the corner, beyond the outermost center
     wrong = run(folder, "--method", f"{tool}:slope", "--out", tmp_path / "other")
     assert wrong.exit_code == 2
     assert "has no function 'slope'" in wrong.stderr

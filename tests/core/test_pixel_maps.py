@@ -32,7 +32,17 @@ def test_means_of_cells_are_exact(size: tuple[int, int], grid: tuple[int, int]) 
         [float(mean_of_cell(image, grid, row, column)) for row in range(grid[0]) for column in range(grid[1])]
         for image in values.tolist()
     ]
-    np.testing.assert_allclose(means, expected, rtol=0, atol=1e-14)  # sums of some dozens of float64
+    np.testing.assert_allclose(
+        means, expected, rtol=0, atol=2e-10
+    )  # half of 2⁻³⁶ of 16, the power of two above the values
+
+
+@pytest.mark.parametrize("grid", [(14, 14), (7, 7), (37, 37)])
+def test_cells_of_a_flat_map_tie(grid: tuple[int, int]) -> None:
+    flat = torch.full((5, 224, 224), 0.1)
+    assert len(cell_means(flat, grid).unique()) == 1
+    assert torch.equal(cell_means(flat, grid)[:1], cell_means(flat[:1], grid)), "the batch decides rounding"
+    assert torch.isfinite(resize(torch.full((1, 4, 4), 1e-322, dtype=torch.float64), (8, 8))).all()
 
 
 def test_a_coarser_map_is_bilinear_between_its_centers() -> None:

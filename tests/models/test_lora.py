@@ -225,6 +225,9 @@ def test_a_timm_model(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "adapter")
     lens = classlens.load(name, checkpoint=tmp_path / "adapter", class_names=list("abcde"))
     assert_same(lens, model)
+    adapted(timm.create_model(name, pretrained=True), target_modules=["qkv"]).save_pretrained(tmp_path / "no-head")
+    for given in ({}, {"checkpoint": tmp_path / "no-head"}):  # timm would draw a head, another one at every load
+        refused(lambda given=given: classlens.load(name, num_classes=6, **given), "num_classes is 6", "'head.weight'")
 
 
 def test_a_torchvision_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,6 +281,22 @@ SPOILED: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "an unknown setting": (config(use_something=True), ["uses use_something", *MERGE]),
     "no weights": (lambda folder: (folder / "adapter_model.safetensors").unlink(), ["lacks its weights"]),
     "no JSON": (lambda folder: (folder / "adapter_config.json").write_text("["), ["of another form"]),
+    "a pattern that is none": (config(alpha_pattern={"(": 3}), ["of another form"]),
+    "patterns in a list": (config(alpha_pattern=[3]), ["of another form"]),
+    "alpha as text": (config(lora_alpha="8"), ["of another form"]),
+    "deep JSON": (lambda folder: (folder / "adapter_config.json").write_text("[" * 100_000), ["of another form"]),
+    "rank 0": (
+        tensors(
+            lambda state: state.update(
+                {f"{PREFIX}.lora_A.weight": torch.ones(0, 24), f"{PREFIX}.lora_B.weight": torch.ones(24, 0)}
+            )
+        ),
+        ["no lora_A"],
+    ),
+    "a short magnitude": (
+        tensors(lambda state: state.update({f"{PREFIX}.lora_magnitude_vector": torch.ones(3)})),
+        ["lora_magnitude_vector of 3 values for 24 rows"],
+    ),
     "half a pair": (tensors(lambda state: state.pop(f"{PREFIX}.lora_B.weight")), ["no lora_A", "layers.0.attention"]),
     "another width": (
         tensors(lambda state: state.update({f"{PREFIX}.lora_A.weight": torch.ones(2, 5)})),

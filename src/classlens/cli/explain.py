@@ -141,6 +141,8 @@ def explain(
                     **options,
                 )
             progress("explaining", len(records) // len(targets), len(files))
+        if skipped and not records:
+            raise ClasslensError(f"no image could be explained; the first: {next(iter(skipped.values()))}")
         text = explanation_json(
             records,
             lens,

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-# Bits kept when a map is rounded.
-_BITS = 20
+# Bits kept when a map is rounded, and when its means are: float64 has 52, and sums lose some.
+_BITS, _MEAN_BITS = 20, 36
 
 
 def upsample(
@@ -30,19 +30,30 @@ def resize(maps: Float[Tensor, "image row column"], size: tuple[int, int]) -> Fl
         return maps
     coarser = size[0] < maps.shape[1] or size[1] < maps.shape[2]
     resized = F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False, antialias=coarser)[:, 0]
+    return _rounded(resized, maps, _BITS)
+
+
+def _rounded(
+    values: Float[Tensor, "image height width"], maps: Float[Tensor, "image row column"], bits: int
+) -> Float[Tensor, "image height width"]:
+    """Values made from maps, rounded to some bits of the largest value of their map."""
+    largest = maps.abs().amax(dim=(1, 2)).clamp_min(torch.finfo(torch.float64).tiny * 2**bits)
     # A power of two, so that sums of rounded values are exact.
-    unit = torch.exp2(torch.frexp(maps.abs().amax(dim=(1, 2))).exponent.double() - _BITS)[:, None, None]
-    return (resized / unit).round() * unit
+    unit = torch.exp2(torch.frexp(largest).exponent.double() - bits)[:, None, None]
+    return (values / unit).round() * unit
 
 
 def cell_means(maps: Float[Tensor, "image row column"], grid: tuple[int, int]) -> Float[Tensor, "image token"]:
     """The mean of maps over the cell of each token, weighted by area, in float64.
 
     A cell may end within a value of the map. Along an axis with fewer values than tokens, the map is bilinear between
-    the centers of its values.
+    the centers of its values. Values are rounded to about ten digits, so that equal cells tie.
     """
+    maps = maps.double()
+    if maps.shape[1:] == grid:
+        return maps.flatten(1)
     rows, columns = (_means(size, cells) for size, cells in zip(maps.shape[1:], grid, strict=True))
-    return (rows @ maps.double() @ columns.T).flatten(1)
+    return _rounded(rows @ maps @ columns.T, maps, _MEAN_BITS).flatten(1)
 
 
 def _means(values: int, cells: int) -> Float[Tensor, "cell value"]:

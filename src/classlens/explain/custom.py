@@ -22,6 +22,7 @@ from classlens.explain.batching import slices
 from classlens.explain.method import MapFunction, Method
 from classlens.forward.lending import lent
 from classlens.forward.recording import Recording
+from classlens.models.binary import is_binary
 from classlens.models.user_file import function_of
 
 Sign = Literal["signed", "absolute", "positive"]
@@ -48,11 +49,19 @@ class MapMethod(Method):
 
 def function_method(function: MapFunction) -> MapMethod:
     """The method of a function in Python; it is named as the function is."""
+    return _method(function, function_name(function), _digest(_source(function)))
+
+
+def _source(function: Callable[..., Any]) -> str:
+    """The code of a function, with the arguments of a ``partial`` or the attributes of an object."""
+    if isinstance(function, partial):
+        return f"{_source(function.func)}{function.args}{sorted(function.keywords.items())}"
+    is_object = not inspect.isroutine(function)
     try:
-        source = inspect.getsource(function)
-    except (OSError, TypeError):  # typed at a prompt, or an object
+        source = inspect.getsource(type(function) if is_object else function)
+    except (OSError, TypeError):  # typed at a prompt
         source = ""
-    return _method(function, function_name(function), _digest(source))
+    return f"{source}{vars(function)}" if is_object and hasattr(function, "__dict__") else source
 
 
 def function_name(function: Callable[..., Any]) -> str:
@@ -110,6 +119,11 @@ def maps_of(
     Raises ClasslensError for a function that raises, returns something else, or leaves something on the model.
     """
     view = recording.view
+    if is_binary(view):
+        raise ClasslensError(
+            f"method {name!r} cannot explain model {view.name!r}, whose module has one logit for two classes: give a "
+            "module with two logits, such as 0 and that one"
+        )
     recording.require_same_model()
     recording.require_same_edits()
     parts = []
@@ -120,7 +134,7 @@ def maps_of(
                 returned: object = function(view.module, pixels, target[images].to(view.device, torch.int64, copy=True))
             except (ClasslensError, torch.OutOfMemoryError):
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise ClasslensError(
                     f"method {name!r} raised {type(error).__name__} ({cause(error)}): call the function by itself with "
                     "the model, pixels [image, channel, height, width] and target [image] to see where"
@@ -139,11 +153,14 @@ def _checked_maps(returned: object, name: str, pixels: tuple[int, ...]) -> Float
     if not isinstance(returned, Tensor | np.ndarray):
         raise ClasslensError(f"method {name!r} returned a {type(returned).__name__}: {expected}")
     try:
-        maps = torch.as_tensor(returned).detach().cpu()
-    except TypeError:
+        if isinstance(returned, np.ndarray):  # torch takes writable arrays of native byte order without reversed axes
+            returned = returned.astype(returned.dtype.newbyteorder("="), order="C")
+        maps = torch.as_tensor(returned).detach().cpu().to_dense()
+        maps = maps if maps.is_complex() else maps.double()
+    except (TypeError, ValueError, RuntimeError):
         raise ClasslensError(f"method {name!r} returned an array of {returned.dtype}: {expected}") from None
     if maps.ndim == 4 and (maps.shape[1] == 1 or tuple(maps.shape) == pixels):
-        maps = maps.double().sum(dim=1)
+        maps = maps.sum(dim=1)
     if maps.ndim != 3 or len(maps) != pixels[0] or not maps.numel() or maps.is_complex():
         raise ClasslensError(f"method {name!r} returned {maps.dtype} of shape {list(maps.shape)}: {expected}")
     if not bool(torch.isfinite(maps).all()):
@@ -151,4 +168,4 @@ def _checked_maps(returned: object, name: str, pixels: tuple[int, ...]) -> Float
             f"method {name!r} returned values that are not finite, which have no order: check its divisions, or run "
             "the model in float32"
         )
-    return maps.double()
+    return maps

@@ -44,6 +44,8 @@ class _Snapshot:
     def __init__(self, module: nn.Module) -> None:
         self._parts = list(module.named_modules())
         self._tables = [{name: dict(vars(part)[name]) for name in _tables(part)} for _, part in self._parts]
+        self._kinds = [type(part) for _, part in self._parts]
+        self._settings = [_settings(part) for _, part in self._parts]
         self._forwards = [vars(part).get("forward") for _, part in self._parts]
         kinds = {kind for _, part in self._parts for kind in type(part).__mro__ if issubclass(kind, nn.Module)}
         self._classes = {kind: vars(kind).get("forward") for kind in kinds}
@@ -59,7 +61,8 @@ class _Snapshot:
         return left[0] if left else ""
 
     def _restore_parts(self) -> Iterator[str]:
-        for (name, part), tables, forward in zip(self._parts, self._tables, self._forwards, strict=True):
+        before = zip(self._parts, self._tables, self._forwards, self._kinds, self._settings, strict=True)
+        for (name, part), tables, forward, kind, settings in before:
             place = f"part {name!r}" if name else "the model itself"
             if part.training:
                 yield f"{place} in training mode"  # `evaluating` gives every part its own mode back
@@ -69,6 +72,13 @@ class _Snapshot:
                     current.clear()
                     current.update(entries)
                     yield f"a hook on {place}" if "hooks" in table else f"other weights or parts in {place}"
+            if type(part) is not kind:
+                part.__class__ = kind
+                yield f"another type of {place}"
+            changed = [name for name, value in settings.items() if vars(part).get(name, _Snapshot) != value]
+            vars(part).update(settings)
+            if changed:
+                yield f"another {changed[0]} of {place}"
             if vars(part).get("forward") is not forward:
                 vars(part).pop("forward", None)
                 if forward is not None:
@@ -99,6 +109,12 @@ class _Snapshot:
 def _tables(part: nn.Module) -> list[str]:
     """Attributes of a module that hold its parameters, buffers, parts and hooks by name."""
     return [name for name, value in vars(part).items() if name.startswith("_") and _is_table(name, value)]
+
+
+def _settings(part: nn.Module) -> dict[str, Any]:
+    """Plain attributes of a module, such as the scale of an attention."""
+    plain = bool | int | float | str | None
+    return {name: value for name, value in vars(part).items() if name != "training" and isinstance(value, plain)}
 
 
 def _is_table(name: str, value: Any) -> bool:

@@ -171,7 +171,7 @@ def _split(method: MethodLike | None, options: Mapping[str, Any]) -> tuple[dict[
 def _lens_of(model: ModelLike, options: dict[str, Any]) -> Lens:
     """The lens of a model; one of the last modules is not loaded again, unless its parameters were replaced."""
     for module, before, lens in _loaded:
-        if module is model and before == options:
+        if module is model and repr(before) == repr(options):
             with suppress(ClasslensError):
                 lens._check_model()
                 return lens

@@ -35,6 +35,11 @@ def as_two_classes(view: ModelView) -> ModelView:
     )
 
 
+def is_binary(view: ModelView) -> bool:
+    """Whether the two classes of a view are one logit of its module."""
+    return isinstance(view.logits_of, partial) and view.logits_of.func is _both
+
+
 def two_names(names: Sequence[str] | None) -> Sequence[str]:
     """Names of both classes, from names of both, of the positive one, or of none."""
     if names is None:

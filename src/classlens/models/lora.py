@@ -151,14 +151,20 @@ def read_lora(folder: Path) -> Lora:
     layers = {}
     for path, tensors in parts.items():
         down, up = tensors.get("A.weight"), tensors.get("B.weight")
-        if down is None or up is None or down.ndim < 2 or up.ndim < 2 or up.shape[1] != len(down):
+        magnitude = tensors.get("magnitude_vector")
+        if down is None or up is None or down.ndim < 2 or up.ndim < 2 or not len(down) or up.shape[1] != len(down):
             raise ClasslensError(
                 f"adapter {str(folder)!r} has no lora_A [rank, in] with a lora_B [out, rank] for {path!r}: save it "
                 "again with save_pretrained"
             )
+        if magnitude is not None and magnitude.numel() != len(up):
+            raise ClasslensError(
+                f"adapter {str(folder)!r} has a lora_magnitude_vector of {magnitude.numel()} values for {len(up)} rows "
+                f"of {path!r}: save it again with save_pretrained"
+            )
         alpha = _pattern(config.get("alpha_pattern") or {}, path, config.get("lora_alpha", 8))
         scaling = alpha / (math.sqrt(len(down)) if config.get("use_rslora") else len(down))
-        layers[path] = LoraLayer(down, up, scaling, tensors.get("B.bias"), tensors.get("magnitude_vector"))
+        layers[path] = LoraLayer(down, up, scaling, tensors.get("B.bias"), magnitude)
     if not layers and not whole:
         raise ClasslensError(f"adapter {str(folder)!r} holds no tensors: save it again with save_pretrained")
     return Lora(folder, config.get("base_model_name_or_path"), layers, whole)
@@ -169,7 +175,13 @@ def _config(folder: Path) -> Mapping[str, Any]:
         config: object = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         if not isinstance(config, dict):
             raise TypeError
-    except (OSError, ValueError, TypeError):
+        patterns = config.get("alpha_pattern") or {}
+        for pattern in patterns:
+            re.compile(pattern)
+        for alpha in (config.get("lora_alpha", 8), *patterns.values()):
+            if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+                raise TypeError
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, re.error):
         raise ClasslensError(
             f"adapter {str(folder)!r} has an {_CONFIG} of another form: expected a JSON object, as peft writes it"
         ) from None

@@ -48,6 +48,7 @@ def create(name: str, request: ModelRequest, clean: Callable[[State], State] | N
     """
     if request.checkpoint is None:
         module = _build(name, request, request.rows)
+        _require_trained_head(module, name, request)
         notes = () if request.lora is None else request.lora.merge(module, name)
         model = replace(from_module(module), notes=(*_resampled(request, module), *notes))
     else:
@@ -56,6 +57,21 @@ def create(name: str, request: ModelRequest, clean: Callable[[State], State] | N
         model = replace(model, class_names=_recorded_names(model.module))  # not ImageNet's by their number alone
     # The reference keeps timm's transform for the MIIL models.
     return replace(model, paper_transform=model.transform) if "_miil" in name else model
+
+
+def _require_trained_head(module: Any, name: str, request: ModelRequest) -> None:
+    """Raises ClasslensError where timm drew a new head, since its weights have another number of classes."""
+    rows = (getattr(module, "pretrained_cfg", None) or {}).get("num_classes")
+    if not request.pretrained or not request.rows or rows in (None, request.rows):
+        return
+    replaced = set() if request.lora is None else set(request.lora.whole)
+    heads = [key for key in module.state_dict() if key.partition(".")[0] in ("head", "head_dist")]
+    drawn = next((key for key in heads if key not in replaced), None)
+    if drawn is not None:
+        raise ClasslensError(
+            f"num_classes is {request.rows}, but the weights of model {name!r} have {rows} classes, and nothing gives "
+            f"{drawn!r}: leave it out, or give a checkpoint or an adapter with the whole head"
+        )
 
 
 def _from_checkpoint(

@@ -60,7 +60,8 @@ def create(name: str, request: ModelRequest) -> LibraryModel:
         apply_state(module, state, request.checkpoint, _convert)
     elif request.pretrained:
         whole = {} if request.lora is None else request.lora.whole
-        pretrained = _pretrained_options(name, weights, options if request.lora is None else {})
+        head = {"heads.head.weight", "heads.head.bias"}
+        pretrained = _pretrained_options(name, weights, {} if head <= whole.keys() else options)
         module = _build(name, architecture, {**pretrained, **options})
         state, notes = _resampled(_fetch(name, weights), module)
         module.load_state_dict({key: value for key, value in state.items() if key not in whole}, strict=not whole)

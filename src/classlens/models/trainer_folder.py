@@ -35,7 +35,8 @@ def model_folder(folder: Path) -> tuple[Path, tuple[str, ...]]:
     best = Path(str(state.get("best_model_checkpoint") or "").replace("\\", "/")).name
     taken = next((checkpoint for checkpoint in checkpoints if checkpoint.name == best), last)
     metric = state.get("best_metric")
-    why = "the last" if taken.name != best else "the best" if metric is None else f"the best ({metric:.4g})"
+    value = f" ({metric:.4g})" if isinstance(metric, int | float) else ""
+    why = "the last" if taken.name != best else f"the best{value}"
     of = f" of {len(checkpoints)} checkpoints; give another one by its folder" if others else ", the only checkpoint"
     return taken, (f"{folder.name}: the model is that of {taken.name}{f', {why}' if others else ''}{of}",)
 
@@ -44,7 +45,7 @@ def read_json(file: Path) -> Mapping[str, Any]:
     """The object in a JSON file; empty where there is none."""
     try:
         content: object = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

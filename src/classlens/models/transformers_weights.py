@@ -71,10 +71,10 @@ def load_weights(
     later: frozenset[str],
 ) -> nn.Module:
     """The module with the weights of its source or of a state dict; ``later``: names of tensors that come after."""
-    for file in WEIGHTS if state is None else ():
-        index = Path(source) / options.get("subfolder", "") / file
-        if file.endswith(INDEX) and index.is_file():
-            check_index(index)
+    folder = Path(source) / options.get("subfolder", "")
+    first = next((file for file in WEIGHTS if (folder / file).is_file()), "") if state is None else ""
+    if first.endswith(INDEX):
+        check_index(folder / first)
     try:
         module, report = (
             _from_state(model_class, config, state)

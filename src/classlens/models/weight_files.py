@@ -86,7 +86,7 @@ def _weight_map(index: Path) -> dict[str, str]:
         shards = dict(content["weight_map"])
         if not shards or not all(isinstance(shard, str) for shard in shards.values()):
             raise TypeError
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         raise ClasslensError(
             f"checkpoint {str(index)!r} is not an index of shards: expected JSON with a weight_map from names of "
             "tensors to files, as save_pretrained writes it"

@@ -70,7 +70,8 @@ def panels(figure: Figure) -> dict[str, Any]:
 
 def test_metrics_with_the_same_axes_share_a_figure(drawn: dict[str, Figure]) -> None:
     names = ("curves", "curves_randomization")
-    assert set(drawn) == {f"{name}.{ending}" for name in names for ending in ("png", "svg")}
+    files = {f"{name}.{ending}" for name in (*names, "curves_insertion") for ending in ("png", "svg")}
+    assert set(drawn) == files
     removal, randomization = (panels(drawn[f"{name}.png"]) for name in names)
     changes = ("tokens removed", "pixels masked", "black pixels", "blurred pixels")
     assert list(removal) == [f"{change}, {order} important first" for change in changes for order in ("least", "most")]

@@ -18,6 +18,7 @@ from classlens import EvaluateResult, Lens, Statistics, evaluate
 from classlens.core.pixel_maps import cell_means
 from classlens.data.open_dataset import open_dataset
 from classlens.tasks.evaluation.importance import parse_methods
+from classlens.tasks.evaluation.map_files import MapArray, MapFolder
 from classlens.tasks.evaluation.map_importance import given_maps, parse_maps
 from classlens.tasks.evaluation.metrics.masking import METRIC as MASKING
 from tests import zoo
@@ -169,6 +170,24 @@ def test_changes_are_noticed(lens: Lens, data: str, file: Path, tmp_path: Path) 
     refused(by_files, "'masking.maps' of other maps")
 
 
+def test_a_file_that_changes_during_the_run(lens: Lens, file: Path) -> None:
+    importance = method_of(f"{file}:gradient")
+    assert importance.method.label == "gradient"
+    file.write_text(FILE.format("-"))
+    refused(lambda: importance.method, "the file of method 'gradient' has changed during the run")
+
+
+def test_the_digest_of_a_folder_is_of_all_bytes(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(224, 224)).astype(np.float32)
+    np.save(tmp_path / "a.npy", values)
+    before = MapFolder(tmp_path, ("a.png",)).digest
+    values[100] *= -1
+    np.save(tmp_path / "a.npy", values)
+    assert MapFolder(tmp_path, ("a.png",)).digest != before
+    flat = np.ones((2, 4, 9))
+    assert MapArray("maps", flat).digest != MapArray("maps", flat.reshape(2, 9, 4)).digest
+
+
 def test_images_without_a_map_are_left_out(lens: Lens, data: str, tmp_path: Path) -> None:
     dataset, maps = open_dataset(data), tmp_path / "maps"
     for image, name in enumerate(dataset.names):
@@ -195,14 +214,14 @@ ARRAY = np.zeros((2, 4, 4))
 @pytest.mark.parametrize(
     ("maps", "parts"),
     [
-        ({"maps": "nowhere"}, ("'nowhere' are no folder",)),
+        ({"maps": "nowhere"}, ("'nowhere' is not a folder",)),
         ({"maps": ARRAY[:1]}, ("maps 'maps' are an array [1, 4, 4]", "of 2 images")),
         ({"maps": ARRAY[..., 0]}, ("an array [2, 4]",)),
         ({"maps": ARRAY[:, None].repeat(2, axis=1)}, ("map 0 of 'maps' is an array of float64 [2, 4, 4]", "[3, row")),
         ({"maps": ARRAY / 0}, ("map 0 of 'maps' has values that are not finite",)),
         ({"maps": ARRAY.astype("U1")}, ("map 0 of 'maps' is an array of <U1",)),
         ({"chefer": ARRAY}, ("'chefer' have the name of a method",)),
-        ({"a map": ARRAY}, ("'a map' have no name of letters",)),
+        ({"a map": ARRAY}, ("'a map' need a name of letters",)),
         ({"maps:sign=up": ARRAY}, ("sign 'up' is not known", "absolute")),
     ],
 )
@@ -217,6 +236,9 @@ def test_two_images_of_one_map(tmp_path: Path) -> None:
     refused(
         lambda: given_maps({"maps": tmp_path}, both, 3, skip_bad=True), "'a.png' and 'a.jpg' have one map", "a.jpg.npy"
     )
+    refused(
+        lambda: given_maps({"maps": tmp_path}, ["a.png", "a.png"], 3, skip_bad=True), "'a.png' and 'a.png' have one map"
+    )
 
 
 def test_notation_of_folders(tmp_path: Path) -> None:
@@ -225,7 +247,7 @@ def test_notation_of_folders(tmp_path: Path) -> None:
     assert parse_maps(["lrp:sign=absolute=x/y=z", f"a={named}"]) == {"lrp:sign=absolute": "x/y=z", "a": str(named)}
     assert parse_maps([str(tmp_path / "saliency-maps")]) == {"saliency-maps": str(tmp_path / "saliency-maps")}
     refused(lambda: parse_maps(["a=x", "a=y"]), "'a' were given twice")
-    refused(lambda: parse_maps([str(named)]), "'lrp=1' have no name of letters")
+    refused(lambda: parse_maps([str(named)]), "'lrp=1' need a name of letters")
 
 
 def test_names_of_one_run(lens: Lens, data: str, file: Path, tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ def test_a_group_that_a_killed_run_left_unfinished(complete: Evaluation, tmp_pat
 
 def test_a_metric_that_is_not_registered(complete: Evaluation, tmp_path: Path) -> None:
     shutil.copytree(complete.out / STORE, tmp_path / STORE)
-    shutil.copytree(tmp_path / STORE / "masking.random", tmp_path / STORE / "insertion.random")
-    refused(lambda: tables(str(tmp_path / STORE), Statistics()), "metric 'insertion' is not known", "removal")
+    shutil.copytree(tmp_path / STORE / "masking.random", tmp_path / STORE / "unmasking.random")
+    refused(lambda: tables(str(tmp_path / STORE), Statistics()), "metric 'unmasking' is not known", "removal")
 
 
 def test_differences_from_the_best_are_paired(complete: Evaluation) -> None:

@@ -131,15 +131,21 @@ class _Request:
 
 def _parse(method: MethodLike, options: Mapping[str, Any]) -> _Request:
     given, own_options = parse_method(method) if isinstance(method, str) else (method, {})
+    text = short_name(method)
+    if hasattr(method, "stored_map"):
+        text, sign = method.stored_map
+        own_options = {"sign": sign}
     shared = {key: value for key, value in options.items() if key in find_method(given).options}
-    return _Request(short_name(method), given, shared | own_options)
+    return _Request(text, given, shared | own_options)
 
 
 def _check_names(requests: Sequence[_Request]) -> None:
     texts = [request.text for request in requests]
     for text in texts:
         if texts.count(text) > 1:
-            raise ClasslensError(f"two methods are named {text!r}, as pictures name them: rename one")
+            raise ClasslensError(f"two methods are named {text!r}, as pictures name them: give one another name")
+    if any(request.file_stem == "methods" for request in requests):
+        raise ClasslensError("a method is named 'methods', as the picture of all methods is: give it another name")
 
 
 def _all_options(request: _Request, rival: str | None) -> dict[str, Any]:

@@ -36,12 +36,19 @@ class MethodImportance:
     text: str
     name: MethodLike
     options: Mapping[str, int | float | str]
+    digest: str | None = None
+    """Digest of the code of a function; every process runs this code and no other."""
 
     live = True
 
     @property
     def method(self) -> Method:
-        return find_method(self.name)
+        method = find_method(self.name)
+        if self.digest is not None and isinstance(method, MapMethod) and method.digest != self.digest:
+            raise ClasslensError(
+                f"the file of method {self.text!r} has changed during the run: start again with another --out"
+            )
+        return method
 
     @property
     def drawn(self) -> bool:
@@ -50,10 +57,6 @@ class MethodImportance:
     @property
     def complete(self) -> bool:
         return self.method.complete
-
-    @property
-    def digest(self) -> str | None:
-        return self.method.digest if isinstance(self.method, MapMethod) else None
 
     def maps(self, batch: ImageBatch) -> Float[Tensor, "image token"]:
         native = batch.native_maps(self)
@@ -128,7 +131,7 @@ def parse_methods(
 
 def _parse(given: MethodLike) -> MethodImportance | StoredImportance:
     if not isinstance(given, str):
-        return MethodImportance(short_name(given), given, {})
+        return MethodImportance(short_name(given), given, {}, _digest(given))
     name, options = split_method(given)
     if name == STORED_RANK:
         return StoredImportance(given, check_stored_options(given, options))
@@ -141,4 +144,10 @@ def _parse(given: MethodLike) -> MethodImportance | StoredImportance:
     for option, reason in _FIXED_OPTIONS.items():
         if option in options:
             raise ClasslensError(f"method {text!r} cannot be measured with {option}: {reason}; leave it out")
-    return MethodImportance(text, name, options)
+    return MethodImportance(text, name, options, _digest(name))
+
+
+def _digest(name: MethodLike) -> str | None:
+    """Digest of the code of a function; None for a method of classlens."""
+    method = find_method(name)
+    return method.digest if isinstance(method, MapMethod) else None

@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from classlens.core.arrays import Array
-from classlens.data.dataset import file_content
 from classlens.errors import ClasslensError, cause
 
 _SUFFIX = ".npy"
@@ -29,7 +28,8 @@ class MapArray:
 
     @cached_property
     def digest(self) -> str:
-        return hashlib.sha256(np.ascontiguousarray(self.values).tobytes()).hexdigest()
+        shape = repr((self.values.shape, self.values.dtype.str)).encode()
+        return hashlib.sha256(shape + np.ascontiguousarray(self.values).tobytes()).hexdigest()
 
     def map(self, image: int, channels: int) -> Float[Tensor, "row column"]:
         return _plane(self.values[image], f"map {image} of {self.name!r}", channels)
@@ -51,15 +51,16 @@ class MapFolder:
     def files(self) -> tuple[Path, ...]:
         """The file of each image; it need not exist. Raises ClasslensError where two images share one."""
         if not self.root.is_dir():
-            raise ClasslensError(f"maps {str(self.root)!r} are no folder: give the folder that holds the maps")
+            raise ClasslensError(f"{str(self.root)!r} is not a folder: give the folder that holds the maps")
         files = tuple(map(self._file, self.images))
         image_of: dict[Path, str] = {}
         for image, file in zip(self.images, files, strict=True):
-            if image_of.setdefault(file, image) != image:
+            if file in image_of:
                 raise ClasslensError(
                     f"images {image_of[file]!r} and {image!r} have one map, {str(file)!r}: give each its own, such as "
-                    f"{PurePosixPath(image).name + _SUFFIX!r}"
+                    f"{PurePosixPath(image).name + _SUFFIX!r}, and images of one name in the folder that holds both"
                 )
+            image_of[file] = image
         return files
 
     def _file(self, image: str) -> Path:
@@ -73,8 +74,11 @@ class MapFolder:
 
     @cached_property
     def digest(self) -> str:
-        """Changes with the size, or the first or last 64 KiB, of any file."""
-        return hashlib.sha256(repr([file_content(file) for file in self.files]).encode()).hexdigest()
+        """Digest of the content of all files."""
+        digest = hashlib.sha256()
+        for file in self.files:
+            digest.update(hashlib.sha256(file.read_bytes()).digest() if file.is_file() else b"none")
+        return digest.hexdigest()
 
     def map(self, image: int, channels: int) -> Float[Tensor, "row column"]:
         file = self.files[image]

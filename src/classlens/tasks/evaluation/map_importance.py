@@ -67,13 +67,14 @@ class MapImportance:
         raise AssertionError("stored maps are of their images only")
 
     def function(self, image: int, channels: int) -> MapFunction:
-        """The map of one image as a function for ``Trace.explain``."""
-        values = self.map(image, channels)
+        """The map of one image as a function for ``Trace.explain``; ``stored_map`` holds its text and its sign."""
+        values = self.source.map(image, channels)
 
         def stored(model: object, pixels: Tensor, target: Tensor) -> Tensor:
             return values.expand(len(pixels), -1, -1)
 
         stored.__name__ = self.text.partition(":")[0]
+        vars(stored)["stored_map"] = self.text, self.sign
         return stored
 
 
@@ -82,8 +83,8 @@ def given_maps(
 ) -> tuple[MapImportance, ...]:
     """Importances from arrays or folders by name, such as ``{"saliency": "maps", "lrp:sign=positive": array}``.
 
-    Every map is read, so that a run does not stop half-way. Raises ClasslensError for a name that is none or that of a
-    method, and for a map that is missing or none, unless ``skip_bad`` leaves its image out.
+    Every map is read, so that a run does not stop half-way. Raises ClasslensError for an invalid name or that of a
+    method, and for a missing or invalid map, unless ``skip_bad`` leaves its image out.
     """
     return tuple(_given(text, values, tuple(images), channels, skip_bad) for text, values in maps.items())
 
@@ -116,7 +117,7 @@ def check_map_name(text: str) -> str:
     """The sign of a name such as ``lrp:sign=positive``; raises ClasslensError for another one."""
     if not _NAME.fullmatch(text):
         raise ClasslensError(
-            f"maps {text!r} have no name of letters, digits, - and _: write NAME=FOLDER, or NAME:sign=absolute=FOLDER"
+            f"maps {text!r} need a name of letters, digits, - and _: write NAME=FOLDER, or NAME:sign=absolute=FOLDER"
         )
     name, options = split_method(text)
     if name in METHODS:
@@ -132,7 +133,7 @@ def parse_maps(texts: Sequence[str]) -> dict[str, str]:
     folders: dict[str, str] = {}
     for text in texts:
         named = re.fullmatch(rf"({_NAME.pattern})=(.+)", text)
-        if named is None or Path(text).is_dir():
+        if named is None or os.path.isdir(text):
             name, folder = Path(text).resolve().name, text
         else:
             name, folder = named[1], named[3]
