@@ -227,7 +227,8 @@ def test_a_timm_model(tmp_path: Path) -> None:
     lens = classlens.load(name, checkpoint=tmp_path / "adapter", class_names=list("abcde"))
     assert_same(lens, model)
     adapted(timm.create_model(name, pretrained=True), target_modules=["qkv"]).save_pretrained(tmp_path / "no-head")
-    for given in ({}, {"checkpoint": tmp_path / "no-head"}):  # timm would draw a head, another one at every load
+    sources: list[dict[str, Any]] = [{}, {"checkpoint": tmp_path / "no-head"}]
+    for given in sources:  # timm would draw a head, another one at every load
         refused(partial(classlens.load, name, num_classes=6, **given), "num_classes is 6", "'head.weight'")
 
 
