@@ -9,6 +9,8 @@ unexport PYTHONDONTWRITEBYTECODE
 PARALLEL = -n logical --maxprocesses 8 --dist loadfile
 # Tests of libraries that ask for newer versions than the lowest that classlens itself takes.
 EXTRAS = tests/models/test_transformers.py tests/models/test_transformers_models.py tests/models/test_open_clip.py
+# Tests of peft and of the Trainer, with the versions of transformers that they ask for.
+NEWER = tests/models/test_lora.py tests/models/test_trainer_folder.py tests/models/tiny_transformers.py
 # Left out on the lowest versions: slow tests, pages in a browser, checks of annotations, and tests of mathematics in torch
 # (which is the same version there), of stopping and resuming, or of the repository itself.
 SAME = core/test_attention.py core/test_memories.py core/test_probes.py core/test_scores.py core/test_space.py \
@@ -59,7 +61,7 @@ test-slow: $(call env,full,dev) ## run the slow tests: real Ray, random kills, m
 
 test-lowest: $(call env,test,dev) ## run the tests on the lowest versions that pyproject.toml allows
 	@$(BIN)/python .ci/lowest.py $(VENV)-lowest
-	@$(call LOWEST,) $(EXTRAS:%=--ignore=%) --ignore=tests/models/tiny_transformers.py $(SAME:%=--ignore=tests/%) $(ARGS)
+	@$(call LOWEST,) $(EXTRAS:%=--ignore=%) $(NEWER:%=--ignore=%) $(SAME:%=--ignore=tests/%) $(ARGS)
 	@$(BIN)/python .ci/lowest.py $(VENV)-lowest-extras transformers open-clip
 	@$(call LOWEST,-extras) $(EXTRAS) tests/models/test_contract.py -k "transformers or open_clip" $(ARGS)
 
