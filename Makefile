@@ -11,10 +11,11 @@ PARALLEL = -n logical --maxprocesses 8 --dist loadfile
 EXTRAS = tests/models/test_transformers.py tests/models/test_transformers_models.py tests/models/test_open_clip.py
 # Tests of peft and of the Trainer, with the versions of transformers that they ask for.
 NEWER = tests/models/test_lora.py tests/models/test_trainer_folder.py tests/models/tiny_transformers.py
-# Left out on the lowest versions: slow tests, pages in a browser, checks of annotations, and tests of mathematics in torch
+# Left out on the lowest versions: slow tests, pages in a browser, checks of annotations, hooks of the documentation (which
+# is built with newer ones), and tests of mathematics in torch
 # (which is the same version there), of stopping and resuming, or of the repository itself.
 SAME = core/test_attention.py core/test_memories.py core/test_probes.py core/test_scores.py core/test_space.py \
-	core/test_steps.py explain forward tasks/evaluation/test_cascade.py tasks/probes/test_training.py \
+	core/test_steps.py docs explain forward tasks/evaluation/test_cascade.py tasks/probes/test_training.py \
 	tasks/tokens/test_resume.py tasks/tuned_lens test_conftest.py test_imports.py test_release.py
 LOWEST = JAXTYPING_DISABLE=1 $(VENV)-lowest$(1)/bin/python -m pytest -p no:cacheprovider $(PARALLEL) \
 	-m "not slow and not browser"
