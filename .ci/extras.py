@@ -64,7 +64,7 @@ RUNS: dict[str, tuple[list[Sequence[str]], dict[str, Sequence[str]]]] = {
 
 
 def requirements(wheel: Path) -> list[Requirement]:
-    """What the wheel requires, with markers of its extras."""
+    """Requirements of the wheel, with markers of its extras."""
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
         metadata = message_from_bytes(archive.read(name))

@@ -9,7 +9,7 @@ from typing import Any
 from latex2mathml.converter import convert
 
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', flags=re.DOTALL)
-"""What pymdownx.arithmatex makes of a formula."""
+"""The HTML of a formula by pymdownx.arithmatex."""
 
 SPACED = re.compile(r"\\(log|ln|exp)(?= *[\w\\])")
 """Names of functions before an argument without brackets, which MathML sets without a space."""

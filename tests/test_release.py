@@ -1,4 +1,4 @@
-"""What a release rests on: workflows that call what there is, the texts of a release, and the version of a build."""
+"""Basis of a release: workflows call targets that exist, texts come from the changelog, the version from the tag."""
 
 from __future__ import annotations
 

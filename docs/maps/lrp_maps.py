@@ -51,9 +51,9 @@ def patched() -> Iterator[None]:
     """lxt's rules for torchvision's Vision Transformers, within the body."""
     names = ("forward", "backward", "original_forward")
     before = [(kind, name, vars(kind)[name]) for kind in _PATCHED for name in names if name in vars(kind)]
-    monkey_patch(vision_transformer, cp_LRP)
-    monkey_patch_zennit()
     try:
+        monkey_patch(vision_transformer, cp_LRP)
+        monkey_patch_zennit()
         yield
     finally:
         for kind in _PATCHED:

@@ -67,7 +67,7 @@ def test_all_pixels_of_the_image_give_its_probability_and_none_that_of_the_fill(
 
 
 class GivenMaps:
-    """What torchcam asks of an extractor, with given maps."""
+    """An extractor as torchcam takes it, with given maps."""
 
     def __init__(self, model: Any, maps: Tensor) -> None:
         self.model, self.maps = model, maps

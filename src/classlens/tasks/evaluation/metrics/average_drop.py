@@ -22,8 +22,8 @@ class AverageDrop(Metric):
     Drop is the mean of ``max(0, y - o) / y``, increase the share of images with ``o > y``, gain the mean of
     ``max(0, o - y) / (1 - y)``. The map is interpolated bilinearly to the pixels; negative values are set to 0, the
     others divided by the largest of them. It is multiplied with the normalized pixels, so that unimportant pixels get
-    the mean color; of a map without positive values nothing is left. Source of drop and increase: Chattopadhay et al.,
-    *Grad-CAM++*, WACV 2018, section 4.1; of the gain: Zhang et al., *Opti-CAM*, CVIU 2024, section 4.2.
+    the mean color (black without a normalization); of a map without positive values nothing is left. Source of drop and
+    increase: Chattopadhay et al., *Grad-CAM++*, WACV 2018, section 4.1; of the gain: Zhang et al., *Opti-CAM*, 2023.
     """
 
     label = "Average drop"
@@ -31,7 +31,7 @@ class AverageDrop(Metric):
     variables = {
         "drop": Variable(("image",), np.dtype("float32"), np.nan, "drop of the probability, as a share of it"),
         "increase": Variable(("image",), np.dtype("int8"), -1, "1 where the probability is larger"),
-        "gain": Variable(("image",), np.dtype("float32"), np.nan, "gain of the probability, as a share of 1 less it"),
+        "gain": Variable(("image",), np.dtype("float32"), np.nan, "gain of the probability, as a share of 1 minus it"),
     }
     measures = {"average_drop": "average drop", "average_increase": "average increase", "average_gain": "average gain"}
 
