@@ -32,6 +32,8 @@ ALSO = {
     "target": ["class"],
     "against": ["class", "loss"],
     "images": ["pixels"],
+    "inputs": ["pixels"],
+    "targets": ["class"],
     "indices": ["index"],
     "source": ["pixels"],
     "category": ["class"],

@@ -164,3 +164,11 @@ def test_wrong_arguments(model: Any) -> None:
     refused(lambda: classlens.Explainer(lens).attribute((pixels, pixels)), "2 tensors were given as inputs")
     refused(lambda: classlens.Explainer(lens).attribute(pixels, [3]), "1 target classes were given for 2 images")
     refused(lambda: classlens.explain_func(lens, pixels.numpy(), [3, 99]), "99")
+    for wrong in (pixels[:0], pixels[0, 0, 0], torch.tensor([1, 1])):
+        refused(lambda wrong=wrong: classlens.Explainer(lens).attribute(wrong), "expected preprocessed pixels")
+        refused(lambda wrong=wrong: classlens.explain_func(lens, wrong.numpy(), 3), "expected preprocessed pixels")
+
+
+def test_one_image_without_an_axis_of_images() -> None:
+    explainer, pixels = classlens.Explainer("builtin:cifar10", "chefer"), pixels_of()
+    assert torch.equal(explainer.attribute(pixels[0], 3), explainer.attribute(pixels[:1], 3)[0])

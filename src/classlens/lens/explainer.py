@@ -25,6 +25,7 @@ from classlens.explain.custom import MapMethod
 from classlens.explain.method import MethodLike
 from classlens.explain.registry import DEFAULT_METHODS, default_method, find_method, method_of
 from classlens.forward.isolation import isolated, isolated_methods
+from classlens.lens.images import prepared_pixels
 from classlens.lens.lens import Lens
 from classlens.lens.load import load
 from classlens.lens.target import Target, class_indices, is_predicted
@@ -93,8 +94,10 @@ class Explainer:
         return self._attribute(inputs, target)
 
     def _attribute(self, pixels: Tensor, target: Target | None) -> Tensor:
-        maps = pixel_maps(self.lens, pixels, "predicted" if target is None else target, self.method, self._options)
-        return maps[:, None].to(pixels.device, pixels.dtype).expand(pixels.shape).clone()
+        target = "predicted" if target is None else target
+        maps = pixel_maps(self.lens, pixels, target, self.method, self._options)[:, None]
+        every_channel = maps.to(pixels.device, pixels.dtype).expand(-1, pixels.shape[-3], -1, -1)
+        return every_channel.clone().reshape(pixels.shape)
 
 
 @isolated
@@ -142,7 +145,7 @@ def pixel_maps(
     lens: Lens, pixels: Tensor, target: Target, method: MethodLike, options: Mapping[str, Any]
 ) -> Float[Tensor, "image height width"]:
     """Maps at the resolution of the pixels, summed over blocks and heads, in float64 on the CPU."""
-    pixels = pixels.detach()
+    pixels = prepared_pixels(pixels, lens.view, "inputs")
     record = find_method(method)
     size = (int(pixels.shape[-2]), int(pixels.shape[-1]))
     if isinstance(record, MapMethod):

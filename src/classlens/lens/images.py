@@ -26,18 +26,8 @@ def prepare_images(
 ) -> tuple[list[str], Float[Tensor, "image channel height width"]]:
     """Names and pixels of images; raises ClasslensError for images that the model cannot take."""
     if isinstance(images, Tensor):
-        pixels = images if images.ndim == 4 else images[None]
-        if pixels.ndim != 4 or pixels.shape[1] != view.channels or not len(pixels):
-            raise ClasslensError(
-                f"a tensor of shape {list(images.shape)} was given as images: expected preprocessed pixels "
-                f"[image, {view.channels}, height, width]"
-            )
-        if not pixels.is_floating_point():
-            raise ClasslensError(
-                f"a tensor of type {images.dtype} was given as images: tensors are taken as preprocessed pixels; "
-                "give pictures as arrays, PIL images or paths"
-            )
-        return [f"image {number}" for number in range(len(pixels))], pixels.detach()
+        pixels = prepared_pixels(images, view)
+        return [f"image {number}" for number in range(len(pixels))], pixels
     pictures = read_pictures(images, smallest=view.grid(view.input_size))
     prepared = [preprocessing(picture.image, picture.name) for picture in pictures]
     for picture, pixels in zip(pictures, prepared, strict=True):
@@ -48,6 +38,24 @@ def prepare_images(
                 f"{list(prepared[0].shape)} of {pictures[0].name!r}: images traced together need one size"
             )
     return [picture.name for picture in pictures], torch.stack(prepared)
+
+
+def prepared_pixels(
+    tensor: Tensor, view: ModelView, name: str = "images"
+) -> Float[Tensor, "image channel height width"]:
+    """A tensor that was given as the argument ``name``; raises ClasslensError for one that holds no pixels."""
+    pixels = tensor if tensor.ndim == 4 else tensor[None]
+    if pixels.ndim != 4 or pixels.shape[1] != view.channels or not len(pixels):
+        raise ClasslensError(
+            f"a tensor of shape {list(tensor.shape)} was given as {name}: expected preprocessed pixels "
+            f"[image, {view.channels}, height, width]"
+        )
+    if not pixels.is_floating_point():
+        raise ClasslensError(
+            f"a tensor of type {tensor.dtype} was given as {name}: tensors are taken as preprocessed pixels; "
+            "give pictures as arrays, PIL images or paths"
+        )
+    return pixels.detach()
 
 
 def check_prepared(pixels: Tensor, picture: tuple[int, int], view: ModelView, name: str) -> None:

@@ -121,7 +121,8 @@ def test_all_adds_every_probe_and_tuned_lens(ranks: Path, data: Data, tmp_path: 
     assert {method for method in scores["method"] if method.startswith("stored")} == names
     for name in names:
         # Other metrics explain other images, classes or weights.
-        assert set(scores[scores.method == name]["metric"]) == {"removal", "masking", "masking_black", "masking_blur"}
+        probability = {"insertion", "deletion", "road", "average_drop"}
+        assert set(scores[scores.method == name]["metric"]) == {"removal", "masking"} | probability
     assert set(scores[scores.method == "chefer"]["metric"]) > {"removal", "masking"}
     without_ranks = evaluate(lens_of(MODEL), data.test, tmp_path / "other", **options, metrics=["removal"]).scores
     assert not any(method.startswith("stored") for method in without_ranks["method"])
