@@ -49,6 +49,7 @@ ALSO = {
     "points": ["point"],
     "out": ["output", "store"],
     "head": ["builtin:cifar10"],
+    "img_size": ["builtin:cifar10"],
     "checkpoint": ["builtin:cifar10"],
     "num_classes": ["builtin:cifar10"],
     "file": ["file"],

@@ -167,6 +167,7 @@ def test_wrong_arguments(model: Any) -> None:
     for wrong in (pixels[:0], pixels[0, 0, 0], torch.tensor([1, 1])):
         refused(lambda wrong=wrong: classlens.Explainer(lens).attribute(wrong), "expected preprocessed pixels")
         refused(lambda wrong=wrong: classlens.explain_func(lens, wrong.numpy(), 3), "expected preprocessed pixels")
+    refused(lambda: classlens.explain_func(lens, np.array(["cat"]), 3), "inputs of type <U3 were given")
 
 
 def test_one_image_without_an_axis_of_images() -> None:

@@ -136,7 +136,11 @@ def explain_func(
     if isinstance(model, Lens):
         options.pop("device", None)  # of the lens: Quantus adds its own
     explainer = Explainer(model, method, **options)
-    maps = pixel_maps(explainer.lens, torch.as_tensor(inputs).float(), targets, explainer.method, explainer._options)
+    try:
+        pixels = torch.as_tensor(inputs).float()
+    except TypeError:  # an array of texts or objects
+        raise ClasslensError(f"inputs of type {np.asarray(inputs).dtype} were given: expected numbers") from None
+    maps = pixel_maps(explainer.lens, pixels, targets, explainer.method, explainer._options)
     values: Float[ndarray, "image channel height width"] = maps[:, None].numpy().astype(np.float32)
     return values
 

@@ -236,6 +236,8 @@ def _panels(count: int, model: Record) -> tuple[Figure, list[Axes]]:
     panels = [axes for row in grid for axes in row]
     for axes in panels:
         axes.set_axis_off()
+        axes.xaxis.set_visible(False)  # axes that are off still lay out their tick labels
+        axes.yaxis.set_visible(False)
     return figure, panels[:count]
 
 
