@@ -174,6 +174,26 @@ def test_a_folder_on_its_base(kind: str, base: Path, tmp_path: Path, caplog: pyt
     assert_same(classlens.load(folder), lens.view.module)
 
 
+def test_the_revision_of_a_base_on_a_hub(tmp_path: Path) -> None:
+    """The hub has another revision by now; the adapter names the one that it was trained on."""
+    repository, commits = tmp_path / "hub" / "models--me--pets", {"main": "0" * 40, "v1": "1" * 40}
+    for name, commit in commits.items():
+        model = vit()
+        with torch.no_grad():
+            model.classifier.bias.fill_(len(name))
+        model.save_pretrained(repository / "snapshots" / commit)
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / name).write_text(commit)
+    model = saved(repository / "snapshots" / commits["v1"], tmp_path / "adapter")
+    config = tmp_path / "adapter" / "adapter_config.json"
+    pinned = {"base_model_name_or_path": "me/pets", "revision": "v1"}
+    config.write_text(json.dumps(json.loads(config.read_text()) | pinned))
+    options = {"cache_dir": str(tmp_path / "hub")}
+    assert_same(classlens.load(tmp_path / "adapter", **options), model)
+    other = classlens.load(tmp_path / "adapter", revision="main", **options)
+    assert float(other.view.module.classifier.bias[0]) == len("main")
+
+
 OLD = {
     "vit.layers": "vit.encoder.layer",
     "attention.q_proj": "attention.attention.query",

@@ -78,8 +78,8 @@ def _inspected(
     lens = load(model, **weights.load_options(model))
     if weights_digest(lens.view) != result.test["weights"]:
         raise ClasslensError(
-            f"model {model!r} has other weights than the store {result.test['store']!r}: give the --checkpoint and "
-            "other model options that it was measured with"
+            f"model {model!r} has other weights than the store {result.test['store']!r}: give the options that it "
+            "was measured with, such as --checkpoint or --multi-label"
         )
     places = {name: place for place, name in enumerate(dataset.names)}
     names = [str(name) for name in result.images["image"].head(reports)]

@@ -161,7 +161,10 @@ def _without_lens(lens: Lens | None, attrs: Mapping[str, Any]) -> str:
         return (
             f"the loaded model {name!r} is in {dtype}, and the store was measured in {measured}: add --dtype {measured}"
         )
-    return f"the loaded model {name!r} has other weights: start with --model {attrs['model']} and its weights"
+    return (
+        f"the loaded model {name!r} has other weights: start with --model {attrs['model']} and the options that it was "
+        "measured with, such as --checkpoint or --multi-label"
+    )
 
 
 @dataclass(eq=False)

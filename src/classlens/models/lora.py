@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +71,16 @@ class LoraLayer:
 
 @dataclass(frozen=True)
 class Lora:
-    """An adapter: layers by their paths in the base model, and tensors that replace those of the base."""
+    """An adapter: layers by their paths in the base model, and tensors that replace those of the base.
+
+    ``revision`` of the base on a hub is the one that the adapter was trained on, where its file names it.
+    """
 
     folder: Path
     base: str | None
     layers: Mapping[str, LoraLayer]
     whole: State = field(default_factory=dict)
+    revision: str | None = None
 
     @property
     def num_classes(self) -> int | None:
@@ -86,11 +90,10 @@ class Lora:
 
     def renamed(self, names: Mapping[str, str]) -> Lora:
         """With paths of layers and names of tensors by another release of the library."""
-        return Lora(
-            self.folder,
-            self.base,
-            {names.get(path, path): layer for path, layer in self.layers.items()},
-            {names.get(name, name): value for name, value in self.whole.items()},
+        return replace(
+            self,
+            layers={names.get(path, path): layer for path, layer in self.layers.items()},
+            whole={names.get(name, name): value for name, value in self.whole.items()},
         )
 
     def merge(self, module: nn.Module, name: str) -> tuple[str, ...]:
@@ -167,7 +170,7 @@ def read_lora(folder: Path) -> Lora:
         layers[path] = LoraLayer(down, up, scaling, tensors.get("B.bias"), magnitude)
     if not layers and not whole:
         raise ClasslensError(f"adapter {str(folder)!r} holds no tensors: save it again with save_pretrained")
-    return Lora(folder, config.get("base_model_name_or_path"), layers, whole)
+    return Lora(folder, config.get("base_model_name_or_path"), layers, whole, config.get("revision"))
 
 
 def _config(folder: Path) -> Mapping[str, Any]:

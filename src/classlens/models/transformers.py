@@ -69,7 +69,8 @@ def _on_its_base(name: str, folder: Path, notes: tuple[str, ...], request: Model
             f"model {name!r} is an adapter of {base or 'a base without a name'}: give the base as the model and the "
             "folder as checkpoint= (--checkpoint)"
         )
-    model = _create(base, base, replace(request, lora=lora))
+    pinned = {} if lora.revision is None or os.path.isdir(base) else {"revision": lora.revision}
+    model = _create(base, base, replace(request, lora=lora, options={**pinned, **request.options}))
     transform = _transform(_import_library(name), str(folder), {}) or model.transform
     return replace(model, transform=transform, notes=(*notes, *model.notes))
 
