@@ -41,7 +41,7 @@ def test_workflows_call_what_there_is(workflow: str) -> None:
             assert words[1] in targets, command
         for script in re.findall(r"[\w./]+\.py\b", command):
             assert (ROOT / script).is_file(), command
-        assert words[0] in {"make", "python", "gh"}, command
+        assert words[0] in {"make", "python", "git", "gh"}, command
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS)
