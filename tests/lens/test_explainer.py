@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -165,8 +166,8 @@ def test_wrong_arguments(model: Any) -> None:
     refused(lambda: classlens.Explainer(lens).attribute(pixels, [3]), "1 target classes were given for 2 images")
     refused(lambda: classlens.explain_func(lens, pixels.numpy(), [3, 99]), "99")
     for wrong in (pixels[:0], pixels[0, 0, 0], torch.tensor([1, 1])):
-        refused(lambda wrong=wrong: classlens.Explainer(lens).attribute(wrong), "expected preprocessed pixels")
-        refused(lambda wrong=wrong: classlens.explain_func(lens, wrong.numpy(), 3), "expected preprocessed pixels")
+        refused(partial(classlens.Explainer(lens).attribute, wrong), "expected preprocessed pixels")
+        refused(partial(classlens.explain_func, lens, wrong.numpy(), 3), "expected preprocessed pixels")
     refused(lambda: classlens.explain_func(lens, np.array(["cat"]), 3), "inputs of type <U3 were given")
 
 

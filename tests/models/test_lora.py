@@ -188,7 +188,7 @@ def test_the_revision_of_a_base_on_a_hub(tmp_path: Path) -> None:
     config = tmp_path / "adapter" / "adapter_config.json"
     pinned = {"base_model_name_or_path": "me/pets", "revision": "v1"}
     config.write_text(json.dumps(json.loads(config.read_text()) | pinned))
-    options = {"cache_dir": str(tmp_path / "hub")}
+    options: dict[str, Any] = {"cache_dir": str(tmp_path / "hub")}
     assert_same(classlens.load(tmp_path / "adapter", **options), model)
     other = classlens.load(tmp_path / "adapter", revision="main", **options)
     assert float(other.view.module.classifier.bias[0]) == len("main")
