@@ -191,7 +191,7 @@ TOOLS = (
 BESIDE = ("log_odds", "chefer", "class_gradient", "grad_cam", "random", *(f"{HERE / 'maps' / tool}" for tool in TOOLS))
 OTHERS = (
     Part("others", ("removal", "insertion", "deletion"), {SMALL: 64}, BESIDE),
-    Part("others", ("removal",), {LARGE: 96}, BESIDE),
+    Part("others", ("removal",), {LARGE: 32}, BESIDE),
 )
 
 
