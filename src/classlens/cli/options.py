@@ -208,12 +208,12 @@ def expand_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _import_models() -> None:
-    """Import the libraries of models, once, without the collections of garbage that take a fifth of the time."""
+    """Import the libraries of models, once, without collections of garbage: they make many objects and no garbage."""
     if "torch" in sys.modules or not gc.isenabled():
         return
     gc.disable()
     try:
         import classlens.lens.load  # noqa: F401
     finally:
-        gc.freeze()  # collections never look at what the libraries made: it lives on
+        gc.freeze()  # later collections pass over these objects
         gc.enable()

@@ -95,9 +95,8 @@ class Explainer:
 
     def _attribute(self, pixels: Tensor, target: Target | None) -> Tensor:
         target = "predicted" if target is None else target
-        maps = pixel_maps(self.lens, pixels, target, self.method, self._options)[:, None]
-        every_channel = maps.to(pixels.device, pixels.dtype).expand(-1, pixels.shape[-3], -1, -1)
-        return every_channel.clone().reshape(pixels.shape)
+        maps = pixel_maps(self.lens, pixels, target, self.method, self._options)[:, None].to(pixels)
+        return maps.repeat(1, pixels.shape[-3], 1, 1).reshape(pixels.shape)
 
 
 @isolated
