@@ -20,6 +20,7 @@ def running(explorer: Explorer, port: int = 0) -> Iterator[str]:
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))
+        listener.listen()  # a browser may connect before the server is up: it waits
         host = f"127.0.0.1:{listener.getsockname()[1]}"
         config = uvicorn.Config(
             create_app(explorer, Access({host})), log_level="warning", ws="none", timeout_graceful_shutdown=1
